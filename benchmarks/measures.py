@@ -1,0 +1,144 @@
+"""The loops that are timed, the same for every implementation.
+
+`send` is a coroutine function of one message; `receive()` is an asynchronous context manager around one message,
+which is released at its end. `None` is the last message of a flow.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Awaitable, Callable
+from contextlib import AbstractAsyncContextManager
+from time import perf_counter_ns
+from typing import Any
+
+import payloads
+
+Send = Callable[[Any], Awaitable[Any]]
+Receive = Callable[[], AbstractAsyncContextManager[Any]]
+Probe = Callable[[Any], Any]
+
+NS_PER_S = 1_000_000_000
+
+
+class MeasurementError(Exception):
+    """A measurement that must not be believed."""
+
+
+async def pump(send: Send, message: Any, stop: threading.Event) -> int:
+    """Send until told to stop, then the end mark; the number of messages sent.
+
+    `stop` is a flag of threads: a sender that never has to wait never lets its loop run anything else.
+    """
+    sent = 0
+    while not stop.is_set():
+        await send(message)
+        sent += 1
+    await send(None)
+    return sent
+
+
+async def echo(send: Send, receive: Receive) -> None:
+    """Send back each message while it is held, as a unit does."""
+    while True:
+        async with receive() as message:
+            if message is None:
+                return
+            await send(message)
+
+
+async def drain(receive: Receive) -> int:
+    """Receive up to the end mark; the number of messages before it."""
+    count = 0
+    while True:
+        async with receive() as message:
+            if message is None:
+                return count
+        count += 1
+
+
+async def _take_for(receive: Receive, probe: Probe, duration_ns: int) -> tuple[int, int]:
+    """Messages received in about `duration_ns` from now, and the time it really took."""
+    count = 0
+    start = now = perf_counter_ns()
+    end = start + duration_ns
+    while now < end:
+        async with receive() as message:
+            probe(message)
+        count += 1
+        now = perf_counter_ns()
+    return count, now - start
+
+
+async def _take_first(receive: Receive, expected: Any) -> None:
+    async with receive() as message:
+        if not payloads.is_intact(message, expected):
+            raise MeasurementError(f"the first message arrived as {message!r}")
+
+
+async def throughput(
+    receivers: list[Receive],
+    stop: Callable[[], Awaitable[int]],
+    payload: str,
+    *,
+    warmup_s: float,
+    seconds: float,
+    warmup_messages: int,
+) -> dict[str, float]:
+    """Messages per second at the first receiver, in steady state.
+
+    Args:
+        receivers: Every one gets every message.
+        stop: Stops the sender; the number of messages that it has sent.
+        payload: Name of the message.
+        warmup_s: Time before counting starts.
+        seconds: Time of counting.
+        warmup_messages: Messages that pass at least before counting starts.
+    """
+    first, *others = receivers
+    draining = [asyncio.create_task(drain(receive)) for receive in others]
+    probe = payloads.probe(payload)
+    await _take_first(first, payloads.make(payload))
+    warm, _ = await _take_for(first, probe, int(warmup_s * NS_PER_S))
+    while warm < warmup_messages:
+        async with first() as message:
+            probe(message)
+        warm += 1
+    count, duration_ns = await _take_for(first, probe, int(seconds * NS_PER_S))
+
+    # The sender may wait for a slot: receive on until its end mark.
+    rest = asyncio.create_task(drain(first))
+    sent = await stop()
+    received = [1 + warm + count + await rest, *[await task for task in draining]]
+    if any(number != sent for number in received):
+        raise MeasurementError(f"{sent} messages were sent, {received} received")
+    return {"rate": count * NS_PER_S / duration_ns, "messages": count, "seconds": duration_ns / NS_PER_S}
+
+
+async def roundtrip(send: Send, receive: Receive, payload: str, *, warmup_s: float, seconds: float) -> dict[str, float]:
+    """Time from sending a message to receiving its echo, one at a time."""
+    ball = payloads.make(payload)
+    await send(ball)
+    await _take_first(receive, ball)
+
+    async def play(duration_ns: int) -> list[int]:
+        times = []
+        end = perf_counter_ns() + duration_ns
+        while True:
+            start = perf_counter_ns()
+            if start >= end and times:
+                return times
+            await send(ball)
+            async with receive():
+                times.append(perf_counter_ns() - start)
+
+    await play(int(warmup_s * NS_PER_S))
+    times = sorted(await play(int(seconds * NS_PER_S)))
+    await send(None)
+    return {
+        "median": times[len(times) // 2] / 1e3,
+        "p99": times[min(len(times) - 1, len(times) * 99 // 100)] / 1e3,
+        "messages": len(times),
+        "seconds": sum(times) / NS_PER_S,
+    }

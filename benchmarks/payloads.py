@@ -1,0 +1,81 @@
+"""The messages that are sent. Importable by name in every process, so that a dataclass can be pickled."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+MEGABYTE = 1 << 20
+
+
+@dataclass
+class Sample:
+    """A small record around an array, as units pass them on."""
+
+    data: np.ndarray
+    """(channel,) float64"""
+    index: int
+    flags: int
+
+
+def ndarray(nbytes: int) -> np.ndarray:
+    # Written to: pages of np.zeros would all be the one page of zeros, and cost nothing to read.
+    return np.arange(nbytes // 8, dtype=np.float64)
+
+
+def sample(nbytes: int) -> Sample:
+    return Sample(ndarray(nbytes), index=1, flags=2)
+
+
+@dataclass(frozen=True, slots=True)
+class Payload:
+    make: Callable[[int], Any]
+    nbytes: int
+    """Of the array in it."""
+    probe: Callable[[Any], Any]
+    """What a receiver does with each message: it reads the last number, wherever it was put."""
+
+
+def _last_of_array(message: Any) -> Any:
+    return message[-1]
+
+
+def _last_of_sample(message: Any) -> Any:
+    return message.data[-1]
+
+
+PAYLOADS = {
+    "ndarray-64B": Payload(ndarray, 64, _last_of_array),
+    "dataclass-64B": Payload(sample, 64, _last_of_sample),
+    "ndarray-1MB": Payload(ndarray, MEGABYTE, _last_of_array),
+    "ndarray-8MB": Payload(ndarray, 8 * MEGABYTE, _last_of_array),
+}
+
+
+def make(name: str) -> Any:
+    payload = PAYLOADS[name]
+    return payload.make(payload.nbytes)
+
+
+def nbytes(name: str) -> int:
+    return PAYLOADS[name].nbytes
+
+
+def probe(name: str) -> Callable[[Any], Any]:
+    return PAYLOADS[name].probe
+
+
+def is_intact(message: Any, expected: Any) -> bool:
+    """Whether a message arrived as it was sent."""
+    if isinstance(expected, Sample):
+        return (
+            isinstance(message, Sample)
+            and (message.index, message.flags) == (expected.index, expected.flags)
+            and is_intact(message.data, expected.data)
+        )
+    return (
+        isinstance(message, np.ndarray) and message.dtype == expected.dtype and bool(np.array_equal(message, expected))
+    )

@@ -1,0 +1,147 @@
+"""From single runs to medians, spreads, ratios and a table. Pure: no clock, no file, no process."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from statistics import median
+from typing import Any
+
+LEGEND = """\
+median (lowest..highest) of the rounds; ratios are ours divided by theirs within a round
+↑ more is better: a ratio above 1 is in favour of ours; ↓ less is better: a ratio below 1 is"""
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """One measurement of one implementation."""
+
+    round: int
+    cell: str
+    implementation: str
+    metrics: Mapping[str, float] | None
+    """By name; None when it failed."""
+    error: str = ""
+    load: float = 0.0
+    """Load average of the last minute when it started."""
+
+
+@dataclass(frozen=True, slots=True)
+class Spread:
+    median: float
+    low: float
+    high: float
+
+    @classmethod
+    def of(cls, values: Iterable[float]) -> Spread | None:
+        """Of nothing there is none."""
+        found = list(values)
+        return cls(median(found), min(found), max(found)) if found else None
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One metric of one cell."""
+
+    cell: str
+    metric: str
+    unit: str
+    higher_is_better: bool
+    values: Mapping[str, Spread | None]
+    """By implementation."""
+    ratios: Mapping[str, Spread | None]
+    """Ours divided by theirs in the same round, by their name."""
+
+
+def by_round(runs: Iterable[Run], cell: str, implementation: str, metric: str) -> dict[int, float]:
+    return {
+        run.round: run.metrics[metric]
+        for run in runs
+        if run.metrics is not None and (run.cell, run.implementation) == (cell, implementation)
+    }
+
+
+def ratios(ours: Mapping[int, float], theirs: Mapping[int, float]) -> list[float]:
+    """Ours divided by theirs, for the rounds in which both were measured: they saw the same machine."""
+    return [ours[number] / theirs[number] for number in sorted(ours.keys() & theirs.keys())]
+
+
+def summarise(
+    runs: Sequence[Run], cells: Iterable[Any], implementations: Sequence[str], reference: str = "ours"
+) -> list[Row]:
+    """One row per metric of each cell.
+
+    Args:
+        runs: In any order.
+        cells: `cells.Cell`, in the order of the rows.
+        implementations: In the order of the columns.
+        reference: The implementation that the others are compared with, if it is among them.
+    """
+    rows = []
+    for cell in cells:
+        for metric in cell.metrics:
+            measured = {name: by_round(runs, cell.name, name, metric.name) for name in implementations}
+            rows.append(
+                Row(
+                    cell=cell.name,
+                    metric=metric.name,
+                    unit=metric.unit,
+                    higher_is_better=metric.higher_is_better,
+                    values={name: Spread.of(values.values()) for name, values in measured.items()},
+                    ratios={
+                        name: Spread.of(ratios(measured[reference], values))
+                        for name, values in measured.items()
+                        if name != reference and reference in measured
+                    },
+                )
+            )
+    return rows
+
+
+def number(value: float) -> str:
+    """Three or more digits, thousands apart."""
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
+
+
+def _spread(spread: Spread | None, text: Callable[[float], str], missing: str) -> str:
+    if spread is None:
+        return missing
+    if spread.low == spread.high:
+        return text(spread.median)
+    return f"{text(spread.median)} ({text(spread.low)}..{text(spread.high)})"
+
+
+def _ratio(value: float) -> str:
+    return f"{value:.2f}"
+
+
+def table(rows: Sequence[Row]) -> str:
+    """Text for people: median (lowest..highest) of the rounds."""
+    if not rows:
+        return "nothing was measured\n"
+    implementations, others = list(rows[0].values), list(rows[0].ratios)
+    lines = [["cell", "unit", *implementations, *(f"ours/{name}" for name in others)]]
+    for row in rows:
+        unit = f"{row.unit} {row.metric}" if row.metric != "rate" else row.unit
+        lines.append(
+            [
+                row.cell,
+                f"{unit} {'↑' if row.higher_is_better else '↓'}",
+                *(_spread(row.values[name], number, "failed") for name in implementations),
+                *(_spread(row.ratios[name], _ratio, "-") for name in others),
+            ]
+        )
+    return "".join(line + "\n" for line in [*_aligned(lines), "", LEGEND])
+
+
+def _aligned(lines: list[list[str]]) -> list[str]:
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    aligned = ["  ".join(text.ljust(width) for text, width in zip(line, widths, strict=True)) for line in lines]
+    aligned.insert(1, "  ".join("─" * width for width in widths))
+    return [line.rstrip() for line in aligned]
+
+
+def tail_of(stderr: str, limit: int = 30) -> str:
+    """The end of what a failed process wrote, without the source lines of its tracebacks."""
+    lines = [line for line in stderr.splitlines() if line.strip() and not line.startswith("    ")]
+    return "\n".join(lines[-limit:])

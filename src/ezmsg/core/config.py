@@ -1,0 +1,203 @@
+"""The only place that reads `EZMSG_*` variables, when asked and never at import.
+
+Each function answers one question and raises `ConfigError` with the variable, its value and what was expected.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from ezmsg.core.errors import ConfigError
+
+TRUE = frozenset({"1", "true", "yes", "on"})
+FALSE = frozenset({"0", "false", "no", "off", ""})
+
+DEFAULT_HOST = "127.0.0.1"
+GRAPHSERVER_ADDR_ENV = "EZMSG_GRAPHSERVER_ADDR"
+GRAPHSERVER_PORT_DEFAULT = 25978
+
+
+def flag(name: str, default: bool) -> bool:
+    """A boolean variable: 1/true/yes/on or 0/false/no/off, in any case."""
+    value = os.environ.get(name)
+    if value is None:
+        return default
+    lowered = value.strip().lower()
+    if lowered in TRUE:
+        return True
+    if lowered in FALSE:
+        return False
+    raise ConfigError(name, value, "1, true, yes, on or 0, false, no, off")
+
+
+def integer(name: str, default: int, *, minimum: int = 0) -> int:
+    """An integer variable, not smaller than `minimum`."""
+    value = os.environ.get(name)
+    if value is None:
+        return default
+    try:
+        number = int(value)
+    except ValueError:
+        raise ConfigError(name, value, f"an integer >= {minimum}") from None
+    if number < minimum:
+        raise ConfigError(name, value, f"an integer >= {minimum}")
+    return number
+
+
+def number(name: str, default: float, *, minimum: float = 0.0) -> float:
+    """A finite decimal variable, not smaller than `minimum`."""
+    value = os.environ.get(name)
+    if value is None:
+        return default
+    try:
+        parsed = float(value)
+    except ValueError:
+        raise ConfigError(name, value, f"a number >= {minimum:g}") from None
+    if not minimum <= parsed < float("inf"):
+        raise ConfigError(name, value, f"a number >= {minimum:g}")
+    return parsed
+
+
+def text(name: str) -> str | None:
+    """A text variable; None when unset or empty."""
+    return os.environ.get(name) or None
+
+
+# -- addresses ----------------------------------------------------------------------------------------------------
+
+
+def graph_address() -> str:
+    """Where clients look for the GraphServer: `host:port`."""
+    return text(GRAPHSERVER_ADDR_ENV) or f"{DEFAULT_HOST}:{GRAPHSERVER_PORT_DEFAULT}"
+
+
+def graph_address_is_set() -> bool:
+    """Whether the address was configured; then no server is started implicitly."""
+    return text(GRAPHSERVER_ADDR_ENV) is not None
+
+
+def server_port_start() -> int:
+    """First port tried by a server without an address."""
+    return integer("EZMSG_SERVER_PORT_START", 10000, minimum=1)
+
+
+def publisher_port_start() -> int:
+    """First port tried by a publisher."""
+    return integer("EZMSG_PUBLISHER_PORT_START", 25980, minimum=1)
+
+
+# -- the message path ---------------------------------------------------------------------------------------------
+
+
+def force_tcp() -> bool:
+    """Default of a publisher's `force_tcp`."""
+    return flag("EZMSG_FORCE_TCP", False)
+
+
+def allow_local() -> bool:
+    """Default of a publisher's `allow_local`."""
+    return flag("EZMSG_ALLOW_LOCAL", True)
+
+
+def max_message_bytes() -> int:
+    """The largest message that is sent or accepted."""
+    return integer("EZMSG_MAX_MESSAGE_BYTES", 1 << 30, minimum=1)
+
+
+def backpressure_warning_disabled() -> bool:
+    """Whether any value silences the backpressure warning."""
+    return "EZMSG_DISABLE_BACKPRESSURE_WARNING" in os.environ
+
+
+def subscriber_update_timeout_s() -> float:
+    """How long the server waits for a subscriber to apply a routing update."""
+    return number("EZMSG_SUBSCRIBER_UPDATE_TIMEOUT_SEC", 1.0)
+
+
+# -- authentication -----------------------------------------------------------------------------------------------
+
+
+def authkey() -> str | None:
+    """The key itself, when given in the environment."""
+    return text("EZMSG_AUTHKEY")
+
+
+def authkey_file() -> Path | None:
+    """The configured key file, when given."""
+    value = text("EZMSG_AUTHKEY_FILE")
+    return Path(value) if value else None
+
+
+def user_config_dir(home: Path) -> Path:
+    """Where programs of this user keep their settings."""
+    directory = Path(os.environ.get("XDG_CONFIG_HOME") or "")
+    return directory if directory.is_absolute() else home / ".config"
+
+
+# -- telemetry ----------------------------------------------------------------------------------------------------
+
+
+def telemetry_level() -> str:
+    """What the recorder records: `off` (totals only) or `metrics` (a row per message, sampled traces)."""
+    value = (text("EZMSG_OTEL_LEVEL") or "metrics").lower()
+    if value not in {"off", "metrics", "trace"}:
+        raise ConfigError("EZMSG_OTEL_LEVEL", value, "off, metrics or trace")
+    return value
+
+
+def trace_rate_hz() -> float:
+    """Root traces per second and source topic."""
+    return number("EZMSG_TRACE_RATE", 1.0)
+
+
+def trace_ratio() -> float | None:
+    """Share of root messages that are traced, 0 to 1; when set it replaces the rate."""
+    if text("EZMSG_TRACE_RATIO") is None:
+        return None
+    value = number("EZMSG_TRACE_RATIO", 0.0)
+    if value > 1.0:
+        raise ConfigError("EZMSG_TRACE_RATIO", value, "a number from 0 to 1")
+    return value
+
+
+def trace_max_samples() -> int:
+    """Samples kept per endpoint for readers of the native trace API."""
+    return integer("EZMSG_PROFILE_TRACE_MAX_SAMPLES", 10000, minimum=1)
+
+
+def trace_push_interval_s() -> float:
+    """How often a process pushes samples while a trace is enabled."""
+    return max(0.01, number("EZMSG_PROFILE_TRACE_PUSH_INTERVAL_S", 0.02))
+
+
+def trace_push_max_samples() -> int:
+    """Samples a process sends in one push."""
+    return integer("EZMSG_PROFILE_TRACE_PUSH_MAX_SAMPLES", 5000, minimum=1)
+
+
+def trace_buffer_limit() -> int:
+    """Samples (and span rows) the server keeps per process."""
+    return integer("EZMSG_PROFILE_TRACE_BUFFER_LIMIT", 200000, minimum=1)
+
+
+def otel_mode() -> str:
+    """How telemetry leaves the graph: `auto`, `off`, `agent` or `global`."""
+    value = (text("EZMSG_OTEL") or "auto").lower()
+    if value not in {"auto", "off", "agent", "global"}:
+        raise ConfigError("EZMSG_OTEL", value, "auto, off, agent or global")
+    return value
+
+
+def otlp_is_configured() -> bool:
+    """Whether the standard OpenTelemetry variables name somewhere to export to."""
+    if (text("OTEL_SDK_DISABLED") or "").lower() == "true":
+        return False
+    endpoints = (
+        "OTEL_EXPORTER_OTLP_ENDPOINT",
+        "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT",
+        "OTEL_EXPORTER_OTLP_METRICS_ENDPOINT",
+    )
+    exporters = ("OTEL_TRACES_EXPORTER", "OTEL_METRICS_EXPORTER")
+    chosen = {(text(name) or "").lower() for name in exporters} - {"", "none"}
+    return any(text(name) for name in endpoints) or bool(chosen)

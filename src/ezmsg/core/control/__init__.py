@@ -1,0 +1,125 @@
+"""The client half of the control protocol: one authenticated connection to a GraphServer."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable
+from typing import Any, Protocol, TypeVar
+
+from ezmsg.core.net.connection import Connection
+
+from ezmsg.core import config
+from ezmsg.core.errors import ConnectionFailed, HandshakeError, ServerUnreachable
+from ezmsg.core.net.address import Address, AddressType
+from ezmsg.core.net.authkey import load_key
+from ezmsg.core.net.dial import connect
+from ezmsg.core.wire.records import Goodbye, Record
+
+R = TypeVar("R", bound=Record)
+
+# A server on the same host answers within milliseconds; one that takes this long is not going to.
+DIAL_TIMEOUT_S = 5.0
+
+
+class ControlHandler(Protocol):
+    """What a client of the GraphServer answers and hears."""
+
+    def on_request(self, connection: Any, record: Record, /) -> Record | Awaitable[Record]:
+        """The server asks something."""
+        ...
+
+    def on_notice(self, connection: Any, record: Record, /) -> None:
+        """The server tells something."""
+        ...
+
+    def on_closed(self, connection: Any, error: Exception | None, /) -> None:
+        """The connection is gone."""
+        ...
+
+
+def resolve(graph_address: AddressType | None) -> Address:
+    """The address of the GraphServer: as given, or the configured default."""
+    if graph_address is None:
+        return Address.from_string(config.graph_address())
+    if isinstance(graph_address, str):
+        return Address.from_string(graph_address)
+    return Address(*graph_address)
+
+
+class ControlClient:
+    """A connection to the GraphServer, and whether it ended in order."""
+
+    def __init__(self, address: Address, handler: ControlHandler) -> None:
+        self.address = address
+        self.is_goodbye = False
+        self._handler = handler
+        self._connection: Connection | None = None
+        self._closing: asyncio.Task[None] | None = None
+
+    @classmethod
+    async def connect(cls, graph_address: AddressType | None, handler: ControlHandler, *, name: str) -> ControlClient:
+        """Connect and authenticate.
+
+        Raises:
+            ServerUnreachable: Nothing listens there, or it does not answer.
+            HandshakeError: Something answers that is no GraphServer of ours.
+        """
+        self = cls(resolve(graph_address), handler)
+        try:
+            sock, peer = await connect(self.address, load_key(), DIAL_TIMEOUT_S)
+        except HandshakeError:
+            raise
+        except ConnectionFailed as error:
+            raise ServerUnreachable(str(self.address), str(error)) from error
+        self._connection = await Connection.over(sock, peer, self, name=name)
+        return self
+
+    @property
+    def connection(self) -> Connection:
+        """The connection itself."""
+        assert self._connection is not None
+        return self._connection
+
+    async def request(self, record: Record, reply: type[R] | None = None, timeout_s: float | None = None) -> R:
+        """Ask the server; the answer is checked to be a `reply`."""
+        answer = await self.connection.request(record, timeout_s)
+        if reply is not None and not isinstance(answer, reply):
+            raise ConnectionFailed(f"{self.address} answered {type(record).__name__} with {answer!r}")
+        return answer  # pyright: ignore[reportReturnType] - without `reply` the caller takes any record
+
+    def notify(self, record: Record) -> None:
+        """Tell the server."""
+        self.connection.notify(record)
+
+    # -- handler of the connection -----------------------------------------------------------------------------------
+
+    def on_request(self, connection: Connection, record: Record) -> Record | Awaitable[Record]:
+        """Pass it on."""
+        return self._handler.on_request(connection, record)
+
+    def on_notice(self, connection: Connection, record: Record) -> None:
+        """Remember a goodbye; pass everything on."""
+        if isinstance(record, Goodbye):
+            self.is_goodbye = True
+        self._handler.on_notice(connection, record)
+
+    def on_closed(self, connection: Connection, error: Exception | None) -> None:
+        """Pass it on."""
+        self._handler.on_closed(connection, error)
+
+    # -- the end ------------------------------------------------------------------------------------------------------
+
+    def close_soon(self) -> None:
+        """Begin to close; `wait_closed` waits for it."""
+        if self._closing is None and self._connection is not None:
+            self._closing = asyncio.create_task(self._connection.close())
+
+    async def wait_closed(self) -> None:
+        """Wait until the connection is gone."""
+        if self._closing is not None:
+            await asyncio.shield(self._closing)
+
+    async def close(self) -> None:
+        """Close the connection and wait for it."""
+        self.close_soon()
+        await self.wait_closed()

@@ -1,0 +1,263 @@
+"""Every error this runtime raises on purpose, in one tree.
+
+Each class carries its facts as fields, and also inherits the builtin that callers already catch for that kind of
+failure. `code` names the class on the wire: a server refuses with a code, and the client raises the same class.
+"""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+
+class EzmsgError(Exception):
+    """Root of the tree."""
+
+    code: ClassVar[str] = "ERROR"
+
+    def fields(self) -> dict[str, Any]:
+        """The facts of this error as values that travel in a refusal."""
+        return {key: value for key, value in vars(self).items() if not key.startswith("_")}
+
+
+class ConfigError(EzmsgError, ValueError):
+    """An environment variable or argument has a value that cannot be used."""
+
+    code = "CONFIG"
+
+    def __init__(self, name: str, value: object, expected: str) -> None:
+        super().__init__(f"{name}={value!r} cannot be used: expected {expected}")
+        self.name, self.value, self.expected = name, str(value), expected
+
+
+# -- connections --------------------------------------------------------------------------------------------------
+
+
+class ConnectionFailed(EzmsgError, ConnectionError):
+    """A connection could not be opened, or was lost."""
+
+    code = "CONNECTION_FAILED"
+
+
+class ServerUnreachable(ConnectionFailed):
+    """Nothing answers at the address of a GraphServer."""
+
+    code = "SERVER_UNREACHABLE"
+
+    def __init__(self, address: str, reason: str) -> None:
+        super().__init__(
+            f"no GraphServer answers at {address} ({reason}): start one there, or set EZMSG_GRAPHSERVER_ADDR"
+        )
+        self.address, self.reason = address, reason
+
+
+class ConnectionLost(ConnectionFailed):
+    """The peer of an open connection went away; what was pending on it has failed."""
+
+    code = "CONNECTION_LOST"
+
+    def __init__(self, peer: str, reason: str = "the connection was closed") -> None:
+        super().__init__(f"connection to {peer} lost: {reason}")
+        self.peer, self.reason = peer, reason
+
+
+class CannotConnect(ConnectionFailed):
+    """Nothing accepts connections at an address."""
+
+    code = "CANNOT_CONNECT"
+
+    def __init__(self, peer: str, reason: str) -> None:
+        super().__init__(f"cannot connect to {peer}: {reason}")
+        self.peer, self.reason = peer, reason
+
+
+class HandshakeError(ConnectionFailed):
+    """Two peers could not agree to talk; see the subclasses for why."""
+
+    code = "HANDSHAKE"
+
+    def __init__(self, peer: str, reason: str) -> None:
+        super().__init__(f"handshake with {peer} failed: {reason}")
+        self.peer, self.reason = peer, reason
+
+
+class AuthenticationFailed(HandshakeError):
+    """The peer does not hold our key (or we not its)."""
+
+    code = "AUTHENTICATION_FAILED"
+
+
+class VersionMismatch(HandshakeError):
+    """The peer speaks another version of the protocol."""
+
+    code = "VERSION_MISMATCH"
+
+    def __init__(self, peer: str, ours: int, theirs: int) -> None:
+        super().__init__(
+            peer,
+            f"it speaks version {theirs} of the protocol, this process version {ours}: "
+            "all processes of a graph need the same release",
+        )
+        self.ours, self.theirs = ours, theirs
+
+
+class ForeignPeer(HandshakeError):
+    """The peer does not speak this protocol at all."""
+
+    code = "FOREIGN_PEER"
+
+
+class HandshakeTimeout(HandshakeError, TimeoutError):
+    """The peer did not finish its handshake in time."""
+
+    code = "HANDSHAKE_TIMEOUT"
+
+
+class AuthKeyError(EzmsgError, OSError):
+    """No key for the handshake could be found or made."""
+
+    code = "AUTH_KEY"
+
+    def __init__(self, path: str, reason: str) -> None:
+        super().__init__(
+            f"cannot use the key file {path}: {reason}. Set EZMSG_AUTHKEY_FILE to a file only you can read, "
+            "or EZMSG_AUTHKEY to the key itself"
+        )
+        self.path, self.reason = path, reason
+
+
+class InsecureBind(EzmsgError, ValueError):
+    """Listening beyond loopback was asked for without a key of one's own."""
+
+    code = "INSECURE_BIND"
+
+    def __init__(self, host: str) -> None:
+        super().__init__(
+            f"refusing to listen on {host}: peers of other hosts need a shared key. "
+            "Set EZMSG_AUTHKEY (or EZMSG_AUTHKEY_FILE) to the same secret on every host, or listen on 127.0.0.1"
+        )
+        self.host = host
+
+
+class ProtocolError(EzmsgError, ValueError):
+    """Bytes that are no frame, record or message of this protocol."""
+
+    code = "PROTOCOL"
+
+
+class FrameTooLarge(ProtocolError):
+    """A frame announces more bytes than its limit allows."""
+
+    code = "FRAME_TOO_LARGE"
+
+    def __init__(self, opcode: int, size: int, limit: int) -> None:
+        super().__init__(f"a frame with opcode {opcode} announces {size} bytes, the limit is {limit}")
+        self.opcode, self.size, self.limit = opcode, size, limit
+
+
+# -- requests -----------------------------------------------------------------------------------------------------
+
+
+class Refused(EzmsgError, RuntimeError):
+    """The peer refused a request, for a reason that has no class of its own here."""
+
+    code = "REFUSED"
+
+    def __init__(self, message: str, code: str = "REFUSED", fields: dict[str, Any] | None = None) -> None:
+        super().__init__(message)
+        self.refusal_code, self.refusal_fields = code, fields or {}
+
+
+class TooManyRequests(EzmsgError, RuntimeError):
+    """A peer has more requests unanswered than one connection may have."""
+
+    code = "TOO_MANY_REQUESTS"
+
+    def __init__(self, limit: int) -> None:
+        super().__init__(f"{limit} requests of this connection are unanswered: wait for some of them")
+        self.limit = limit
+
+
+class RequestTimeout(EzmsgError, TimeoutError):
+    """A peer did not answer a request in time."""
+
+    code = "REQUEST_TIMEOUT"
+
+    def __init__(self, request: str, peer: str, timeout_s: float) -> None:
+        super().__init__(f"{peer} did not answer {request} within {timeout_s:g} s")
+        self.request, self.peer, self.timeout_s = request, peer, timeout_s
+
+
+class SessionClosed(EzmsgError, RuntimeError):
+    """A GraphContext was used before it was entered or after it was left."""
+
+    code = "SESSION_CLOSED"
+
+    def __init__(self) -> None:
+        super().__init__("GraphContext session is not active: use it inside `async with GraphContext(...)`")
+
+
+class UnitAlreadyOwned(EzmsgError, RuntimeError):
+    """A process claimed units that another process owns."""
+
+    code = "UNIT_ALREADY_OWNED"
+
+    def __init__(self, operation: str, conflicts: dict[str, str]) -> None:
+        owned = ", ".join(f"{unit} (owned by process {owner})" for unit, owner in sorted(conflicts.items()))
+        super().__init__(f"Process control command failed: {operation}: already owned: {owned}")
+        self.operation, self.conflicts = operation, conflicts
+
+
+# -- messages -----------------------------------------------------------------------------------------------------
+
+
+class PublisherClosed(EzmsgError, RuntimeError):
+    """A publisher was used after it was closed."""
+
+    code = "PUBLISHER_CLOSED"
+
+    def __init__(self, topic: str) -> None:
+        super().__init__(f"the publisher on {topic!r} is closed")
+        self.topic = topic
+
+
+class SubscriberClosed(EzmsgError, RuntimeError):
+    """A subscriber was used after it was closed, or was closed while waiting."""
+
+    code = "SUBSCRIBER_CLOSED"
+
+    def __init__(self, topic: str) -> None:
+        super().__init__(f"the subscriber on {topic!r} is closed")
+        self.topic = topic
+
+
+class MessageTooLarge(EzmsgError, ValueError):
+    """A message is larger than the limit; nothing was sent."""
+
+    code = "MESSAGE_TOO_LARGE"
+
+    def __init__(self, topic: str, size: int, limit: int) -> None:
+        super().__init__(
+            f"a message on {topic!r} takes {size} bytes, the limit is {limit}: "
+            "send it in parts, or raise EZMSG_MAX_MESSAGE_BYTES in every process"
+        )
+        self.topic, self.size, self.limit = topic, size, limit
+
+
+class MessageNotSerializable(EzmsgError, TypeError):
+    """A message cannot be pickled for a subscriber of another process; nothing was sent."""
+
+    code = "MESSAGE_NOT_SERIALIZABLE"
+
+    def __init__(self, topic: str, type_name: str, reason: str) -> None:
+        super().__init__(f"a message of type {type_name} on {topic!r} cannot be sent to another process: {reason}")
+        self.topic, self.type_name, self.reason = topic, type_name, reason
+
+
+class MessageNotReadable(EzmsgError, ValueError):
+    """A received message cannot be decoded in this process (say, its class cannot be imported)."""
+
+    code = "MESSAGE_NOT_READABLE"
+
+    def __init__(self, topic: str, message_id: int, reason: str) -> None:
+        super().__init__(f"message {message_id} on {topic!r} cannot be read here: {reason}")
+        self.topic, self.message_id, self.reason = topic, message_id, reason

@@ -1,0 +1,346 @@
+"""GraphContext: a session with a GraphServer, and the publishers and subscribers made in it."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import pickle
+from collections.abc import AsyncGenerator
+from types import TracebackType
+from typing import Any, Self, TypeVar
+from uuid import UUID, uuid4
+
+from ezmsg.core.control import ControlClient
+from ezmsg.core.errors import ConnectionLost, EzmsgError, RequestTimeout, SessionClosed
+from ezmsg.core.graphmeta import (
+    Edge,
+    GraphSnapshot,
+    ProcessControlErrorCode,
+    ProcessControlOperation,
+    ProcessControlResponse,
+    ProcessPing,
+    ProcessProfilingSnapshot,
+    ProcessProfilingTraceBatch,
+    ProcessStats,
+    ProfilingStreamControl,
+    ProfilingTraceControl,
+    ProfilingTraceStreamBatch,
+    SnapshotProcess,
+    SnapshotSession,
+)
+from ezmsg.core.graphserver import GraphServer, GraphService
+from ezmsg.core.net.address import Address, AddressType
+from ezmsg.core.pubclient import Publisher
+from ezmsg.core.subclient import Subscriber
+from ezmsg.core.telemetry.stream import profiling_stream
+from ezmsg.core.wire import records as r
+
+logger = logging.getLogger("ezmsg")
+T = TypeVar("T")
+
+# How long leaving a context waits for a server that does not answer.
+CLOSE_TIMEOUT_S = 1.0
+
+
+class GraphContext:
+    """A session with a graph, used as an async context manager.
+
+    Entering makes sure that a server is there and opens a session; leaving closes the publishers and subscribers made
+    here, drops the edges this session owns, and stops the server if this context started it.
+
+    Args:
+        graph_address: Of the GraphServer; None for the default.
+        auto_start: Start a server when none answers; None does so only where no address is configured.
+    """
+
+    def __init__(self, graph_address: AddressType | None = None, auto_start: bool | None = None) -> None:
+        self._service = GraphService(graph_address)
+        self._given = None if graph_address is None else self._service.address
+        self._auto_start = auto_start
+        self._server: GraphServer | None = None
+        self._session: ControlClient | None = None
+        self._session_id: UUID | None = None
+        self._reader = str(uuid4())
+        self._clients: set[Publisher | Subscriber] = set()
+
+    def __repr__(self) -> str:
+        state = "closed" if self._session is None else f"session={self._session_id}"
+        return f"<GraphContext {self._service.address} {state} clients={len(self._clients)}>"
+
+    @property
+    def graph_address(self) -> Address | None:
+        """Of the server this context started, else as it was given (perhaps None)."""
+        return self._given if self._server is None else self._server.address
+
+    # -- the session --------------------------------------------------------------------------------------------------
+
+    async def __aenter__(self) -> Self:
+        """Make sure that a server is there, and open a session.
+
+        Raises:
+            ServerUnreachable: None answers and none may be started.
+            HandshakeError: What answers does not hold our key, or is no GraphServer.
+        """
+        self._server = await self._service.ensure(self._auto_start)
+        try:
+            self._session = await ControlClient.connect(self._service.address, self, name="session")
+            opened = await self._session.request(r.OpenSession(), r.SessionOpened)
+            self._session_id = UUID(opened.session_id)
+        except BaseException:
+            await self._end()
+            raise
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        """Revert, close the session, and stop the server if this context started it."""
+        try:
+            await self.revert()
+        finally:
+            await self._end()
+
+    async def _end(self) -> None:
+        try:
+            await self._close_session()
+        finally:
+            server, self._server = self._server, None
+            if server is not None:
+                self._given = server.address
+                await asyncio.to_thread(server.stop)
+
+    async def _close_session(self) -> None:
+        """Close only the session; its edges are gone when this returns."""
+        session, self._session, self._session_id = self._session, None, None
+        if session is not None:
+            await self._quietly(session, r.CloseSession())
+            await session.close()
+
+    async def _quietly(self, session: ControlClient, record: r.Record) -> None:
+        try:
+            await session.request(record, timeout_s=CLOSE_TIMEOUT_S)
+        except (ConnectionLost, RequestTimeout) as error:
+            logger.debug("%r: the server did not confirm %s: %s", self, type(record).__name__, error)
+
+    async def revert(self) -> None:
+        """Close the publishers and subscribers made here, and drop the edges this session owns."""
+        clients, self._clients = list(self._clients), set()
+        for client in clients:
+            client.close()
+        if clients:
+            await asyncio.gather(*(client.wait_closed() for client in clients))
+        if self._session is not None:
+            await self._quietly(self._session, r.RevertSession())
+
+    def _active(self) -> ControlClient:
+        if self._session is None:
+            raise SessionClosed
+        return self._session
+
+    # -- handler of the session -----------------------------------------------------------------------------------------
+
+    def on_request(self, connection: object, record: r.Record) -> r.Record:
+        """A server asks nothing of a session."""
+        raise EzmsgError(f"a session has no answer to {type(record).__name__}")
+
+    def on_notice(self, connection: object, record: r.Record) -> None:
+        """Nothing is told to a session but goodbye, which the client keeps."""
+
+    def on_closed(self, connection: object, error: Exception | None) -> None:
+        """Requests fail from now on; messages go on."""
+
+    # -- endpoints ------------------------------------------------------------------------------------------------------
+
+    async def publisher(self, topic: str, **kwargs: Any) -> Publisher:
+        """A publisher on `topic`, closed with this context; keywords as in `Publisher.create`."""
+        return self._keep(await Publisher.create(topic, self._address_for_clients, **kwargs))
+
+    async def subscriber(self, topic: str, **kwargs: Any) -> Subscriber:
+        """A subscriber on `topic`, closed with this context; keywords as in `Subscriber.create`."""
+        return self._keep(await Subscriber.create(topic, self._address_for_clients, **kwargs))
+
+    @property
+    def _address_for_clients(self) -> Address | None:
+        return self.graph_address
+
+    def _keep(self, client: Any) -> Any:
+        self._clients.add(client)
+        return client
+
+    # -- the graph --------------------------------------------------------------------------------------------------------
+
+    async def connect(self, from_topic: str, to_topic: str) -> None:
+        """Add an edge for as long as this session lives; when this returns, messages take it.
+
+        Raises:
+            CyclicException: It would close a cycle; the graph is unchanged.
+        """
+        await self._active().request(r.Connect(from_topic, to_topic))
+
+    async def disconnect(self, from_topic: str, to_topic: str) -> None:
+        """Give up this session's share of an edge; other owners keep it. Queued messages of it are dropped."""
+        await self._active().request(r.Disconnect(from_topic, to_topic))
+
+    async def sync(self, timeout: float | None = None) -> None:
+        """Pause all publishers of the graph, and wait until every message was released. They stay paused.
+
+        Raises:
+            TimeoutError: That took longer than `timeout` seconds.
+        """
+        await self._active().request(r.Sync(timeout))
+
+    async def pause(self) -> None:
+        """Pause all publishers of the graph."""
+        await self._active().request(r.Pause())
+
+    async def resume(self) -> None:
+        """Let all publishers of the graph go on."""
+        await self._active().request(r.Resume())
+
+    async def snapshot(self) -> GraphSnapshot:
+        """The whole graph at this moment."""
+        state = await self._active().request(r.GetSnapshot(), r.Snapshot)
+        graph: dict[str, list[str]] = {node: [] for node in state.graph.nodes}
+        for from_topic, to_topic, _ in state.graph.edges:
+            graph[from_topic].append(to_topic)
+        return GraphSnapshot(
+            graph={node: sorted(targets) for node, targets in graph.items()},
+            edge_owners={Edge(a, b): list(owners) for a, b, owners in state.graph.edges},
+            sessions={
+                session.session_id: SnapshotSession([Edge(*edge) for edge in session.edges], None)
+                for session in state.sessions
+            },
+            processes={
+                UUID(entry.process_id): SnapshotProcess(
+                    UUID(entry.process_id), entry.pid, entry.host, list(entry.units)
+                )
+                for entry in state.processes
+            },
+        )
+
+    # -- processes ----------------------------------------------------------------------------------------------------------
+
+    async def process_request(
+        self,
+        unit_address: str,
+        operation: ProcessControlOperation | str,
+        *,
+        payload: bytes | None = None,
+        payload_obj: Any = None,
+        timeout: float = 2.0,
+    ) -> ProcessControlResponse:
+        """Ask the process that owns a unit.
+
+        Args:
+            unit_address: The unit.
+            operation: A built-in operation, or the name of one that the process's own handler knows.
+            payload: Bytes for the handler, opaque to the server.
+            payload_obj: Pickled and sent as payload.
+            timeout: Seconds to wait for the process.
+
+        Returns:
+            The answer; failures are answers too, with `ok` False and an `error_code`.
+        """
+        if payload is not None and payload_obj is not None:
+            raise ValueError("give payload or payload_obj, not both")
+        if payload_obj is not None:
+            payload = pickle.dumps(payload_obj)
+        return await self._route(unit_address, operation, payload, timeout)
+
+    async def _route(
+        self,
+        unit_address: str,
+        operation: ProcessControlOperation | str,
+        payload: bytes | None,
+        timeout: float,
+        process_id: str = "",
+    ) -> ProcessControlResponse:
+        name = operation.value if isinstance(operation, ProcessControlOperation) else operation
+        request = r.ProcessRequest(unit_address, name, payload or None, timeout, process_id, self._reader)
+        answer = await self._active().request(request, r.ProcessResponse)
+        return ProcessControlResponse(
+            request_id=str(uuid4()),
+            ok=answer.ok,
+            payload=answer.payload,
+            error=answer.error,
+            error_code=None if answer.error_code is None else ProcessControlErrorCode(answer.error_code),
+            process_id=None if answer.process_id is None else UUID(answer.process_id),
+        )
+
+    def decode_process_payload(self, response: ProcessControlResponse, expected_type: type[T] = object) -> T:
+        """The object in the payload of a successful response.
+
+        Raises:
+            RuntimeError: The request failed, or its payload is missing or of another type.
+        """
+        if not response.ok:
+            code = "UNKNOWN" if response.error_code is None else response.error_code.value
+            raise RuntimeError(f"Process request failed ({code}): {response.error}")
+        if response.payload is None:
+            raise RuntimeError("Process response has no payload")
+        value = pickle.loads(response.payload)  # from an authenticated peer, never looked at by the server
+        if not isinstance(value, expected_type):
+            raise RuntimeError(f"Process response holds {type(value).__name__}, expected {expected_type.__name__}")
+        return value
+
+    async def _ask(
+        self,
+        unit_address: str,
+        operation: ProcessControlOperation,
+        expected: type[T],
+        timeout: float,
+        argument: Any = None,
+    ) -> T:
+        response = await self.process_request(unit_address, operation, payload_obj=argument, timeout=timeout)
+        return self.decode_process_payload(response, expected)
+
+    async def process_ping(self, unit_address: str, *, timeout: float = 2.0) -> ProcessPing:
+        """Ask the process of a unit whether it answers."""
+        return await self._ask(unit_address, ProcessControlOperation.PING, ProcessPing, timeout)
+
+    async def process_stats(self, unit_address: str, *, timeout: float = 2.0) -> ProcessStats:
+        """Ask the process of a unit what it is and owns."""
+        return await self._ask(unit_address, ProcessControlOperation.GET_PROCESS_STATS, ProcessStats, timeout)
+
+    async def process_profiling_snapshot(self, unit_address: str, *, timeout: float = 2.0) -> ProcessProfilingSnapshot:
+        """Totals of all endpoints of the process of a unit; window values since this context asked last."""
+        operation = ProcessControlOperation.GET_PROFILING_SNAPSHOT
+        return await self._ask(unit_address, operation, ProcessProfilingSnapshot, timeout)
+
+    async def process_set_profiling_trace(
+        self, unit_address: str, control: ProfilingTraceControl, *, timeout: float = 2.0
+    ) -> ProcessControlResponse:
+        """Switch the collection of trace samples in the process of a unit on or off."""
+        operation = ProcessControlOperation.SET_PROFILING_TRACE
+        return await self.process_request(unit_address, operation, payload_obj=control, timeout=timeout)
+
+    async def process_profiling_trace_batch(
+        self, unit_address: str, *, max_samples: int = 1000, timeout: float = 2.0
+    ) -> ProcessProfilingTraceBatch:
+        """The oldest samples of the process of a unit that this context has not read yet."""
+        operation = ProcessControlOperation.GET_PROFILING_TRACE_BATCH
+        return await self._ask(unit_address, operation, ProcessProfilingTraceBatch, timeout, max_samples)
+
+    async def profiling_snapshot_all(self, *, timeout_per_process: float = 0.5) -> dict[UUID, ProcessProfilingSnapshot]:
+        """Ask every process at once; those that do not answer in time are left out."""
+        state = await self._active().request(r.GetSnapshot(), r.Snapshot)
+        operation = ProcessControlOperation.GET_PROFILING_SNAPSHOT
+
+        async def ask(process_id: str) -> tuple[UUID, ProcessProfilingSnapshot] | None:
+            response = await self._route("", operation, None, timeout_per_process, process_id)
+            if not response.ok:
+                logger.debug("process %s gave no profiling snapshot: %s", process_id, response.error)
+                return None
+            return UUID(process_id), self.decode_process_payload(response, ProcessProfilingSnapshot)
+
+        answers = await asyncio.gather(*(ask(entry.process_id) for entry in state.processes))
+        return dict(answer for answer in answers if answer is not None)
+
+    def subscribe_profiling_trace(
+        self, control: ProfilingStreamControl
+    ) -> AsyncGenerator[ProfilingTraceStreamBatch, None]:
+        """Samples and spans of all processes as they arrive, from the oldest the server keeps.
+
+        Connects at the first `anext`; ends when the server ends. Every stream gets everything, whoever else reads.
+        """
+        return profiling_stream(self._service.address, control)

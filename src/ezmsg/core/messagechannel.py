@@ -1,0 +1,158 @@
+"""A channel: one publisher's messages in one process and event loop, shared by the subscribers there.
+
+It receives each message once, notifies its subscribers, and acknowledges the message when the last of them let it go.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Protocol
+
+from ezmsg.core.errors import MessageNotReadable
+from ezmsg.core.graphmeta import ProfileChannelType
+from ezmsg.core.messagecache import CachedMessage
+from ezmsg.core.transport import Undecoded
+
+if TYPE_CHECKING:
+    from ezmsg.core.profiling import EdgeMetrics
+
+    from ezmsg.core.transport import Inlet
+
+
+class Listener(Protocol):
+    """What a subscriber offers its channels."""
+
+    def notify(self, notification: Notification) -> None:
+        """A message is there to be taken; it must be released once, taken or not."""
+        ...
+
+    def channel_ended(self, channel: Channel, error: Exception | None) -> None:
+        """The publisher's end is gone; what was notified can still be taken."""
+        ...
+
+
+class Subscription:
+    """One subscriber at one channel: where its notifications go, and what is measured of them."""
+
+    __slots__ = ("channel", "listener", "metrics")
+
+    def __init__(self, channel: Channel, listener: Listener, metrics: EdgeMetrics) -> None:
+        self.channel = channel
+        self.listener = listener
+        self.metrics = metrics
+
+
+Notification = tuple[CachedMessage, Subscription]
+
+
+class Channel:
+    """One publisher, seen from one event loop of one process."""
+
+    def __init__(self, publisher_id: str, topic: str, num_buffers: int) -> None:
+        self.publisher_id = publisher_id
+        self.topic = topic
+        self.num_buffers = num_buffers
+        self.kind = ProfileChannelType.UNKNOWN
+        self.ended_with: Exception | None = None
+        self.is_ended = False
+        # Whether messages are this process's own copies, so that the last holder may keep one.
+        self.owns_objects = False
+        self._subscriptions: tuple[Subscription, ...] = ()
+        self._inlet: Inlet | None = None
+        self._acknowledge: Callable[[int], None] = self._ignore
+
+    def __repr__(self) -> str:
+        state = "ended" if self.is_ended else self.kind.value
+        return f"<Channel {self.topic} {state} subscribers={len(self._subscriptions)}>"
+
+    def opened(self, inlet: Inlet, kind: ProfileChannelType) -> None:
+        """The transport is connected."""
+        self._inlet = inlet
+        self._acknowledge = inlet.acknowledge
+        self.kind = kind
+        self.owns_objects = kind is not ProfileChannelType.LOCAL
+
+    # -- subscribers ----------------------------------------------------------------------------------------------
+
+    def subscribe(self, subscription: Subscription) -> None:
+        """Messages that arrive from now on go to this subscriber too."""
+        self._subscriptions = (*self._subscriptions, subscription)
+
+    def unsubscribe(self, subscription: Subscription) -> None:
+        """No more messages for this subscriber; those it was notified of it must still release."""
+        self._subscriptions = tuple(s for s in self._subscriptions if s is not subscription)
+
+    @property
+    def has_subscribers(self) -> bool:
+        """Whether anybody listens."""
+        return bool(self._subscriptions)
+
+    # -- the message path -----------------------------------------------------------------------------------------
+
+    def receive(
+        self,
+        message_id: int,
+        obj: Any,
+        origin_ns: int,
+        publish_ns: int,
+        channel_ns: int,
+        size: int,
+        trace: tuple[int, int] | None,
+    ) -> None:
+        """A message arrived: notify every subscriber."""
+        subscriptions = self._subscriptions
+        if not subscriptions:
+            # Acknowledge even with no listeners: the publisher frees the slot only on acknowledgement.
+            self._acknowledge(message_id)
+            return
+        message = CachedMessage(message_id, obj, origin_ns, publish_ns, channel_ns, size, trace, len(subscriptions))
+        for subscription in subscriptions:
+            subscription.listener.notify((message, subscription))
+
+    def release(self, message: CachedMessage) -> None:
+        """One subscriber let go of a message."""
+        message.holders = holders = message.holders - 1
+        if not holders:
+            message.obj = None
+            self._acknowledge(message.message_id)
+
+    def decode(self, message: CachedMessage) -> Any:
+        """The object of a message that arrived as bytes, decoded once.
+
+        Raises:
+            MessageNotReadable: Its bytes cannot be turned into an object in this process.
+        """
+        pending = message.obj
+        if not isinstance(pending, Undecoded):
+            return pending
+        try:
+            message.obj = obj = pending.decode()
+        except Exception as error:
+            reason = f"{type(error).__name__}: {error}"
+            raise MessageNotReadable(self.topic, message.message_id, reason) from error
+        return obj
+
+    # -- the end --------------------------------------------------------------------------------------------------
+
+    def ended(self, error: Exception | None) -> None:
+        """The transport is gone; messages already here stay readable."""
+        if self.is_ended:
+            return
+        self.is_ended = True
+        self.ended_with = error
+        self._acknowledge = self._ignore
+        for subscription in self._subscriptions:
+            subscription.listener.channel_ended(self, error)
+
+    def close(self) -> None:
+        """Leave the publisher; it frees whatever is held here."""
+        if self._inlet is not None:
+            self._inlet.close_soon()
+
+    async def wait_closed(self) -> None:
+        """Wait until nothing of the connection is left."""
+        if self._inlet is not None:
+            await self._inlet.wait_closed()
+
+    def _ignore(self, message_id: int) -> None:
+        pass

@@ -1,0 +1,130 @@
+"""Where a peer is: host and port, which machine, and which process."""
+
+from __future__ import annotations
+
+import functools
+import ipaddress
+import os
+import socket
+import time
+import uuid
+from typing import Any, NamedTuple
+
+from ezmsg.core._version import __version__
+from ezmsg.core.net import forking
+from ezmsg.core.wire.handshake import PeerInfo
+
+BOOT_ID_FILE = "/proc/sys/kernel/random/boot_id"
+
+
+class Address(NamedTuple):
+    """A TCP address. Its text form is `host:port`, with an IPv6 host in brackets."""
+
+    host: str
+    port: int
+
+    @classmethod
+    def from_string(cls, text: str) -> Address:
+        """Read `host:port`.
+
+        Raises:
+            ValueError: The text is no such thing.
+        """
+        host, colon, port = text.strip().rpartition(":")
+        if host.startswith("[") and host.endswith("]"):
+            host = host[1:-1]
+        elif ":" in host:
+            raise ValueError(f"{text!r} is no address: write an IPv6 host in brackets, as in [::1]:25978")
+        if not colon or not host:
+            raise ValueError(f"{text!r} is no address: expected host:port")
+        if not (port.isascii() and port.isdecimal() and int(port) < 1 << 16):
+            raise ValueError(f"{text!r} is no address: {port!r} is no port (0 to 65535)")
+        return cls(host, int(port))
+
+    def __str__(self) -> str:
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+    def bind_socket(self) -> socket.socket:
+        """A TCP socket bound here, not yet listening.
+
+        Raises:
+            OSError: The host is unknown, or the port is taken or not allowed.
+        """
+        family, sockaddr = resolve_now(self)[0]
+        sock = forking.new_socket(family)
+        try:
+            # Else the port of a server that has just ended is refused for a minute.
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            sock.bind(sockaddr)
+        except OSError as error:
+            sock.close()
+            raise type(error)(error.errno, f"cannot listen on {self}: {error.strerror}") from None
+        return sock
+
+
+AddressType = Address | tuple[str, int] | str
+"""How programs give an address."""
+
+
+class SocketAddress(NamedTuple):
+    """What the system calls an address: for `socket.socket(family)` and its `connect` or `bind`."""
+
+    family: int
+    sockaddr: Any
+
+
+def needs_lookup(host: str) -> bool:
+    """Whether finding the host may mean asking the network."""
+    if host == "localhost":
+        return False
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        return True
+    return False
+
+
+def resolve_now(address: Address) -> list[SocketAddress]:
+    """The socket addresses of a host, IPv4 first. May ask the network, and blocks meanwhile: see `needs_lookup`.
+
+    Raises:
+        OSError: The host is unknown.
+    """
+    entries = socket.getaddrinfo(address.host, address.port, type=socket.SOCK_STREAM)
+    found = [SocketAddress(entry[0], entry[4]) for entry in entries]
+    # Our servers listen on 127.0.0.1 by default, also where localhost means ::1 first.
+    return sorted(found, key=lambda entry: entry.family != socket.AF_INET)
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine can reach the host; a name counts if all its addresses do."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        pass
+    try:
+        found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
+    except OSError:
+        return False
+    return bool(host) and all(ipaddress.ip_address(str(entry[4][0])).is_loopback for entry in found)
+
+
+@functools.cache
+def boot_id() -> str:
+    """Names this boot of this machine: processes with the same one share CLOCK_MONOTONIC.
+
+    It is the same in all containers and network namespaces of a machine, so it does not promise that two processes can
+    reach each other.
+    """
+    try:
+        with open(BOOT_ID_FILE) as file:
+            return str(uuid.UUID(file.read().strip()))
+    except (OSError, ValueError):
+        # Elsewhere: the machine and the moment it was started, to a few seconds (both clocks are read apart).
+        booted = round((time.time() - time.monotonic()) / 16)
+        return str(uuid.uuid5(uuid.NAMESPACE_DNS, f"{uuid.getnode():x} {socket.gethostname()} {booted}"))
+
+
+def this_process() -> PeerInfo:
+    """How this process introduces itself."""
+    return PeerInfo(os.getpid(), boot_id(), __version__)

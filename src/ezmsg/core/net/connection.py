@@ -1,0 +1,260 @@
+"""Records over one authenticated connection: requests in both directions, many at once, and notices."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import socket
+from collections.abc import Awaitable
+from functools import partial
+from typing import Any, Protocol, Self
+
+from ezmsg.core.errors import ConnectionLost, FrameTooLarge, ProtocolError, Refused, RequestTimeout, TooManyRequests
+from ezmsg.core.net.framestream import FrameStream
+from ezmsg.core.wire.frames import (
+    INTERNAL,
+    REPLY,
+    REQUEST,
+    REQUEST_ID_MAX,
+    Frame,
+    encode_frame,
+    error_of,
+    refusal_of,
+)
+from ezmsg.core.wire.handshake import PeerInfo
+from ezmsg.core.wire.limits import CONTROL_FRAME_BYTES, REQUESTS_AT_ONCE, WRITE_BUFFER_BYTES
+from ezmsg.core.wire.records import Record, Refusal, decode_record, encode_record
+
+logger = logging.getLogger("ezmsg")
+
+
+class Handler(Protocol):
+    """What one side does with what the other sends."""
+
+    def on_request(self, connection: Any, record: Record, /) -> Record | Awaitable[Record]:
+        """Answer: at once with a record, or later with an awaitable, which then runs as a task of the connection.
+
+        Any error raised refuses the request; only those of `EzmsgError` are expected.
+        """
+        ...
+
+    def on_notice(self, connection: Any, record: Record, /) -> None:
+        """Take note; nobody waits for an answer."""
+        ...
+
+    def on_closed(self, connection: Any, error: Exception | None, /) -> None:
+        """The connection is gone, in order (None) or for this reason. Called once."""
+        ...
+
+
+class Connection(FrameStream):
+    """One authenticated connection that carries records.
+
+    Args:
+        peer: Who is at the other end.
+        handler: What to do with what it sends.
+        name: How it is called in errors and in the log.
+        frame_limit: The largest record, in bytes, in both directions.
+        write_limit: How many bytes may wait for the peer before it is dropped.
+    """
+
+    def __init__(
+        self,
+        peer: PeerInfo,
+        handler: Handler,
+        name: str,
+        *,
+        frame_limit: int = CONTROL_FRAME_BYTES,
+        write_limit: int = WRITE_BUFFER_BYTES,
+    ) -> None:
+        super().__init__(name, frame_limit=frame_limit, write_limit=write_limit)
+        self.peer = peer
+        self._handler = handler
+        self._frame_limit = frame_limit
+        self._last_id = 0
+        self._waiting: dict[int, asyncio.Future[Record]] = {}
+        self._answering: dict[asyncio.Future[Record], int] = {}
+
+    @classmethod
+    async def over(
+        cls,
+        sock: socket.socket,
+        peer: PeerInfo,
+        handler: Handler,
+        *,
+        name: str = "",
+        frame_limit: int = CONTROL_FRAME_BYTES,
+        write_limit: int = WRITE_BUFFER_BYTES,
+    ) -> Self:
+        """A connection over an authenticated socket, which it owns from now on, also if this fails.
+
+        The handler may be called before this returns.
+        """
+        named = name or f"process {peer.pid}"
+        self = cls(peer, handler, named, frame_limit=frame_limit, write_limit=write_limit)
+        await self.attach(sock)
+        return self
+
+    # -- asking ---------------------------------------------------------------------------------------------------
+
+    async def request(self, record: Record, timeout_s: float | None = None) -> Record:
+        """Ask the peer, and wait for its answer. May be cancelled; an answer that comes later is ignored.
+
+        Raises:
+            EzmsgError: The refusal of the peer, as the class it was there.
+            RequestTimeout: There was no answer in time.
+            ConnectionLost: The connection is gone, or went before the answer came.
+        """
+        return await self.request_nowait(record, timeout_s)
+
+    def request_nowait(self, record: Record, timeout_s: float | None = None) -> asyncio.Future[Record]:
+        """As `request`, but sent before this returns; the answer is awaited later, or not at all by cancelling it.
+
+        Raises:
+            ConnectionLost: The connection is gone.
+            FrameTooLarge: The record is larger than a frame may be.
+        """
+        if self._is_closing:
+            raise self._lost_error()
+        request_id = self._next_id()
+        frame = self._frame(record, request_id, REQUEST)
+        future: asyncio.Future[Record] = self._loop.create_future()
+        timer = None
+        if timeout_s is not None:
+            timer = self._loop.call_later(timeout_s, self._expire, future, type(record).__name__, timeout_s)
+        self._waiting[request_id] = future
+        future.add_done_callback(partial(self._forget, request_id, timer))
+        self.write(frame)
+        return future
+
+    def notify(self, record: Record) -> None:
+        """Tell the peer; does nothing once the connection is gone.
+
+        Raises:
+            FrameTooLarge: The record is larger than a frame may be.
+        """
+        self.write(self._frame(record))
+
+    def _next_id(self) -> int:
+        request_id = self._last_id
+        while True:
+            request_id = request_id % REQUEST_ID_MAX + 1
+            if request_id not in self._waiting:
+                self._last_id = request_id
+                return request_id
+
+    def _frame(self, record: Record, request_id: int = 0, flags: int = 0) -> bytes:
+        opcode, body = encode_record(record)
+        if len(body) > self._frame_limit:
+            raise FrameTooLarge(opcode, len(body), self._frame_limit)
+        return encode_frame(opcode, body, request_id, flags)
+
+    def _expire(self, future: asyncio.Future[Record], request: str, timeout_s: float) -> None:
+        if not future.done():
+            future.set_exception(RequestTimeout(request, self.name, timeout_s))
+
+    def _forget(self, request_id: int, timer: asyncio.TimerHandle | None, future: asyncio.Future[Record]) -> None:
+        if timer is not None:
+            timer.cancel()
+        self._waiting.pop(request_id, None)
+
+    def _lost_error(self) -> ConnectionLost:
+        if isinstance(self._error, ConnectionLost):
+            return ConnectionLost(self.name, self._error.reason)
+        return ConnectionLost(self.name, str(self._error)) if self._error else ConnectionLost(self.name)
+
+    # -- answering ------------------------------------------------------------------------------------------------
+
+    def frame_received(self, frame: Frame) -> None:
+        """Dispatch a record: an answer, a request or a notice."""
+        record = decode_record(frame.opcode, frame.body)
+        if frame.flags == REQUEST:
+            self._on_request(frame.request_id, record)
+        elif frame.flags == REPLY:
+            self._on_reply(frame.request_id, record)
+        elif frame.flags:
+            raise ProtocolError(f"{type(record).__name__} is a request and a reply at once")
+        else:
+            self._on_notice(record)
+
+    def _on_reply(self, request_id: int, record: Record) -> None:
+        future = self._waiting.get(request_id)
+        if future is None or future.done():
+            return  # nobody waits any more
+        if isinstance(record, Refusal):
+            future.set_exception(error_of(record))
+        else:
+            future.set_result(record)
+
+    def _on_notice(self, record: Record) -> None:
+        try:
+            self._handler.on_notice(self, record)
+        except Exception:
+            logger.exception("%s: a notice of %s failed", self.name, type(record).__name__)
+
+    def _on_request(self, request_id: int, record: Record) -> None:
+        name = type(record).__name__
+        if len(self._answering) >= REQUESTS_AT_ONCE:
+            self._refuse(request_id, name, TooManyRequests(REQUESTS_AT_ONCE))
+            return
+        try:
+            answer = self._handler.on_request(self, record)
+            if isinstance(answer, Record):
+                self._reply(request_id, name, answer)
+                return
+            future = self._start(answer, name)
+        except Exception as error:
+            self._refuse(request_id, name, error)
+            return
+        self._answering[future] = request_id
+        future.add_done_callback(partial(self._on_answer, name))
+
+    def _start(self, answer: Awaitable[Record], name: str) -> asyncio.Future[Record]:
+        if asyncio.iscoroutine(answer):
+            return self._loop.create_task(answer, name=f"{name} of {self.name}")
+        return asyncio.ensure_future(answer, loop=self._loop)
+
+    def _on_answer(self, name: str, future: asyncio.Future[Record]) -> None:
+        request_id = self._answering.pop(future)
+        if future.cancelled():
+            self._refuse(request_id, name, Refused(f"{name} was cancelled", "CANCELLED"))
+        elif (error := future.exception()) is not None:
+            self._refuse(request_id, name, error)
+        else:
+            self._reply(request_id, name, future.result())
+
+    def _reply(self, request_id: int, name: str, record: Record) -> None:
+        try:
+            frame = self._frame(record, request_id, REPLY)
+        except Exception as error:
+            self._refuse(request_id, name, error)
+        else:
+            self.write(frame)
+
+    def _refuse(self, request_id: int, name: str, error: BaseException) -> None:
+        refusal = refusal_of(error)
+        if refusal.code == INTERNAL:
+            logger.error("%s: %s failed", self.name, name, exc_info=error)
+        self.write(self._frame(refusal, request_id, REPLY))
+
+    # -- the end --------------------------------------------------------------------------------------------------
+
+    def stream_ended(self, error: Exception | None) -> None:
+        """Fail what waits for the peer, end what works for it, tell the handler."""
+        for future in list(self._waiting.values()):
+            if not future.done():
+                future.set_exception(self._lost_error())
+        for future in list(self._answering):
+            future.cancel()
+        try:
+            self._handler.on_closed(self, error)
+        except Exception:
+            logger.exception("%s: on_closed failed", self.name)
+
+    async def wait_closed(self) -> None:
+        """Wait until the connection is gone, and all work for the peer has ended."""
+        await super().wait_closed()
+        current = asyncio.current_task()
+        # A request may close the connection it came on: it cannot wait for itself.
+        if working := [future for future in self._answering if future is not current]:
+            await asyncio.wait(working)

@@ -1,0 +1,64 @@
+"""The Unix door: a second way into a process for peers of the same machine and user, cheaper than TCP.
+
+An abstract socket (Linux): its name vanishes with the process. Written `@name`, as the system's tools show it; `""`
+means no door. A door is a shortcut, never a condition: containers of one machine may not see each other's.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import struct
+import sys
+import uuid
+
+from ezmsg.core.errors import AuthenticationFailed
+from ezmsg.core.net import forking
+from ezmsg.core.wire.limits import ACCEPT_BACKLOG
+
+NO_DOOR = ""
+_UCRED = struct.Struct("3i")
+
+
+def has_doors() -> bool:
+    """Whether this system has sockets with names that vanish with their process."""
+    return sys.platform == "linux"
+
+
+def open_door() -> tuple[socket.socket | None, str]:
+    """A listening socket and its name; (None, "") where there are no doors."""
+    if not has_doors():
+        return None, NO_DOOR
+    name = f"@ezmsg-{uuid.uuid4()}"
+    sock = forking.new_socket(socket.AF_UNIX)
+    try:
+        sock.bind(door_path(name))
+        sock.listen(ACCEPT_BACKLOG)
+        sock.setblocking(False)
+    except OSError:
+        sock.close()
+        return None, NO_DOOR
+    return sock, name
+
+
+def door_path(name: str) -> bytes:
+    """What the system calls a door."""
+    return b"\0" + name.removeprefix("@").encode()
+
+
+def peer_user(sock: socket.socket) -> int:
+    """The user of the process at the other end of a door."""
+    assert sys.platform == "linux", "only Linux has doors"
+    _, uid, _ = _UCRED.unpack(sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size))
+    return uid
+
+
+def check_credentials(sock: socket.socket, peer: str) -> None:
+    """Make sure that the process at the other end of a door runs as our user, or as root.
+
+    Raises:
+        AuthenticationFailed: It does not.
+    """
+    uid = peer_user(sock)
+    if uid not in (0, os.geteuid()):
+        raise AuthenticationFailed(peer, f"it runs as user {uid}, this process as {os.geteuid()}")

@@ -1,0 +1,238 @@
+"""Frames on an asyncio transport: reading without copies, writing without waiting, an end that leaves nothing behind.
+
+`Connection` puts records on it; a transport of the message path may put messages on it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import socket
+from collections.abc import Callable, Sequence
+from typing import Self, cast
+
+from ezmsg.core.errors import ConnectionLost, EzmsgError
+from ezmsg.core.net.loglimit import LogLimiter
+from ezmsg.core.wire.frames import Frame, FrameDecoder, new_body
+from ezmsg.core.wire.limits import CONTROL_FRAME_BYTES, WRITE_BUFFER_BYTES
+
+logger = logging.getLogger("ezmsg")
+
+# Frames of one loop turn that are gathered into one write, in bytes; what is larger goes out by itself.
+COALESCED_BYTES = 128 << 10
+CLOSE_TIMEOUT_S = 1.0
+
+# One for all connections: a peer that opens a thousand of them must not fill the log either.
+LOG = LogLimiter()
+
+
+class FrameStream(asyncio.BufferedProtocol):
+    """One connection of one event loop that carries frames. Subclasses say what frames mean.
+
+    Args:
+        name: How the peer is called in errors and in the log.
+        frame_limit: The largest body accepted, in bytes.
+        write_limit: How many bytes may wait for the peer before it is dropped.
+        allocate: Gives the memory for a large body (see `FrameDecoder`).
+    """
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        frame_limit: int = CONTROL_FRAME_BYTES,
+        write_limit: int = WRITE_BUFFER_BYTES,
+        allocate: Callable[[int, int], memoryview] = new_body,
+    ) -> None:
+        self.name = name
+        self._decoder = FrameDecoder(frame_limit, allocate=allocate)
+        self._write_limit = write_limit
+        self._loop = asyncio.get_running_loop()
+        self._transport: asyncio.Transport | None = None
+        self._error: Exception | None = None
+        self._is_closing = False
+        self._lost = asyncio.Event()
+        # Written since the first write of this turn of the loop, which went out at once.
+        self._followers: list[bytes] = []
+        self._followers_bytes = 0
+        self._in_turn = False
+
+    def __repr__(self) -> str:
+        state = "closed" if self.closed else "closing" if self._is_closing else "open"
+        return f"<{type(self).__name__} {self.name} {state}>"
+
+    async def attach(self, sock: socket.socket) -> None:
+        """Take over an authenticated socket; frames may be received before this returns."""
+        try:
+            await self._loop.connect_accepted_socket(lambda: self, sock)
+        except BaseException:
+            sock.close()
+            raise
+
+    # -- for subclasses -------------------------------------------------------------------------------------------
+
+    def frame_received(self, frame: Frame) -> None:
+        """A frame arrived. An `EzmsgError` raised here ends the connection."""
+        raise NotImplementedError
+
+    def stream_ended(self, error: Exception | None) -> None:
+        """The connection is gone, for this reason, or in order (None). Called once."""
+        raise NotImplementedError
+
+    # -- writing --------------------------------------------------------------------------------------------------
+
+    @property
+    def write_buffer_size(self) -> int:
+        """Bytes that wait for the peer."""
+        return self._followers_bytes + (self._transport.get_write_buffer_size() if self._transport else 0)
+
+    def write(self, frame: bytes) -> None:
+        """Send a frame: at once if it is the first in this turn of the loop, else together with the others.
+
+        Never waits. Does nothing once the connection is closing.
+        """
+        if self._is_closing or self._transport is None:
+            return
+        if self._in_turn:
+            self._followers.append(frame)
+            self._followers_bytes += len(frame)
+            if self._followers_bytes > COALESCED_BYTES:
+                self._flush()
+            return
+        self._in_turn = True
+        self._loop.call_soon(self._end_turn)
+        self._transport.write(frame)
+
+    def write_parts(self, parts: Sequence[bytes | memoryview]) -> None:
+        """Send a large frame in parts, without joining them; in order with what was written before."""
+        if self._is_closing or self._transport is None:
+            return
+        self._flush()
+        for part in parts:
+            self._transport.write(part)
+        self._drop_if_slow()
+
+    def _end_turn(self) -> None:
+        self._in_turn = False
+        self._flush()
+
+    def _flush(self) -> None:
+        if self._followers and self._transport is not None:
+            joined = b"".join(self._followers)
+            self._followers.clear()
+            self._followers_bytes = 0
+            self._transport.write(joined)
+        self._drop_if_slow()
+
+    def _drop_if_slow(self) -> None:
+        if self._transport is not None and self._transport.get_write_buffer_size() > self._write_limit:
+            size = self._transport.get_write_buffer_size()
+            self.fail(ConnectionLost(self.name, f"it reads too slowly, {size} bytes were waiting for it"))
+
+    def pause_reading(self) -> None:
+        """Take nothing from the peer until `resume_reading`: it is to wait."""
+        if self._transport is not None and not self._transport.is_closing():
+            self._transport.pause_reading()
+
+    def resume_reading(self) -> None:
+        """Take what the peer sends again."""
+        if self._transport is not None and not self._transport.is_closing():
+            self._transport.resume_reading()
+
+    # -- protocol of the transport --------------------------------------------------------------------------------
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """The transport is there."""
+        self._transport = cast(asyncio.Transport, transport)
+        # Nothing here waits for the buffer to shrink: it is bounded by dropping the peer.
+        self._transport.set_write_buffer_limits(high=1 << 62)
+
+    def get_buffer(self, sizehint: int) -> memoryview:  # pyright: ignore[reportIncompatibleMethodOverride] - is a Buffer
+        """Where the transport reads to."""
+        return self._decoder.get_buffer()
+
+    def buffer_updated(self, nbytes: int) -> None:
+        """The transport has read."""
+        try:
+            for frame in self._decoder.received(nbytes):
+                if self._is_closing:
+                    return
+                self.frame_received(frame)
+        except EzmsgError as error:
+            self.fail(error)
+        except Exception as error:
+            logger.exception("%r failed on a frame", self)
+            self.fail(error)
+
+    def eof_received(self) -> None:
+        """The peer will send no more; the transport sends what waits, and closes."""
+        if not self._decoder.is_empty and self._error is None:
+            self._error = ConnectionLost(self.name, "it hung up in the middle of a frame")
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """The transport is closed."""
+        self._is_closing = True
+        self._followers.clear()
+        self._followers_bytes = 0
+        if self._error is None and exc is not None:
+            self._error = ConnectionLost(self.name, str(exc))
+        self._lost.set()
+        self.stream_ended(self._error)
+
+    # -- the end --------------------------------------------------------------------------------------------------
+
+    @property
+    def closed(self) -> bool:
+        """Whether the connection is gone."""
+        return self._lost.is_set()
+
+    def fail(self, error: Exception) -> None:
+        """End the connection at once for this reason, and log it."""
+        if self._error is None and not self.closed:
+            self._error = error
+            code = error.code if isinstance(error, EzmsgError) else type(error).__name__
+            LOG.warning(code, f"dropping the connection to {self.name}: {error}")
+        self.abort()
+
+    def abort(self) -> None:
+        """End the connection at once; what was not sent yet is lost."""
+        self._is_closing = True
+        if self._transport is not None:
+            self._transport.abort()
+
+    def _close_soon(self) -> None:
+        if self._is_closing or self._transport is None:
+            return
+        self._flush()
+        self._is_closing = True
+        # Say that nothing follows, and read until the peer says so too: closing with bytes unread would throw away
+        # what it has not read yet.
+        with contextlib.suppress(OSError):
+            self._transport.write_eof()
+
+    async def close(self, timeout_s: float = CLOSE_TIMEOUT_S) -> None:
+        """Send what was written, and close. What the peer still sends is ignored.
+
+        Args:
+            timeout_s: How long the peer may take to read it and to close as well; then the connection is cut.
+        """
+        self._close_soon()
+        try:
+            async with asyncio.timeout(timeout_s):
+                await self._lost.wait()
+        except TimeoutError:
+            pass
+        finally:
+            self.abort()
+        await self.wait_closed()
+
+    async def wait_closed(self) -> None:
+        """Wait until nothing of the connection is left."""
+        await self._lost.wait()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()

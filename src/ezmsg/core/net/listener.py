@@ -1,0 +1,254 @@
+"""Accepts connections, and lets in those that hold the key. Strangers cost little, and nobody else anything."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import logging
+import socket
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable
+from typing import Any
+
+from ezmsg.core.errors import EzmsgError, HandshakeError, HandshakeTimeout, InsecureBind
+from ezmsg.core.net import forking
+from ezmsg.core.net.address import Address, is_loopback, this_process
+from ezmsg.core.net.authkey import AuthKey
+from ezmsg.core.net.door import check_credentials
+from ezmsg.core.net.loglimit import LogLimiter
+from ezmsg.core.wire.handshake import PeerInfo, ServerHandshake
+from ezmsg.core.wire.limits import ACCEPT_BACKLOG, HANDSHAKE_TIMEOUT_S, UNAUTHENTICATED_PEERS
+
+logger = logging.getLogger("ezmsg")
+
+OnPeer = Callable[[socket.socket, PeerInfo, str], None]
+
+# Ports tried by a search before it gives up.
+SEARCHED_PORTS = 4096
+# Until accepting is tried again where the process or the system has no descriptors left.
+EXHAUSTED_PAUSE_S = 0.2
+# The peer of a connection is gone again, or some such: the next one may be fine.
+_PEER_ERRORS = frozenset({errno.ECONNABORTED, errno.EINTR, errno.EPROTO, errno.EPERM})
+
+
+def bind_tcp(
+    host: str,
+    port: int | None,
+    key: AuthKey,
+    *,
+    search_from: int = 0,
+    skip: Collection[int] = (),
+) -> socket.socket:
+    """A listening TCP socket: connections are queued from now on.
+
+    Args:
+        host: Interface to listen on.
+        port: The port; 0 takes any free one, None the first free one from `search_from`.
+        key: The key of the graph; beyond loopback it must be explicit.
+        search_from: First port of a search.
+        skip: Ports that a search leaves alone.
+
+    Raises:
+        InsecureBind: Others than this machine could connect, and the key is no explicit one.
+        OSError: The address cannot be bound, or no port is free.
+    """
+    if not key.explicit and not is_loopback(host):
+        raise InsecureBind(host)
+    if port is not None:
+        return _listen(Address(host, port))
+    for candidate in range(search_from, min(search_from + SEARCHED_PORTS, 1 << 16)):
+        if candidate in skip:
+            continue
+        try:
+            return _listen(Address(host, candidate))
+        except OSError as error:
+            if error.errno not in (errno.EADDRINUSE, errno.EACCES):
+                raise
+    raise OSError(errno.EADDRINUSE, f"no port is free on {host} from {search_from}")
+
+
+def _listen(address: Address) -> socket.socket:
+    sock = address.bind_socket()
+    try:
+        # Two sockets may be bound to one port, but only one may listen: only now the port is ours.
+        sock.listen(ACCEPT_BACKLOG)
+        sock.setblocking(False)
+    except OSError as error:
+        sock.close()
+        raise type(error)(error.errno, f"cannot listen on {address}: {error.strerror}") from None
+    return sock
+
+
+class Listener:
+    """Accepts peers for one event loop, from one or several listening sockets, which it owns.
+
+    Start it with `await Listener.start(...)`, end it with `await close()`.
+    """
+
+    def __init__(self, sockets: Iterable[socket.socket], key: AuthKey, on_peer: OnPeer, name: str) -> None:
+        self._gates = [_Gate(self, sock) for sock in sockets]
+        self._key = key
+        self._on_peer = on_peer
+        self._me = this_process()
+        self.log = LogLimiter()
+        self.name = name
+        # Refused peers, by the code of the error.
+        self.refused: Counter[str] = Counter()
+
+    def __repr__(self) -> str:
+        return f"<Listener {self.name} unauthenticated={self.unauthenticated} refused={self.refused.total()}>"
+
+    @classmethod
+    async def start(
+        cls, sockets: Iterable[socket.socket], key: AuthKey, on_peer: OnPeer, *, name: str = "listener"
+    ) -> Listener:
+        """Begin to accept.
+
+        Args:
+            sockets: Listening sockets (`bind_tcp`, `open_door`).
+            key: What peers must hold.
+            on_peer: Called with the socket of each authenticated peer, who it is, and its address as text. The
+                socket is then the callback's, at the first byte after the handshake.
+            name: How the listener is called in the log.
+        """
+        self = cls(sockets, key, on_peer, name)
+        for gate in self._gates:
+            gate.open()
+        return self
+
+    @property
+    def unauthenticated(self) -> int:
+        """Peers that are in the middle of their handshake."""
+        return sum(len(gate.greeting) for gate in self._gates)
+
+    async def close(self) -> None:
+        """Accept nobody any more; handshakes that are under way end now."""
+        for gate in self._gates:
+            gate.close()
+        if pending := [task for gate in self._gates for task in gate.greeting]:
+            await asyncio.wait(pending)
+        self.log.flush()
+
+    async def greet(self, sock: socket.socket, peer: str) -> None:
+        """Run the handshake with one peer, and hand it over or send it away."""
+        try:
+            handshake = ServerHandshake(self._key.secret, self._me, peer)
+            await self._shake_hands(sock, handshake, peer)
+        except EzmsgError as error:
+            self.refused[error.code] += 1
+            self.log.warning(error.code, f"{self.name}: {error}")
+            sock.close()
+        else:
+            self._hand_over(sock, handshake.peer, peer)
+
+    async def _shake_hands(self, sock: socket.socket, handshake: ServerHandshake, peer: str) -> None:
+        loop = asyncio.get_running_loop()
+        try:
+            async with asyncio.timeout(HANDSHAKE_TIMEOUT_S):
+                if sock.family == socket.AF_UNIX:
+                    check_credentials(sock, peer)
+                else:
+                    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+                while not handshake.done:
+                    data = await loop.sock_recv(sock, handshake.wanted)
+                    if not data:
+                        raise handshake.hung_up()
+                    if answer := handshake.receive(data):
+                        await loop.sock_sendall(sock, answer)
+        except HandshakeError:
+            with contextlib.suppress(OSError):
+                sock.send(handshake.farewell)
+            raise
+        except TimeoutError:
+            raise HandshakeTimeout(peer, f"it did not finish within {HANDSHAKE_TIMEOUT_S:g} s") from None
+        except OSError:
+            raise handshake.hung_up() from None
+
+    def _hand_over(self, sock: socket.socket, info: PeerInfo, peer: str) -> None:
+        try:
+            self._on_peer(sock, info, peer)
+        except Exception:
+            logger.exception("%s: %s was let in, but could not be served", self.name, peer)
+            sock.close()
+
+
+class _Gate:
+    """One listening socket, and the peers that came through it and are not authenticated yet."""
+
+    def __init__(self, listener: Listener, sock: socket.socket) -> None:
+        self._listener = listener
+        self._sock = sock
+        self._loop = asyncio.get_running_loop()
+        self._is_accepting = False
+        self._pause: asyncio.TimerHandle | None = None
+        self.greeting: dict[asyncio.Task[None], socket.socket] = {}
+
+    def open(self) -> None:
+        self._sock.setblocking(False)
+        self._resume()
+
+    def close(self) -> None:
+        self._stop_accepting()
+        if self._pause is not None:
+            self._pause.cancel()
+        self._sock.close()
+        for task in self.greeting:
+            task.cancel()
+
+    def _resume(self) -> None:
+        self._pause = None
+        if not self._is_accepting and self._sock.fileno() >= 0:
+            self._is_accepting = True
+            self._loop.add_reader(self._sock, self._accept)
+
+    def _stop_accepting(self) -> None:
+        if self._is_accepting:
+            self._is_accepting = False
+            self._loop.remove_reader(self._sock)
+
+    def _accept(self) -> None:
+        # asyncio's own accept would hold sockets that a fork does not know of yet.
+        while len(self.greeting) < UNAUTHENTICATED_PEERS:
+            try:
+                sock, address = forking.accept(self._sock)
+            except (BlockingIOError, InterruptedError):
+                return
+            except OSError as error:
+                self._accept_failed(error)
+                return
+            sock.setblocking(False)
+            name = self._name_of(sock, address)
+            task = self._loop.create_task(self._listener.greet(sock, name), name=f"handshake with {name}")
+            self.greeting[task] = sock
+            task.add_done_callback(self._greeted)
+        # More wait in the kernel; one that is done makes room.
+        self._stop_accepting()
+
+    def _greeted(self, task: asyncio.Task[None]) -> None:
+        sock = self.greeting.pop(task)
+        if task.cancelled():
+            sock.close()
+        elif (error := task.exception()) is not None:
+            sock.close()
+            logger.error("%s: a handshake failed", self._listener.name, exc_info=error)
+        if self._pause is None:
+            self._resume()
+
+    def _accept_failed(self, error: OSError) -> None:
+        if error.errno in _PEER_ERRORS:
+            return
+        self._stop_accepting()
+        self._pause = self._loop.call_later(EXHAUSTED_PAUSE_S, self._resume)
+        reason = errno.errorcode.get(error.errno or 0, "OSError")
+        self._listener.refused[reason] += 1
+        self._listener.log.warning(
+            reason,
+            f"{self._listener.name}: cannot accept connections: {error.strerror}; "
+            f"trying again every {EXHAUSTED_PAUSE_S:g} s",
+        )
+
+    def _name_of(self, sock: socket.socket, address: Any) -> str:
+        if sock.family == socket.AF_UNIX:
+            return f"a peer at the door (descriptor {sock.fileno()})"
+        return str(Address(*address[:2]))

@@ -1,0 +1,18 @@
+"""Names of the network layer that users know; they live beneath."""
+
+from __future__ import annotations
+
+from ezmsg.core import config
+from ezmsg.core.config import DEFAULT_HOST, GRAPHSERVER_ADDR_ENV, GRAPHSERVER_PORT_DEFAULT
+from ezmsg.core.net.address import Address, AddressType
+
+GRAPHSERVER_ADDR = config.graph_address()
+
+__all__ = [
+    "DEFAULT_HOST",
+    "GRAPHSERVER_ADDR",
+    "GRAPHSERVER_ADDR_ENV",
+    "GRAPHSERVER_PORT_DEFAULT",
+    "Address",
+    "AddressType",
+]

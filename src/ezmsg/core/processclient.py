@@ -1,0 +1,260 @@
+"""ProcessControlClient: makes a process known to the graph, with the units it owns, and answers requests to them."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import logging
+import os
+import pickle
+import socket
+import time
+from collections.abc import Awaitable, Callable, Iterable
+from typing import Any
+from uuid import UUID, uuid4
+
+from ezmsg.core.profiling import PROFILES, ProfileRegistry
+
+from ezmsg.core import config
+from ezmsg.core.control import ControlClient
+from ezmsg.core.errors import EzmsgError, RequestTimeout, UnitAlreadyOwned
+from ezmsg.core.graphmeta import (
+    ProcessControlErrorCode,
+    ProcessControlOperation,
+    ProcessControlRequest,
+    ProcessControlResponse,
+    ProcessPing,
+    ProcessProfilingSnapshot,
+    ProcessProfilingTraceBatch,
+    ProcessStats,
+    ProfilingTraceControl,
+)
+from ezmsg.core.net.address import AddressType
+from ezmsg.core.wire import records as r
+
+logger = logging.getLogger("ezmsg")
+
+RequestHandler = Callable[[ProcessControlRequest], ProcessControlResponse | Awaitable[ProcessControlResponse]]
+
+COMMAND_TIMEOUT_S = 5.0
+DEFAULT_BATCH_SAMPLES = 1000
+
+
+class OperationFailed(EzmsgError, RuntimeError):
+    """An operation failed, with the code its requester gets."""
+
+    code = "OPERATION_FAILED"
+
+    def __init__(self, error_code: ProcessControlErrorCode, message: str) -> None:
+        super().__init__(message)
+        self.error_code = error_code
+
+
+class ProcessControlClient:
+    """One process on the control plane.
+
+    Args:
+        graph_address: Of the GraphServer; None for the default.
+        profiles: The process's recorder, when not the default one.
+
+    Attributes:
+        client_id: How the graph knows this process; None before `connect`.
+    """
+
+    def __init__(self, graph_address: AddressType | None = None, *, profiles: ProfileRegistry | None = None) -> None:
+        self._graph_address = graph_address
+        self._profiles = profiles or PROFILES
+        self._control: ControlClient | None = None
+        self._connecting = asyncio.Lock()
+        self._units: set[str] = set()
+        self._handler: RequestHandler | None = None
+        # Programs assign this to slow the push down; samples are pushed by the telemetry link, which has its own pace.
+        self._trace_push_interval_s = config.trace_push_interval_s()
+        self.client_id: UUID | None = None
+
+    def __repr__(self) -> str:
+        return f"<ProcessControlClient {self.client_id or 'not connected'} units={sorted(self._units)}>"
+
+    @property
+    def process_id(self) -> UUID:
+        """How the graph knows this process.
+
+        Raises:
+            RuntimeError: The client is not connected.
+        """
+        if self.client_id is None:
+            raise RuntimeError("Process control connection is not active: call `await client.connect()` first")
+        return self.client_id
+
+    def set_request_handler(self, handler: RequestHandler | None) -> None:
+        """Answer operations that are not built in with `handler`, a plain or an async callable; None removes it."""
+        self._handler = handler
+
+    # -- the connection -----------------------------------------------------------------------------------------------
+
+    async def connect(self) -> None:
+        """Make this process known; does nothing when it is.
+
+        Raises:
+            ServerUnreachable: No GraphServer answers.
+        """
+        async with self._connecting:
+            if self._control is not None:
+                return
+            control = await ControlClient.connect(self._graph_address, self, name="process")
+            try:
+                opened = await control.request(
+                    r.OpenProcess(os.getpid(), socket.gethostname()), r.ProcessOpened, COMMAND_TIMEOUT_S
+                )
+            except BaseException:
+                await control.close()
+                raise
+            self._control = control
+            self.client_id = UUID(opened.client_id)
+            self._profiles.client_opened(str(control.address), self.client_id)
+
+    async def close(self) -> None:
+        """Leave the graph: when this returns, the server has dropped the units. Safe to call twice.
+
+        Handlers that still run are cancelled; their requesters are told that the process disconnected.
+        """
+        control, self._control = self._control, None
+        client_id, self.client_id = self.client_id, None
+        if control is None:
+            return
+        if client_id is not None:
+            self._profiles.client_closed(str(control.address), client_id)
+        try:
+            await control.request(r.CloseProcess(), timeout_s=1.0)
+        except (ConnectionError, TimeoutError) as error:
+            logger.debug("the server did not confirm the end of process %s: %s", client_id, error)
+        await control.close()
+
+    async def register(self, units: Iterable[str]) -> None:
+        """Own exactly these units.
+
+        Raises:
+            RuntimeError: Another process owns one of them (`UnitAlreadyOwned`), or the server did not answer.
+        """
+        wanted = sorted(set(units))
+        await self._command(r.ProcessRegister(os.getpid(), socket.gethostname(), wanted), "PROCESS_REGISTER")
+        self._units = set(wanted)
+
+    async def update_ownership(
+        self, added_units: Iterable[str] | None = None, removed_units: Iterable[str] | None = None
+    ) -> None:
+        """Claim and give up units.
+
+        Raises:
+            RuntimeError: Another process owns one of them (`UnitAlreadyOwned`), or the server did not answer.
+        """
+        added, removed = sorted(set(added_units or ())), sorted(set(removed_units or ()))
+        await self._command(r.ProcessUpdateOwnership(added, removed), "PROCESS_UPDATE_OWNERSHIP")
+        self._units = (self._units - set(removed)) | set(added)
+
+    async def _command(self, record: r.Record, name: str) -> None:
+        await self.connect()
+        assert self._control is not None
+        try:
+            await self._control.request(record, timeout_s=COMMAND_TIMEOUT_S)
+        except UnitAlreadyOwned:
+            raise
+        except RequestTimeout as error:
+            raise RuntimeError(f"Timed out waiting for the answer to process control command {name}") from error
+        except EzmsgError as error:
+            raise RuntimeError(f"Process control command failed: {name}: {error}") from error
+
+    # -- handler of the connection ------------------------------------------------------------------------------------
+
+    def on_notice(self, connection: object, record: r.Record) -> None:
+        """Nothing is told to a process but goodbye, which the client keeps."""
+
+    def on_closed(self, connection: object, error: Exception | None) -> None:
+        """The server is gone; requests can no longer come."""
+
+    async def on_request(self, connection: object, record: r.Record) -> r.Record:
+        """Answer an operation: a built-in one from the table, any other from the user's handler."""
+        if not isinstance(record, r.ProcessRequest):
+            raise EzmsgError(f"a process has no answer to {type(record).__name__}")
+        try:
+            builtin = BUILTIN.get(record.operation)
+            if builtin is not None:
+                return self._reply(pickle.dumps(builtin(self, record)))
+            return await self._ask_handler(record)
+        except OperationFailed as error:
+            return self._refusal(error.error_code, str(error))
+        except Exception as error:
+            logger.exception("process control operation %s failed", record.operation)
+            return self._refusal(ProcessControlErrorCode.HANDLER_ERROR, f"process request handler failed: {error}")
+
+    def _reply(self, payload: bytes | None) -> r.ProcessResponse:
+        return r.ProcessResponse(True, payload, process_id=str(self.client_id))
+
+    def _refusal(self, code: ProcessControlErrorCode, error: str) -> r.ProcessResponse:
+        return r.ProcessResponse(False, error=error, error_code=code.value, process_id=str(self.client_id))
+
+    async def _ask_handler(self, record: r.ProcessRequest) -> r.Record:
+        if self._handler is None:
+            raise OperationFailed(
+                ProcessControlErrorCode.HANDLER_NOT_CONFIGURED,
+                f"Unsupported process control operation: {record.operation}",
+            )
+        request = ProcessControlRequest(str(uuid4()), record.unit_address, record.operation, record.payload)
+        answer = self._handler(request)
+        response = await answer if inspect.isawaitable(answer) else answer
+        if not isinstance(response, ProcessControlResponse) or response.request_id != request.request_id:
+            raise OperationFailed(
+                ProcessControlErrorCode.INVALID_RESPONSE,
+                f"the handler of {record.operation} must return a ProcessControlResponse to request "
+                f"{request.request_id}, not {response!r}",
+            )
+        return r.ProcessResponse(
+            response.ok,
+            response.payload,
+            response.error,
+            None if response.error_code is None else response.error_code.value,
+            str(response.process_id or self.client_id),
+        )
+
+    # -- built-in operations --------------------------------------------------------------------------------------------
+
+    def _ping(self, request: r.ProcessRequest) -> ProcessPing:
+        return ProcessPing(self.process_id, os.getpid(), socket.gethostname(), time.time())
+
+    def _stats(self, request: r.ProcessRequest) -> ProcessStats:
+        return ProcessStats(self.process_id, os.getpid(), socket.gethostname(), sorted(self._units), time.time())
+
+    def _snapshot(self, request: r.ProcessRequest) -> ProcessProfilingSnapshot:
+        return self._profiles.snapshot(request.reader, process_id=self.process_id)
+
+    def _set_trace(self, request: r.ProcessRequest) -> None:
+        control = self._argument(request, ProfilingTraceControl)
+        self._profiles.set_trace_control(control)
+
+    def _trace_batch(self, request: r.ProcessRequest) -> ProcessProfilingTraceBatch:
+        limit = DEFAULT_BATCH_SAMPLES if request.payload is None else self._argument(request, int)
+        return self._profiles.trace_batch(limit, request.reader, process_id=self.process_id)
+
+    def _argument(self, request: r.ProcessRequest, expected: type[Any]) -> Any:
+        try:
+            value = pickle.loads(request.payload or b"")  # from an authenticated peer
+        except Exception as error:
+            raise OperationFailed(
+                ProcessControlErrorCode.INVALID_RESPONSE,
+                f"{request.operation} needs a pickled {expected.__name__}: {error}",
+            ) from error
+        if not isinstance(value, expected):
+            raise OperationFailed(
+                ProcessControlErrorCode.INVALID_RESPONSE,
+                f"{request.operation} needs a {expected.__name__}, not {value!r}",
+            )
+        return value
+
+
+BUILTIN: dict[str, Callable[[ProcessControlClient, r.ProcessRequest], Any]] = {
+    ProcessControlOperation.PING.value: ProcessControlClient._ping,  # pyright: ignore[reportPrivateUsage]
+    ProcessControlOperation.GET_PROCESS_STATS.value: ProcessControlClient._stats,  # pyright: ignore[reportPrivateUsage]
+    ProcessControlOperation.GET_PROFILING_SNAPSHOT.value: ProcessControlClient._snapshot,  # pyright: ignore[reportPrivateUsage]
+    ProcessControlOperation.SET_PROFILING_TRACE.value: ProcessControlClient._set_trace,  # pyright: ignore[reportPrivateUsage]
+    ProcessControlOperation.GET_PROFILING_TRACE_BATCH.value: ProcessControlClient._trace_batch,  # pyright: ignore[reportPrivateUsage]
+}

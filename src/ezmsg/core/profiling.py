@@ -1,0 +1,438 @@
+"""What a process measures of its publishers and subscribers, and the native ways to read it.
+
+`PROFILES` is fed by every Publisher and Subscriber of the process, whatever context or loop made it. Reading never takes
+anything from another reader. The telemetry link reads through `recorder`; nothing here opens a connection.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+import weakref
+from collections.abc import Callable
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from typing import Final, Protocol
+from uuid import UUID
+
+from ezmsg.core import config
+from ezmsg.core.graphmeta import (
+    EdgeProfile,
+    ProcessProfilingSnapshot,
+    ProcessProfilingTraceBatch,
+    ProfileChannelType,
+    ProfilingTraceControl,
+    PublisherProfileSnapshot,
+    SubscriberProfileSnapshot,
+)
+from ezmsg.core.recorder.edge import EdgeMetrics
+from ezmsg.core.recorder.expand import expand_samples, expand_spans
+from ezmsg.core.recorder.histograms import histogram_value
+from ezmsg.core.recorder.ids import new_span_id, new_trace_id
+from ezmsg.core.recorder.publisher import PublisherMetrics
+from ezmsg.core.recorder.recorder import Recorder
+from ezmsg.core.recorder.rows import CHANNELS
+from ezmsg.core.recorder.samples import merge_oldest
+from ezmsg.core.recorder.subscriber import SubscriberMetrics
+from ezmsg.core.wire.records import ClockAnchor
+
+__all__ = [
+    "PROFILES",
+    "PROFILE_TIME",
+    "TRACE_MAX_SAMPLES",
+    "CurrentMessage",
+    "EdgeMetrics",
+    "ProfileRegistry",
+    "PublisherMetrics",
+    "SubscriberMetrics",
+    "current_message",
+    "new_span_id",
+    "new_trace_id",
+]
+
+# The clock of everything measured; programs may replace it. CLOCK_MONOTONIC on Linux.
+PROFILE_TIME = time.perf_counter_ns
+TRACE_MAX_SAMPLES = config.trace_max_samples()
+DEFAULT_READER: Final = "default"
+READERS: Final = 64
+NO_PROCESS: Final = UUID(int=0)
+
+
+class CurrentMessage(Protocol):
+    """What a publish takes over from the message it belongs to: its origin, and its trace and processing span."""
+
+    @property
+    def origin_ns(self) -> int:
+        """When the first message of the chain was published."""
+        ...
+
+    @property
+    def trace(self) -> tuple[int, int] | None:
+        """Trace id and the span id a publish becomes a child of; None when not sampled."""
+        ...
+
+
+current_message: ContextVar[CurrentMessage | None] = ContextVar("ezmsg_current_message", default=None)
+
+FirstEndpointHook = Callable[[str, bool], None]
+
+
+@dataclass(slots=True)
+class _Window:
+    """What a snapshot reader saw last; `time_ns` is None before its first look."""
+
+    time_ns: int | None = None
+    totals: dict[str, int] = field(default_factory=dict[str, int])
+
+
+class ProfileRegistry:
+    """Endpoints, and readers by name. A registry made by hand knows nothing of PROFILES, and PROFILES nothing of it."""
+
+    def __init__(self) -> None:
+        """Make a registry without endpoints."""
+        self._hook: FirstEndpointHook | None = None
+        self._wake: Callable[[], None] | None = None
+        self._begin()
+        _REGISTRIES.add(self)
+
+    def _begin(self) -> None:
+        self.recorder = Recorder(sample_limit=TRACE_MAX_SAMPLES)
+        self._process_id = NO_PROCESS
+        self._clients: dict[str, list[UUID]] = {}
+        self._windows: dict[str, _Window] = {}
+        self._graphs: dict[str, int] = {}
+        self._anchor: ClockAnchor | None = None
+        self._lock = threading.Lock()
+
+    # -- endpoints ------------------------------------------------------------------------------------------------------
+
+    def register_publisher(
+        self,
+        pub_id: UUID,
+        topic: str,
+        num_buffers: int,
+        *,
+        graph_address: str | None = None,
+        unit: str = "",
+        task: str = "",
+    ) -> PublisherMetrics:
+        """A publisher opened; call in the thread that will publish.
+
+        Args:
+            pub_id: Its id.
+            topic: Its topic.
+            num_buffers: Its slots.
+            graph_address: `host:port` of its GraphServer; with one, its telemetry goes there.
+            unit: The address of the unit it belongs to, if it does.
+            task: The task that publishes, if there is one.
+        """
+        self.unregister_publisher(pub_id)
+        metrics = self.recorder.open_publisher(pub_id, topic, num_buffers, PROFILE_TIME, graph_address, unit, task)
+        self._count_graph(graph_address, 1)
+        return metrics
+
+    def unregister_publisher(self, pub_id: UUID) -> None:
+        """A publisher closed; what it recorded last is still delivered."""
+        metrics = self.recorder.close_publisher(pub_id)
+        if metrics is not None:
+            self._count_graph(metrics.graph, -1)
+
+    def register_subscriber(
+        self,
+        sub_id: UUID,
+        topic: str,
+        *,
+        graph_address: str | None = None,
+        unit: str = "",
+        task: str = "",
+    ) -> SubscriberMetrics:
+        """A subscriber opened; its `edge()` makes what records, in the thread that will receive."""
+        self.unregister_subscriber(sub_id)
+        metrics = self.recorder.open_subscriber(sub_id, topic, PROFILE_TIME, graph_address, unit, task)
+        self._count_graph(graph_address, 1)
+        return metrics
+
+    def unregister_subscriber(self, sub_id: UUID) -> None:
+        """A subscriber closed; what it recorded last is still delivered."""
+        metrics = self.recorder.close_subscriber(sub_id)
+        if metrics is not None:
+            self._count_graph(metrics.graph, -1)
+
+    def set_first_endpoint_hook(self, hook: FirstEndpointHook | None) -> None:
+        """Be called with `(graph_address, True)` when a graph gets its first endpoint here, `False` after its last.
+
+        Called in the thread that opened or closed the endpoint, without a lock held; also at once for graphs known already.
+        """
+        self._hook = hook
+        if hook is not None:
+            for graph in list(self._graphs):
+                hook(graph, True)
+
+    def set_wake(self, wake: Callable[[], None] | None) -> None:
+        """Be called when the telemetry link should look again at once: a trace was set, a client came or went."""
+        self._wake = wake
+
+    # -- who we are -------------------------------------------------------------------------------------------------------
+
+    @property
+    def process_id(self) -> UUID:
+        """The id under which snapshots and batches go: what was set last, all zeros before."""
+        return self._process_id
+
+    def set_process_id(self, process_id: UUID, *, reset: bool = False) -> None:
+        """Set the id of this process, and forget when readers looked last; with `reset`, forget everything measured."""
+        if reset:
+            self._reset()
+        self._process_id = process_id
+        self._windows = {}
+
+    def client_opened(self, graph_address: str, client_id: UUID) -> None:
+        """A ProcessControlClient connected: telemetry for its graph now goes under its id."""
+        with self._lock:
+            self._clients.setdefault(graph_address, []).append(client_id)
+        self.set_process_id(client_id)
+        self._look_again()
+
+    def client_closed(self, graph_address: str, client_id: UUID) -> None:
+        """A ProcessControlClient closed: the latest one still open on its graph takes over."""
+        with self._lock:
+            clients = self._clients.get(graph_address, [])
+            if client_id in clients:
+                clients.remove(client_id)
+            if not clients:
+                self._clients.pop(graph_address, None)
+        self._look_again()
+
+    def client_of(self, graph_address: str) -> UUID | None:
+        """The client under whose id rows go to a graph."""
+        with self._lock:
+            clients = self._clients.get(graph_address)
+            return clients[-1] if clients else None
+
+    def set_anchor(self, anchor: ClockAnchor) -> None:
+        """Convert times of spans as the GraphServer says."""
+        self._anchor = anchor
+
+    @property
+    def anchor(self) -> ClockAnchor:
+        """How PROFILE_TIME becomes Unix time: the GraphServer's answer, or one look at both clocks before there is any."""
+        if self._anchor is None:
+            self._anchor = ClockAnchor(boot_id="", mono_ns=time.perf_counter_ns(), unix_ns=time.time_ns())
+        return self._anchor
+
+    # -- what is recorded ---------------------------------------------------------------------------------------------------
+
+    @property
+    def level(self) -> str:
+        """What is recorded: `off` (totals only), `metrics`, or `trace` (the same, by another name)."""
+        return self.recorder.level
+
+    def set_level(self, level: str) -> None:
+        """Change what is recorded, at once."""
+        if level not in {"off", "metrics", "trace"}:
+            raise ValueError(f"the level must be off, metrics or trace, not {level!r}")
+        self.recorder.set_level(level)
+
+    def set_trace_sampling(self, rate_hz: float, ratio: float | None = None) -> None:
+        """Begin `rate_hz` traces a second and source topic, or, with a `ratio`, for that share of messages."""
+        self.recorder.set_roots(rate_hz, ratio)
+
+    def set_row_budget(self, rows_per_s: float) -> None:
+        """Thin rows (never counters, sampled or selected messages) when they come faster than this."""
+        self.recorder.budget.rows_per_s = rows_per_s
+
+    def set_trace_control(self, control: ProfilingTraceControl) -> None:
+        """Begin another native trace, or none. Samples collected so far are gone, for all readers."""
+        self.recorder.set_trace(control)
+        self._look_again()
+
+    def trace_enabled(self) -> bool:
+        """Whether a native trace is on."""
+        self.recorder.expire_trace()
+        return self.recorder.trace.enabled
+
+    # -- reading ------------------------------------------------------------------------------------------------------------
+
+    def snapshot(self, reader: str = DEFAULT_READER, *, process_id: UUID | None = None) -> ProcessProfilingSnapshot:
+        """Totals of everything open, and what changed since this reader looked last."""
+        recorder, now = self.recorder, PROFILE_TIME()
+        with recorder.reading:
+            recorder.drain()
+            edges = self._edges()
+            recorded, dropped = recorder.tally(reader)
+        with recorder.lock:
+            publishers, subscribers = list(recorder.publishers.values()), list(recorder.subscribers.values())
+        window = self._window(reader)
+        then, before = window.time_ns, window.totals
+        seconds = 0.0 if then is None else (now - then) / 1e9
+        totals: dict[str, int] = {}
+
+        def changed(endpoint_id: str, total: int) -> int:
+            totals[endpoint_id] = total
+            return 0 if then is None else total - before.get(endpoint_id, 0)
+
+        shown_publishers = {
+            metrics.endpoint_id: _publisher_profile(metrics, changed, seconds, now) for metrics in publishers
+        }
+        shown_subscribers = {metrics.endpoint_id: _subscriber_profile(metrics, changed, now) for metrics in subscribers}
+        window.time_ns, window.totals = now, totals
+        return ProcessProfilingSnapshot(
+            process_id=process_id or self._process_id,
+            pid=os.getpid(),
+            host=os.uname().nodename,
+            window_seconds=seconds,
+            timestamp=float(now),
+            publishers=shown_publishers,
+            subscribers=shown_subscribers,
+            edges=edges,
+            recorded=recorded,
+            dropped=dropped,
+        )
+
+    def trace_batch(
+        self,
+        max_samples: int = 1000,
+        reader: str = DEFAULT_READER,
+        *,
+        process_id: UUID | None = None,
+    ) -> ProcessProfilingTraceBatch:
+        """The oldest samples and spans this reader has not had yet, at most `max_samples` of each."""
+        recorder = self.recorder
+        recorder.expire_trace()
+        limit, anchor = max(0, max_samples), self.anchor
+        with recorder.reading:
+            recorder.drain()
+            rows, taken = merge_oldest(recorder.samples.peek(reader, limit), limit)
+            for endpoint_id, count in taken.items():
+                recorder.samples.advance(reader, endpoint_id, count)
+            spans = recorder.take_spans(reader, limit)
+            records, labels = recorder.endpoints.records, recorder.labels.since(0)
+            batch = ProcessProfilingTraceBatch(
+                process_id=process_id or self._process_id,
+                pid=os.getpid(),
+                host=os.uname().nodename,
+                timestamp=float(PROFILE_TIME()),
+                samples=expand_samples(rows, records, labels),
+                spans=expand_spans(spans, records, labels, anchor),
+                dropped=recorder.tally(reader)[1],
+                anchor_mono_ns=anchor.mono_ns,
+                anchor_unix_ns=anchor.unix_ns,
+                boot_id=anchor.boot_id,
+            )
+        return batch
+
+    def forget_reader(self, reader: str) -> None:
+        """A reader is gone: free its cursors."""
+        self._windows.pop(reader, None)
+        with self.recorder.reading:
+            self.recorder.samples.forget(reader)
+            self.recorder.spans.forget(reader)
+
+    # -- beneath --------------------------------------------------------------------------------------------------------------
+
+    def _edges(self) -> list[EdgeProfile]:
+        recorder = self.recorder
+        with recorder.lock:
+            endpoints = list(recorder.endpoints.open.values())
+        shown: list[EdgeProfile] = []
+        for endpoint in endpoints:
+            record, counters = endpoint.record, endpoint.counters()
+            if record.subscription:
+                counters["clock_anomalies"] = sum(recorder.aggregator.anomalies(endpoint.index))
+            states = map(recorder.aggregator.series.histograms.state, recorder.aggregator.series.of(endpoint.index))
+            shown.append(
+                EdgeProfile(
+                    topic=record.topic,
+                    subscription=record.subscription or None,
+                    endpoint_id=record.endpoint_id,
+                    channel_kind=CHANNELS[record.channel_kind],
+                    counters=counters,
+                    histograms={
+                        f"{state.name}:{state.label}" if state.label else state.name: histogram_value(state)
+                        for state in states
+                    },
+                )
+            )
+        return shown
+
+    def _window(self, reader: str) -> _Window:
+        window = self._windows.pop(reader, None)
+        if window is None:
+            window = _Window()
+            if len(self._windows) >= READERS:
+                del self._windows[next(iter(self._windows))]
+        self._windows[reader] = window
+        return window
+
+    def _count_graph(self, graph: str | None, change: int) -> None:
+        if graph is None:
+            return
+        with self._lock:
+            before = self._graphs.get(graph, 0)
+            after = self._graphs[graph] = before + change
+            if not after:
+                del self._graphs[graph]
+        if self._hook is not None and (not before or not after):
+            self._hook(graph, bool(after))
+
+    def _look_again(self) -> None:
+        if self._wake is not None:
+            self._wake()
+
+    def _reset(self) -> None:
+        graphs, hook = list(self._graphs), self._hook
+        self._begin()
+        if hook is not None:
+            for graph in graphs:
+                hook(graph, False)
+
+    def after_fork(self) -> None:
+        """In a forked child: forget the parent, without touching locks its threads may have held."""
+        self._hook = self._wake = None
+        self._begin()
+
+
+def _publisher_profile(
+    metrics: PublisherMetrics, changed: Callable[[str, int], int], seconds: float, now: int
+) -> PublisherProfileSnapshot:
+    total = metrics.sent
+    window = changed(metrics.endpoint_id, total)
+    return PublisherProfileSnapshot(
+        endpoint_id=metrics.endpoint_id,
+        topic=metrics.topic,
+        messages_published_total=total,
+        messages_published_window=window,
+        publish_rate_hz_window=window / seconds if seconds > 0 else 0.0,
+        inflight_messages_current=metrics.inflight,
+        num_buffers=metrics.num_buffers,
+        timestamp=float(now),
+    )
+
+
+def _subscriber_profile(
+    metrics: SubscriberMetrics, changed: Callable[[str, int], int], now: int
+) -> SubscriberProfileSnapshot:
+    total = metrics.total
+    return SubscriberProfileSnapshot(
+        endpoint_id=metrics.endpoint_id,
+        topic=metrics.topic,
+        messages_received_total=total,
+        messages_received_window=changed(metrics.endpoint_id, total),
+        channel_kind_last=CHANNELS[metrics.last_code]
+        if metrics.last_code < len(CHANNELS)
+        else ProfileChannelType.UNKNOWN,
+        timestamp=float(now),
+    )
+
+
+_REGISTRIES: weakref.WeakSet[ProfileRegistry] = weakref.WeakSet()
+PROFILES = ProfileRegistry()
+
+
+def _after_fork() -> None:
+    for registry in list(_REGISTRIES):
+        registry.after_fork()
+
+
+os.register_at_fork(after_in_child=_after_fork)

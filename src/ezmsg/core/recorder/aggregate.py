@@ -1,0 +1,203 @@
+"""Rows into histograms, column by column: no Python object is made per row, except for exemplars."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final, NamedTuple
+
+import numpy as np
+
+from ezmsg.core.recorder.histograms import Column, Exemplar
+from ezmsg.core.recorder.ids import hex_span_id, hex_trace_id
+from ezmsg.core.recorder.labels import Labels
+from ezmsg.core.recorder.ring import Rows
+from ezmsg.core.recorder.rows import (
+    ERROR,
+    EXTENDED,
+    FOREIGN,
+    INDEX_SHIFT,
+    INSTANT,
+    KIND_MASK,
+    LABEL_MASK,
+    LABEL_SHIFT,
+    LEASE,
+    NO_PREVIOUS,
+    PROCESS,
+    PUBLISH,
+    SAMPLED,
+    SPAN,
+    WAIT,
+)
+from ezmsg.core.recorder.series import NOWHERE, Mask, SeriesTable
+
+
+_NOTHING_BEFORE: Final = -(1 << 62)
+
+
+class Anomalies(NamedTuple):
+    """Messages whose times could not be compared: another host's clock, or the later time the smaller."""
+
+    foreign: int
+    negative: int
+
+
+@dataclass(slots=True)
+class _Chunk:
+    """Rows of one kind: their words, where they were among all rows, and the position of each's endpoint."""
+
+    rows: Rows
+    at: Column
+    words: Rows
+    positions: Column
+
+
+class Aggregator:
+    """Cumulative histograms of every known endpoint. Callers take turns (the registry holds a lock)."""
+
+    def __init__(self, labels: Labels) -> None:
+        """Make an aggregator that knows no endpoint."""
+        self.series = SeriesTable(labels)
+        self.turn = 0
+        # By position: anomalies (two rows, as in Anomalies), and number and start of the last message published.
+        self._anomalies = np.zeros((2, 0), dtype=np.int64)
+        self._last_id = np.zeros(0, dtype=np.int64)
+        self._last_start = np.zeros(0, dtype=np.int64)
+
+    def open(self, index: int) -> None:
+        """Know an endpoint; rows of others are counted as unknown."""
+        position = self.series.open(index)
+        more = len(self.series) - len(self._last_id)
+        if more:
+            self._last_id = np.append(self._last_id, np.zeros(more, dtype=np.int64))
+            self._last_start = np.append(self._last_start, np.zeros(more, dtype=np.int64))
+            self._anomalies = np.append(self._anomalies, np.zeros((2, more), dtype=np.int64), axis=1)
+        self._last_id[position] = _NOTHING_BEFORE
+        self._anomalies[:, position] = 0
+
+    def close(self, index: int) -> None:
+        """Forget an endpoint."""
+        self.series.close(index)
+
+    def anomalies(self, index: int) -> Anomalies:
+        """The clock anomalies of an endpoint."""
+        position = self.series.position(index)
+        return Anomalies(0, 0) if position == NOWHERE else Anomalies(*self._anomalies[:, position].tolist())
+
+    def add(self, rows: Rows) -> int:
+        """Count rows, in the order they were written; returns how many are of endpoints not known."""
+        self.turn += 1
+        kinds = rows[:, 0] & KIND_MASK
+        return (
+            self._hand(rows, kinds == PUBLISH, self._publish)
+            + self._hand(rows, kinds == PROCESS, self._process)
+            + self._hand(rows, kinds == WAIT, self._wait)
+            + self._hand(rows, (kinds == LEASE) | (kinds == SPAN), self._lease)
+        )
+
+    def _hand(self, rows: Rows, of_kind: Mask, handle: Callable[[_Chunk], None]) -> int:
+        at = np.flatnonzero(of_kind)
+        words = rows[at]
+        positions = self.series.positions(words[:, 0] >> INDEX_SHIFT)
+        known = positions != NOWHERE
+        unknown = len(at) - int(np.count_nonzero(known))
+        if unknown:
+            at, words, positions = at[known], words[known], positions[known]
+        if len(at):
+            handle(_Chunk(rows, at, words, positions))
+        return unknown
+
+    # -- kinds of rows ------------------------------------------------------------------------------------------------
+
+    def _publish(self, chunk: _Chunk) -> None:
+        words = chunk.words
+        self._count("publish", chunk, words[:, 4] - words[:, 3], words[:, 0] & INSTANT == 0, end=4)
+        self._count("backpressure", chunk, words[:, 5], words[:, 5] > 0)
+        self._count("serialize", chunk, words[:, 6], words[:, 6] > 0)
+        self._intervals(chunk)
+
+    def _process(self, chunk: _Chunk) -> None:
+        words = chunk.words
+        origin, publish, channel, start, end = (words[:, column] for column in range(2, 7))
+        foreign = words[:, 0] & FOREIGN != 0
+        ageless = foreign | (origin < 0)
+        age, transport, queue, process = start - origin, channel - publish, start - channel, end - start
+        aged, transported, queued, processed = age >= 0, transport >= 0, queue >= 0, process >= 0
+        self._count("age", chunk, age, aged & ~ageless, end=6)
+        self._count("transport", chunk, transport, transported & ~foreign, end=6)
+        self._count("queue", chunk, queue, queued)
+        failed = words[:, 0] & ERROR != 0
+        self._count("process", chunk, process, processed & ~failed, end=6)
+        self._count_labelled("process", chunk, process, processed & failed)
+        backwards = (~aged & ~ageless) | (~transported & ~foreign) | ~queued | ~processed
+        np.add.at(self._anomalies, (0, chunk.positions[ageless]), 1)
+        np.add.at(self._anomalies, (1, chunk.positions[backwards]), 1)
+
+    def _wait(self, chunk: _Chunk) -> None:
+        waits = chunk.words[:, 5]
+        self._count("backpressure", chunk, waits, waits > 0)
+
+    def _lease(self, chunk: _Chunk) -> None:
+        words = chunk.words
+        durations = words[:, 6] - words[:, 5]
+        is_span = words[:, 0] & KIND_MASK == SPAN
+        self._count("process", chunk, durations, ~is_span & (durations >= 0))
+        self._count_labelled("span", chunk, durations, is_span & (durations >= 0))
+
+    def _intervals(self, chunk: _Chunk) -> None:
+        """From the start of one message to the start of the next, where both are known."""
+        order = np.argsort(chunk.positions, kind="stable")
+        positions, ids, starts = chunk.positions[order], chunk.words[order, 1], chunk.words[order, 3]
+        first = np.append(True, positions[1:] != positions[:-1])
+        ids_before, starts_before = np.roll(ids, 1), np.roll(starts, 1)
+        ids_before[first] = self._last_id[positions[first]]
+        starts_before[first] = self._last_start[positions[first]]
+        last = np.roll(first, -1)
+        self._last_id[positions[last]], self._last_start[positions[last]] = ids[last], starts[last]
+        known = ids_before == ids - 1
+        # A row whose predecessor may have been left out carries that one's start with it.
+        carrying = np.flatnonzero(chunk.words[order, 0] & EXTENDED)
+        if len(carrying):
+            carried = chunk.rows[chunk.at[order[carrying]] + 1, 5]
+            usable = carried > NO_PREVIOUS
+            starts_before[carrying[usable]] = carried[usable]
+            known[carrying] = usable
+        intervals = starts - starts_before
+        known &= intervals >= 0
+        self.series.count("interval", positions[known], intervals[known], self.turn)
+
+    # -- beneath ----------------------------------------------------------------------------------------------------
+
+    def _count(
+        self, name: str, chunk: _Chunk, durations: Column, valid: Mask, end: int | None = None
+    ) -> None:
+        """Count durations; with `end`, the word with the end time, offer the sampled ones as exemplars."""
+        if end is not None:
+            sampled = np.flatnonzero((chunk.words[:, 0] & SAMPLED != 0) & valid)
+            if len(sampled):
+                exemplars = _exemplars(chunk, sampled, durations, end)
+                self.series.offer_exemplars(name, chunk.positions[sampled], durations[sampled], exemplars)
+        if valid.all():
+            self.series.count(name, chunk.positions, durations, self.turn)
+        else:
+            self.series.count(name, chunk.positions[valid], durations[valid], self.turn)
+
+    def _count_labelled(self, name: str, chunk: _Chunk, durations: Column, valid: Mask) -> None:
+        if valid.any():
+            labels = chunk.words[valid, 0] >> LABEL_SHIFT & LABEL_MASK
+            self.series.count_labelled(name, chunk.positions[valid], labels, durations[valid], self.turn)
+
+
+def _exemplars(chunk: _Chunk, sampled: Column, durations: Column, end: int) -> list[Exemplar]:
+    extras = chunk.rows[chunk.at[sampled] + 1].view(np.uint64)
+    return [
+        (duration, time, hex_trace_id(high, low), hex_span_id(span))
+        for duration, time, high, low, span in zip(
+            durations[sampled].tolist(),
+            chunk.words[sampled, end].tolist(),
+            extras[:, 1].tolist(),
+            extras[:, 2].tolist(),
+            extras[:, 3].tolist(),
+            strict=True,
+        )
+    ]

@@ -1,0 +1,212 @@
+"""Rows into the spans and samples that people read. The native stream and the OTLP agent both expand here: same ids."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, Final
+
+import numpy as np
+
+from ezmsg.core.graphmeta import ProfilingTraceSample, TraceSpan
+from ezmsg.core.recorder.ids import hex_span_id, hex_trace_id
+from ezmsg.core.recorder.rowlog import RowArray
+from ezmsg.core.recorder.rows import (
+    CHANNELS,
+    CHANNEL_MASK,
+    CHANNEL_SHIFT,
+    ERROR,
+    FOREIGN,
+    INDEX_SHIFT,
+    KIND_MASK,
+    LABEL_MASK,
+    LABEL_SHIFT,
+    METRICS,
+    PROCESS,
+    PUBLISH,
+    PUBLISHER_METRICS,
+    SAMPLE_ROW,
+    SPAN,
+    SPAN_ROW,
+    USER_SPAN,
+)
+from ezmsg.core.wire.records import ClockAnchor, EndpointRecord
+
+Attributes = dict[str, str | int | float | bool]
+Labels = Mapping[int, str]
+
+# The table of all names is TELEMETRY.md; these are the ones that spans carry.
+SYSTEM: Final = "messaging.system"
+OPERATION_NAME: Final = "messaging.operation.name"
+OPERATION_TYPE: Final = "messaging.operation.type"
+DESTINATION: Final = "messaging.destination.name"
+SUBSCRIPTION: Final = "messaging.destination.subscription.name"
+MESSAGE_ID: Final = "messaging.message.id"
+CLIENT_ID: Final = "messaging.client.id"
+BODY_SIZE: Final = "messaging.message.body.size"
+FANOUT: Final = "ezmsg.fanout"
+BACKPRESSURE_WAIT: Final = "ezmsg.backpressure.wait"
+BACKPRESSURE_BLAME: Final = "ezmsg.backpressure.blame"
+SERIALIZE_TIME: Final = "ezmsg.serialize.time"
+CHANNEL_KIND: Final = "ezmsg.channel.kind"
+QUEUE_TIME: Final = "ezmsg.queue.time"
+TRANSPORT_TIME: Final = "ezmsg.transport.time"
+MESSAGE_AGE: Final = "ezmsg.message.age"
+UNIT_ADDRESS: Final = "ezmsg.unit.address"
+TASK_NAME: Final = "ezmsg.task.name"
+SPAN_LABEL: Final = "ezmsg.span.label"
+
+_UNKNOWN: Final = EndpointRecord(
+    index=0, topic="unknown", subscription="unknown", endpoint_id="", publisher_id="", channel_kind=3
+)
+
+
+def expand_spans(
+    rows: bytes | memoryview | RowArray,
+    endpoints: Mapping[int, EndpointRecord],
+    labels: Labels,
+    anchor: ClockAnchor,
+) -> list[TraceSpan]:
+    """The spans in SPAN_ROW rows.
+
+    Args:
+        rows: The rows, as they travel or as an array.
+        endpoints: What their indices mean.
+        labels: What their label numbers mean.
+        anchor: Turns PROFILE_TIME into Unix time, at both ends of a span alike.
+    """
+    spans: list[TraceSpan] = []
+    shift = anchor.unix_ns - anchor.mono_ns
+    for row in _array(rows, SPAN_ROW).tolist():
+        expand = _EXPANDERS.get(row[0] & KIND_MASK)
+        if expand is not None:
+            spans.append(expand(row, endpoints.get(row[0] >> INDEX_SHIFT, _UNKNOWN), labels, shift))
+    return spans
+
+
+def expand_samples(
+    rows: bytes | memoryview | RowArray, endpoints: Mapping[int, EndpointRecord], labels: Labels
+) -> list[ProfilingTraceSample]:
+    """The native samples in SAMPLE_ROW rows; their times stay PROFILE_TIME nanoseconds."""
+    samples: list[ProfilingTraceSample] = []
+    for time, value, seq, index, metric, channel, label, high, low, span_id, _ in _array(
+        rows, SAMPLE_ROW
+    ).tolist():
+        endpoint = endpoints.get(index, _UNKNOWN)
+        of_publisher = bool(1 << metric & PUBLISHER_METRICS)
+        topic = endpoint.topic if of_publisher else endpoint.subscription
+        if metric == USER_SPAN and label:
+            topic = f"{topic}:{labels.get(label, '')}"
+        samples.append(
+            ProfilingTraceSample(
+                timestamp=float(time),
+                endpoint_id=endpoint.endpoint_id,
+                topic=topic,
+                metric=METRICS[metric],
+                value=float(value),
+                channel_kind=None if of_publisher else CHANNELS[channel],
+                sample_seq=None if seq < 0 else seq,
+                trace_id=hex_trace_id(high, low) if high or low else None,
+                span_id=hex_span_id(span_id) if span_id else None,
+            )
+        )
+    return samples
+
+
+def _array(rows: bytes | memoryview | RowArray, dtype: np.dtype[Any]) -> RowArray:
+    return rows if isinstance(rows, np.ndarray) else np.frombuffer(rows, dtype=dtype)
+
+
+def _seconds(duration_ns: int) -> float:
+    return duration_ns / 1e9
+
+
+def _client(endpoint: EndpointRecord) -> str:
+    return endpoint.endpoint_id.rpartition(":")[2]
+
+
+def _common(name: str, kind: str, row: tuple[int, ...], start: int, end: int, shift: int) -> TraceSpan:
+    parent = row[12]
+    return TraceSpan(
+        trace_id=hex_trace_id(row[9], row[10]),
+        span_id=hex_span_id(row[11]),
+        parent_span_id=hex_span_id(parent) if parent else None,
+        name=name,
+        kind=kind,
+        start_unix_ns=start + shift,
+        end_unix_ns=max(start, end) + shift,
+        attributes={SYSTEM: "ezmsg"},
+    )
+
+
+def _describe_task(attributes: Attributes, endpoint: EndpointRecord) -> None:
+    if endpoint.unit:
+        attributes[UNIT_ADDRESS] = endpoint.unit
+    if endpoint.task:
+        attributes[TASK_NAME] = endpoint.task
+
+
+def _publish(row: tuple[int, ...], endpoint: EndpointRecord, labels: Labels, shift: int) -> TraceSpan:
+    message_id, _, start, end, wait, serialize, size = row[1:8]
+    fanout, blame = row[14], row[15]
+    span = _common(f"publish {endpoint.topic}", "PRODUCER", row, start, end, shift)
+    span.attributes |= {
+        OPERATION_NAME: "publish",
+        OPERATION_TYPE: "send",
+        DESTINATION: endpoint.topic,
+        MESSAGE_ID: str(message_id),
+        CLIENT_ID: _client(endpoint),
+        BODY_SIZE: size,
+        FANOUT: fanout,
+    }
+    if wait > 0:
+        span.attributes[BACKPRESSURE_WAIT] = _seconds(wait)
+        if blame:
+            span.attributes[BACKPRESSURE_BLAME] = labels.get(blame, "")
+    if serialize > 0:
+        span.attributes[SERIALIZE_TIME] = _seconds(serialize)
+    _describe_task(span.attributes, endpoint)
+    return span
+
+
+def _process(row: tuple[int, ...], endpoint: EndpointRecord, labels: Labels, shift: int) -> TraceSpan:
+    meta, message_id, origin, publish, channel, start, end, size = row[:8]
+    span = _common(f"process {endpoint.topic}", "CONSUMER", row, start, end, shift)
+    span.attributes |= {
+        OPERATION_NAME: "process",
+        OPERATION_TYPE: "process",
+        DESTINATION: endpoint.topic,
+        SUBSCRIPTION: endpoint.subscription,
+        MESSAGE_ID: str(message_id),
+        CLIENT_ID: _client(endpoint),
+        BODY_SIZE: size,
+        CHANNEL_KIND: CHANNELS[meta >> CHANNEL_SHIFT & CHANNEL_MASK].value.lower(),
+    }
+    if start >= channel:
+        span.attributes[QUEUE_TIME] = _seconds(start - channel)
+    if not meta & FOREIGN:
+        if channel >= publish:
+            span.attributes[TRANSPORT_TIME] = _seconds(channel - publish)
+        if 0 <= origin <= start:
+            span.attributes[MESSAGE_AGE] = _seconds(start - origin)
+    _describe_task(span.attributes, endpoint)
+    if span.parent_span_id is not None:
+        span.links.append((span.trace_id, span.parent_span_id))
+    if meta & ERROR:
+        span.error = labels.get(meta >> LABEL_SHIFT & LABEL_MASK, "")
+    return span
+
+
+def _user_span(row: tuple[int, ...], endpoint: EndpointRecord, labels: Labels, shift: int) -> TraceSpan:
+    label = labels.get(row[0] >> LABEL_SHIFT & LABEL_MASK, "")
+    span = _common(label or "span", "INTERNAL", row, row[5], row[6], shift)
+    if label:
+        span.attributes[SPAN_LABEL] = label
+    _describe_task(span.attributes, endpoint)
+    return span
+
+
+_EXPANDERS: Final[dict[int, Callable[[tuple[int, ...], EndpointRecord, Labels, int], TraceSpan]]] = {
+    PUBLISH: _publish,
+    PROCESS: _process,
+    SPAN: _user_span,
+}

@@ -1,0 +1,113 @@
+"""A table of histograms, filled from columns of durations and read one by one."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ezmsg.core.graphmeta import HistogramValue
+from ezmsg.core.recorder.buckets import COLUMNS, columns, compact
+from ezmsg.core.wire.records import HistogramState
+
+Exemplar = tuple[int, int, str, str]
+"""Value in ns, time in ns, trace id, span id."""
+
+Column = NDArray[np.int64]
+_LONGEST: Final = (1 << 63) - 1
+
+
+class Series:
+    """One histogram: of which endpoint, of what, for which label (an error type or a span's label)."""
+
+    __slots__ = ("index", "label", "name", "random", "seen", "slot", "slowest")
+
+    def __init__(self, index: int, name: str, label: str, slot: int) -> None:
+        """Made by the table."""
+        self.index, self.name, self.label, self.slot = index, name, label, slot
+        self.slowest: Exemplar | None = None
+        self.random: Exemplar | None = None
+        self.seen = 0
+
+
+class Histograms:
+    """Dense arrays, one row per series; rows of closed series are used again."""
+
+    def __init__(self) -> None:
+        """Make an empty table."""
+        self._counts = np.zeros((16, COLUMNS), dtype=np.int64)
+        self._sums, self._mins = np.zeros(16, dtype=np.int64), np.full(16, _LONGEST)
+        self._maxs, self._changed = np.zeros(16, dtype=np.int64), np.zeros(16, dtype=np.int64)
+        self._free: list[int] = list(range(16))
+
+    def open(self, index: int, name: str, label: str) -> Series:
+        """A new, empty series."""
+        if not self._free:
+            self._grow()
+        slot = self._free.pop()
+        self._counts[slot] = 0
+        self._sums[slot] = self._maxs[slot] = self._changed[slot] = 0
+        self._mins[slot] = _LONGEST
+        return Series(index, name, label, slot)
+
+    def close(self, series: Series) -> None:
+        """Give a series' row back."""
+        self._free.append(series.slot)
+
+    def add(self, slots: Column, durations_ns: Column, turn: int) -> None:
+        """Count durations (all >= 0), each in its slot; `turn` marks what changed."""
+        flat = slots * COLUMNS
+        flat += columns(durations_ns)
+        np.add.at(self._counts.reshape(-1), flat, 1)
+        np.add.at(self._sums, slots, durations_ns)
+        np.minimum.at(self._mins, slots, durations_ns)
+        np.maximum.at(self._maxs, slots, durations_ns)
+        self._changed[slots] = turn
+
+    def changed_since(self, series: Series, turn: int) -> bool:
+        """Whether a series changed after a turn."""
+        return bool(self._changed[series.slot] > turn)
+
+    def state(self, series: Series) -> HistogramState:
+        """One series as it travels."""
+        counts = self._counts[series.slot]
+        scale, offset, buckets = compact(counts)
+        slot = series.slot
+        return HistogramState(
+            index=series.index,
+            name=series.name,
+            count=int(counts.sum()),
+            sum_ns=int(self._sums[slot]),
+            min_ns=int(self._mins[slot]),
+            max_ns=int(self._maxs[slot]),
+            zero_count=int(counts[0]),
+            scale=scale,
+            offset=offset,
+            counts=buckets,
+            exemplars=[exemplar for exemplar in (series.slowest, series.random) if exemplar is not None],
+            label=series.label,
+        )
+
+    def _grow(self) -> None:
+        old = len(self._sums)
+        self._counts = np.concatenate((self._counts, np.zeros((old, COLUMNS), dtype=np.int64)))
+        self._sums = np.concatenate((self._sums, np.zeros(old, dtype=np.int64)))
+        self._mins = np.concatenate((self._mins, np.full(old, _LONGEST)))
+        self._maxs = np.concatenate((self._maxs, np.zeros(old, dtype=np.int64)))
+        self._changed = np.concatenate((self._changed, np.zeros(old, dtype=np.int64)))
+        self._free = list(range(old, 2 * old))
+
+
+def histogram_value(state: HistogramState) -> HistogramValue:
+    """A histogram as the native API shows it, in seconds."""
+    return HistogramValue(
+        count=state.count,
+        sum=state.sum_ns / 1e9,
+        min=state.min_ns / 1e9 if state.count else 0.0,
+        max=state.max_ns / 1e9,
+        zero_count=state.zero_count,
+        scale=state.scale,
+        offset=state.offset,
+        counts=list(state.counts),
+    )

@@ -1,0 +1,53 @@
+"""A bounded table of texts that rows name by number: error types, labels of user spans, holders of slots."""
+
+from __future__ import annotations
+
+import threading
+from typing import Final
+
+LIMIT: Final = 4096
+TEXT_LIMIT: Final = 256
+NO_LABEL: Final = 0
+OVERFLOW: Final = 1
+
+
+class Labels:
+    """Numbers grow and are never reused. Beyond the limit every new text is `…other`, and counted."""
+
+    def __init__(self, limit: int = LIMIT) -> None:
+        """Make a table that holds `limit` texts."""
+        self._limit = limit
+        self._codes: dict[str, int] = {"": NO_LABEL, "…other": OVERFLOW}
+        self._texts: list[str] = ["", "…other"]
+        self._lock = threading.Lock()
+        self.overflowed = 0
+
+    def __len__(self) -> int:
+        """How many numbers exist."""
+        return len(self._texts)
+
+    def code(self, text: str) -> int:
+        """The number of a text; makes one when it is new."""
+        code = self._codes.get(text)
+        if code is not None:
+            return code
+        short = text[:TEXT_LIMIT]
+        if short != text:
+            return self.code(short)
+        with self._lock:
+            if len(self._texts) >= self._limit:
+                self.overflowed += 1
+                return OVERFLOW
+            if text not in self._codes:
+                # Text before number: a reader that sees the number finds its text.
+                self._texts.append(text)
+                self._codes[text] = len(self._texts) - 1
+            return self._codes[text]
+
+    def text(self, code: int) -> str:
+        """The text of a number."""
+        return self._texts[code]
+
+    def since(self, count: int) -> dict[int, str]:
+        """Texts that were added after the table had `count` of them."""
+        return dict(enumerate(self._texts[count:], start=count))

@@ -1,0 +1,287 @@
+"""The publisher's end of the recorder: one call per broadcast, and the methods of the 3.9 profiling API."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final
+from uuid import UUID
+
+from ezmsg.core.recorder.ids import chance
+from ezmsg.core.recorder.labels import Labels
+from ezmsg.core.recorder.ring import Ring
+from ezmsg.core.recorder.rows import (
+    BACKPRESSURE_WAIT,
+    EXTENDED,
+    EXTRA,
+    INDEX_SHIFT,
+    INSTANT,
+    LABEL_SHIFT,
+    NO_PREVIOUS,
+    PUBLISH,
+    PUBLISH_DELTA,
+    SAMPLED,
+    SELECTED,
+    SERIALIZE,
+    WAIT,
+    meta_word,
+    pack_row,
+)
+from ezmsg.core.recorder.selection import FULL, OFF, PLAIN, Selector
+
+NEVER: Final = 1 << 62
+ALWAYS: Final = -NEVER
+_TRACE_LOW: Final = (1 << 64) - 1
+
+PublishTrace = tuple[int, int, int]
+"""Trace id (128 bits), span id of this publish, span id of its parent (0: root)."""
+
+
+class PublisherMetrics:
+    """Counts and records what one publisher does. Used by one thread at a time, the one that registered it.
+
+    Attributes:
+        timed: Whether durations are recorded at all; when not, the caller may leave out its clock reads (pass 0).
+        sent: Messages published.
+        bytes: Their size in all.
+        backpressure_ns: Time they waited for a slot.
+        inflight: Messages not yet released, as of the last call.
+        shm_reallocations: How often the shared memory grew; the publisher adds to it.
+        thinned: Rows left out to stay within the row budget.
+    """
+
+    __slots__ = (
+        "_blame",
+        "_clock",
+        "_holders",
+        "_labels",
+        "_last_start_ns",
+        "_meta",
+        "_mode",
+        "_next_root_ns",
+        "_recording",
+        "_ring",
+        "_root_period_ns",
+        "_root_ratio",
+        "_selector",
+        "_thin_mask",
+        "_wait_meta",
+        "backpressure_ns",
+        "bytes",
+        "endpoint_id",
+        "graph",
+        "id",
+        "index",
+        "inflight",
+        "num_buffers",
+        "sent",
+        "shm_reallocations",
+        "thinned",
+        "timed",
+        "topic",
+    )
+
+    def __init__(
+        self,
+        publisher_id: UUID,
+        topic: str,
+        num_buffers: int,
+        index: int,
+        ring: Ring,
+        labels: Labels,
+        clock: Callable[[], int],
+        graph: str | None,
+    ) -> None:
+        """Made by the registry."""
+        self.graph = graph
+        self.id, self.topic, self.num_buffers, self.index = publisher_id, topic, num_buffers, index
+        self.endpoint_id = f"{topic}:{publisher_id}"
+        self.sent = self.bytes = self.backpressure_ns = self.inflight = self.shm_reallocations = (
+            self.thinned
+        ) = 0
+        self._ring, self._labels, self._clock = ring, labels, clock
+        self._meta = meta_word(PUBLISH, index)
+        self._wait_meta = meta_word(WAIT, index)
+        self._last_start_ns: int | None = None
+        self._blame = 0
+        self._holders: dict[str, int] = {}
+        self._mode = OFF
+        self.timed = self._recording = False
+        self._selector: Selector | None = None
+        self._thin_mask = 0
+        self._next_root_ns = NEVER
+        self._root_period_ns = 0
+        self._root_ratio: float | None = None
+
+    # -- the hot path ---------------------------------------------------------------------------------------------
+
+    def sample_root(self, start_ns: int) -> bool:
+        """Whether a message without a trace shall begin one; the first of a publisher does."""
+        return start_ns >= self._next_root_ns and self._begin_root(start_ns)
+
+    def published(
+        self,
+        message_id: int,
+        origin_ns: int,
+        start_ns: int,
+        end_ns: int,
+        wait_ns: int,
+        serialize_ns: int,
+        size: int,
+        inflight: int,
+        fanout: int,
+        trace: PublishTrace | None,
+    ) -> None:
+        """One broadcast is done.
+
+        Args:
+            message_id: Its number.
+            origin_ns: When the first message of its chain was published; negative if by another host's clock.
+            start_ns: `broadcast` entered.
+            end_ns: `broadcast` about to return.
+            wait_ns: Time spent waiting for a slot, 0 if it did not wait.
+            serialize_ns: Time spent serializing, 0 if it was not serialized.
+            size: Bytes sent (0 for an object handed over by reference).
+            inflight: Messages not yet released, this one included.
+            fanout: Channels it went to.
+            trace: Trace id, span id and parent span id of a sampled message.
+        """
+        self.sent += 1
+        self.bytes += size
+        self.inflight = inflight
+        if wait_ns:
+            self.backpressure_ns += wait_ns
+        if trace is None and self._mode == PLAIN:
+            ring = self._ring
+            offset = ring.head
+            pack_row(
+                ring.buffer,
+                offset & ring.mask,
+                self._meta,
+                message_id,
+                origin_ns,
+                start_ns,
+                end_ns,
+                wait_ns,
+                serialize_ns,
+                size,
+            )
+            ring.head = offset + 64
+            self._last_start_ns = start_ns
+        elif self._mode:
+            row = (self._meta, message_id, origin_ns, start_ns, end_ns, wait_ns, serialize_ns, size)
+            self._put(row, fanout, trace)
+
+    def blame(self, holder: str, wait_ns: int) -> None:
+        """Say who held the slot that the broadcast about to be recorded had to wait for."""
+        self._holders[holder] = self._holders.get(holder, 0) + wait_ns
+        if self.timed:
+            self._blame = self._labels.code(holder)
+
+    # -- the methods of the 3.9 API --------------------------------------------------------------------------------
+
+    def record_publish(self, inflight: int, msg_seq: int | None = None) -> None:
+        """Count a message published now, as number `msg_seq`."""
+        seq = self.sent if msg_seq is None else msg_seq
+        self.sent += 1
+        self.inflight = inflight
+        if self._mode:
+            now = self._clock()
+            self._put((self._meta | INSTANT, seq, now, now, now, 0, 0, 0), 0, None)
+
+    def record_backpressure_wait(self, wait_ns: int, msg_seq: int | None = None) -> None:
+        """Count time that message `msg_seq` (default: the next) waited for a slot; it ended now."""
+        seq = self.sent if msg_seq is None else msg_seq
+        self.backpressure_ns += wait_ns
+        if self._mode:
+            now = self._clock()
+            self._put((self._wait_meta, seq, 0, now - wait_ns, now, wait_ns, 0, 0), 0, None)
+
+    def sample_inflight(self, inflight: int) -> None:
+        """Note how many messages are not yet released."""
+        self.inflight = inflight
+
+    # -- for the registry ---------------------------------------------------------------------------------------------
+
+    def configure(self, recording: bool, selector: Selector | None, thin_mask: int) -> None:
+        """Change what is recorded, from any thread: rows at all, a native trace, one row in `thin_mask + 1`."""
+        self._recording, self._selector, self._thin_mask = recording, selector, thin_mask
+        full = selector is not None or (recording and thin_mask)
+        self._mode = FULL if full else PLAIN if recording else OFF
+        self.timed = self._mode != OFF
+
+    def configure_roots(self, rate_hz: float, ratio: float | None) -> None:
+        """Change how many messages begin a trace: a share of them, or (with `ratio` None) so many per second."""
+        self._root_ratio = ratio
+        if ratio is not None:
+            self._next_root_ns = ALWAYS if ratio > 0 else NEVER
+            self._root_period_ns = 0
+        elif rate_hz <= 0:
+            self._next_root_ns = NEVER
+        else:
+            self._root_period_ns = int(1e9 / rate_hz)
+            self._next_root_ns = ALWAYS
+
+    def counters(self) -> dict[str, int]:
+        """Totals and last gauges, by the names of the wire."""
+        values = {
+            "sent": self.sent,
+            "bytes": self.bytes,
+            "backpressure_ns": self.backpressure_ns,
+            "inflight": self.inflight,
+            "shm_reallocations": self.shm_reallocations,
+        }
+        for holder, wait_ns in list(self._holders.items()):
+            values[f"blame_ns:{holder}"] = wait_ns
+        return values
+
+    @property
+    def selector(self) -> Selector | None:
+        """The native sampling decision, when a trace selects this endpoint."""
+        return self._selector
+
+    # -- beneath --------------------------------------------------------------------------------------------------
+
+    def _begin_root(self, start_ns: int) -> bool:
+        ratio = self._root_ratio
+        if ratio is None:
+            self._next_root_ns = start_ns + self._root_period_ns
+            return True
+        return self.sent == 0 or chance(ratio)
+
+    def _put(self, row: tuple[int, ...], fanout: int, trace: PublishTrace | None) -> None:
+        """Record a row that is not plain: sampled, selected, thinned, or none of it after all."""
+        meta, seq, wait_ns, serialize_ns = row[0], row[1], row[5], row[6]
+        is_wait = meta & 0xF == WAIT
+        previous, blame = self._last_start_ns, self._blame
+        if not is_wait:
+            self._last_start_ns, self._blame = row[3], 0
+        emit = generation = 0
+        selector = self._selector
+        if selector is not None and selector.decide(self.index, seq):
+            wanted, _, generation = selector.selection
+            owed = (wait_ns > 0 or is_wait) << BACKPRESSURE_WAIT | (serialize_ns > 0) << SERIALIZE
+            if not is_wait:
+                owed |= 1 << PUBLISH_DELTA
+            emit = wanted & owed
+        if not self._recording and not emit:
+            return
+        if trace is None and not emit:
+            if not self._thin_mask:
+                self._ring.put(*row)
+                return
+            if self.sent & self._thin_mask:
+                self.thinned += 1
+                return
+        flags = EXTENDED | (SAMPLED if trace is not None else 0) | (SELECTED if emit else 0)
+        trace_id, span_id, parent_id = trace or (0, 0, 0)
+        extra = (
+            EXTRA | emit << LABEL_SHIFT | generation << INDEX_SHIFT,
+            trace_id >> 64,
+            trace_id & _TRACE_LOW,
+            span_id,
+            parent_id,
+            NO_PREVIOUS if previous is None else previous,
+            fanout,
+            blame,
+        )
+        self._ring.put_extended((meta | flags, *row[1:]), extra, emit.bit_count())

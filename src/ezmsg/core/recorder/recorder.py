@@ -1,0 +1,386 @@
+"""The machine behind a ProfileRegistry: rings by thread, and one pass that turns their rows into everything else."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable
+from typing import Final
+from uuid import UUID
+
+import numpy as np
+
+from ezmsg.core import config
+from ezmsg.core.graphmeta import ProfileChannelType, ProfilingTraceControl
+from ezmsg.core.recorder.aggregate import Aggregator
+from ezmsg.core.recorder.budget import Budget
+from ezmsg.core.recorder.edge import EdgeMetrics
+from ezmsg.core.recorder.endpoints import CLOSED, Endpoint, Endpoints
+from ezmsg.core.recorder.labels import Labels
+from ezmsg.core.recorder.publisher import PublisherMetrics
+from ezmsg.core.recorder.ring import ROWS, Ring, Taken
+from ezmsg.core.recorder.rowlog import RowArray
+from ezmsg.core.recorder.rows import CHANNEL_CODES, SAMPLE_ROW, SPAN_ROW
+from ezmsg.core.recorder.rowstore import RowStore
+from ezmsg.core.recorder.samples import sample_rows, span_rows
+from ezmsg.core.recorder.selection import Selector
+from ezmsg.core.recorder.subscriber import SubscriberMetrics
+from ezmsg.core.recorder.tracecontrol import TraceControl
+from ezmsg.core.wire.records import EndpointRecord
+
+SPANS: Final = 20_000
+"""Span rows kept per graph for readers."""
+
+
+class Recorder:
+    """Endpoints write into the ring of their thread; `drain` reads all rings.
+
+    Two locks: `lock` guards the tables of endpoints and is held for moments; `reading` is held while rows are turned into
+    histograms, spans and samples, and taken before `lock`. Writers take neither.
+
+    Attributes:
+        publishers: Open publishers by id.
+        subscribers: Open subscribers by id.
+        endpoints: What row indices mean.
+        linked: Graphs with a telemetry link, which wants to see endpoints that closed.
+        spans: Rows of sampled messages, by graph.
+        samples: Samples of the native trace, by endpoint.
+    """
+
+    def __init__(
+        self, *, ring_rows: int = ROWS, sample_limit: int | None = None, span_limit: int = SPANS
+    ) -> None:
+        """Make a recorder without endpoints, at the level and rates of the environment."""
+        self._ring_rows = ring_rows
+        self.lock, self.reading = threading.Lock(), threading.Lock()
+        self.publishers: dict[UUID, PublisherMetrics] = {}
+        self.subscribers: dict[UUID, SubscriberMetrics] = {}
+        self.endpoints = Endpoints()
+        self.linked: set[str] = set()
+        self.labels = Labels()
+        self.aggregator = Aggregator(self.labels)
+        self.spans = RowStore(SPAN_ROW, span_limit)
+        self.samples = RowStore(SAMPLE_ROW, sample_limit or config.trace_max_samples())
+        self.trace = TraceControl()
+        self.budget = Budget()
+        self.level = config.telemetry_level()
+        self._roots: tuple[float, float | None] = (config.trace_rate_hz(), config.trace_ratio())
+        self._rings: dict[int, Ring] = {}
+        self._opening: list[int] = []
+        self._closing: list[int] = []
+        self.settled: dict[int, Endpoint] = {}
+        self._records = self._thinned = self._stale = 0
+        self._lost: Counter[str] = Counter()
+
+    # -- endpoints ----------------------------------------------------------------------------------------------------
+
+    def open_publisher(
+        self,
+        publisher_id: UUID,
+        topic: str,
+        num_buffers: int,
+        clock: Callable[[], int],
+        graph: str | None = None,
+        unit: str = "",
+        task: str = "",
+    ) -> PublisherMetrics:
+        """A publisher opened, in this thread."""
+        with self.lock:
+            index, ring = self.endpoints.new_index(), self._ring()
+            metrics = PublisherMetrics(
+                publisher_id, topic, num_buffers, index, ring, self.labels, clock, graph
+            )
+            record = EndpointRecord(
+                index=index,
+                topic=topic,
+                subscription="",
+                endpoint_id=metrics.endpoint_id,
+                publisher_id=str(publisher_id),
+                channel_kind=CHANNEL_CODES[ProfileChannelType.UNKNOWN],
+                num_buffers=num_buffers,
+                unit=unit,
+                task=task,
+            )
+            self._add(Endpoint(record, graph, metrics, ring))
+            self.publishers[publisher_id] = metrics
+            self._configure_publisher(metrics)
+            metrics.configure_roots(*self._current_roots())
+        return metrics
+
+    def open_subscriber(
+        self,
+        subscriber_id: UUID,
+        topic: str,
+        clock: Callable[[], int],
+        graph: str | None = None,
+        unit: str = "",
+        task: str = "",
+    ) -> SubscriberMetrics:
+        """A subscriber opened; its edges follow."""
+        metrics = SubscriberMetrics(subscriber_id, topic, self, clock, graph, unit, task)
+        with self.lock:
+            self.subscribers[subscriber_id] = metrics
+            self._configure_subscriber(metrics)
+        return metrics
+
+    def open_edge(
+        self,
+        subscriber: SubscriberMetrics,
+        publisher_id: str,
+        topic: str,
+        kind: ProfileChannelType,
+        foreign: bool,
+    ) -> EdgeMetrics:
+        """A subscriber was routed to a publisher; called in the thread that will receive."""
+        with self.lock:
+            index, ring = self.endpoints.new_index(), self._ring()
+            edge = EdgeMetrics(subscriber, publisher_id, topic, kind, foreign, index, ring, self.labels, self)
+            record = EndpointRecord(
+                index=index,
+                topic=topic,
+                subscription=subscriber.topic,
+                endpoint_id=subscriber.endpoint_id,
+                publisher_id=publisher_id,
+                channel_kind=CHANNEL_CODES[kind],
+                unit=subscriber.unit,
+                task=subscriber.task,
+            )
+            self._add(Endpoint(record, subscriber.graph, edge, ring, subscriber))
+            subscriber.edges[index] = edge
+            edge.configure(self.level != "off", subscriber.selector is not None, self.budget.mask)
+        return edge
+
+    def own_edge(self, subscriber: SubscriberMetrics) -> EdgeMetrics:
+        """A subscriber measures something without saying of which publisher."""
+        return self.open_edge(subscriber, "", "", ProfileChannelType.UNKNOWN, False)
+
+    def close_edge(self, edge: EdgeMetrics) -> None:
+        """A subscriber is no longer routed to a publisher."""
+        with self.lock:
+            self._close(edge.index)
+
+    def close_publisher(self, publisher_id: UUID) -> PublisherMetrics | None:
+        """A publisher closed; None if it was not open."""
+        with self.lock:
+            metrics = self.publishers.pop(publisher_id, None)
+            if metrics is not None:
+                self._close(metrics.index)
+        return metrics
+
+    def close_subscriber(self, subscriber_id: UUID) -> SubscriberMetrics | None:
+        """A subscriber closed, with its edges; None if it was not open."""
+        with self.lock:
+            metrics = self.subscribers.pop(subscriber_id, None)
+            if metrics is not None:
+                for index in list(metrics.edges):
+                    self._close(index)
+        return metrics
+
+    # -- what is recorded -----------------------------------------------------------------------------------------------
+
+    def set_level(self, level: str) -> None:
+        """Record nothing but totals (`off`), or everything (`metrics`, `trace`)."""
+        with self.lock:
+            self.level = level
+            self._configure()
+            for publisher in self.publishers.values():
+                publisher.configure_roots(*self._current_roots())
+
+    def set_roots(self, rate_hz: float, ratio: float | None) -> None:
+        """Begin so many traces per second and publisher, or (with a ratio) for this share of messages."""
+        with self.lock:
+            self._roots = rate_hz, ratio
+            for publisher in self.publishers.values():
+                publisher.configure_roots(*self._current_roots())
+
+    def set_trace(self, control: ProfilingTraceControl) -> None:
+        """Begin another native trace, or none; the samples of the last one are gone."""
+        with self.reading, self.lock:
+            self.trace.set(control)
+            self.samples.clear()
+            self._configure()
+
+    def expire_trace(self) -> None:
+        """End a native trace that has outlived its time."""
+        if self.trace.expired():
+            self.set_trace(ProfilingTraceControl(enabled=False))
+
+    def _configure(self) -> None:
+        for publisher in self.publishers.values():
+            self._configure_publisher(publisher)
+        for subscriber in self.subscribers.values():
+            self._configure_subscriber(subscriber)
+
+    def _configure_publisher(self, metrics: PublisherMetrics) -> None:
+        selection = self.trace.for_publisher(metrics.topic, metrics.endpoint_id)
+        selector = None if selection is None else metrics.selector
+        if selection is not None and (selector is None or selector.selection != selection):
+            selector = Selector(selection)
+        metrics.configure(self.level != "off", selector, self.budget.mask)
+
+    def _configure_subscriber(self, metrics: SubscriberMetrics) -> None:
+        selection = self.trace.for_subscriber(metrics.topic, metrics.endpoint_id)
+        if selection is None:
+            metrics.selector = None
+        elif metrics.selector is None or metrics.selector.selection != selection:
+            metrics.selector = Selector(selection)
+        for edge in metrics.edges.values():
+            edge.configure(self.level != "off", selection is not None, self.budget.mask)
+
+    def _current_roots(self) -> tuple[float, float | None]:
+        return (0.0, None) if self.level == "off" else self._roots
+
+    # -- reading --------------------------------------------------------------------------------------------------------
+
+    def drain(self) -> None:
+        """Read everything recorded so far. Hold `reading`."""
+        with self.lock:
+            closing, self._closing = self._closing, []
+            rings = list(self._rings.values())
+        taken = [ring.take() for ring in rings]
+        with self.lock:
+            # Only now: no row that was taken is of an endpoint opened later.
+            opening, self._opening = self._opening, []
+        for index in opening:
+            self.aggregator.open(index)
+        for part in taken:
+            self._digest(part)
+        with self.lock:
+            self._settle(closing)
+            if self.budget.note(self._records + self.thinned(), time.perf_counter_ns()):
+                self._configure()
+
+    def take_spans(self, reader: str, limit: int) -> RowArray:
+        """At most `limit` span rows that a reader has not had yet. Hold `reading`."""
+        taken = [np.empty(0, dtype=SPAN_ROW)]
+        for graph, rows in self.spans.peek(reader, limit).items():
+            part = rows[: limit - sum(map(len, taken))]
+            self.spans.advance(reader, graph, len(part))
+            taken.append(part)
+        return np.concatenate(taken)
+
+    def retire(self, indices: Iterable[int]) -> None:
+        """Closed endpoints were delivered, or nobody asks for them. Hold `reading`, not `lock`."""
+        with self.lock:
+            for index in indices:
+                if self.settled.pop(index, None) is not None:
+                    self._retire(index)
+
+    def unread(self) -> float:
+        """How full the fullest ring is, 0 to 1 and beyond."""
+        with self.lock:
+            return max((ring.unread() for ring in self._rings.values()), default=0) / self._ring_rows
+
+    def thinned(self) -> int:
+        """Rows left out to stay within the budget."""
+        open_or_closed = (*self.endpoints.open.values(), *self.endpoints.closed.values())
+        return self._thinned + sum(endpoint.metrics.thinned for endpoint in open_or_closed)
+
+    def tally(self, reader: str) -> tuple[dict[str, int], dict[str, int]]:
+        """What was recorded, by kind, and what of it a reader will never see, by `kind.reason`. Hold `reading`."""
+        with self.lock:
+            thinned = self.thinned()
+        lost, samples, spans = self._lost, self.samples, self.spans
+        recorded = {
+            "row": self._records + thinned,
+            "span": spans.added + lost["span.ring_overrun"],
+            "sample": samples.added + lost["sample.ring_overrun"] + self._stale,
+        }
+        evicted, cleared = samples.lost(reader)
+        dropped = {
+            **lost,
+            "row.thinned": thinned,
+            "span.span_store": spans.lost(reader)[0],
+            "sample.sample_store": evicted,
+            "sample.cleared": cleared + self._stale,
+            "endpoint.closed_store": self.endpoints.forgotten,
+            "label.overflow": self.labels.overflowed,
+        }
+        return recorded, {key: count for key, count in dropped.items() if count}
+
+    # -- beneath ----------------------------------------------------------------------------------------------------
+
+    def _ring(self) -> Ring:
+        thread_id = threading.get_ident()
+        ring = self._rings.get(thread_id)
+        if ring is None:
+            ring = self._rings[thread_id] = Ring(self._ring_rows, thread_id)
+        ring.users += 1
+        return ring
+
+    def _add(self, endpoint: Endpoint) -> None:
+        self.endpoints.add(endpoint)
+        self._opening.append(endpoint.index)
+
+    def _close(self, index: int) -> None:
+        endpoint = self.endpoints.close(index)
+        if endpoint is None:
+            return
+        self._closing.append(index)
+        if endpoint.subscriber is not None:
+            edge = endpoint.subscriber.edges.pop(index, None)
+            endpoint.subscriber.closed_consumed += 0 if edge is None else edge.consumed
+
+    def _digest(self, taken: Taken) -> None:
+        rows, records, lost, lost_spans, lost_samples = taken
+        self._records += records + lost
+        self._lost["row.ring_overrun"] += lost
+        self._lost["span.ring_overrun"] += lost_spans
+        self._lost["sample.ring_overrun"] += lost_samples
+        if not len(rows):
+            return
+        self._lost["row.unknown_endpoint"] += self.aggregator.add(rows)
+        spans = span_rows(rows)
+        if spans is not None:
+            self._keep_spans(spans)
+        sampled = sample_rows(rows, self.trace.generation)
+        if sampled is not None:
+            self._stale += sampled.stale
+            self._keep_samples(sampled.rows)
+
+    def _keep_spans(self, rows: RowArray) -> None:
+        indices = rows["meta"] >> 32
+        graphs = {index: self._endpoint(index) for index in np.unique(indices).tolist()}
+        for graph in dict.fromkeys(endpoint.graph for endpoint in graphs.values()):
+            mine = [index for index, endpoint in graphs.items() if endpoint.graph == graph]
+            self.spans.add(graph or "", graph, rows[np.isin(indices, mine)])
+
+    def _keep_samples(self, rows: RowArray) -> None:
+        indices = rows["index"]
+        endpoints = {index: self._endpoint(index) for index in np.unique(indices).tolist()}
+        for owner in dict.fromkeys(endpoint.record.endpoint_id for endpoint in endpoints.values()):
+            mine = [index for index, endpoint in endpoints.items() if endpoint.record.endpoint_id == owner]
+            self.samples.add(owner, endpoints[mine[0]].graph, rows[np.isin(indices, mine)])
+
+    def _endpoint(self, index: int) -> Endpoint:
+        return self.endpoints.open.get(index) or self.endpoints.closed[index]
+
+    def _settle(self, closing: Iterable[int]) -> None:
+        """Endpoints that closed before the rings were read have no more rows there."""
+        for index in closing:
+            endpoint = self.endpoints.closed[index]
+            endpoint.ring.users -= 1
+            owner = endpoint.record.endpoint_id
+            if endpoint.subscriber is None or endpoint.subscriber.id not in self.subscribers:
+                self.samples.close(owner)
+            if endpoint.graph in self.linked:
+                self.settled[index] = endpoint
+            else:
+                self._retire(index)
+        while len(self.settled) > CLOSED:
+            index = next(iter(self.settled))
+            del self.settled[index]
+            self.endpoints.forgotten += 1
+            self._retire(index)
+        idle = [ring for ring in self._rings.values() if not ring.users and not ring.unread()]
+        if idle:
+            alive = {thread.ident for thread in threading.enumerate()}
+            for ring in idle:
+                if ring.thread_id not in alive:
+                    del self._rings[ring.thread_id]
+
+    def _retire(self, index: int) -> None:
+        self._thinned += self.endpoints.closed[index].metrics.thinned
+        self.endpoints.retire(index)
+        self.aggregator.close(index)

@@ -1,0 +1,157 @@
+"""A ring of rows with one writing thread and one reader at a time.
+
+The writer never waits and never looks at the reader. The reader copies `[tail, head)`, discards what the writer may have
+overwritten meanwhile, and counts it, also by what it was: `marks` lets it tell how many spans and samples were among the
+rows it never saw.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ezmsg.core.recorder.rows import (
+    EXTENDED,
+    EXTRA,
+    KIND_MASK,
+    LABEL_MASK,
+    LABEL_SHIFT,
+    ROW_BYTES,
+    ROW_WORDS,
+    SAMPLED,
+    pack_extra,
+    pack_row,
+)
+
+ROWS: Final = 1 << 16
+"""Rows of a ring. The hot path masks with RING_MASK, so every ring has this size unless made smaller by a test."""
+
+Rows = NDArray[np.int64]
+
+
+class Marks(NamedTuple):
+    """What the writer had written in all when `head` was the head."""
+
+    head: int
+    extras: int
+    spans: int
+    samples: int
+
+
+class Taken(NamedTuple):
+    """What one read found: rows, how many records they are (a row and its extra count once), and what was lost."""
+
+    rows: Rows
+    records: int
+    lost: int
+    lost_spans: int
+    lost_samples: int
+
+
+class Ring:
+    """Rows of one registry and one writing thread.
+
+    `head` and the tail are byte positions that only grow. Plain rows are written by the endpoints themselves, inline:
+    pack at `head & mask`, then `head += 64`. A row and its extra row are published by one store of `head`. `users` counts
+    the endpoints that write here.
+    """
+
+    __slots__ = (
+        "_accounted",
+        "_size",
+        "_tail",
+        "_view",
+        "buffer",
+        "head",
+        "marks",
+        "mask",
+        "thread_id",
+        "users",
+    )
+
+    def __init__(self, rows: int = ROWS, thread_id: int = 0) -> None:
+        """Make an empty ring of `rows` rows, a power of two."""
+        if rows < 4 or rows & (rows - 1):
+            raise ValueError(f"a ring needs a power of two rows, at least 4, not {rows}")
+        self.thread_id = thread_id
+        self.users = 0
+        self._size = rows * ROW_BYTES
+        self.mask = self._size - 1
+        self.buffer = bytearray(self._size)
+        self.head = 0
+        self.marks = Marks(0, 0, 0, 0)
+        self._tail = 0
+        self._accounted = self.marks
+        self._view: Rows = np.frombuffer(self.buffer, dtype=np.int64).reshape(rows, ROW_WORDS)
+
+    def put(self, *words: int) -> None:
+        """Write one row (off the hottest path; see the class)."""
+        offset = self.head
+        pack_row(self.buffer, offset & self.mask, *words)
+        self.head = offset + ROW_BYTES
+
+    def put_extended(self, row: tuple[int, ...], extra: tuple[int, ...], samples: int) -> None:
+        """Write a row and its extra row; `samples` says how many native samples they owe."""
+        offset = self.head
+        pack_row(self.buffer, offset & self.mask, *row)
+        pack_extra(self.buffer, (offset + ROW_BYTES) & self.mask, *extra)
+        self.head = end = offset + 2 * ROW_BYTES
+        _, extras, spans, owed = self.marks
+        self.marks = Marks(end, extras + 1, spans + (row[0] & SAMPLED != 0), owed + samples)
+
+    def unread(self) -> int:
+        """Rows a read would find or find lost."""
+        return (self.head - self._tail) // ROW_BYTES
+
+    def take(self) -> Taken:
+        """Everything written since the last call. Callers take turns (the registry holds a lock)."""
+        # Marks first: all they count lies before this head.
+        marks, head, tail = self.marks, self.head, self._tail
+        start = max(tail, head - self._size)
+        rows = self._copy(start, head)
+        # The writer may be busy with the row behind its head and an extra row behind that.
+        first = max(start, self.head + 2 * ROW_BYTES - self._size)
+        first = min(first, head)
+        rows = rows[(first - start) // ROW_BYTES :]
+        if first > tail and len(rows) and int(rows[0, 0]) & KIND_MASK == EXTRA:
+            rows = rows[1:]
+            first += ROW_BYTES
+        self._tail = head
+        return self._account(rows, marks, first, (first - tail) // ROW_BYTES)
+
+    def _copy(self, start: int, head: int) -> Rows:
+        count = (head - start) // ROW_BYTES
+        at = (start & self.mask) // ROW_BYTES
+        whole = len(self._view)
+        if at + count <= whole:
+            return self._view[at : at + count].copy()
+        return np.concatenate((self._view[at:], self._view[: at + count - whole]))
+
+    def _account(self, rows: Rows, marks: Marks, first: int, lost_rows: int) -> Taken:
+        before = self._accounted
+        extended = np.flatnonzero(rows[:, 0] & EXTENDED)
+        if not len(extended) and marks == before:
+            return Taken(rows, len(rows), lost_rows, 0, 0)
+        metas, emits = rows[extended, 0], rows[extended + 1, 0]
+        # Pairs the marks do not know yet: at most the one written while we read them.
+        known = first + (extended + 2) * ROW_BYTES <= marks.head
+        spans: NDArray[Any] = metas & SAMPLED != 0
+        owed = np.bitwise_count(emits >> LABEL_SHIFT & LABEL_MASK).astype(np.int64)
+        late = ~known
+        now = Marks(
+            marks.head,
+            marks.extras + int(late.sum()),
+            marks.spans + int(spans[late].sum()),
+            marks.samples + int(owed[late].sum()),
+        )
+        self._accounted = now
+        lost_extras = now.extras - before.extras - len(extended)
+        return Taken(
+            rows,
+            len(rows) - len(extended),
+            lost_rows - lost_extras,
+            now.spans - before.spans - int(spans.sum()),
+            now.samples - before.samples - int(owed.sum()),
+        )

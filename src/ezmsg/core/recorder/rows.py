@@ -1,0 +1,131 @@
+"""The layout of rows: eight 64-bit integers, in rings, in stores and on the wire.
+
+A measurement is one row. One that belongs to a trace, or that a native trace selected, is followed by an extra row with
+ids. The first word of a row (`meta`) packs, from the low end: kind (4 bits), channel kind (3), flags (9), label (16) and
+endpoint index (31). The other words, by kind:
+
+    PUBLISH  message id, origin, start, end, wait, serialize, size
+    PROCESS  message id, origin, publish, channel, start, end, size
+    LEASE    message id, 0, 0, 0, start, end, 0           (record_lease_time)
+    SPAN     message id, 0, 0, 0, start, end, 0           (a span of the user; the label names it)
+    WAIT     message id, 0, start, end, wait, 0, 0        (record_backpressure_wait)
+    EXTRA    trace id (high), trace id (low), span id, parent span id, previous publish start, fanout, blame label
+
+Times and durations are nanoseconds of PROFILE_TIME. In an extra row the label bits hold the metrics that this row owes to
+the native trace, and the index bits the generation of the control that selected it.
+"""
+
+from __future__ import annotations
+
+import struct
+from typing import Final
+
+import numpy as np
+
+from ezmsg.core.graphmeta import ProfileChannelType
+
+ROW_BYTES: Final = 64
+ROW_WORDS: Final = 8
+
+PUBLISH: Final = 1
+PROCESS: Final = 2
+LEASE: Final = 3
+SPAN: Final = 4
+WAIT: Final = 5
+EXTRA: Final = 15
+
+KIND_MASK: Final = 0xF
+CHANNEL_SHIFT: Final = 4
+CHANNEL_MASK: Final = 0x7
+SAMPLED: Final = 1 << 7
+"""The message belongs to a trace; its ids are in the extra row."""
+SELECTED: Final = 1 << 8
+"""A native trace selected the message; the extra row says which metrics it owes."""
+EXTENDED: Final = 1 << 9
+"""An extra row is right behind."""
+FOREIGN: Final = 1 << 10
+"""Origin and publish time come from another host's clock."""
+ERROR: Final = 1 << 11
+"""The operation failed; the label is the error type."""
+INSTANT: Final = 1 << 12
+"""A point in time: the row has no duration."""
+LABEL_SHIFT: Final = 16
+LABEL_MASK: Final = 0xFFFF
+INDEX_SHIFT: Final = 32
+
+NO_MESSAGE: Final = -1
+"""Message id of a row whose caller did not name one."""
+NO_PREVIOUS: Final = -(1 << 62)
+"""In the extra row of a publish: the publisher had not published before."""
+
+pack_row: Final = struct.Struct("8q").pack_into
+pack_extra: Final = struct.Struct("=q4Q3q").pack_into
+
+METRICS: Final = (
+    "publish_delta_ns",
+    "backpressure_wait_ns",
+    "serialize_ns",
+    "lease_time_ns",
+    "user_span_ns",
+    "transport_ns",
+    "queue_wait_ns",
+    "age_ns",
+)
+"""Names of native samples; a sample row names its metric by position, an emit mask by bit."""
+PUBLISH_DELTA, BACKPRESSURE_WAIT, SERIALIZE, LEASE_TIME, USER_SPAN, TRANSPORT, QUEUE_WAIT, AGE = range(8)
+PUBLISHER_METRICS: Final = 1 << PUBLISH_DELTA | 1 << BACKPRESSURE_WAIT | 1 << SERIALIZE
+SUBSCRIBER_METRICS: Final = 0xFF & ~PUBLISHER_METRICS
+
+CHANNELS: Final = (
+    ProfileChannelType.LOCAL,
+    ProfileChannelType.SHM,
+    ProfileChannelType.TCP,
+    ProfileChannelType.UNKNOWN,
+)
+CHANNEL_CODES: Final = {channel: code for code, channel in enumerate(CHANNELS)}
+
+SPAN_ROW: Final = np.dtype(
+    [
+        ("meta", "<i8"),
+        ("message_id", "<i8"),
+        ("a", "<i8"),
+        ("b", "<i8"),
+        ("c", "<i8"),
+        ("d", "<i8"),
+        ("e", "<i8"),
+        ("f", "<i8"),
+        ("extra_meta", "<i8"),
+        ("trace_hi", "<u8"),
+        ("trace_lo", "<u8"),
+        ("span_id", "<u8"),
+        ("parent_id", "<u8"),
+        ("previous_ns", "<i8"),
+        ("fanout", "<i8"),
+        ("blame", "<i8"),
+    ]
+)
+"""A sampled row and its extra row, side by side (128 bytes)."""
+
+SAMPLE_ROW: Final = np.dtype(
+    [
+        ("time_ns", "<i8"),
+        ("value_ns", "<i8"),
+        ("seq", "<i8"),
+        ("index", "<u4"),
+        ("metric", "u1"),
+        ("channel", "u1"),
+        ("label", "<u2"),
+        ("trace_hi", "<u8"),
+        ("trace_lo", "<u8"),
+        ("span_id", "<u8"),
+        ("spare", "<u8"),
+    ]
+)
+"""One native sample (64 bytes)."""
+
+
+def meta_word(
+    kind: int, index: int, channel: ProfileChannelType = ProfileChannelType.UNKNOWN, flags: int = 0
+) -> int:
+    """The first word of a row, without a label."""
+    return kind | CHANNEL_CODES[channel] << CHANNEL_SHIFT | flags | index << INDEX_SHIFT

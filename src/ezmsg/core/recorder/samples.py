@@ -1,0 +1,128 @@
+"""Rows that a native trace selected, into one row per sample; and samples of many endpoints into one order."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ezmsg.core.recorder.ring import Rows
+from ezmsg.core.recorder.rowlog import RowArray
+from ezmsg.core.recorder.rows import (
+    AGE,
+    BACKPRESSURE_WAIT,
+    CHANNEL_MASK,
+    CHANNEL_SHIFT,
+    INDEX_SHIFT,
+    KIND_MASK,
+    LABEL_MASK,
+    LABEL_SHIFT,
+    LEASE_TIME,
+    METRICS,
+    NO_PREVIOUS,
+    PUBLISH,
+    PUBLISH_DELTA,
+    QUEUE_WAIT,
+    SAMPLE_ROW,
+    SAMPLED,
+    SELECTED,
+    SERIALIZE,
+    SPAN_ROW,
+    TRANSPORT,
+    USER_SPAN,
+    WAIT,
+)
+
+
+class Sampled(NamedTuple):
+    """Sample rows in the order they were recorded, and how many more came from a trace that has ended since."""
+
+    rows: RowArray
+    stale: int
+
+
+def sample_rows(rows: Rows, generation: int) -> Sampled | None:
+    """The samples owed by rows as they come from a ring; None when there are none."""
+    at = np.flatnonzero(rows[:, 0] & SELECTED)
+    if not len(at):
+        return None
+    words, extras = rows[at], rows[at + 1]
+    emits = extras[:, 0] >> LABEL_SHIFT & LABEL_MASK
+    current = extras[:, 0] >> INDEX_SHIFT == generation
+    stale = int(np.bitwise_count(emits[~current]).sum())
+    if stale:
+        words, extras, emits = words[current], extras[current], emits[current]
+    made: list[RowArray] = []
+    order: list[NDArray[np.int64]] = []
+    for metric in range(len(METRICS)):
+        owing = np.flatnonzero(emits >> metric & 1)
+        if len(owing):
+            made.append(_samples(metric, words[owing], extras[owing]))
+            order.append(owing * len(METRICS) + metric)
+    if not made:
+        return Sampled(np.empty(0, dtype=SAMPLE_ROW), stale)
+    return Sampled(np.concatenate(made)[np.argsort(np.concatenate(order))], stale)
+
+
+def _samples(metric: int, words: Rows, extras: Rows) -> RowArray:
+    made = np.zeros(len(words), dtype=SAMPLE_ROW)
+    meta, ids = words[:, 0], extras.view(np.uint64)
+    kinds = meta & KIND_MASK
+    made["time_ns"] = np.where((kinds == PUBLISH) | (kinds == WAIT), words[:, 4], words[:, 6])
+    made["value_ns"] = _values(metric, words, extras)
+    made["seq"] = words[:, 1]
+    made["index"] = meta >> INDEX_SHIFT
+    made["metric"] = metric
+    made["channel"] = meta >> CHANNEL_SHIFT & CHANNEL_MASK
+    if metric == USER_SPAN:
+        made["label"] = meta >> LABEL_SHIFT & LABEL_MASK
+    made["trace_hi"], made["trace_lo"], made["span_id"] = ids[:, 1], ids[:, 2], ids[:, 3]
+    return made
+
+
+def _values(metric: int, words: Rows, extras: Rows) -> NDArray[np.int64]:
+    if metric == PUBLISH_DELTA:
+        previous = extras[:, 5]
+        return np.where(previous == NO_PREVIOUS, 0, words[:, 3] - previous)
+    if metric == BACKPRESSURE_WAIT:
+        return words[:, 5]
+    if metric == SERIALIZE:
+        return words[:, 6]
+    later, earlier = {
+        LEASE_TIME: (6, 5),
+        USER_SPAN: (6, 5),
+        TRANSPORT: (4, 3),
+        QUEUE_WAIT: (5, 4),
+        AGE: (5, 2),
+    }[metric]
+    return words[:, later] - words[:, earlier]
+
+
+def merge_oldest(unread: dict[str, RowArray], limit: int) -> tuple[RowArray, dict[str, int]]:
+    """The oldest `limit` samples of all endpoints, by time, then number; and how many are of which endpoint.
+
+    No endpoint can starve another. What is taken of an endpoint is always what it recorded first.
+    """
+    if not unread:
+        return np.empty(0, dtype=SAMPLE_ROW), {}
+    rows: NDArray[Any] = np.concatenate(list(unread.values()))
+    # Overlapping leases end out of order; a running maximum keeps the prefix of each endpoint together.
+    times = np.concatenate([np.maximum.accumulate(part["time_ns"]) for part in unread.values()])
+    owner = np.repeat(np.arange(len(unread)), [len(part) for part in unread.values()])
+    oldest = np.lexsort((np.arange(len(rows)), rows["seq"], times))[:limit]
+    # Within an endpoint, ties in time may put a later row first: take as many, from the front.
+    counts = np.bincount(owner[oldest], minlength=len(unread))
+    taken = np.concatenate([part[:count] for part, count in zip(unread.values(), counts, strict=True)])
+    taken = taken[np.argsort(taken["seq"], kind="stable")]
+    taken = taken[np.argsort(taken["time_ns"], kind="stable")]
+    return taken, dict(zip(unread, counts.tolist(), strict=True))
+
+
+def span_rows(rows: Rows) -> RowArray | None:
+    """Sampled rows with their extra rows, side by side; None when there are none."""
+    at = np.flatnonzero(rows[:, 0] & SAMPLED)
+    if not len(at):
+        return None
+    pairs = np.concatenate((rows[at], rows[at + 1]), axis=1)
+    return pairs.view(SPAN_ROW).reshape(-1)

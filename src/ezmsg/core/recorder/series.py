@@ -1,0 +1,134 @@
+"""The histograms of each endpoint: found by its index, opened when first needed, closed with it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ezmsg.core.recorder.histograms import Column, Exemplar, Histograms, Series
+from ezmsg.core.recorder.ids import below, chance
+from ezmsg.core.recorder.labels import Labels
+
+NAMES: Final = (
+    "publish",
+    "backpressure",
+    "serialize",
+    "interval",
+    "age",
+    "transport",
+    "queue",
+    "process",
+    "span",
+)
+CODES: Final = {name: code for code, name in enumerate(NAMES)}
+NOWHERE: Final = -1
+
+Mask = NDArray[np.bool_]
+
+
+class SeriesTable:
+    """Endpoint indices only grow; the position of an endpoint in the tables here is used again after it closed."""
+
+    def __init__(self, labels: Labels) -> None:
+        """Make a table without endpoints."""
+        self._labels = labels
+        self.histograms = Histograms()
+        self._series: dict[int, dict[tuple[str, int], Series]] = {}
+        self._position = np.zeros(0, dtype=np.int64)
+        self._index = np.zeros(0, dtype=np.int64)
+        self._slots = np.full((len(NAMES), 0), NOWHERE, dtype=np.int64)
+        self._free: list[int] = []
+
+    def open(self, index: int) -> int:
+        """Know an endpoint from now on; returns its position."""
+        if index >= len(self._position):
+            more = max(64, index + 1 - len(self._position), len(self._position) // 2)
+            self._position = np.append(self._position, np.full(more, NOWHERE, dtype=np.int64))
+        if not self._free:
+            self._grow()
+        position = self._free.pop()
+        self._slots[:, position] = NOWHERE
+        self._position[index], self._index[position] = position, index
+        self._series[index] = {}
+        return position
+
+    def close(self, index: int) -> None:
+        """Forget an endpoint and its histograms."""
+        for series in self._series.pop(index, {}).values():
+            self.histograms.close(series)
+        if index < len(self._position) and self._position[index] != NOWHERE:
+            self._free.append(int(self._position[index]))
+            self._position[index] = NOWHERE
+
+    def __len__(self) -> int:
+        """How many positions exist; they are below this."""
+        return len(self._index)
+
+    def position(self, index: int) -> int:
+        """The position of one endpoint, NOWHERE if it is not known."""
+        return int(self._position[index]) if index < len(self._position) else NOWHERE
+
+    def positions(self, indices: Column) -> Column:
+        """The position of each endpoint, NOWHERE for one that is not known."""
+        found = np.full(len(indices), NOWHERE, dtype=np.int64)
+        inside = indices < len(self._position)
+        found[inside] = self._position[indices[inside]]
+        return found
+
+    def of(self, index: int) -> Sequence[Series]:
+        """The histograms of an endpoint."""
+        return list(self._series.get(index, {}).values())
+
+    def count(self, name: str, positions: Column, durations_ns: Column, turn: int) -> None:
+        """Count durations (all >= 0) under a name, each for the endpoint at its position."""
+        if not len(positions):
+            return
+        slots = self._slots[CODES[name]][positions]
+        if int(slots.min()) == NOWHERE:
+            for position in np.unique(positions[slots == NOWHERE]).tolist():
+                self._slots[CODES[name], position] = self._one(int(self._index[position]), name, 0).slot
+            slots = self._slots[CODES[name]][positions]
+        self.histograms.add(slots, durations_ns, turn)
+
+    def count_labelled(
+        self, name: str, positions: Column, labels: Column, durations_ns: Column, turn: int
+    ) -> None:
+        """Count durations (all >= 0) under a name and a label each."""
+        for pair in np.unique(positions << 16 | labels).tolist():
+            position, label = pair >> 16, pair & 0xFFFF
+            series = self._one(int(self._index[position]), name, label)
+            mine = durations_ns[(positions == position) & (labels == label)]
+            self.histograms.add(np.full(len(mine), series.slot, dtype=np.int64), mine, turn)
+
+    def offer_exemplars(
+        self, name: str, positions: Column, durations_ns: Column, exemplars: Sequence[Exemplar]
+    ) -> None:
+        """Keep, per series and until taken, the slowest of these and one at random."""
+        for position in np.unique(positions).tolist():
+            mine = np.flatnonzero(positions == position)
+            series = self._one(int(self._index[position]), name, 0)
+            slowest = exemplars[int(mine[np.argmax(durations_ns[mine])])]
+            if series.slowest is None or slowest[0] > series.slowest[0]:
+                series.slowest = slowest
+            series.seen += len(mine)
+            if chance(len(mine) / series.seen):
+                series.random = exemplars[int(mine[below(len(mine))])]
+
+    def _one(self, index: int, name: str, label: int) -> Series:
+        of_endpoint = self._series[index]
+        series = of_endpoint.get((name, label))
+        if series is None:
+            series = of_endpoint[name, label] = self.histograms.open(index, name, self._labels.text(label))
+        return series
+
+    def _grow(self) -> None:
+        old = len(self._index)
+        more = max(16, old)
+        self._index = np.append(self._index, np.zeros(more, dtype=np.int64))
+        self._slots = np.concatenate(
+            (self._slots, np.full((len(NAMES), more), NOWHERE, dtype=np.int64)), axis=1
+        )
+        self._free = list(range(old, old + more))

@@ -1,0 +1,1 @@
+"""What a GraphServer does with its peers: pure books (`books`), and handlers that do the I/O."""

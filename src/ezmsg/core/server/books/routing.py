@@ -1,0 +1,130 @@
+"""Topics, edges, publishers and subscribers: who reaches whom."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import NamedTuple
+
+from ezmsg.core.dag import DAG
+from ezmsg.core.wire.records import GraphEdges, PublisherRoute, Routing
+
+PERSISTENT = "persistent"
+
+
+class Reroute(NamedTuple):
+    """A subscriber whose publishers changed, and what it must be told."""
+
+    subscriber_id: str
+    routing: Routing
+
+
+class RoutingBook:
+    """The graph, and the endpoints on it.
+
+    Every change returns the subscribers it affects, with all publishers that reach them now.
+    """
+
+    def __init__(self) -> None:
+        self.dag = DAG()
+        self.publishers: dict[str, PublisherRoute] = {}
+        self._subscribers: dict[str, str] = {}
+        self._told: dict[str, frozenset[str]] = {}
+        self._publishers_on: dict[str, set[str]] = {}
+        self._subscribers_on: dict[str, set[str]] = {}
+
+    # -- endpoints ----------------------------------------------------------------------------------------------------
+
+    def add_publisher(self, route: PublisherRoute) -> list[Reroute]:
+        """A publisher offers its topic."""
+        self.publishers[route.publisher_id] = route
+        self._publishers_on.setdefault(route.topic, set()).add(route.publisher_id)
+        return self._reroutes([route.topic])
+
+    def remove_publisher(self, publisher_id: str) -> list[Reroute]:
+        """A publisher is gone."""
+        route = self.publishers.pop(publisher_id, None)
+        if route is None:
+            return []
+        _discard(self._publishers_on, route.topic, publisher_id)
+        return self._reroutes([route.topic])
+
+    def add_subscriber(self, subscriber_id: str, topic: str) -> Routing:
+        """A subscriber asks for a topic; returns all that reaches it."""
+        self._subscribers[subscriber_id] = topic
+        self._subscribers_on.setdefault(topic, set()).add(subscriber_id)
+        routing = self._routing(subscriber_id)
+        self._told[subscriber_id] = frozenset(route.publisher_id for route in routing.publishers)
+        return routing
+
+    def remove_subscriber(self, subscriber_id: str) -> None:
+        """A subscriber is gone."""
+        topic = self._subscribers.pop(subscriber_id, None)
+        if topic is not None:
+            _discard(self._subscribers_on, topic, subscriber_id)
+            self._told.pop(subscriber_id, None)
+
+    # -- edges --------------------------------------------------------------------------------------------------------
+
+    def connect(self, from_topic: str, to_topic: str, owner: str) -> list[Reroute]:
+        """Make `owner` an owner of an edge.
+
+        Raises:
+            CyclicException: It would close a cycle; nothing was changed.
+        """
+        changed = self.dag.add_edge(from_topic, to_topic, owner)
+        return self._reroutes([to_topic]) if changed else []
+
+    def disconnect(self, from_topic: str, to_topic: str, owner: str) -> list[Reroute]:
+        """Take `owner` from an edge."""
+        # Affected are the topics behind the edge, as they were while it was there.
+        behind = self.dag.downstream(to_topic)
+        changed = self.dag.remove_edge(from_topic, to_topic, owner)
+        return self._tell(behind) if changed else []
+
+    def drop_owner(self, owner: str) -> list[Reroute]:
+        """Take `owner` from every edge."""
+        targets = [edge[1] for edge, owners in self.dag.edge_owners.items() if owner in owners]
+        behind = {topic for target in targets for topic in self.dag.downstream(target)}
+        return self._tell(behind) if self.dag.remove_owner(owner) else []
+
+    def edges_of(self, owner: str) -> list[tuple[str, str]]:
+        """The edges `owner` has a share in, sorted."""
+        return sorted(edge for edge, owners in self.dag.edge_owners.items() if owner in owners)
+
+    def edges(self) -> GraphEdges:
+        """Every node, and every edge with its owners, persistent first."""
+        return GraphEdges(
+            sorted(self.dag.nodes),
+            [
+                (*edge, sorted(map(str, owners), key=lambda owner: (owner != PERSISTENT, owner)))
+                for edge, owners in sorted(self.dag.edge_owners.items())
+            ],
+        )
+
+    # -- who reaches whom ---------------------------------------------------------------------------------------------
+
+    def _routing(self, subscriber_id: str) -> Routing:
+        topics = self.dag.upstream(self._subscribers[subscriber_id])
+        reaching = sorted(pub for topic in topics for pub in self._publishers_on.get(topic, ()))
+        ended = sorted(pub for pub in self._told.get(subscriber_id, ()) if pub not in self.publishers)
+        return Routing([self.publishers[pub] for pub in reaching], ended)
+
+    def _reroutes(self, topics: list[str]) -> list[Reroute]:
+        return self._tell({reached for topic in topics for reached in self.dag.downstream(topic)})
+
+    def _tell(self, topics: Iterable[str]) -> list[Reroute]:
+        reroutes: list[Reroute] = []
+        for subscriber_id in sorted(sub for topic in topics for sub in self._subscribers_on.get(topic, ())):
+            routing = self._routing(subscriber_id)
+            now = frozenset(route.publisher_id for route in routing.publishers)
+            if now != self._told[subscriber_id]:
+                self._told[subscriber_id] = now
+                reroutes.append(Reroute(subscriber_id, routing))
+        return reroutes
+
+
+def _discard(index: dict[str, set[str]], topic: str, member: str) -> None:
+    members = index.get(topic, set())
+    members.discard(member)
+    if not members:
+        index.pop(topic, None)

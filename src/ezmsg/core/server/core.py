@@ -1,0 +1,147 @@
+"""The books of one server together with the connections of its peers: changes in, I/O out."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Coroutine, Iterable
+from typing import Any
+from uuid import uuid4
+
+from ezmsg.core.net.connection import Connection
+
+from ezmsg.core import config
+from ezmsg.core.errors import EzmsgError
+from ezmsg.core.server.books.processes import ProcessBook
+from ezmsg.core.server.books.routing import Reroute, RoutingBook
+from ezmsg.core.server.books.sessions import SessionBook
+from ezmsg.core.server.telemetry import TelemetryDesk
+from ezmsg.core.wire.records import (
+    Pause,
+    ProcessRequest,
+    ProcessResponse,
+    Record,
+    Resume,
+    Snapshot,
+    Sync,
+)
+
+logger = logging.getLogger("ezmsg")
+
+
+class GraphCore:
+    """One graph: books, and how to reach each peer."""
+
+    def __init__(self, stop: asyncio.Event) -> None:
+        self.epoch = str(uuid4())
+        self.routing = RoutingBook()
+        self.sessions = SessionBook(self.routing)
+        self.processes = ProcessBook()
+        self.telemetry = TelemetryDesk(self)
+        self.publishers: dict[str, Connection] = {}
+        self.subscribers: dict[str, Connection] = {}
+        self.clients: dict[str, Connection] = {}
+        self.stop = stop
+        self._tasks: set[asyncio.Task[Any]] = set()
+
+    # -- tasks --------------------------------------------------------------------------------------------------------
+
+    def spawn(self, work: Coroutine[Any, Any, Any], name: str) -> None:
+        """Run something of the server's own; its failure is logged, never lost."""
+        task = asyncio.get_running_loop().create_task(work, name=name)
+        self._tasks.add(task)
+        task.add_done_callback(self._finished)
+
+    def _finished(self, task: asyncio.Task[Any]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            logger.error("GraphServer task %s failed", task.get_name(), exc_info=error)
+
+    async def close(self) -> None:
+        """End what the server does of its own accord."""
+        await self.telemetry.close()
+        for task in self._tasks:
+            task.cancel()
+        if self._tasks:
+            await asyncio.wait(self._tasks)
+
+    # -- routing ------------------------------------------------------------------------------------------------------
+
+    async def reroute(self, reroutes: Iterable[Reroute]) -> None:
+        """Tell each affected subscriber its publishers, and wait until it is connected to them."""
+        self.telemetry.graph_changed()
+        if reroutes:
+            await asyncio.gather(*(self._tell(reroute) for reroute in reroutes))
+
+    def reroute_soon(self, reroutes: list[Reroute]) -> None:
+        """As `reroute`, where nobody waits for it."""
+        self.telemetry.graph_changed()
+        if reroutes:
+            self.spawn(self.reroute(reroutes), "reroute")
+
+    async def _tell(self, reroute: Reroute) -> None:
+        connection = self.subscribers.get(reroute.subscriber_id)
+        if connection is None:
+            return
+        timeout_s = config.subscriber_update_timeout_s()
+        try:
+            await connection.request(reroute.routing, timeout_s)
+        except TimeoutError:
+            logger.warning("subscriber %s took longer than %g s to apply its routing", connection.name, timeout_s)
+        except (OSError, EzmsgError) as error:
+            logger.debug("subscriber %s was not told of its routing: %s", connection.name, error)
+
+    # -- publishers ---------------------------------------------------------------------------------------------------
+
+    async def all_publishers(self, record: Pause | Resume | Sync, timeout_s: float | None = None) -> None:
+        """Ask every publisher, and wait for all.
+
+        Raises:
+            RequestTimeout: A publisher did not answer in time.
+        """
+        asked = [connection.request(record, timeout_s) for connection in self.publishers.values()]
+        for result in await asyncio.gather(*asked, return_exceptions=True):
+            if isinstance(result, TimeoutError):
+                raise result
+            if isinstance(result, BaseException) and not isinstance(result, ConnectionError):
+                raise result
+
+    # -- processes ----------------------------------------------------------------------------------------------------
+
+    async def route(self, request: ProcessRequest) -> Record:
+        """Pass an operation on to the process that owns the unit (or that is named), and its answer back."""
+        owner = request.process_id or self.processes.owner(request.unit_address)
+        connection = self.clients.get(owner or "")
+        if owner is None or connection is None:
+            asked = f"process {owner}" if request.process_id else f"unit {request.unit_address!r}"
+            text = f"No process owns {asked}" if not request.process_id else f"There is no {asked}"
+            return ProcessResponse(False, error=text, error_code="UNROUTABLE_UNIT")
+        try:
+            response = await connection.request(request, request.timeout_s)
+        except TimeoutError:
+            return ProcessResponse(
+                False,
+                error=f"Timed out waiting for process response to {request.operation} after {request.timeout_s:g} s",
+                error_code="TIMEOUT",
+                process_id=owner,
+            )
+        except ConnectionError:
+            return ProcessResponse(
+                False,
+                error="Owning process disconnected before response",
+                error_code="PROCESS_DISCONNECTED",
+                process_id=owner,
+            )
+        except EzmsgError as error:
+            return ProcessResponse(
+                False, error=f"process request handler failed: {error}", error_code="HANDLER_ERROR", process_id=owner
+            )
+        if not isinstance(response, ProcessResponse):
+            return ProcessResponse(False, error=f"{response!r}", error_code="INVALID_RESPONSE", process_id=owner)
+        return response
+
+    # -- the whole ----------------------------------------------------------------------------------------------------
+
+    def snapshot(self) -> Snapshot:
+        """The whole graph at this moment."""
+        return Snapshot(self.routing.edges(), self.sessions.states(), self.processes.states())

@@ -1,0 +1,234 @@
+"""One connection to the server: which role it opened, what it may ask, and what goes when it goes."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Any
+from uuid import uuid4
+
+from ezmsg.core.net.connection import Connection
+
+from ezmsg.core.errors import EzmsgError, SessionClosed
+from ezmsg.core.server.books.routing import PERSISTENT
+from ezmsg.core.server.core import GraphCore
+from ezmsg.core.wire import records as r
+
+Answer = r.Record | Awaitable[r.Record]
+DONE = r.Done()
+
+
+class WrongRole(EzmsgError, RuntimeError):
+    """A request came on a connection that did not open the role for it."""
+
+    code = "WRONG_ROLE"
+
+
+class Peer:
+    """Handles one connection. A role is opened by the first request; a connection has one role at most."""
+
+    def __init__(self, core: GraphCore) -> None:
+        self._core = core
+        self._role: type[r.Record] | None = None
+        self._id = ""
+
+    def _open(self, record: r.Record, identity: str) -> str:
+        if self._role is not None:
+            raise WrongRole(f"this connection is already open as {self._role.__name__}")
+        self._role, self._id = type(record), identity
+        return identity
+
+    # -- handler of the connection ------------------------------------------------------------------------------------
+
+    def on_request(self, connection: Connection, record: r.Record) -> Answer:
+        """Look the handler up and run it."""
+        handler = HANDLERS.get(type(record))
+        if handler is None:
+            raise EzmsgError(f"a GraphServer has no answer to {type(record).__name__}")
+        return handler(self, connection, record)
+
+    def on_notice(self, connection: Connection, record: r.Record) -> None:
+        """Telemetry and its acknowledgements; everything else is a request."""
+        if isinstance(record, r.TelemetryBatch) and self._role is r.OpenTelemetry:
+            self._core.telemetry.batch(self._id, record)
+        elif isinstance(record, r.TelemetryAck) and self._role is r.OpenTelemetryReader:
+            self._core.telemetry.reader_acknowledged(self._id, record.count)
+
+    def on_closed(self, connection: Connection, error: Exception | None) -> None:
+        """The peer is gone: so is what it held."""
+        if self._role is not None:
+            CLOSERS[self._role](self)
+            self._role = None
+
+    # -- sessions -----------------------------------------------------------------------------------------------------
+
+    def open_session(self, connection: Connection, record: r.OpenSession) -> Answer:
+        session_id = self._open(record, str(uuid4()))
+        self._core.sessions.open(session_id)
+        return r.SessionOpened(session_id, self._core.epoch)
+
+    async def revert_session(self, connection: Connection, record: r.RevertSession) -> r.Record:
+        await self._core.reroute(self._core.routing.drop_owner(self._owner))
+        return DONE
+
+    async def close_session(self, connection: Connection, record: r.CloseSession) -> r.Record:
+        await self._core.reroute(self._core.sessions.close(self._id))
+        return DONE
+
+    def session_closed(self) -> None:
+        self._core.reroute_soon(self._core.sessions.close(self._id))
+
+    @property
+    def _owner(self) -> str:
+        """Who owns the edges made over this connection."""
+        if self._role is not r.OpenSession:
+            return PERSISTENT
+        if self._id not in self._core.sessions:
+            raise SessionClosed
+        return self._id
+
+    # -- endpoints ----------------------------------------------------------------------------------------------------
+
+    async def open_publisher(self, connection: Connection, record: r.OpenPublisher) -> r.Record:
+        publisher_id = self._open(record, record.publisher_id)
+        self._core.publishers[publisher_id] = connection
+        route = r.PublisherRoute(
+            publisher_id, record.topic, record.pid, record.boot_id,
+            record.host, record.port, record.door, record.num_buffers,
+        )  # fmt: skip
+        await self._core.reroute(self._core.routing.add_publisher(route))
+        return r.PublisherOpened(self._core.epoch)
+
+    def publisher_closed(self) -> None:
+        self._core.publishers.pop(self._id, None)
+        self._core.reroute_soon(self._core.routing.remove_publisher(self._id))
+
+    def open_subscriber(self, connection: Connection, record: r.OpenSubscriber) -> Answer:
+        subscriber_id = self._open(record, record.subscriber_id)
+        self._core.subscribers[subscriber_id] = connection
+        return self._core.routing.add_subscriber(subscriber_id, record.topic)
+
+    def subscriber_closed(self) -> None:
+        self._core.subscribers.pop(self._id, None)
+        self._core.routing.remove_subscriber(self._id)
+
+    # -- the graph ----------------------------------------------------------------------------------------------------
+
+    async def connect(self, connection: Connection, record: r.Connect) -> r.Record:
+        changes = self._core.routing.connect(record.from_topic, record.to_topic, self._owner)
+        await self._core.reroute(changes)
+        return DONE
+
+    async def disconnect(self, connection: Connection, record: r.Disconnect) -> r.Record:
+        changes = self._core.routing.disconnect(record.from_topic, record.to_topic, self._owner)
+        await self._core.reroute(changes)
+        return DONE
+
+    async def flow(self, connection: Connection, record: r.Pause | r.Resume | r.Sync) -> r.Record:
+        timeout_s = record.timeout_s if isinstance(record, r.Sync) else None
+        await self._core.all_publishers(record, timeout_s)
+        return DONE
+
+    def shutdown(self, connection: Connection, record: r.Shutdown) -> Answer:
+        self._core.stop.set()
+        return DONE
+
+    def graph(self, connection: Connection, record: r.GetGraph) -> Answer:
+        return self._core.routing.edges()
+
+    def snapshot(self, connection: Connection, record: r.GetSnapshot) -> Answer:
+        return self._core.snapshot()
+
+    # -- processes ----------------------------------------------------------------------------------------------------
+
+    def open_process(self, connection: Connection, record: r.OpenProcess) -> Answer:
+        client_id = self._open(record, str(uuid4()))
+        self._core.processes.connect(client_id)
+        self._core.clients[client_id] = connection
+        self._core.telemetry.client_connected(client_id, record.pid, record.host)
+        return r.ProcessOpened(client_id)
+
+    def process_closed(self) -> None:
+        self._core.clients.pop(self._id, None)
+        self._core.processes.disconnect(self._id)
+        self._core.telemetry.client_gone(self._id)
+
+    def close_process(self, connection: Connection, record: r.CloseProcess) -> Answer:
+        self._require(r.OpenProcess, record)
+        self.process_closed()
+        return DONE
+
+    def register(self, connection: Connection, record: r.ProcessRegister) -> Answer:
+        self._require(r.OpenProcess, record)
+        self._core.processes.register(self._id, record.pid, record.host, record.units)
+        return DONE
+
+    def update_ownership(self, connection: Connection, record: r.ProcessUpdateOwnership) -> Answer:
+        self._require(r.OpenProcess, record)
+        self._core.processes.update(self._id, record.added_units, record.removed_units)
+        return DONE
+
+    async def route(self, connection: Connection, record: r.ProcessRequest) -> r.Record:
+        return await self._core.route(record)
+
+    def _require(self, role: type[r.Record], record: r.Record) -> None:
+        if self._role is not role:
+            raise WrongRole(f"{type(record).__name__} needs a connection opened with {role.__name__}")
+
+    # -- telemetry ----------------------------------------------------------------------------------------------------
+
+    def open_telemetry(self, connection: Connection, record: r.OpenTelemetry) -> Answer:
+        opened = self._core.telemetry.link_opened(record)
+        self._open(record, record.link_id)
+        return opened
+
+    def telemetry_closed(self) -> None:
+        self._core.telemetry.link_closed(self._id)
+
+    def open_reader(self, connection: Connection, record: r.OpenTelemetryReader) -> Answer:
+        reader_id = self._core.telemetry.open_reader(record, connection)
+        self._open(record, reader_id)
+        return DONE
+
+    def reader_closed(self) -> None:
+        self._core.telemetry.close_reader(self._id)
+
+    def open_stream(self, connection: Connection, record: r.OpenProfilingStream) -> Answer:
+        self._open(record, self._core.telemetry.open_stream(record, connection))
+        return DONE
+
+    def stream_closed(self) -> None:
+        self._core.telemetry.close_stream(self._id)
+
+
+HANDLERS: dict[type[r.Record], Callable[[Peer, Connection, Any], Answer]] = {
+    r.OpenSession: Peer.open_session,
+    r.RevertSession: Peer.revert_session,
+    r.CloseSession: Peer.close_session,
+    r.OpenPublisher: Peer.open_publisher,
+    r.OpenSubscriber: Peer.open_subscriber,
+    r.OpenProcess: Peer.open_process,
+    r.CloseProcess: Peer.close_process,
+    r.Connect: Peer.connect,
+    r.Disconnect: Peer.disconnect,
+    r.Pause: Peer.flow,
+    r.Resume: Peer.flow,
+    r.Sync: Peer.flow,
+    r.Shutdown: Peer.shutdown,
+    r.GetGraph: Peer.graph,
+    r.GetSnapshot: Peer.snapshot,
+    r.ProcessRegister: Peer.register,
+    r.ProcessUpdateOwnership: Peer.update_ownership,
+    r.ProcessRequest: Peer.route,
+    r.OpenTelemetry: Peer.open_telemetry,
+    r.OpenTelemetryReader: Peer.open_reader,
+    r.OpenProfilingStream: Peer.open_stream,
+}
+CLOSERS: dict[type[r.Record], Callable[[Peer], None]] = {
+    r.OpenSession: Peer.session_closed,
+    r.OpenPublisher: Peer.publisher_closed,
+    r.OpenSubscriber: Peer.subscriber_closed,
+    r.OpenProcess: Peer.process_closed,
+    r.OpenTelemetry: Peer.telemetry_closed,
+    r.OpenTelemetryReader: Peer.reader_closed,
+    r.OpenProfilingStream: Peer.stream_closed,
+}

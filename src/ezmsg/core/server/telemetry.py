@@ -1,0 +1,159 @@
+"""Telemetry at the server: links deliver, readers and streams are served from the book, each at its own pace."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from typing import TYPE_CHECKING
+from uuid import uuid4
+
+from ezmsg.core.server.books.telemetry import TelemetryBook
+
+from ezmsg.core import config
+from ezmsg.core.errors import EzmsgError
+from ezmsg.core.wire.records import (
+    DrainTelemetry,
+    GraphState,
+    OpenProfilingStream,
+    OpenTelemetry,
+    OpenTelemetryReader,
+    TelemetryBatch,
+    TelemetryOpened,
+)
+
+if TYPE_CHECKING:
+    from ezmsg.core.net.connection import Connection
+
+    from ezmsg.core.server.core import GraphCore
+
+logger = logging.getLogger("ezmsg")
+
+MIN_STREAM_INTERVAL_S = 0.01
+# A stream whose client has not read this much is not sent more until it has.
+STREAM_BACKLOG_BYTES = 8 << 20
+
+
+class TelemetryDesk:
+    """Takes batches from processes and serves them to exporters and profiling streams."""
+
+    def __init__(self, core: GraphCore) -> None:
+        self._core = core
+        self._book = TelemetryBook(config.trace_buffer_limit())
+        self._readers: dict[str, Connection] = {}
+        self._streams: dict[str, asyncio.Task[None]] = {}
+        self._told: GraphState | None = None
+
+    async def close(self) -> None:
+        """End the streams."""
+        tasks = list(self._streams.values())
+        for task in tasks:
+            task.cancel()
+        if tasks:
+            await asyncio.wait(tasks)
+
+    # -- processes ----------------------------------------------------------------------------------------------------
+
+    def client_connected(self, client_id: str, pid: int, host: str) -> None:
+        """A process is on the control plane: streams know it, also before it measures anything."""
+        self._book.client_connected(client_id, pid, host)
+        self.graph_changed()
+
+    def client_gone(self, client_id: str) -> None:
+        """It left."""
+        self._book.client_gone(client_id)
+        self.graph_changed()
+
+    def link_opened(self, hello: OpenTelemetry) -> TelemetryOpened:
+        """A process begins to deliver."""
+        return self._book.link_opened(hello, time.monotonic_ns(), time.time_ns())
+
+    def batch(self, link_id: str, batch: TelemetryBatch) -> None:
+        """A process delivered."""
+        self._book.batch(link_id, batch)
+        self._serve_readers()
+
+    def link_closed(self, link_id: str) -> None:
+        """A process stopped delivering, in order (its last batch said so) or not."""
+        self._book.link_closed(link_id)
+        self._serve_readers()
+
+    # -- exporters ----------------------------------------------------------------------------------------------------
+
+    def open_reader(self, record: OpenTelemetryReader, connection: Connection) -> str:
+        """An exporter joins: it gets what is known, then what comes.
+
+        Raises:
+            ExporterLeased: Another one is there already.
+        """
+        reader_id = str(uuid4())
+        self._book.reader_open(reader_id, record)
+        self._readers[reader_id] = connection
+        self._told = None
+        # After the answer to its request.
+        asyncio.get_running_loop().call_soon(self._welcome_reader)
+        return reader_id
+
+    def close_reader(self, reader_id: str) -> None:
+        """An exporter left; another may come."""
+        self._readers.pop(reader_id, None)
+        self._book.reader_close(reader_id)
+
+    def reader_acknowledged(self, reader_id: str, count: int) -> None:
+        """An exporter took what it was sent; it can be sent more."""
+        self._book.reader_acknowledged(reader_id, count)
+        self._serve_readers()
+
+    def graph_changed(self) -> None:
+        """Tell exporters what the graph looks like, if that changed."""
+        if not self._readers:
+            return
+        edges = self._core.routing.edges()
+        state = GraphState(edges.nodes, [(a, b) for a, b, _ in edges.edges], len(self._core.processes))
+        if state != self._told:
+            self._told = state
+            for connection in self._readers.values():
+                connection.notify(state)
+
+    def _welcome_reader(self) -> None:
+        self.graph_changed()
+        self._serve_readers()
+
+    def _serve_readers(self) -> None:
+        for reader_id, connection in self._readers.items():
+            for telemetry in self._book.reader_take(reader_id):
+                connection.notify(telemetry)
+
+    async def drain(self) -> None:
+        """Ask every exporter to deliver all it has, and wait for its answer."""
+        self._serve_readers()
+        asked = [connection.request(DrainTelemetry()) for connection in self._readers.values()]
+        for result in await asyncio.gather(*asked, return_exceptions=True):
+            if isinstance(result, BaseException) and not isinstance(result, EzmsgError):
+                raise result
+
+    # -- profiling streams ----------------------------------------------------------------------------------------------
+
+    def open_stream(self, record: OpenProfilingStream, connection: Connection) -> str:
+        """A GraphContext reads samples and spans as they arrive."""
+        stream_id = self._book.stream_open(record)
+        self._streams[stream_id] = asyncio.get_running_loop().create_task(
+            self._stream(stream_id, max(MIN_STREAM_INTERVAL_S, record.interval_s), connection),
+            name="profiling stream",
+        )
+        return stream_id
+
+    def close_stream(self, stream_id: str) -> None:
+        """It left."""
+        self._book.stream_close(stream_id)
+        task = self._streams.pop(stream_id, None)
+        if task is not None:
+            task.cancel()
+
+    async def _stream(self, stream_id: str, interval_s: float, connection: Connection) -> None:
+        while True:
+            if connection.write_buffer_size < STREAM_BACKLOG_BYTES:
+                batch = self._book.stream_take(stream_id, time.time())
+                if batch is not None:
+                    connection.notify(batch)
+            await asyncio.sleep(interval_s)

@@ -1,0 +1,99 @@
+"""How a message gets from a publisher to the channels that hold it: in process, or over a socket.
+
+A transport knows nothing of topics, subscribers or the server. Both ends of it are given callbacks:
+
+- the publisher's end is an `Outlet`: it is handed messages and reports releases and its own end;
+- the channel's end is an `Inlet`: it reports messages and its own end, and is told of releases.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+from ezmsg.core.messagemarshal import decode
+
+
+class PublisherDoor(Protocol):
+    """What a publisher offers its transports: a way in, and what comes back."""
+
+    publisher_id: str
+    topic: str
+    num_buffers: int
+
+    def attach(self, outlet: Outlet) -> tuple[int, int]:
+        """A channel arrived: its bit for releases, and the id of the first message it will get."""
+        ...
+
+    def detach(self, outlet: Outlet) -> None:
+        """A channel left: everything it holds is released."""
+        ...
+
+    def released(self, message_id: int, bit: int) -> None:
+        """A channel is done with a message."""
+        ...
+
+
+class Outlet(Protocol):
+    """The publisher's end of one channel."""
+
+    bit: int
+
+    def close_soon(self) -> None:
+        """The publisher ends: deliver what was sent, then close."""
+        ...
+
+    async def wait_closed(self) -> None:
+        """Wait until what was sent is delivered and the connection is gone."""
+        ...
+
+
+class Inlet(Protocol):
+    """The channel's end."""
+
+    def acknowledge(self, message_id: int) -> None:
+        """The channel is done with a message."""
+        ...
+
+    def close_soon(self) -> None:
+        """The channel leaves; what it holds is released at the publisher."""
+        ...
+
+    async def wait_closed(self) -> None:
+        """Wait until nothing of the connection is left."""
+        ...
+
+
+class Receiver(Protocol):
+    """What a channel offers its transport."""
+
+    def receive(
+        self,
+        message_id: int,
+        obj: Any,
+        origin_ns: int,
+        publish_ns: int,
+        channel_ns: int,
+        size: int,
+        trace: tuple[int, int] | None,
+    ) -> None:
+        """A message arrived; `obj` is the message, or a `transport.Undecoded`."""
+        ...
+
+    def ended(self, error: Exception | None) -> None:
+        """The publisher's end is gone; nothing more will come. Called once."""
+        ...
+
+
+class Undecoded:
+    """A message that arrived as bytes; decoded when the first subscriber takes it."""
+
+    __slots__ = ("_buffers", "_codec", "_head")
+
+    def __init__(self, codec: int, head: memoryview, buffers: list[memoryview]) -> None:
+        self._codec = codec
+        self._head = head
+        self._buffers = buffers
+
+    def decode(self) -> Any:
+        """The message; whatever its unpickling raises comes through."""
+        return decode(self._codec, self._head, self._buffers)

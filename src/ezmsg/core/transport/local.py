@@ -1,0 +1,164 @@
+"""Messages within one process: the very object, by reference.
+
+On one event loop a hand-over is a method call. Between loops it is an append to a deque and, once per batch, a thread-safe
+wake-up of the other loop.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import Future
+from typing import Any
+
+from ezmsg.core.transport import PublisherDoor, Receiver
+
+
+class LocalDoors:
+    """The publishers of this process that accept channels without a socket, by id."""
+
+    def __init__(self) -> None:
+        self._doors: dict[str, tuple[PublisherDoor, asyncio.AbstractEventLoop]] = {}
+
+    def open(self, door: PublisherDoor, loop: asyncio.AbstractEventLoop) -> None:
+        """Offer a publisher that lives on `loop`."""
+        self._doors[door.publisher_id] = (door, loop)
+
+    def close(self, publisher_id: str) -> None:
+        """Offer it no more; channels that are attached stay."""
+        self._doors.pop(publisher_id, None)
+
+    def get(self, publisher_id: str) -> tuple[PublisherDoor, asyncio.AbstractEventLoop] | None:
+        """The publisher and its loop, if it is offered here."""
+        return self._doors.get(publisher_id)
+
+    def clear(self) -> None:
+        """Forget all, without telling them: for a forked child."""
+        self._doors.clear()
+
+
+class Crossing:
+    """Calls for another thread's loop, in order, one wake-up per batch."""
+
+    __slots__ = ("_calls", "_loop", "_scheduled")
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self._calls: deque[tuple[Callable[..., None], tuple[Any, ...]]] = deque()
+        self._scheduled = False
+
+    def call(self, function: Callable[..., None], *args: Any) -> bool:
+        """Run it soon on the other loop; False when that loop is closed."""
+        self._calls.append((function, args))
+        if self._scheduled:
+            return True
+        self._scheduled = True
+        try:
+            self._loop.call_soon_threadsafe(self._run)
+        except RuntimeError:  # the loop is closed: nobody is there any more
+            self._calls.clear()
+            return False
+        return True
+
+    def _run(self) -> None:
+        # Cleared before the calls are taken: what is appended from here on schedules another run.
+        self._scheduled = False
+        calls = self._calls
+        while calls:
+            function, args = calls.popleft()
+            function(*args)
+
+
+class LocalLink:
+    """One channel at one publisher of the same process: outlet and inlet at once."""
+
+    def __init__(self, door: PublisherDoor, receiver: Receiver) -> None:
+        self._door = door
+        self._receiver = receiver
+        self._closed = False
+        self.bit = 0
+        self.next_message_id = 0
+
+    @property
+    def hand(self) -> Callable[..., None]:
+        """What the publisher calls with a message: the arguments of `Receiver.receive`."""
+        return self._receiver.receive
+
+    def attach(self) -> None:
+        """Join the publisher."""
+        self.bit, self.next_message_id = self._door.attach(self)
+
+    def acknowledge(self, message_id: int) -> None:
+        """The channel is done with a message."""
+        self._door.released(message_id, self.bit)
+
+    def close_soon(self) -> None:
+        """Either side leaves; the other is told."""
+        if self._closed:
+            return
+        self._closed = True
+        self._door.detach(self)
+        self._receiver.ended(None)
+
+    async def wait_closed(self) -> None:
+        """Nothing to wait for."""
+
+
+class CrossLoopLink(LocalLink):
+    """As LocalLink, where the channel lives on another loop than the publisher."""
+
+    def __init__(
+        self,
+        door: PublisherDoor,
+        receiver: Receiver,
+        publisher_loop: asyncio.AbstractEventLoop,
+        channel_loop: asyncio.AbstractEventLoop,
+    ) -> None:
+        super().__init__(door, receiver)
+        self._publisher_loop = publisher_loop
+        self._to_publisher = Crossing(publisher_loop)
+        self._to_channel = Crossing(channel_loop)
+
+    @property
+    def hand(self) -> Callable[..., None]:
+        """Hands the message to the channel's loop."""
+        return self._hand
+
+    def _hand(self, message_id: int, *message: Any) -> None:
+        if not self._to_channel.call(self._receiver.receive, message_id, *message):
+            self._closed = True
+            self._door.detach(self)
+
+    async def attach_across(self) -> None:
+        """Join the publisher, from the channel's loop."""
+        joined: Future[None] = Future()
+
+        def join() -> None:
+            try:
+                self.attach()
+            except Exception as error:
+                joined.set_exception(error)
+            else:
+                joined.set_result(None)
+
+        try:
+            self._publisher_loop.call_soon_threadsafe(join)
+        except RuntimeError as error:
+            raise ConnectionError("the publisher's event loop is closed") from error
+        await asyncio.wrap_future(joined)
+
+    def acknowledge(self, message_id: int) -> None:
+        """Tell the publisher's loop."""
+        self._to_publisher.call(self._door.released, message_id, self.bit)
+
+    def close_soon(self) -> None:
+        """Either side leaves; both are told on their own loops."""
+        if self._closed:
+            return
+        self._closed = True
+        self._to_publisher.call(self._door.detach, self)
+        self._to_channel.call(self._receiver.ended, None)
+
+
+DOORS = LocalDoors()

@@ -1,0 +1,17 @@
+"""The bounds of every conversation, in one place: bytes, peers, requests and seconds."""
+
+from __future__ import annotations
+
+# -- before a peer is authenticated ---------------------------------------------------------------------------------
+HANDSHAKE_BYTES = 4096
+HANDSHAKE_TIMEOUT_S = 2.0
+UNAUTHENTICATED_PEERS = 64
+# Connections that wait in the kernel until one of the above is free.
+ACCEPT_BACKLOG = 1024
+
+# -- after ----------------------------------------------------------------------------------------------------------
+CONTROL_FRAME_BYTES = 64 << 20
+# What may wait for a peer that reads too slowly, before it is dropped.
+WRITE_BUFFER_BYTES = 64 << 20
+REQUESTS_AT_ONCE = 1024
+RECEIVE_BUFFER_BYTES = 64 << 10

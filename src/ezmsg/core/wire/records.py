@@ -1,0 +1,500 @@
+"""The records of the control protocol and of the telemetry link, one table of them, and their encoding.
+
+A record is a msgspec struct in msgpack. Its opcode is explicit and never reused. Bytes that belong to the user (payloads
+of process requests) and columns of rows are opaque here.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from ezmsg.core.errors import ProtocolError
+
+
+class Record(msgspec.Struct, frozen=True, omit_defaults=True):
+    """Base of everything that travels as a record."""
+
+
+# -- answers ------------------------------------------------------------------------------------------------------
+
+
+class Done(Record, frozen=True):
+    """A request took effect and has nothing to tell."""
+
+
+class Refusal(Record, frozen=True):
+    """A request was refused: an `EzmsgError.code`, its text, and its fields."""
+
+    code: str
+    message: str
+    fields: dict[str, Any] = {}
+
+
+class Goodbye(Record, frozen=True):
+    """The server ends in order: do not reconnect."""
+
+    reason: str = ""
+
+
+# -- opening a role: the first request on a connection --------------------------------------------------------------
+
+
+class OpenSession(Record, frozen=True):
+    """A GraphContext begins; its edges live as long as this connection."""
+
+
+class SessionOpened(Record, frozen=True):
+    """`session_id` owns what this connection connects; `epoch` tells one server from its successor."""
+
+    session_id: str
+    epoch: str
+
+
+class RevertSession(Record, frozen=True):
+    """Drop the edges this session owns; it stays open. Answered when done."""
+
+
+class CloseSession(Record, frozen=True):
+    """Drop everything this session owns, now; answered when done."""
+
+
+class OpenPublisher(Record, frozen=True):
+    """A publisher offers a topic, reachable at `host:port` and, on its own host, at the Unix door `door`."""
+
+    publisher_id: str
+    topic: str
+    pid: int
+    boot_id: str
+    host: str
+    port: int
+    door: str = ""
+    num_buffers: int = 32
+
+
+class PublisherOpened(Record, frozen=True):
+    """The publisher is registered, every affected subscriber knows it; begin paused if the graph is."""
+
+    epoch: str
+
+
+class OpenSubscriber(Record, frozen=True):
+    """A subscriber asks for a topic; answered with its first Routing."""
+
+    subscriber_id: str
+    topic: str
+    pid: int
+    boot_id: str
+
+
+class PublisherRoute(Record, frozen=True):
+    """Where one publisher is."""
+
+    publisher_id: str
+    topic: str
+    pid: int
+    boot_id: str
+    host: str
+    port: int
+    door: str = ""
+    num_buffers: int = 32
+
+
+class Routing(Record, frozen=True):
+    """All publishers that now reach a subscriber. Sent as a request: the answer confirms that it was applied.
+
+    `ended` names those it had before that no longer exist: what they sent may still be on its way.
+    """
+
+    publishers: list[PublisherRoute]
+    ended: list[str] = []
+
+
+class OpenProcess(Record, frozen=True):
+    """A ProcessControlClient connects."""
+
+    pid: int
+    host: str
+
+
+class ProcessOpened(Record, frozen=True):
+    """The id under which the process is known."""
+
+    client_id: str
+
+
+class CloseProcess(Record, frozen=True):
+    """This process leaves; answered when its units are dropped."""
+
+
+# -- the graph ----------------------------------------------------------------------------------------------------
+
+
+class Connect(Record, frozen=True):
+    """Add an edge, owned by this connection's session, or persistent when it has none."""
+
+    from_topic: str
+    to_topic: str
+
+
+class Disconnect(Record, frozen=True):
+    """Give up this owner's share of an edge."""
+
+    from_topic: str
+    to_topic: str
+
+
+class Pause(Record, frozen=True):
+    """To the server: pause all publishers. To a publisher: pause."""
+
+
+class Resume(Record, frozen=True):
+    """To the server: resume all publishers. To a publisher: resume."""
+
+
+class Sync(Record, frozen=True):
+    """Pause, and answer when every outstanding message was released."""
+
+    timeout_s: float | None = None
+
+
+class Shutdown(Record, frozen=True):
+    """Ask the server to end in order."""
+
+
+class GetGraph(Record, frozen=True):
+    """Ask for the edges and their owners."""
+
+
+class GraphEdges(Record, frozen=True):
+    """Every node, and every edge with its owners."""
+
+    nodes: list[str]
+    edges: list[tuple[str, str, list[str]]]
+
+
+class GetSnapshot(Record, frozen=True):
+    """Ask for the whole graph at this moment."""
+
+
+class SessionState(Record, frozen=True):
+    """One session in a snapshot."""
+
+    session_id: str
+    edges: list[tuple[str, str]]
+
+
+class ProcessState(Record, frozen=True):
+    """One process in a snapshot; pid and host are None until it registers."""
+
+    process_id: str
+    pid: int | None
+    host: str | None
+    units: list[str]
+
+
+class Snapshot(Record, frozen=True):
+    """The whole graph at one moment."""
+
+    graph: GraphEdges
+    sessions: list[SessionState]
+    processes: list[ProcessState]
+
+
+# -- process control ----------------------------------------------------------------------------------------------
+
+
+class ProcessRegister(Record, frozen=True):
+    """Replace the set of units this process owns."""
+
+    pid: int
+    host: str
+    units: list[str]
+
+
+class ProcessUpdateOwnership(Record, frozen=True):
+    """Claim and give up units."""
+
+    added_units: list[str]
+    removed_units: list[str]
+
+
+class ProcessRequest(Record, frozen=True):
+    """An operation for the process that owns `unit_address`, or for process `process_id`; `payload` is opaque."""
+
+    unit_address: str
+    operation: str
+    payload: bytes | None = None
+    timeout_s: float = 2.0
+    process_id: str = ""
+    reader: str = ""
+
+
+class ProcessResponse(Record, frozen=True):
+    """The answer of a process, or of the server when none could be had."""
+
+    ok: bool
+    payload: bytes | None = None
+    error: str | None = None
+    error_code: str | None = None
+    process_id: str | None = None
+
+
+# -- telemetry ----------------------------------------------------------------------------------------------------
+
+
+class ClockAnchor(Record, frozen=True):
+    """One pair of clock readings per boot id, chosen by the server: unix = mono - mono_ns + unix_ns."""
+
+    boot_id: str
+    mono_ns: int
+    unix_ns: int
+
+
+class OpenTelemetry(Record, frozen=True):
+    """A process opens its telemetry link. `mono_ns`/`unix_ns` are its own clocks, read together."""
+
+    pid: int
+    host: str
+    boot_id: str
+    process_name: str
+    started_unix_ns: int
+    mono_ns: int
+    unix_ns: int
+    link_id: str
+    runtime: str = ""
+
+
+class TelemetryOpened(Record, frozen=True):
+    """The link is known; convert times with this anchor."""
+
+    anchor: ClockAnchor
+
+
+class EndpointRecord(Record, frozen=True):
+    """What is static about a publisher (`subscription` empty) or an edge, sent once; rows name it by `index`."""
+
+    index: int
+    topic: str
+    subscription: str
+    endpoint_id: str
+    publisher_id: str
+    channel_kind: int
+    num_buffers: int = 0
+    unit: str = ""
+    task: str = ""
+
+
+class HistogramState(Record, frozen=True):
+    """Cumulative base-2 exponential histogram in seconds; sums and extremes in ns.
+
+    `exemplars`: (value_ns, mono_ns, trace id hex, span id hex). `label`: the error type of failed messages (`process`),
+    the label of a span of the user (`span`).
+    """
+
+    index: int
+    name: str
+    count: int
+    sum_ns: int
+    min_ns: int
+    max_ns: int
+    zero_count: int
+    scale: int
+    offset: int
+    counts: list[int]
+    exemplars: list[tuple[int, int, str, str]] = []
+    label: str = ""
+
+
+class CounterState(Record, frozen=True):
+    """Cumulative counters (and last gauges) of one endpoint, by name."""
+
+    index: int
+    values: dict[str, int]
+
+
+class TelemetryBatch(Record, frozen=True):
+    """What a process recorded since its last batch: new endpoints, changed state, rows in columns.
+
+    `process_id` is the client id of its ProcessControlClient ("" before any). Counters, histograms, `recorded` and
+    `dropped` are cumulative. `spans` and `samples` are rows of `SPAN_ROW` and `SAMPLE_ROW`. `final` says goodbye.
+    """
+
+    seq: int
+    process_id: str
+    mono_ns: int
+    endpoints: list[EndpointRecord] = []
+    closed: list[int] = []
+    counters: list[CounterState] = []
+    histograms: list[HistogramState] = []
+    labels: dict[int, str] = {}
+    spans: bytes = b""
+    samples: bytes = b""
+    recorded: dict[str, int] = {}
+    dropped: dict[str, int] = {}
+    final: bool = False
+
+
+class OpenTelemetryReader(Record, frozen=True):
+    """An exporter asks for the telemetry of the whole graph; one at a time per graph (`EXPORTER_LEASED` refuses)."""
+
+    name: str
+    pid: int
+
+
+class ProcessTelemetry(Record, frozen=True):
+    """To a reader: what one process delivered. `hello` comes with the first, `gone` with the last.
+
+    After it joined, a reader gets one with all endpoints, last counters and histograms, and retained span rows.
+    `server_dropped` counts, by reason and cumulatively, the span rows of this process that this reader missed.
+    """
+
+    link_id: str
+    anchor: ClockAnchor
+    batch: TelemetryBatch
+    hello: OpenTelemetry | None = None
+    server_dropped: dict[str, int] = {}
+    gone: bool = False
+
+
+class GraphState(Record, frozen=True):
+    """To a telemetry reader: nodes, edges and processes, whenever they changed."""
+
+    nodes: list[str]
+    edges: list[tuple[str, str]]
+    processes: int
+
+
+class TelemetryAck(Record, frozen=True):
+    """A reader took `count` ProcessTelemetry records; the server keeps a bounded number unacknowledged."""
+
+    count: int
+
+
+class DrainTelemetry(Record, frozen=True):
+    """Server to reader before it ends in order: export what you have; the answer says it is done."""
+
+
+class OpenProfilingStream(Record, frozen=True):
+    """A GraphContext reads samples and spans as they arrive; times in seconds."""
+
+    interval_s: float
+    max_samples: int
+    process_ids: list[str] | None
+    include_empty_batches: bool
+
+
+class ProcessSamples(Record, frozen=True):
+    """Samples and spans of one process in a profiling stream, as columns with what is needed to expand them."""
+
+    process_id: str
+    pid: int
+    host: str
+    mono_ns: int
+    anchor: ClockAnchor | None = None
+    endpoints: list[EndpointRecord] = []
+    labels: dict[int, str] = {}
+    samples: bytes = b""
+    spans: bytes = b""
+    dropped: dict[str, int] = {}
+
+
+class ProfilingStreamBatch(Record, frozen=True):
+    """One delivery of a profiling stream; `unix_s` in Unix seconds."""
+
+    unix_s: float
+    processes: list[ProcessSamples]
+
+
+# -- the message path: first frames of a channel's connection --------------------------------------------------------
+
+
+class OpenChannel(Record, frozen=True):
+    """A channel asks a publisher for its messages, in one process and event loop."""
+
+    channel_id: str
+    publisher_id: str
+    pid: int
+    boot_id: str
+    topic: str
+
+
+class ChannelOpened(Record, frozen=True):
+    """The publisher will send; `next_message_id` is the first that may come."""
+
+    topic: str
+    num_buffers: int
+    next_message_id: int
+
+
+# The table. Numbers are part of the protocol: append, never renumber, never reuse.
+OPCODES: dict[int, type[Record]] = {
+    1: Done,
+    2: Refusal,
+    3: Goodbye,
+    10: OpenSession,
+    11: SessionOpened,
+    12: CloseSession,
+    13: OpenPublisher,
+    14: PublisherOpened,
+    15: OpenSubscriber,
+    16: Routing,
+    17: OpenProcess,
+    18: ProcessOpened,
+    19: RevertSession,
+    20: CloseProcess,
+    30: Connect,
+    31: Disconnect,
+    32: Pause,
+    33: Resume,
+    34: Sync,
+    35: Shutdown,
+    36: GetGraph,
+    37: GraphEdges,
+    38: GetSnapshot,
+    39: Snapshot,
+    50: ProcessRegister,
+    51: ProcessUpdateOwnership,
+    52: ProcessRequest,
+    53: ProcessResponse,
+    70: OpenTelemetry,
+    71: TelemetryOpened,
+    72: TelemetryBatch,
+    73: OpenTelemetryReader,
+    74: ProcessTelemetry,
+    75: GraphState,
+    76: TelemetryAck,
+    77: DrainTelemetry,
+    78: OpenProfilingStream,
+    79: ProfilingStreamBatch,
+    90: OpenChannel,
+    91: ChannelOpened,
+}
+# Frames of the message path that are no records (see `wire.messages`).
+MESSAGE_OPCODE = 100
+ACK_OPCODE = 101
+
+OPCODE_OF: dict[type[Record], int] = {record: opcode for opcode, record in OPCODES.items()}
+_ENCODER = msgspec.msgpack.Encoder()
+_DECODERS = {opcode: msgspec.msgpack.Decoder(record) for opcode, record in OPCODES.items()}
+
+
+def encode_record(record: Record) -> tuple[int, bytes]:
+    """The opcode and the body of a record."""
+    return OPCODE_OF[type(record)], _ENCODER.encode(record)
+
+
+def decode_record(opcode: int, body: bytes | bytearray | memoryview) -> Record:
+    """The record in a frame's body.
+
+    Raises:
+        ProtocolError: The opcode is unknown, or the body is not such a record.
+    """
+    decoder = _DECODERS.get(opcode)
+    if decoder is None:
+        raise ProtocolError(f"unknown opcode {opcode}")
+    try:
+        return decoder.decode(body)
+    except (msgspec.DecodeError, RecursionError) as error:
+        raise ProtocolError(f"the body of {OPCODES[opcode].__name__} cannot be read: {error}") from None

@@ -1,0 +1,1 @@
+"""OpenTelemetry for ezmsg graphs: the only code of this distribution that imports ``opentelemetry``."""

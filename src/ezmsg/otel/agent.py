@@ -1,0 +1,121 @@
+"""The agent without its connection: takes records from anywhere, and exports them."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+
+from ezmsg.core.telemetry.expand import expand_spans
+from opentelemetry.sdk.metrics.export import MetricsData
+
+from ezmsg.core.wire.records import GraphState, ProcessTelemetry
+from ezmsg.otel.collector import Collector
+from ezmsg.otel.ledger import Ledger, Totals
+from ezmsg.otel.metricpipeline import MetricPipeline
+from ezmsg.otel.otlp import Spans, metric_sender, span_sender
+from ezmsg.otel.outcome import Sender
+from ezmsg.otel.registry import Registry
+from ezmsg.otel.resource import ResourceFactory
+from ezmsg.otel.settings import Settings, Signal
+from ezmsg.otel.spanpipeline import ROW_BYTES, Expand, SpanPipeline
+
+DRAIN_TIMEOUT_S = 1.2
+"""The server gives an agent 2 s to deliver what it has and to end."""
+METRICS_SHARE_S = 0.4
+"""What of that is kept for the last metrics when spans take long; they tell what became of the spans."""
+JOIN_TIMEOUT_S = 0.2
+
+
+class AgentCore:
+    """Feed it with records, from one thread; `start` it before, `stop` it when no more will come.
+
+    The two pipelines are threads of their own: nothing here waits for a receiver, except `drain` and `stop` for at
+    most the time they are given.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        spans: Sender[Spans] | None = None,
+        metrics: Sender[MetricsData] | None = None,
+        expand: Expand = expand_spans,
+    ) -> None:
+        """Make an agent as the settings say; `spans` and `metrics` replace their senders."""
+        self._ledger = Ledger()
+        self._registry = Registry(ResourceFactory())
+        self._has_news = False
+        self._spans: SpanPipeline | None = None
+        self._metrics: MetricPipeline | None = None
+        if (to_spans := spans or span_sender(settings.traces)) is not None:
+            self._spans = SpanPipeline(to_spans, self._registry, self._ledger, settings, expand)
+        if (to_metrics := metrics or metric_sender(settings.metrics)) is not None:
+            collector = Collector(self._registry, self._ledger, self._queues, time.time_ns())
+            self._metrics = MetricPipeline(
+                to_metrics, collector, self._registry, self._ledger, settings.metric_interval_s
+            )
+
+    @property
+    def totals(self) -> Totals:
+        """What was exported and dropped so far."""
+        return self._ledger.totals()
+
+    def start(self) -> None:
+        """Begin to export."""
+        for pipeline in self._pipelines():
+            pipeline.start()
+
+    def feed(self, record: ProcessTelemetry | GraphState) -> None:
+        """Take a record over. Never waits for an export."""
+        self._has_news = True
+        if isinstance(record, GraphState):
+            self._registry.set_graph(record)
+            return
+        process = self._registry.apply(record)
+        rows = record.batch.spans
+        if not rows:
+            return
+        if self._spans is not None:
+            self._spans.offer(process, record.anchor, rows)
+        else:
+            self._ledger.dropped("span", "not_wanted", len(rows) // ROW_BYTES)
+
+    def rejoined(self) -> None:
+        """The connection was lost and is back; processes that are still there will show up again."""
+        self._registry.doubt_all()
+
+    def end_missing(self) -> None:
+        """Processes that did not show up since `rejoined` have ended."""
+        self._registry.end_unconfirmed()
+
+    def drain(self, timeout_s: float = DRAIN_TIMEOUT_S) -> bool:
+        """Export everything there is: spans first, then the metrics that count them.
+
+        Returns:
+            Whether all of it was taken in time.
+        """
+        self._has_news = False
+        deadline_s = time.monotonic() + timeout_s
+        spans_ok = self._spans is None or self._spans.flush(max(0.0, timeout_s - METRICS_SHARE_S))
+        metrics_ok = self._metrics is None or self._metrics.flush(max(0.0, deadline_s - time.monotonic()))
+        return spans_ok and metrics_ok
+
+    def stop(self) -> bool:
+        """Export what came since the last drain, then end, in less than 2 s whatever the receivers do.
+
+        Returns:
+            Whether the pipelines' threads have ended; one that hangs in an export is a daemon and left behind.
+        """
+        if self._has_news:
+            self.drain()
+        ended = [pipeline.stop(JOIN_TIMEOUT_S) for pipeline in self._pipelines()]
+        return all(ended)
+
+    def _pipelines(self) -> Iterator[SpanPipeline | MetricPipeline]:
+        if self._spans is not None:
+            yield self._spans
+        if self._metrics is not None:
+            yield self._metrics
+
+    def _queues(self) -> dict[Signal, tuple[int, int]]:
+        return {} if self._spans is None else {"traces": (self._spans.usage, self._spans.limit)}

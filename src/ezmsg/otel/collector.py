@@ -1,0 +1,163 @@
+"""From what is known of the graph to the metrics of one export."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+
+from opentelemetry.sdk.metrics.export import Metric, MetricsData, ResourceMetrics, ScopeMetrics
+
+from ezmsg.core.graphmeta import ProfileChannelType
+from ezmsg.core.recorder.rows import CHANNELS
+from ezmsg.core.wire.records import EndpointRecord, GraphState
+from ezmsg.otel import semconv
+from ezmsg.otel.ledger import Ledger
+from ezmsg.otel.points import OVERFLOW_SET, Admission, AttributeSet, Points, count_points
+from ezmsg.otel.registry import Registry
+from ezmsg.otel.resource import ProcessResource
+from ezmsg.otel.semconv import MetricSpec
+from ezmsg.otel.settings import Signal
+from ezmsg.otel.spans import SCOPE
+from ezmsg.otel.state import REST, Process
+
+QueueLevels = Callable[[], Mapping[Signal, tuple[int, int]]]
+"""Items that wait, and that may wait, by signal."""
+
+_PUBLISHER, _EDGE = semconv.fed_by("publisher"), semconv.fed_by("edge")
+_HISTOGRAM = semconv.fed_by("histogram")
+_KINDS = {code: kind.value.lower() for code, kind in enumerate(CHANNELS) if kind is not ProfileChannelType.UNKNOWN}
+
+
+@dataclass(frozen=True, slots=True)
+class Collection:
+    """What one export sends: `points` data points, and the last values of the processes in `ended`."""
+
+    data: MetricsData
+    points: int
+    ended: list[str]
+
+
+class Collector:
+    """Makes the metrics of the graph, one resource for each process and one for the agent."""
+
+    def __init__(self, registry: Registry, ledger: Ledger, queues: QueueLevels, started_ns: int) -> None:
+        self._registry = registry
+        self._ledger = ledger
+        self._queues = queues
+        self._started_ns = started_ns
+        self._admissions: dict[str, Admission] = {}
+        self._own_admission = Admission()
+
+    def collect(self, now_ns: int) -> Collection:
+        """Everything at this moment; exemplars only if they are new since the last call."""
+        processes, graph = self._registry.look()
+        of_processes = [
+            _resource_metrics(self._registry.resource(process), self._process_metrics(process, now_ns))
+            for process in processes
+        ]
+        own = _resource_metrics(self._registry.agent_resource(), self._own_metrics(processes, graph, now_ns))
+        known = {process.link_id for process in processes}
+        self._admissions = {link: kept for link, kept in self._admissions.items() if link in known}
+        made = [*of_processes, own]
+        points = sum(count_points(scope.metrics) for resource in made for scope in resource.scope_metrics)
+        ended = [process.link_id for process in processes if process.is_gone]
+        return Collection(MetricsData(made), points, ended)
+
+    def _process_metrics(self, process: Process, now_ns: int) -> list[Metric]:
+        admission = self._admissions.setdefault(process.link_id, Admission())
+        before = admission.overflowed
+        points = Points(admission)
+        for index, values in process.counters.items():
+            if (endpoint := process.endpoints.get(index)) is not None:
+                _add_counters(points, endpoint, values)
+        for key, histogram in process.histograms.items():
+            index, name, label = key
+            if (spec := _HISTOGRAM.get(name)) and (endpoint := process.endpoints.get(index)):
+                attributes = attributes_of(spec, endpoint, label)
+                points.merge(spec, attributes, histogram, process.exemplars.get(key, ()))
+        for kind, count in process.recorded.items():
+            points.add(semconv.RECORDED, ((semconv.TELEMETRY_KIND, kind),), count)
+        for losses in (process.dropped, process.server_dropped):
+            for what, count in losses.items():
+                points.add(semconv.DROPPED, _loss_attributes(what), count)
+        self._ledger.dropped("metric_point", "overflow", admission.overflowed - before)
+        started_ns = process.hello.started_unix_ns if process.hello else self._started_ns
+        return points.metrics(started_ns, now_ns, process.anchor)
+
+    def _own_metrics(self, processes: list[Process], graph: GraphState | None, now_ns: int) -> list[Metric]:
+        points = Points(self._own_admission)
+        totals = self._ledger.totals()
+        for kind, count in totals.exported.items():
+            points.add(semconv.EXPORTED, ((semconv.TELEMETRY_KIND, kind),), count)
+        for (kind, reason), count in totals.dropped.items():
+            attributes = ((semconv.TELEMETRY_KIND, kind), (semconv.TELEMETRY_REASON, reason))
+            points.add(semconv.DROPPED, attributes, count)
+        for signal, histogram in totals.durations.items():
+            points.merge(semconv.EXPORT_DURATION, ((semconv.TELEMETRY_SIGNAL, signal),), histogram)
+        for signal, (usage, limit) in self._queues().items():
+            points.add(semconv.QUEUE_USAGE, ((semconv.TELEMETRY_SIGNAL, signal),), usage)
+            points.add(semconv.QUEUE_LIMIT, ((semconv.TELEMETRY_SIGNAL, signal),), limit)
+        if graph is not None:
+            _add_graph(points, graph, processes)
+        return points.metrics(self._started_ns, now_ns)
+
+
+def attributes_of(spec: MetricSpec, endpoint: EndpointRecord, label: str = "") -> AttributeSet:
+    """The attribute set of a metric of an endpoint; what is not known is left out."""
+    if endpoint.index in REST:
+        return OVERFLOW_SET
+    values = {
+        semconv.DESTINATION: endpoint.topic,
+        semconv.SUBSCRIPTION: endpoint.subscription,
+        semconv.CHANNEL_KIND: _KINDS.get(endpoint.channel_kind, ""),
+        semconv.UNIT_ADDRESS: endpoint.unit,
+        semconv.TASK_NAME: endpoint.task,
+    }
+    own = ((name, values[name]) for name in spec.attributes)
+    return tuple((name, value) for name, value in (*spec.constants, *own, (spec.label, label)) if name and value)
+
+
+def _add_counters(points: Points, endpoint: EndpointRecord, values: Mapping[str, int]) -> None:
+    specs = _EDGE if endpoint.subscription else _PUBLISHER
+    for full_name, value in values.items():
+        name, _, label = full_name.partition(":")
+        if (spec := specs.get(name)) is not None:
+            points.add(spec, attributes_of(spec, endpoint, label), value)
+
+
+def _add_graph(points: Points, graph: GraphState, processes: list[Process]) -> None:
+    points.add(semconv.PROCESS_COUNT, (), graph.processes)
+    roles: dict[str, set[str]] = {}
+    homes: dict[str, set[str]] = {}
+    for topic, role, home in _clients(processes):
+        roles.setdefault(topic, set()).add(role)
+        homes.setdefault(topic, set()).add(home)
+    for node in graph.nodes:
+        kinds = roles.get(node, {"topic"})
+        kind = "both" if len(kinds) > 1 else next(iter(kinds))
+        known = ((semconv.NODE_ID, node), (semconv.NODE_KIND, kind))
+        home = min(homes.get(node, {""}))
+        points.add(semconv.NODE_INFO, (*known, (semconv.PROCESS_NAME, home)) if home else known, 1)
+    for source, target in graph.edges:
+        points.add(semconv.EDGE_INFO, ((semconv.EDGE_SOURCE, source), (semconv.EDGE_TARGET, target)), 1)
+
+
+def _clients(processes: list[Process]) -> Iterator[tuple[str, str, str]]:
+    """Topic, role and process name of everything that runs."""
+    for process in processes:
+        if process.is_gone or process.hello is None:
+            continue
+        for endpoint in process.endpoints.values():
+            role = "subscriber" if endpoint.subscription else "publisher"
+            yield endpoint.subscription or endpoint.topic, role, process.hello.process_name
+
+
+def _loss_attributes(what: str) -> AttributeSet:
+    kind, colon, reason = what.partition(":")
+    if not colon:
+        return ((semconv.TELEMETRY_REASON, what),)
+    return ((semconv.TELEMETRY_KIND, kind), (semconv.TELEMETRY_REASON, reason))
+
+
+def _resource_metrics(resource: ProcessResource, metrics: list[Metric]) -> ResourceMetrics:
+    return ResourceMetrics(resource, [ScopeMetrics(SCOPE, metrics, semconv.SCHEMA_URL)], semconv.SCHEMA_URL)

@@ -1,0 +1,269 @@
+"""Every name this project exports: spans, metrics and attributes, with types, units and what feeds them.
+
+The names follow the semantic conventions for messaging 1.44 (status: development), so they stand here and
+nowhere else, and the scope of everything exported carries that schema. Dashboards, alerts and documents are
+checked against these tables. Nothing here knows how telemetry arrives or leaves.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from ezmsg.core._version import __version__
+
+SCHEMA_URL = "https://opentelemetry.io/schemas/1.44.0"
+SCOPE_NAME = "ezmsg.core"
+SCOPE_VERSION = __version__
+
+AttributeType = Literal["string", "int", "double", "boolean"]
+MetricKind = Literal["counter", "updowncounter", "gauge", "histogram"]
+Constants = tuple[tuple[str, str], ...]
+
+# -- attributes --------------------------------------------------------------------------------------------
+
+SYSTEM = "messaging.system"
+OPERATION_NAME = "messaging.operation.name"
+OPERATION_TYPE = "messaging.operation.type"
+DESTINATION = "messaging.destination.name"
+SUBSCRIPTION = "messaging.destination.subscription.name"
+MESSAGE_ID = "messaging.message.id"
+CLIENT_ID = "messaging.client.id"
+BODY_SIZE = "messaging.message.body.size"
+CHANNEL_KIND = "ezmsg.channel.kind"
+IO_DIRECTION = "network.io.direction"
+CLOCK_REASON = "ezmsg.clock.reason"
+UNIT_ADDRESS = "ezmsg.unit.address"
+TASK_NAME = "ezmsg.task.name"
+SPAN_LABEL = "ezmsg.span.label"
+ERROR_TYPE = "error.type"
+OVERFLOW = "otel.metric.overflow"
+NODE_ID = "ezmsg.graph.node.id"
+NODE_KIND = "ezmsg.graph.node.kind"
+EDGE_SOURCE = "ezmsg.graph.edge.source"
+EDGE_TARGET = "ezmsg.graph.edge.target"
+PROCESS_NAME = "ezmsg.process.name"
+TELEMETRY_KIND = "ezmsg.telemetry.kind"
+TELEMETRY_REASON = "ezmsg.telemetry.reason"
+TELEMETRY_SIGNAL = "ezmsg.telemetry.signal"
+
+ATTRIBUTES: dict[str, tuple[AttributeType, str]] = {
+    SYSTEM: ("string", "The messaging system: always ezmsg."),
+    OPERATION_NAME: ("string", "What was done: publish or process."),
+    OPERATION_TYPE: ("string", "Which kind of operation that is: send or process."),
+    DESTINATION: ("string", "The topic of the publisher."),
+    SUBSCRIPTION: ("string", "The topic of the subscriber; with the destination it names an edge."),
+    MESSAGE_ID: ("string", "The number the publisher gave the message."),
+    CLIENT_ID: ("string", "The id of the publisher or subscriber."),
+    BODY_SIZE: ("int", "Bytes of the serialized message; absent where it was passed by reference."),
+    CHANNEL_KIND: ("string", "The transport: local, shm or tcp."),
+    IO_DIRECTION: ("string", "transmit at a publisher, receive at a channel."),
+    CLOCK_REASON: ("string", "Why two times were not compared: foreign or negative."),
+    UNIT_ADDRESS: ("string", "The unit a publisher or subscriber belongs to."),
+    TASK_NAME: ("string", "The task of that unit."),
+    SPAN_LABEL: ("string", "The label of a span opened by a user."),
+    ERROR_TYPE: ("string", "The class of error an operation ended with."),
+    OVERFLOW: ("boolean", "True on the one series that stands for all beyond the limit of attribute sets."),
+    "ezmsg.fanout": ("int", "Channels the message was sent to."),
+    "ezmsg.backpressure.wait": ("double", "Seconds `broadcast` waited for a free slot."),
+    "ezmsg.backpressure.blame": ("string", "The edge that held the slot last."),
+    "ezmsg.serialize.time": ("double", "Seconds spent to serialize the message."),
+    "ezmsg.transport.time": ("double", "Seconds from the publisher's send to the channel."),
+    "ezmsg.queue.time": ("double", "Seconds from the channel to the hand-over."),
+    "ezmsg.message.age": ("double", "Seconds from the first publish of the data to the hand-over."),
+    NODE_ID: ("string", "The topic a node of the graph stands for."),
+    NODE_KIND: ("string", "publisher, subscriber, both, or topic for one without clients."),
+    EDGE_SOURCE: ("string", "The topic an edge of the graph leaves."),
+    EDGE_TARGET: ("string", "The topic an edge of the graph enters."),
+    PROCESS_NAME: ("string", "The name of an operating-system process of the graph."),
+    TELEMETRY_KIND: ("string", "What was counted: span, row, sample, metric_point or series."),
+    TELEMETRY_REASON: ("string", "Why items were dropped."),
+    TELEMETRY_SIGNAL: ("string", "traces or metrics."),
+}
+
+# -- spans -------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class SpanSpec:
+    """One kind of span: its name (with placeholders), its kind, when it runs, the attributes it may carry."""
+
+    name: str
+    kind: Literal["PRODUCER", "CONSUMER", "INTERNAL"]
+    description: str
+    attributes: tuple[str, ...]
+
+
+_MESSAGE = (SYSTEM, OPERATION_NAME, OPERATION_TYPE, DESTINATION, MESSAGE_ID, CLIENT_ID)
+_WHERE = (UNIT_ADDRESS, TASK_NAME)
+
+SPANS: tuple[SpanSpec, ...] = (
+    SpanSpec(
+        "publish {topic}",
+        "PRODUCER",
+        "From the entry of `broadcast` to its return; child of the `process` span it happened in.",
+        (
+            *(*_MESSAGE, BODY_SIZE, "ezmsg.fanout", "ezmsg.backpressure.wait", "ezmsg.backpressure.blame"),
+            *("ezmsg.serialize.time", *_WHERE, ERROR_TYPE),
+        ),
+    ),
+    SpanSpec(
+        "process {topic}",
+        "CONSUMER",
+        "From the hand-over of a message to the release of its lease; child of its `publish` span.",
+        (
+            *(*_MESSAGE, SUBSCRIPTION, CHANNEL_KIND, "ezmsg.queue.time", "ezmsg.transport.time"),
+            *("ezmsg.message.age", *_WHERE, ERROR_TYPE),
+        ),
+    ),
+    SpanSpec(
+        "{label}",
+        "INTERNAL",
+        "A span that user code opened while it processed a message.",
+        (SYSTEM, SPAN_LABEL, DESTINATION, SUBSCRIPTION, *_WHERE, ERROR_TYPE),
+    ),
+)
+
+# -- metrics -----------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class MetricSpec:
+    """One metric.
+
+    `feed` says where its values come from: `publisher.X` and `edge.X` are a counter X of a publisher's or an
+    edge's CounterState, `histogram.X` a HistogramState called X, `process.X` a field of a process's batches,
+    `graph.X` the state of the graph, `agent.X` the exporter itself; `per_unit` of its values make one unit.
+    `label` is the attribute that takes the label of a histogram, or what follows the colon in the name of a
+    counter (`errors:ValueError`). `constants` are attributes that every point of this feed carries.
+    """
+
+    name: str
+    kind: MetricKind
+    unit: str
+    feed: str
+    attributes: tuple[str, ...]
+    description: str
+    per_unit: int = 1
+    constants: Constants = ()
+    label: str = ""
+
+
+NS_PER_S = 1_000_000_000
+_PUBLISH = ((SYSTEM, "ezmsg"), (OPERATION_NAME, "publish"))
+_PROCESS = ((SYSTEM, "ezmsg"), (OPERATION_NAME, "process"))
+_TRANSMIT, _RECEIVE = ((IO_DIRECTION, "transmit"),), ((IO_DIRECTION, "receive"),)
+_D = (DESTINATION,)
+_DK = (DESTINATION, CHANNEL_KIND)
+_DS = (DESTINATION, SUBSCRIPTION)
+_DSK = (DESTINATION, SUBSCRIPTION, CHANNEL_KIND)
+_TASK = (UNIT_ADDRESS, TASK_NAME)
+
+
+def _counter(
+    name: str,
+    unit: str,
+    feed: str,
+    attributes: tuple[str, ...],
+    text: str,
+    constants: Constants = (),
+    *,
+    per_unit: int = 1,
+    label: str = "",
+) -> MetricSpec:
+    return MetricSpec(name, "counter", unit, feed, attributes, text, per_unit, constants, label)
+
+
+def _level(name: str, unit: str, feed: str, attributes: tuple[str, ...], text: str) -> MetricSpec:
+    return MetricSpec(name, "updowncounter", unit, feed, attributes, text)
+
+
+def _seconds(
+    name: str,
+    feed: str,
+    attributes: tuple[str, ...],
+    text: str,
+    constants: Constants = (),
+    *,
+    label: str = "",
+) -> MetricSpec:
+    return MetricSpec(name, "histogram", "s", feed, attributes, text, NS_PER_S, constants, label)
+
+
+_IO = "Bytes of messages that crossed a channel."
+# One row a metric and feed; a table is read by its columns.
+# fmt: off
+ENDPOINT_METRICS: tuple[MetricSpec, ...] = (
+    _counter("messaging.client.sent.messages", "{message}", "publisher.sent", _D,
+             "Messages handed to `broadcast`.", _PUBLISH),
+    _counter("messaging.client.consumed.messages", "{message}", "edge.consumed", _DSK,
+             "Messages handed to a subscriber.", _PROCESS),
+    _seconds("messaging.client.operation.duration", "histogram.publish", _D,
+             "Duration of `broadcast`.", _PUBLISH),
+    _seconds("messaging.process.duration", "histogram.process", _DS,
+             "From the hand-over of a message to the release of its lease.", _PROCESS, label=ERROR_TYPE),
+    _seconds("ezmsg.publisher.backpressure.duration", "histogram.backpressure", _D,
+             "Waits of `broadcast` for a free slot."),
+    _counter("ezmsg.publisher.backpressure.time", "s", "publisher.backpressure_ns", _D,
+             "Time `broadcast` spent waiting for a free slot.", per_unit=NS_PER_S),
+    _counter("ezmsg.publisher.backpressure.blame", "s", "publisher.blame_ns", _D,
+             "That time, by the subscriber that held the slot last.", per_unit=NS_PER_S, label=SUBSCRIPTION),
+    _seconds("ezmsg.publisher.serialize.duration", "histogram.serialize", _DK,
+             "Time to serialize a message."),
+    _seconds("ezmsg.publisher.interval", "histogram.interval", _D,
+             "Time between two messages of a publisher."),
+    _level("ezmsg.publisher.message.inflight", "{message}", "publisher.inflight", _D,
+           "Messages not yet released by every channel."),
+    _level("ezmsg.publisher.buffer.limit", "{buffer}", "publisher.num_buffers", _D,
+           "Messages that may be in flight."),
+    _counter("ezmsg.publisher.shm.reallocations", "{reallocation}", "publisher.shm_reallocations", _D,
+             "Times a segment of shared memory had to grow."),
+    _counter("ezmsg.channel.io", "By", "publisher.bytes", _DK, _IO, _TRANSMIT),
+    _counter("ezmsg.channel.io", "By", "edge.bytes", _DK, _IO, _RECEIVE),
+    _seconds("ezmsg.channel.transport.duration", "histogram.transport", _DK,
+             "From a publisher's send to a channel."),
+    _counter("ezmsg.channel.clock.anomalies", "{message}", "edge.clock_anomalies", (CHANNEL_KIND,),
+             "Messages whose times could not be compared.", label=CLOCK_REASON),
+    _seconds("ezmsg.subscriber.queue.duration", "histogram.queue", _DS,
+             "From a channel to the hand-over."),
+    _counter("ezmsg.subscriber.dropped.messages", "{message}", "edge.dropped", _DS,
+             "Messages a leaky subscriber gave up."),
+    _seconds("ezmsg.message.age", "histogram.age", _DS,
+             "From the first publish of the data to the hand-over."),
+    _counter("ezmsg.task.errors", "{error}", "edge.errors", _TASK,
+             "Messages whose processing failed.", label=ERROR_TYPE),
+    _seconds("ezmsg.task.span.duration", "histogram.span", _TASK,
+             "Spans that user code opened.", label=SPAN_LABEL),
+)
+
+RECORDED = _counter("ezmsg.telemetry.recorded", "{item}", "process.recorded", (TELEMETRY_KIND,),
+                    "Items a process recorded.")
+DROPPED = _counter("ezmsg.telemetry.dropped", "{item}", "process.dropped", (TELEMETRY_KIND, TELEMETRY_REASON),
+                   "Items that were recorded and lost, by reason.")
+EXPORTED = _counter("ezmsg.telemetry.exported", "{item}", "agent.exported", (TELEMETRY_KIND,),
+                    "Items a receiver took.")
+EXPORT_DURATION = _seconds("ezmsg.telemetry.export.duration", "agent.export_duration", (TELEMETRY_SIGNAL,),
+                           "Duration of an export, successful or not.")
+QUEUE_USAGE = _level("ezmsg.telemetry.queue.usage", "{item}", "agent.queue_usage", (TELEMETRY_SIGNAL,),
+                     "Items that wait for export.")
+QUEUE_LIMIT = _level("ezmsg.telemetry.queue.limit", "{item}", "agent.queue_limit", (TELEMETRY_SIGNAL,),
+                     "Items that may wait for export.")
+PROCESS_COUNT = _level("ezmsg.graph.process.count", "{process}", "graph.processes", (),
+                       "Processes of the graph.")
+NODE_INFO = MetricSpec("ezmsg.graph.node.info", "gauge", "1", "graph.nodes",
+                       (NODE_ID, NODE_KIND, PROCESS_NAME), "1 for every node of the graph.")
+EDGE_INFO = MetricSpec("ezmsg.graph.edge.info", "gauge", "1", "graph.edges", (EDGE_SOURCE, EDGE_TARGET),
+                       "1 for every edge of the graph.")
+# fmt: on
+
+METRICS: tuple[MetricSpec, ...] = (
+    *ENDPOINT_METRICS,
+    *(RECORDED, DROPPED, EXPORTED, EXPORT_DURATION, QUEUE_USAGE, QUEUE_LIMIT),
+    *(PROCESS_COUNT, NODE_INFO, EDGE_INFO),
+)
+
+
+def fed_by(source: Literal["publisher", "edge", "histogram"]) -> dict[str, MetricSpec]:
+    """The endpoint metrics fed by `source`, by the name of the counter or histogram."""
+    prefix = source + "."
+    return {spec.feed.removeprefix(prefix): spec for spec in ENDPOINT_METRICS if spec.feed.startswith(prefix)}

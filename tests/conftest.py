@@ -1,0 +1,58 @@
+"""A clean environment for all tests, and a guard that fails those which leave something behind."""
+
+import contextlib
+import os
+import tempfile
+from collections.abc import Iterator
+from multiprocessing import resource_tracker
+from pathlib import Path
+
+import hypothesis
+import pytest
+
+from tests import leaks
+
+# Before anything imports ezmsg: some variables are read at import.
+SESSION = tempfile.TemporaryDirectory(prefix="ezmsg-tests-")
+HOME = Path(SESSION.name, "home")
+TEMPORARY = Path(SESSION.name, "tmp")
+HOME.mkdir()
+TEMPORARY.mkdir()
+
+for name in list(os.environ):
+    if name.startswith(("EZMSG_", "OTEL_", "XDG_")) or name.lower().endswith("_proxy"):
+        del os.environ[name]
+os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", tempfile.gettempdir())  # tmp_path may keep its files
+os.environ["HOME"] = str(HOME)
+os.environ["EZMSG_AUTHKEY_FILE"] = str(HOME / "authkey")
+os.environ["TMPDIR"] = tempfile.tempdir = str(TEMPORARY)
+
+hypothesis.settings.register_profile("no-deadline", deadline=None)  # speed belongs to benchmarks
+hypothesis.settings.load_profile("no-deadline")
+
+UNFINISHED_TASKS = leaks.UnfinishedTasks()
+
+
+def pytest_configure() -> None:
+    resource_tracker.ensure_running()  # a process and a descriptor that multiprocessing keeps until exit
+
+
+def pytest_unconfigure() -> None:
+    with contextlib.suppress(OSError):
+        SESSION.cleanup()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _unfinished_tasks() -> Iterator[None]:
+    with UNFINISHED_TASKS.watch():
+        yield
+
+
+@pytest.fixture(autouse=True)
+def _leak_guard(_unfinished_tasks: None) -> Iterator[None]:
+    before = leaks.Snapshot.take(TEMPORARY)
+    yield
+    found = leaks.since(before, TEMPORARY)
+    found.tasks = UNFINISHED_TASKS.take()
+    if found:
+        pytest.fail(str(found), pytrace=False)

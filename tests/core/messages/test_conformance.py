@@ -1,0 +1,538 @@
+"""What every transport must do alike. A transport joins by a row in `TRANSPORTS`."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import threading
+from collections import deque
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pytest
+
+from ezmsg.core.errors import (
+    MessageNotSerializable,
+    MessageTooLarge,
+    PublisherClosed,
+    SubscriberClosed,
+)
+from ezmsg.core.graphcontext import GraphContext
+from ezmsg.core.graphserver import GraphServer
+from ezmsg.core.pubclient import Publisher
+from ezmsg.core.subclient import Subscriber
+
+# How a publisher is made so that a subscriber of this process is served by the transport.
+TRANSPORTS: dict[str, dict[str, Any]] = {
+    "local": {},
+    "door": {"allow_local": False},
+    "tcp": {"force_tcp": True},
+}
+
+
+@pytest.fixture(params=list(TRANSPORTS))
+def transport(request: pytest.FixtureRequest) -> dict[str, Any]:
+    return TRANSPORTS[request.param]
+
+
+@pytest.fixture
+def remote(transport: dict[str, Any]) -> bool:
+    return bool(transport)
+
+
+async def receive(subscriber: Subscriber, count: int) -> list[Any]:
+    return [await subscriber.recv() for _ in range(count)]
+
+
+async def turns(count: int = 20) -> None:
+    """Let everything that is ready run."""
+    for _ in range(count):
+        await asyncio.sleep(0)
+
+
+async def drained(publisher: Publisher) -> None:
+    """Wait until everything that was sent is released, then go on."""
+    await asyncio.wait_for(publisher.sync(), 5)
+    publisher.resume()
+
+
+async def test_messages_of_a_publisher_arrive_in_order(context: GraphContext, transport: dict[str, Any]) -> None:
+    subscriber = await context.subscriber("A")
+    publisher = await context.publisher("A", **transport)
+    received = asyncio.create_task(receive(subscriber, 500))
+    for number in range(500):
+        await publisher.broadcast(number)
+    assert await received == list(range(500))
+
+
+async def test_fan_out_gives_every_subscriber_every_message(context: GraphContext, transport: dict[str, Any]) -> None:
+    subscribers = [await context.subscriber("A") for _ in range(4)]
+    publisher = await context.publisher("A", **transport)
+    received = [asyncio.create_task(receive(subscriber, 100)) for subscriber in subscribers]
+    for number in range(100):
+        await publisher.broadcast(number)
+    for task in received:
+        assert await task == list(range(100))
+
+
+async def test_fan_in_keeps_the_order_of_each_publisher(context: GraphContext, transport: dict[str, Any]) -> None:
+    subscriber = await context.subscriber("SINK")
+    publishers = [await context.publisher(f"SOURCE{index}", **transport) for index in range(3)]
+    for publisher in publishers:
+        await context.connect(publisher.topic, "SINK")
+
+    async def send(publisher: Publisher) -> None:
+        for number in range(100):
+            await publisher.broadcast((publisher.topic, number))
+
+    sending = [asyncio.create_task(send(publisher)) for publisher in publishers]
+    received = await receive(subscriber, 300)
+    await asyncio.gather(*sending)
+    for publisher in publishers:
+        assert [number for topic, number in received if topic == publisher.topic] == list(range(100))
+
+
+async def test_a_message_arrives_once_whatever_the_number_of_paths(
+    context: GraphContext, transport: dict[str, Any]
+) -> None:
+    for edge in [("A", "B"), ("A", "C"), ("B", "D"), ("C", "D")]:
+        await context.connect(*edge)
+    subscriber = await context.subscriber("D")
+    publisher = await context.publisher("A", **transport)
+    for number in range(3):
+        await publisher.broadcast(number)
+    assert await receive(subscriber, 3) == [0, 1, 2]
+    await drained(publisher)
+    assert "queued=0" in repr(subscriber)
+
+
+async def test_a_late_subscriber_gets_what_is_sent_after_it_joined(
+    context: GraphContext, transport: dict[str, Any]
+) -> None:
+    publisher = await context.publisher("A", **transport)
+    for number in range(10):
+        await publisher.broadcast(number)
+    subscriber = await context.subscriber("A")
+    await publisher.broadcast("now")
+    assert await subscriber.recv() == "now"
+
+
+async def test_an_edge_that_was_made_carries_and_one_that_was_cut_does_not(
+    context: GraphContext, transport: dict[str, Any]
+) -> None:
+    subscriber = await context.subscriber("B")
+    publisher = await context.publisher("A", **transport)
+    await publisher.broadcast("before")
+    await context.connect("A", "B")
+    await publisher.broadcast("connected")
+    assert await subscriber.recv() == "connected"
+    await context.disconnect("A", "B")
+    await publisher.broadcast("cut")
+    await context.connect("A", "B")
+    await publisher.broadcast("again")
+    assert await subscriber.recv() == "again"
+
+
+async def test_disconnecting_in_mid_stream_drops_what_is_queued_and_frees_the_publisher(
+    context: GraphContext, transport: dict[str, Any]
+) -> None:
+    await context.connect("A", "B")
+    subscriber = await context.subscriber("B")
+    publisher = await context.publisher("A", num_buffers=4, **transport)
+    for number in range(4):
+        await publisher.broadcast(number)
+    blocked = asyncio.create_task(publisher.broadcast("blocked"))
+    await turns()
+    assert not blocked.done()
+    await context.disconnect("A", "B")
+    await asyncio.wait_for(blocked, 5)
+    await drained(publisher)
+    assert "queued=0" in repr(subscriber)
+
+
+async def test_backpressure_blocks_when_every_slot_is_held_and_releases_one_by_one(
+    context: GraphContext, transport: dict[str, Any]
+) -> None:
+    subscriber = await context.subscriber("A")
+    publisher = await context.publisher("A", num_buffers=4, **transport)
+    for number in range(4):
+        await publisher.broadcast(number)
+    blocked = asyncio.create_task(publisher.broadcast(4))
+    await turns()
+    assert not blocked.done()
+    assert await subscriber.recv() == 0
+    await asyncio.wait_for(blocked, 5)
+    blocked = asyncio.create_task(publisher.broadcast(5))
+    await turns()
+    assert not blocked.done()
+    assert await receive(subscriber, 4) == [1, 2, 3, 4]
+    await asyncio.wait_for(blocked, 5)
+    assert await subscriber.recv() == 5
+
+
+async def test_with_one_buffer_the_next_message_waits_until_the_last_was_processed(
+    context: GraphContext, transport: dict[str, Any]
+) -> None:
+    subscriber = await context.subscriber("A")
+    publisher = await context.publisher("A", num_buffers=1, **transport)
+    await publisher.broadcast(0)
+    async with subscriber.recv_zero_copy() as first:
+        assert first == 0
+        blocked = asyncio.create_task(publisher.broadcast(1))
+        await turns()
+        assert not blocked.done()
+    await asyncio.wait_for(blocked, 5)
+    assert await subscriber.recv() == 1
+
+
+async def test_a_publisher_without_subscribers_never_blocks_and_lets_others_run(
+    context: GraphContext, transport: dict[str, Any]
+) -> None:
+    publisher = await context.publisher("A", num_buffers=2, **transport)
+    ticks = 0
+
+    async def tick() -> None:
+        nonlocal ticks
+        while True:
+            ticks += 1
+            await asyncio.sleep(0)
+
+    ticking = asyncio.create_task(tick())
+    for number in range(100):
+        await publisher.broadcast(number)
+    ticking.cancel()
+    assert ticks >= 10
+
+
+async def test_pause_holds_messages_back_and_resume_lets_them_go(
+    context: GraphContext, transport: dict[str, Any]
+) -> None:
+    subscriber = await context.subscriber("A")
+    publisher = await context.publisher("A", **transport)
+    await context.pause()
+    assert not publisher.running
+    blocked = asyncio.create_task(publisher.broadcast("held"))
+    await turns()
+    assert not blocked.done()
+    await context.resume()
+    assert await asyncio.wait_for(subscriber.recv(), 5) == "held"
+    await blocked
+
+
+async def test_sync_waits_for_every_release_and_stays_paused(context: GraphContext, transport: dict[str, Any]) -> None:
+    subscriber = await context.subscriber("A")
+    publisher = await context.publisher("A", **transport)
+    for number in range(3):
+        await publisher.broadcast(number)
+    syncing = asyncio.create_task(context.sync(timeout=5))
+    assert await receive(subscriber, 2) == [0, 1]
+    await turns()
+    assert not syncing.done()
+    assert await subscriber.recv() == 2
+    await syncing
+    assert not publisher.running
+
+
+async def test_sync_that_takes_too_long_raises_timeout_error(context: GraphContext, transport: dict[str, Any]) -> None:
+    await context.subscriber("A")
+    publisher = await context.publisher("A", **transport)
+    await publisher.broadcast(0)
+    with pytest.raises(TimeoutError):
+        await context.sync(timeout=0.05)
+
+
+async def test_a_leaky_subscriber_keeps_the_newest_and_releases_what_it_drops(
+    context: GraphContext, transport: dict[str, Any]
+) -> None:
+    leaky = await context.subscriber("A", leaky=True, max_queue=2)
+    other = await context.subscriber("A")
+    publisher = await context.publisher("A", num_buffers=8, **transport)
+    for number in range(50):
+        await publisher.broadcast(number)
+        assert await other.recv() == number
+    assert await receive(leaky, 2) == [48, 49]
+    await drained(publisher)
+
+
+async def test_a_leaky_subscriber_alone_never_blocks_the_publisher(
+    context: GraphContext, transport: dict[str, Any]
+) -> None:
+    leaky = await context.subscriber("A", leaky=True)
+    publisher = await context.publisher("A", num_buffers=4, **transport)
+    for number in range(100):
+        await asyncio.wait_for(publisher.broadcast(number), 5)
+    while await asyncio.wait_for(leaky.recv(), 5) != 99:
+        pass
+
+
+async def test_recv_gives_a_copy_that_is_the_callers_own(context: GraphContext, transport: dict[str, Any]) -> None:
+    first, second = await context.subscriber("A"), await context.subscriber("A")
+    publisher = await context.publisher("A", **transport)
+    sent = {"data": np.arange(4.0)}
+    await publisher.broadcast(sent)
+    copy = await first.recv()
+    copy["data"][:] = -1
+    np.testing.assert_array_equal((await second.recv())["data"], np.arange(4.0))
+    np.testing.assert_array_equal(sent["data"], np.arange(4.0))
+
+
+async def test_recv_zero_copy_holds_the_slot_until_the_block_is_left_also_by_an_error(
+    context: GraphContext, transport: dict[str, Any]
+) -> None:
+    subscriber = await context.subscriber("A")
+    publisher = await context.publisher("A", num_buffers=1, **transport)
+    await publisher.broadcast("first")
+    with pytest.raises(RuntimeError, match="mine"):
+        async with subscriber.recv_zero_copy() as message:
+            assert message == "first"
+            raise RuntimeError("mine")
+    await asyncio.wait_for(publisher.broadcast("second"), 5)
+    assert await subscriber.recv() == "second"
+
+
+async def test_local_delivery_hands_over_the_very_object(context: GraphContext) -> None:
+    subscriber = await context.subscriber("A")
+    publisher = await context.publisher("A")
+    sent = object()
+    await publisher.broadcast(sent)
+    async with subscriber.recv_zero_copy() as message:
+        assert message is sent
+
+
+async def test_cancelling_a_waiting_receive_loses_no_message(context: GraphContext, transport: dict[str, Any]) -> None:
+    subscriber = await context.subscriber("A")
+    publisher = await context.publisher("A", **transport)
+    for number in range(20):
+        waiting = asyncio.create_task(subscriber.recv())
+        await turns(3)
+        # The message and the cancellation arrive in the same turn, in both orders.
+        if number % 2:
+            await publisher.broadcast(number)
+            waiting.cancel()
+        else:
+            waiting.cancel()
+            await publisher.broadcast(number)
+        result = (await asyncio.gather(waiting, return_exceptions=True))[0]
+        if isinstance(result, asyncio.CancelledError):
+            result = await asyncio.wait_for(subscriber.recv(), 5)
+        assert result == number
+
+
+async def test_a_cancelled_broadcast_sends_nothing_and_others_go_on(
+    context: GraphContext, transport: dict[str, Any]
+) -> None:
+    subscriber = await context.subscriber("A")
+    publisher = await context.publisher("A", num_buffers=1, **transport)
+    await publisher.broadcast("first")
+    cancelled = asyncio.create_task(publisher.broadcast("cancelled"))
+    waiting = asyncio.create_task(publisher.broadcast("second"))
+    await turns()
+    cancelled.cancel()
+    assert await subscriber.recv() == "first"
+    await asyncio.wait_for(waiting, 5)
+    assert await subscriber.recv() == "second"
+
+
+async def test_two_event_loops_of_one_process_exchange_messages_both_ways(
+    server: GraphServer, context: GraphContext, transport: dict[str, Any]
+) -> None:
+    echoed = threading.Event()
+    ready = threading.Event()
+
+    async def echo() -> None:
+        async with GraphContext(server.address) as other:
+            subscriber = await other.subscriber("PING", num_buffers=4)
+            publisher = await other.publisher("PONG", **transport)
+            ready.set()
+            for _ in range(200):
+                async with subscriber.recv_zero_copy() as message:
+                    await publisher.broadcast(message)
+            await asyncio.wait_for(publisher.sync(), 5)
+        echoed.set()
+
+    thread = threading.Thread(target=lambda: asyncio.run(echo()))
+    thread.start()
+    await asyncio.to_thread(ready.wait, 10)
+    subscriber = await context.subscriber("PONG")
+    publisher = await context.publisher("PING", **transport)
+    received = asyncio.create_task(receive(subscriber, 200))
+    for number in range(200):
+        await asyncio.wait_for(publisher.broadcast(number), 5)
+    assert await asyncio.wait_for(received, 10) == list(range(200))
+    await asyncio.to_thread(thread.join, 10)
+    assert echoed.is_set()
+
+
+@dataclass
+class Inner:
+    data: np.ndarray
+    names: list[str]
+
+
+@dataclass
+class Outer:
+    inner: Inner
+    extra: dict[str, Any] = field(default_factory=dict)
+    note: str | None = None
+
+
+OBJECTS: dict[str, Any] = {
+    "none": None,
+    "bytes": b"\x00\xff" * 5000,
+    "bytearray": bytearray(b"abc"),
+    "text": "Grüße",
+    "int": 2**200,
+    "c-order": np.arange(24, dtype=np.float32).reshape(2, 3, 4),
+    "f-order": np.asfortranarray(np.arange(24, dtype=np.int16).reshape(4, 6)),
+    "strided": np.arange(100)[::3],
+    "reversed": np.arange(10)[::-1],
+    "zero-d": np.array(3.5),
+    "empty": np.empty((0, 3)),
+    "structured": np.zeros(3, dtype=[("a", "i4"), ("b", "f8")]),
+    "big-endian": np.arange(5, dtype=">i4"),
+    "complex": np.array([1 + 2j]),
+    "bool": np.array([True, False]),
+    "datetime": np.array(["2026-01-01"], dtype="datetime64[D]"),
+    "unicode": np.array(["a", "bc"]),
+    "objects": np.array([{"a": 1}, None], dtype=object),
+    "read-only": np.frombuffer(b"12345678", dtype=np.uint8),
+    "large": np.random.default_rng(0).normal(size=(500, 300)),
+    "several buffers": [np.arange(10), np.ones((100, 100)), b"tail"],
+    "nested dataclass": Outer(Inner(np.ones((3, 2)), ["a"]), {"k": (1, 2)}),
+    "deque": deque([1, 2, 3]),
+}
+
+
+def same(a: Any, b: Any) -> bool:
+    if isinstance(a, np.ndarray):
+        return type(a) is type(b) and a.dtype == b.dtype and a.shape == b.shape and a.tolist() == b.tolist()
+    if isinstance(a, Outer):
+        return same(a.inner.data, b.inner.data) and a.inner.names == b.inner.names and a.extra == b.extra
+    if isinstance(a, list):
+        return len(a) == len(b) and all(same(x, y) for x, y in zip(a, b, strict=True))
+    return type(a) is type(b) and a == b
+
+
+@pytest.mark.parametrize("kind", list(OBJECTS))
+async def test_objects_of_every_kind_arrive_equal(context: GraphContext, transport: dict[str, Any], kind: str) -> None:
+    subscriber = await context.subscriber("A")
+    publisher = await context.publisher("A", **transport)
+    await publisher.broadcast(OBJECTS[kind])
+    assert same(OBJECTS[kind], await subscriber.recv())
+    await publisher.broadcast(OBJECTS[kind])
+    async with subscriber.recv_zero_copy() as message:
+        assert same(OBJECTS[kind], message)
+
+
+async def test_a_message_that_cannot_be_pickled_is_refused_and_the_publisher_goes_on(
+    context: GraphContext, transport: dict[str, Any], remote: bool
+) -> None:
+    subscriber = await context.subscriber("A")
+    publisher = await context.publisher("A", **transport)
+    if remote:
+        with pytest.raises(MessageNotSerializable, match=r"lambda|function.*'A'|'A'"):
+            await publisher.broadcast(lambda: None)
+    await publisher.broadcast("next")
+    assert await subscriber.recv() == "next"
+
+
+async def test_a_message_over_the_limit_is_refused_and_the_publisher_goes_on(
+    context: GraphContext, transport: dict[str, Any], remote: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("EZMSG_MAX_MESSAGE_BYTES", "10000")
+    subscriber = await context.subscriber("A")
+    publisher = await context.publisher("A", **transport)
+    if remote:
+        with pytest.raises(MessageTooLarge, match=r"'A'.*EZMSG_MAX_MESSAGE_BYTES"):
+            await publisher.broadcast(bytes(20000))
+    await publisher.broadcast("next")
+    assert await subscriber.recv() == "next"
+
+
+async def test_a_view_kept_past_its_lease_harms_nobody(context: GraphContext, transport: dict[str, Any]) -> None:
+    subscriber = await context.subscriber("A")
+    publisher = await context.publisher("A", num_buffers=2, **transport)
+    kept: list[Any] = []
+    for number in range(20):
+        await publisher.broadcast(np.full(1000, number))
+        async with subscriber.recv_zero_copy() as message:
+            kept.append(message[10:20])
+    await drained(publisher)
+    publisher.close()
+    subscriber.close()
+    await publisher.wait_closed()
+    await subscriber.wait_closed()
+    assert len(kept) == 20
+    kept.clear()
+    gc.collect()
+
+
+async def test_closing_a_subscriber_frees_what_it_held(context: GraphContext, transport: dict[str, Any]) -> None:
+    subscriber = await context.subscriber("A")
+    publisher = await context.publisher("A", num_buffers=2, **transport)
+    await publisher.broadcast(0)
+    await publisher.broadcast(1)
+    subscriber.close()
+    await subscriber.wait_closed()
+    await asyncio.wait_for(publisher.broadcast(2), 5)
+    with pytest.raises(SubscriberClosed):
+        await subscriber.recv()
+
+
+async def test_what_was_sent_arrives_although_the_publisher_is_closed_at_once(
+    context: GraphContext, transport: dict[str, Any]
+) -> None:
+    subscriber = await context.subscriber("A")
+    for number in range(10):
+        publisher = await context.publisher("A", **transport)
+        await publisher.broadcast((number, bytes(100_000)))
+        publisher.close()
+        await publisher.wait_closed()
+        assert (await asyncio.wait_for(subscriber.recv(), 5))[0] == number
+        with pytest.raises(PublisherClosed):
+            await publisher.broadcast("late")
+
+
+async def test_closing_wakes_whoever_waits(context: GraphContext, transport: dict[str, Any]) -> None:
+    subscriber = await context.subscriber("A")
+    publisher = await context.publisher("A", num_buffers=1, **transport)
+    await publisher.broadcast(0)
+    blocked = asyncio.create_task(publisher.broadcast(1))
+    other = await context.subscriber("B")
+    waiting = asyncio.create_task(other.recv())
+    await turns()
+    publisher.close()
+    other.close()
+    with pytest.raises(PublisherClosed):
+        await blocked
+    with pytest.raises(SubscriberClosed):
+        await waiting
+    assert await subscriber.recv() == 0
+
+
+async def test_a_subscriber_that_leaves_and_comes_back_hears_again(
+    context: GraphContext, transport: dict[str, Any]
+) -> None:
+    publisher = await context.publisher("A", num_buffers=4, **transport)
+    for number in range(10):
+        subscriber = await context.subscriber("A")
+        await publisher.broadcast(number)
+        assert await subscriber.recv() == number
+        subscriber.close()
+        await subscriber.wait_closed()
+
+
+@pytest.fixture
+async def many(context: GraphContext, transport: dict[str, Any]) -> AsyncIterator[list[Publisher]]:
+    return [await context.publisher(f"T{index}", **transport) for index in range(10)]
+
+
+async def test_many_publishers_reach_one_subscriber(context: GraphContext, many: list[Publisher]) -> None:
+    for publisher in many:
+        await context.connect(publisher.topic, "ALL")
+    subscriber = await context.subscriber("ALL")
+    for publisher in many:
+        await publisher.broadcast(publisher.topic)
+    assert sorted(await receive(subscriber, 10)) == sorted(publisher.topic for publisher in many)

@@ -1,0 +1,123 @@
+"""A session: its edges, its clients, its snapshot, its end."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from ezmsg.core.dag import CyclicException
+from ezmsg.core.errors import SessionClosed
+from ezmsg.core.graphcontext import GraphContext
+from ezmsg.core.graphmeta import Edge
+from ezmsg.core.graphserver import GraphServer, GraphService
+
+
+async def test_edges_go_with_the_session_that_made_them(server: GraphServer) -> None:
+    service = GraphService(server.address)
+    async with GraphContext(server.address) as context:
+        await context.connect("A", "B")
+        assert (await service.dag()).nodes == {"A", "B"}
+    assert (await service.dag()).nodes == set()
+
+
+async def test_an_edge_of_two_owners_stays_until_the_last_leaves(server: GraphServer, context: GraphContext) -> None:
+    async with GraphContext(server.address) as other:
+        await context.connect("A", "B")
+        await other.connect("A", "B")
+        await context.disconnect("A", "B")
+        assert (await context.snapshot()).graph == {"A": ["B"], "B": []}
+    assert (await context.snapshot()).graph == {}
+
+
+async def test_disconnecting_an_edge_of_somebody_else_or_of_nobody_changes_nothing(
+    server: GraphServer, context: GraphContext
+) -> None:
+    await GraphService(server.address).connect("A", "B")
+    await context.disconnect("A", "B")
+    await context.disconnect("X", "Y")
+    assert (await context.snapshot()).graph == {"A": ["B"], "B": []}
+
+
+@pytest.mark.parametrize("edge", [("A", "A"), ("C", "A")])
+async def test_a_cycle_raises_and_changes_nothing(context: GraphContext, edge: tuple[str, str]) -> None:
+    await context.connect("A", "B")
+    await context.connect("B", "C")
+    before = await context.snapshot()
+    with pytest.raises(CyclicException) as error:
+        await context.connect(*edge)
+    assert (error.value.from_topic, error.value.to_topic) == edge
+    assert await context.snapshot() == before
+
+
+async def test_a_snapshot_shows_edges_owners_and_sessions(server: GraphServer, context: GraphContext) -> None:
+    await context.connect("A", "C")
+    await context.connect("A", "B")
+    await GraphService(server.address).connect("A", "B")
+    snapshot = await context.snapshot()
+    session = str(context._session_id)
+    assert snapshot.graph == {"A": ["B", "C"], "B": [], "C": []}
+    assert snapshot.edge_owners == {Edge("A", "B"): ["persistent", session], Edge("A", "C"): [session]}
+    assert snapshot.sessions[session].edges == [Edge("A", "B"), Edge("A", "C")]
+
+
+async def test_revert_drops_what_the_session_made_and_leaves_it_open(context: GraphContext) -> None:
+    await context.connect("A", "B")
+    publisher = await context.publisher("A")
+    await context.revert()
+    assert not publisher.running
+    assert (await context.snapshot()).graph == {}
+    await context.connect("A", "B")
+
+
+async def test_closing_the_session_alone_is_idempotent_and_leaving_afterwards_is_fine(server: GraphServer) -> None:
+    async with GraphContext(server.address) as context:
+        await context.connect("A", "B")
+        await context._close_session()
+        assert (await GraphService(server.address).dag()).nodes == set()
+        await context._close_session()
+
+
+async def test_calls_without_a_session_say_so(server: GraphServer) -> None:
+    context = GraphContext(server.address)
+    for call in (context.connect("A", "B"), context.snapshot(), context.pause(), context.process_ping("U")):
+        with pytest.raises(SessionClosed, match="session is not active"):
+            await call
+    publisher = await context.publisher("A")
+    await publisher.broadcast(1)
+    await context.revert()
+
+
+async def test_pause_resume_and_sync_reach_publishers_of_every_context(
+    server: GraphServer, context: GraphContext
+) -> None:
+    async with GraphContext(server.address) as other:
+        publishers = [await context.publisher("A"), await other.publisher("B")]
+        await context.pause()
+        assert [publisher.running for publisher in publishers] == [False, False]
+        await other.resume()
+        assert [publisher.running for publisher in publishers] == [True, True]
+        await context.sync()
+        assert [publisher.running for publisher in publishers] == [False, False]
+
+
+async def test_many_sessions_connect_and_leave_at_once(server: GraphServer) -> None:
+    async def visit(number: int) -> None:
+        async with GraphContext(server.address) as context:
+            await context.connect(f"A{number}", "B")
+            subscriber = await context.subscriber("B")
+            publisher = await context.publisher(f"A{number}")
+            await publisher.broadcast(number)
+            assert isinstance(await asyncio.wait_for(subscriber.recv(), 10), int)
+
+    await asyncio.gather(*(visit(number) for number in range(20)))
+    assert (await GraphService(server.address).dag()).nodes == set()
+
+
+async def test_leaving_goes_quietly_when_the_server_is_gone() -> None:
+    server = GraphServer()
+    server.start("127.0.0.1:0")
+    async with GraphContext(server.address) as context:
+        await context.connect("A", "B")
+        await context.publisher("A")
+        await asyncio.to_thread(server.stop)

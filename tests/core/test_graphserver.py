@@ -1,0 +1,158 @@
+"""The server and the service around it: start, stop, find, ask."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import threading
+from collections.abc import Iterator
+
+import pytest
+
+from ezmsg.core.dag import CyclicException
+from ezmsg.core.errors import ConfigError, InsecureBind, ServerUnreachable
+from ezmsg.core.graphcontext import GraphContext
+from ezmsg.core.graphserver import GraphServer, GraphService
+
+
+@pytest.fixture
+def free_address() -> Iterator[str]:
+    """An address nobody listens on."""
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        port = sock.getsockname()[1]
+    return f"127.0.0.1:{port}"
+
+
+def test_a_server_has_no_address_before_it_starts() -> None:
+    with pytest.raises(AssertionError):
+        _ = GraphServer().address
+
+
+def test_a_server_without_an_address_takes_the_first_free_port_and_skips_the_default(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("EZMSG_SERVER_PORT_START", str(GraphService.PORT_DEFAULT))
+    first, second = GraphServer(), GraphServer()
+    first.start()
+    second.start()
+    try:
+        assert GraphService.PORT_DEFAULT < first.address.port < second.address.port
+    finally:
+        first.stop()
+        second.stop()
+
+
+def test_stop_ends_the_thread_and_can_be_repeated() -> None:
+    server = GraphServer()
+    server.start("127.0.0.1:0")
+    assert server.is_alive()
+    assert server.daemon
+    server.stop()
+    assert not server.is_alive()
+    server.stop()
+
+
+def test_one_server_after_another_on_the_same_port(free_address: str) -> None:
+    for _ in range(3):
+        server = GraphServer()
+        server.start(free_address)
+        assert str(server.address) == free_address
+        server.stop()
+
+
+def test_a_port_that_is_taken_is_an_oserror_and_leaves_nothing(free_address: str) -> None:
+    server = GraphServer()
+    server.start(free_address)
+    try:
+        with pytest.raises(OSError, match="in use"):
+            GraphServer().start(free_address)
+    finally:
+        server.stop()
+
+
+def test_listening_beyond_loopback_without_a_key_of_ones_own_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("EZMSG_AUTHKEY", raising=False)
+    monkeypatch.delenv("EZMSG_AUTHKEY_FILE", raising=False)
+    with pytest.raises(InsecureBind, match="EZMSG_AUTHKEY"):
+        GraphServer().start("0.0.0.0:0")
+
+
+def test_listening_beyond_loopback_with_a_key_works(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("EZMSG_AUTHKEY", "a secret of this test")
+    server = GraphServer()
+    server.start("0.0.0.0:0")
+    server.stop()
+
+
+def test_a_bad_port_start_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("EZMSG_SERVER_PORT_START", "many")
+    with pytest.raises(ConfigError, match=r"EZMSG_SERVER_PORT_START='many'.*integer"):
+        GraphServer().start()
+
+
+async def test_start_and_stop_work_inside_a_coroutine_whose_loop_carries_clients() -> None:
+    server = GraphServer()
+    server.start("127.0.0.1:0")
+    async with GraphContext(server.address) as context:
+        await context.publisher("A")
+        await context.subscriber("A")
+        server.stop()
+
+
+async def test_the_service_asks_for_persistent_edges_and_gives_a_copy_of_the_graph(server: GraphServer) -> None:
+    service = GraphService(server.address)
+    await service.connect("A", "B")
+    await service.connect("A", "B")
+    dag = await service.dag()
+    assert dag.graph == {"A": {"B"}, "B": set()}
+    assert dag.edge_owners == {("A", "B"): {"persistent"}}
+    with pytest.raises(CyclicException):
+        await service.connect("B", "A")
+    await service.disconnect("A", "B")
+    assert (await service.dag()).nodes == set()
+
+
+async def test_shutdown_ends_the_server(server: GraphServer) -> None:
+    await GraphService(server.address).shutdown()
+    await asyncio.to_thread(server.join, 10)
+    assert not server.is_alive()
+
+
+async def test_ensure_follows_the_rules_of_auto_start(free_address: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(ServerUnreachable, match=free_address):
+        await GraphService(free_address).ensure()
+    with pytest.raises(OSError, match=free_address):
+        await GraphService(free_address).ensure(auto_start=False)
+    started = await GraphService(free_address).ensure(auto_start=True)
+    assert started is not None
+    assert str(started.address) == free_address
+    assert await GraphService(free_address).ensure(auto_start=True) is None
+    started.stop()
+
+    monkeypatch.setenv("EZMSG_GRAPHSERVER_ADDR", free_address)
+    with pytest.raises(ServerUnreachable):
+        await GraphService().ensure()
+
+
+async def test_a_context_without_any_address_starts_a_server_and_stops_it(
+    monkeypatch: pytest.MonkeyPatch, free_address: str
+) -> None:
+    monkeypatch.setattr("ezmsg.core.config.GRAPHSERVER_PORT_DEFAULT", int(free_address.rpartition(":")[2]))
+    async with GraphContext() as context:
+        assert context.graph_address is not None
+        address = context.graph_address
+        assert await GraphService(address).ensure(auto_start=False) is None
+    with pytest.raises(ServerUnreachable):
+        await GraphService(address).ensure(auto_start=False)
+    assert not [thread for thread in threading.enumerate() if isinstance(thread, GraphServer)]
+
+
+async def test_create_server_takes_a_free_port_and_the_service_then_knows_it() -> None:
+    service = GraphService()
+    server = service.create_server()
+    try:
+        assert service.address == server.address
+        assert server.address.port != GraphService.PORT_DEFAULT
+    finally:
+        server.stop()
