@@ -53,11 +53,14 @@ DEFAULT = (
     *(Cell("throughput", transport, payload) for transport in TRANSPORTS for payload in PAYLOADS),
     *(Cell("roundtrip", transport, "ndarray-64B") for transport in TRANSPORTS),
 )
-EXTRA = tuple(
-    Cell("fanout", transport, payload, subscribers)
-    for transport in TRANSPORTS
-    for payload in ("ndarray-64B", "ndarray-1MB")
-    for subscribers in (1, 4)
+EXTRA = (
+    *(Cell("throughput", transport, "ndarray-1MB-summed") for transport in TRANSPORTS),
+    *(
+        Cell("fanout", transport, payload, subscribers)
+        for transport in TRANSPORTS
+        for payload in ("ndarray-64B", "ndarray-1MB")
+        for subscribers in (1, 4)
+    ),
 )
 SMOKE = (Cell("throughput", "shm", "ndarray-64B"), Cell("roundtrip", "tcp", "ndarray-64B"))
 

@@ -40,7 +40,9 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--seconds", type=float, default=1.0, help="counted time of one measurement")
     parser.add_argument("--warmup", type=float, default=0.3, help="seconds before it")
     parser.add_argument("--only", action="append", default=[], metavar="CELL", help="part of a name, or a pattern")
-    parser.add_argument("--all", action="store_true", help="fan-out, too")
+    parser.add_argument(
+        "--all", action="store_true", help="fan-out, and receivers that read all of a large message, too"
+    )
     parser.add_argument("--smoke", action="store_true", help="one very short round of two cells")
     parser.add_argument("--list", action="store_true", help="print the names of the cells and leave")
     parser.add_argument("--json", type=Path, metavar="PATH", help="write everything there")

@@ -36,7 +36,7 @@ class Payload:
     nbytes: int
     """Of the array in it."""
     probe: Callable[[Any], Any]
-    """What a receiver does with each message: it reads the last number, wherever it was put."""
+    """What a receiver does with each message: it reads the last number, wherever it was put, or all of them."""
 
 
 def _last_of_array(message: Any) -> Any:
@@ -47,11 +47,16 @@ def _last_of_sample(message: Any) -> Any:
     return message.data[-1]
 
 
+def _sum_of_array(message: Any) -> Any:
+    return message.sum()
+
+
 PAYLOADS = {
     "ndarray-64B": Payload(ndarray, 64, _last_of_array),
     "dataclass-64B": Payload(sample, 64, _last_of_sample),
     "ndarray-1MB": Payload(ndarray, MEGABYTE, _last_of_array),
     "ndarray-8MB": Payload(ndarray, 8 * MEGABYTE, _last_of_array),
+    "ndarray-1MB-summed": Payload(ndarray, MEGABYTE, _sum_of_array),
 }
 
 

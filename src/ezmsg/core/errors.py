@@ -207,6 +207,19 @@ class UnitAlreadyOwned(EzmsgError, RuntimeError):
         self.operation, self.conflicts = operation, conflicts
 
 
+class ExporterLeased(EzmsgError, RuntimeError):
+    """A second exporter asked for the telemetry of a graph; two would double everything."""
+
+    code = "EXPORTER_LEASED"
+
+    def __init__(self, name: str, pid: int) -> None:
+        super().__init__(
+            f"the telemetry of this graph is already exported by {name} (process {pid}): end it first, or set "
+            "EZMSG_OTEL=off where the graph is started"
+        )
+        self.name, self.pid = name, pid
+
+
 # -- messages -----------------------------------------------------------------------------------------------------
 
 

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import os
 import signal
+import subprocess
 import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -20,34 +21,36 @@ WORKER = Path(__file__).with_name("worker.py")
 
 
 class Worker:
-    """One process of the graph."""
+    """One process of the graph.
 
-    def __init__(self, process: asyncio.subprocess.Process, ready: str) -> None:
+    Not asyncio's: its `wait` waits for the pipes too, which a forked child of the process holds open.
+    """
+
+    def __init__(self, process: subprocess.Popen[str]) -> None:
         self.process = process
-        self.ready = ready
+        self.ready = ""
 
     async def line(self) -> str:
         assert self.process.stdout is not None
-        line = await asyncio.wait_for(self.process.stdout.readline(), 20)
-        assert line, f"the worker ended with {await self.process.wait()}"
-        return line.decode().strip()
+        line = await asyncio.wait_for(asyncio.to_thread(self.process.stdout.readline), 20)
+        assert line, f"the worker ended with {self.process.poll()}"
+        return line.strip()
 
     async def kill(self) -> None:
-        self.process.send_signal(signal.SIGKILL)
-        await self.process.wait()
+        self.process.kill()
+        await asyncio.to_thread(self.process.wait, 10)
 
     async def end(self) -> int:
-        if self.process.returncode is None:
-            assert self.process.stdin is not None
-            self.process.stdin.close()
-        drain = asyncio.create_task(self.process.communicate())
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
+        self.process.stdin.close()
         try:
-            await asyncio.wait_for(asyncio.shield(drain), 10)
-        except TimeoutError:
+            return await asyncio.to_thread(self.process.wait, 10)
+        except subprocess.TimeoutExpired:
             self.process.kill()
-            await drain
-        assert self.process.returncode is not None
-        return self.process.returncode
+            return await asyncio.to_thread(self.process.wait, 10)
+        finally:
+            self.process.stdout.close()
 
 
 class Workers:
@@ -59,11 +62,12 @@ class Workers:
         self._all: list[Worker] = []
 
     async def start(self, role: str, topic: str = "T") -> Worker:
-        process = await asyncio.create_subprocess_exec(
-            sys.executable, str(WORKER), role, self._address, topic, *self._options,
-            stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE,
+        worker = Worker(
+            subprocess.Popen(
+                [sys.executable, str(WORKER), role, self._address, topic, *self._options],
+                stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+            )
         )  # fmt: skip
-        worker = Worker(process, "")
         self._all.append(worker)
         worker.ready = await worker.line()
         assert worker.ready.startswith("ready")

@@ -36,8 +36,7 @@ from ezmsg.core.wire.records import (
     encode_record,
 )
 from tests import hostile
-
-from .conftest import KEY, Recorder, Serving
+from tests.core.net.serving import KEY, Recorder, Serving
 
 
 class Gate:

@@ -20,8 +20,8 @@ from ezmsg.core.wire.handshake import PeerInfo
 from ezmsg.core.wire.limits import UNAUTHENTICATED_PEERS
 from ezmsg.core.wire.records import Done, Pause
 from tests import hostile
+from tests.core.net.serving import KEY
 
-KEY = AuthKey(b"k" * 32, explicit=False)
 EXPLICIT = AuthKey(b"k" * 32, explicit=True)
 
 REASONS = {

@@ -89,10 +89,12 @@ def _read(path: Path) -> bytes | None:
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     except FileNotFoundError:
         return None
-    with open(descriptor, "rb") as file:
+    try:
         # The open file, not the path: what is checked is what is read.
         _check(path, os.fstat(descriptor))
-        secret = file.read(_FILE_BYTES_MAX + 1)
+        secret = os.read(descriptor, _FILE_BYTES_MAX + 1)
+    finally:
+        os.close(descriptor)
     if not secret.strip():
         raise AuthKeyError(str(path), "it is empty")
     if len(secret) > _FILE_BYTES_MAX:

@@ -200,4 +200,6 @@ def _timed_out(name: str, timeout_s: float, *, is_connected: bool) -> CannotConn
 def _named(error: OSError, name: str) -> OSError:
     if isinstance(error, (CannotConnect, HandshakeError)):
         return error
-    return CannotConnect(name, error.strerror or str(error))
+    if error.errno is None or error.errno < 0:  # the resolver has numbers and texts of its own
+        return CannotConnect(name, error.strerror or str(error))
+    return CannotConnect(name, os.strerror(error.errno))

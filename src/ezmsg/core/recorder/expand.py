@@ -155,9 +155,10 @@ def _publish(row: tuple[int, ...], endpoint: EndpointRecord, labels: Labels, shi
         DESTINATION: endpoint.topic,
         MESSAGE_ID: str(message_id),
         CLIENT_ID: _client(endpoint),
-        BODY_SIZE: size,
         FANOUT: fanout,
     }
+    if size:
+        span.attributes[BODY_SIZE] = size
     if wait > 0:
         span.attributes[BACKPRESSURE_WAIT] = _seconds(wait)
         if blame:
@@ -169,7 +170,7 @@ def _publish(row: tuple[int, ...], endpoint: EndpointRecord, labels: Labels, shi
 
 
 def _process(row: tuple[int, ...], endpoint: EndpointRecord, labels: Labels, shift: int) -> TraceSpan:
-    meta, message_id, origin, publish, channel, start, end, size = row[:8]
+    meta, message_id, origin, publish, channel, start, end = row[:7]
     span = _common(f"process {endpoint.topic}", "CONSUMER", row, start, end, shift)
     span.attributes |= {
         OPERATION_NAME: "process",
@@ -178,7 +179,6 @@ def _process(row: tuple[int, ...], endpoint: EndpointRecord, labels: Labels, shi
         SUBSCRIPTION: endpoint.subscription,
         MESSAGE_ID: str(message_id),
         CLIENT_ID: _client(endpoint),
-        BODY_SIZE: size,
         CHANNEL_KIND: CHANNELS[meta >> CHANNEL_SHIFT & CHANNEL_MASK].value.lower(),
     }
     if start >= channel:
@@ -201,6 +201,9 @@ def _user_span(row: tuple[int, ...], endpoint: EndpointRecord, labels: Labels, s
     span = _common(label or "span", "INTERNAL", row, row[5], row[6], shift)
     if label:
         span.attributes[SPAN_LABEL] = label
+    if endpoint.topic:
+        span.attributes[DESTINATION] = endpoint.topic
+    span.attributes[SUBSCRIPTION] = endpoint.subscription
     _describe_task(span.attributes, endpoint)
     return span
 

@@ -6,10 +6,11 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable
-from typing import Final
+from typing import Any, Final
 from uuid import UUID
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ezmsg.core import config
 from ezmsg.core.graphmeta import ProfileChannelType, ProfilingTraceControl
@@ -21,7 +22,7 @@ from ezmsg.core.recorder.labels import Labels
 from ezmsg.core.recorder.publisher import PublisherMetrics
 from ezmsg.core.recorder.ring import ROWS, Ring, Taken
 from ezmsg.core.recorder.rowlog import RowArray
-from ezmsg.core.recorder.rows import CHANNEL_CODES, SAMPLE_ROW, SPAN_ROW
+from ezmsg.core.recorder.rows import CHANNEL_CODES, INDEX_SHIFT, SAMPLE_ROW, SPAN_ROW
 from ezmsg.core.recorder.rowstore import RowStore
 from ezmsg.core.recorder.samples import sample_rows, span_rows
 from ezmsg.core.recorder.selection import Selector
@@ -278,24 +279,24 @@ class Recorder:
         return self._thinned + sum(endpoint.metrics.thinned for endpoint in open_or_closed)
 
     def tally(self, reader: str) -> tuple[dict[str, int], dict[str, int]]:
-        """What was recorded, by kind, and what of it a reader will never see, by `kind.reason`. Hold `reading`."""
+        """What was recorded, by kind, and what of it a reader will never see, by `kind:reason`. Hold `reading`."""
         with self.lock:
             thinned = self.thinned()
         lost, samples, spans = self._lost, self.samples, self.spans
         recorded = {
             "row": self._records + thinned,
-            "span": spans.added + lost["span.ring_overrun"],
-            "sample": samples.added + lost["sample.ring_overrun"] + self._stale,
+            "span": spans.added + lost["span:ring_overrun"] + lost["span:unknown_endpoint"],
+            "sample": samples.added + lost["sample:ring_overrun"] + lost["sample:unknown_endpoint"] + self._stale,
         }
         evicted, cleared = samples.lost(reader)
         dropped = {
             **lost,
-            "row.thinned": thinned,
-            "span.span_store": spans.lost(reader)[0],
-            "sample.sample_store": evicted,
-            "sample.cleared": cleared + self._stale,
-            "endpoint.closed_store": self.endpoints.forgotten,
-            "label.overflow": self.labels.overflowed,
+            "row:thinned": thinned,
+            "span:span_store": spans.lost(reader)[0],
+            "sample:sample_store": evicted,
+            "sample:cleared": cleared + self._stale,
+            "endpoint:closed_store": self.endpoints.forgotten,
+            "label:overflow": self.labels.overflowed,
         }
         return recorded, {key: count for key, count in dropped.items() if count}
 
@@ -325,12 +326,12 @@ class Recorder:
     def _digest(self, taken: Taken) -> None:
         rows, records, lost, lost_spans, lost_samples = taken
         self._records += records + lost
-        self._lost["row.ring_overrun"] += lost
-        self._lost["span.ring_overrun"] += lost_spans
-        self._lost["sample.ring_overrun"] += lost_samples
+        self._lost["row:ring_overrun"] += lost
+        self._lost["span:ring_overrun"] += lost_spans
+        self._lost["sample:ring_overrun"] += lost_samples
         if not len(rows):
             return
-        self._lost["row.unknown_endpoint"] += self.aggregator.add(rows)
+        self._lost["row:unknown_endpoint"] += self.aggregator.add(rows)
         spans = span_rows(rows)
         if spans is not None:
             self._keep_spans(spans)
@@ -340,21 +341,31 @@ class Recorder:
             self._keep_samples(sampled.rows)
 
     def _keep_spans(self, rows: RowArray) -> None:
-        indices = rows["meta"] >> 32
-        graphs = {index: self._endpoint(index) for index in np.unique(indices).tolist()}
-        for graph in dict.fromkeys(endpoint.graph for endpoint in graphs.values()):
-            mine = [index for index, endpoint in graphs.items() if endpoint.graph == graph]
+        indices = rows["meta"] >> INDEX_SHIFT
+        endpoints, known = self._known(indices)
+        self._lost["span:unknown_endpoint"] += len(rows) - known
+        for graph in dict.fromkeys(endpoint.graph for endpoint in endpoints.values()):
+            mine = [index for index, endpoint in endpoints.items() if endpoint.graph == graph]
             self.spans.add(graph or "", graph, rows[np.isin(indices, mine)])
 
     def _keep_samples(self, rows: RowArray) -> None:
         indices = rows["index"]
-        endpoints = {index: self._endpoint(index) for index in np.unique(indices).tolist()}
+        endpoints, known = self._known(indices)
+        self._lost["sample:unknown_endpoint"] += len(rows) - known
         for owner in dict.fromkeys(endpoint.record.endpoint_id for endpoint in endpoints.values()):
             mine = [index for index, endpoint in endpoints.items() if endpoint.record.endpoint_id == owner]
             self.samples.add(owner, endpoints[mine[0]].graph, rows[np.isin(indices, mine)])
 
-    def _endpoint(self, index: int) -> Endpoint:
-        return self.endpoints.open.get(index) or self.endpoints.closed[index]
+    def _known(self, indices: NDArray[Any]) -> tuple[dict[int, Endpoint], int]:
+        """The endpoints of rows, and how many rows are theirs: a lease may outlive its subscriber."""
+        endpoints: dict[int, Endpoint] = {}
+        known = 0
+        for index, count in zip(*(part.tolist() for part in np.unique(indices, return_counts=True)), strict=True):
+            endpoint = self.endpoints.open.get(index) or self.endpoints.closed.get(index)
+            if endpoint is not None:
+                endpoints[index] = endpoint
+                known += count
+        return endpoints, known
 
     def _settle(self, closing: Iterable[int]) -> None:
         """Endpoints that closed before the rings were read have no more rows there."""

@@ -267,9 +267,13 @@ class OpenTelemetry(Record, frozen=True):
 
 
 class TelemetryOpened(Record, frozen=True):
-    """The link is known; convert times with this anchor."""
+    """The link is known; convert times with this anchor.
+
+    `last_seq`: the last batch of this link that the server has, when the link was lost and is back; -1 for a new link.
+    """
 
     anchor: ClockAnchor
+    last_seq: int = -1
 
 
 class EndpointRecord(Record, frozen=True):
@@ -377,12 +381,16 @@ class DrainTelemetry(Record, frozen=True):
 
 
 class OpenProfilingStream(Record, frozen=True):
-    """A GraphContext reads samples and spans as they arrive; times in seconds."""
+    """A GraphContext reads samples and spans as they arrive; times in seconds.
+
+    Spans ride along with samples; with `spans`, new spans alone are reason enough for a batch.
+    """
 
     interval_s: float
     max_samples: int
     process_ids: list[str] | None
     include_empty_batches: bool
+    spans: bool = False
 
 
 class ProcessSamples(Record, frozen=True):

@@ -1,0 +1,29 @@
+from collections.abc import Iterator
+
+import pytest
+
+from examples.otlp_receiver import GrpcReceiver, HttpReceiver, Receiver
+from ezmsg.otel.agent import AgentCore
+from tests.otel.feeds import first, settings, span_rows
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _grpc_keeps_threads_and_descriptors_once_used() -> None:
+    """Use it before the leak guard looks."""
+    with GrpcReceiver() as receiver:
+        core = AgentCore(settings("grpc", receiver.endpoint))
+        core.start()
+        core.feed(first(spans=span_rows(1)))
+        core.stop()
+
+
+@pytest.fixture(params=[HttpReceiver, GrpcReceiver], ids=["http", "grpc"])
+def receiver(request: pytest.FixtureRequest) -> Iterator[Receiver]:
+    with request.param() as started:
+        yield started
+
+
+@pytest.fixture
+def http_receiver() -> Iterator[HttpReceiver]:
+    with HttpReceiver() as started:
+        yield started

@@ -1,0 +1,61 @@
+"""The tables of names agree with each other."""
+
+from __future__ import annotations
+
+import re
+
+from ezmsg.otel import semconv
+from ezmsg.otel.semconv import ATTRIBUTES, METRICS, SPANS, MetricSpec
+
+NAME = re.compile(r"[a-z][a-z0-9_]*(\.[a-z][a-z0-9_]*)+")
+
+
+def all_attributes(spec: MetricSpec) -> set[str]:
+    return {*spec.attributes, *dict(spec.constants), *([spec.label] if spec.label else [])}
+
+
+def test_every_attribute_is_in_the_table() -> None:
+    for metric in METRICS:
+        assert all_attributes(metric) <= ATTRIBUTES.keys(), metric.name
+    for span in SPANS:
+        assert set(span.attributes) <= ATTRIBUTES.keys(), span.name
+
+
+def test_every_attribute_is_used() -> None:
+    used = {semconv.OVERFLOW}
+    for metric in METRICS:
+        used |= all_attributes(metric)
+    for span in SPANS:
+        used |= set(span.attributes)
+    assert used == ATTRIBUTES.keys()
+
+
+def test_names_are_lower_case_and_dotted() -> None:
+    for name in (*ATTRIBUTES, *(spec.name for spec in METRICS)):
+        assert NAME.fullmatch(name), name
+
+
+def test_nothing_of_unlimited_cardinality_is_an_attribute_of_a_metric() -> None:
+    unlimited = {semconv.MESSAGE_ID, semconv.CLIENT_ID, "process.pid", "service.instance.id"}
+    for metric in METRICS:
+        assert not all_attributes(metric) & unlimited, metric.name
+
+
+def test_feeds_of_one_metric_agree_and_can_be_told_apart() -> None:
+    by_name: dict[str, list[MetricSpec]] = {}
+    for spec in METRICS:
+        by_name.setdefault(spec.name, []).append(spec)
+    for name, specs in by_name.items():
+        assert len({(spec.kind, spec.unit, spec.description, spec.per_unit) for spec in specs}) == 1, name
+        assert len({spec.constants for spec in specs}) == len(specs), name
+
+
+def test_no_two_metrics_share_a_feed() -> None:
+    feeds = [spec.feed for spec in METRICS]
+    assert len(feeds) == len(set(feeds))
+
+
+def test_durations_are_seconds_and_counted_things_have_units() -> None:
+    for spec in METRICS:
+        assert (spec.per_unit == semconv.NS_PER_S) == (spec.unit == "s"), spec.name
+        assert spec.unit in {"s", "By", "1"} or re.fullmatch(r"\{[a-z]+\}", spec.unit), spec.name
