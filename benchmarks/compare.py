@@ -46,7 +46,9 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--smoke", action="store_true", help="one very short round of two cells")
     parser.add_argument("--list", action="store_true", help="print the names of the cells and leave")
     parser.add_argument("--json", type=Path, metavar="PATH", help="write everything there")
-    parser.add_argument("--profile-level", default="metrics", help="EZMSG_OTEL_LEVEL for ours: off or metrics")
+    parser.add_argument(
+        "--profile-level", default="metrics", choices=["off", "metrics", "trace"], help="EZMSG_OTEL_LEVEL for ours"
+    )
     for name in IMPLEMENTATIONS:
         parser.add_argument(f"--no-{name}", action="store_true")
     options = parser.parse_args(arguments)

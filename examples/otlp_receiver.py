@@ -60,6 +60,8 @@ class Receiver:
         self.store = store or Store()
         self.port = port
         self._behaviour = Behaviour()
+        self._requests = 0
+        self._counted = threading.Condition()
         # Replaced and set whenever the behaviour changes: whoever waits in the old one goes on.
         self._changed = threading.Event()
 
@@ -72,6 +74,16 @@ class Receiver:
         changed, self._changed = self._changed, threading.Event()
         self._behaviour = Behaviour(kind, **how)
         changed.set()
+
+    @property
+    def requests(self) -> int:
+        """How many requests came, whatever became of them."""
+        return self._requests
+
+    def wait_for_requests(self, count: int, timeout_s: float = 30.0) -> bool:
+        """Wait until so many requests have come in all."""
+        with self._counted:
+            return self._counted.wait_for(lambda: self._requests >= count, timeout_s)
 
     def start(self) -> Self:
         """Listen; again on the same port after a `stop`."""
@@ -90,6 +102,9 @@ class Receiver:
     def _receive(self, signal: Signal, headers: Mapping[str, str], request: Request) -> Behaviour:
         """Keep a request, and wait as the behaviour wants; returns it."""
         behaviour, changed = self._behaviour, self._changed
+        with self._counted:
+            self._requests += 1
+            self._counted.notify_all()
         if behaviour.kind in ("ok", "slow"):
             self.store.add(signal, headers, request)
         if behaviour.kind == "slow":

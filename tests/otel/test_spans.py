@@ -71,6 +71,11 @@ def test_a_failure_is_a_status_an_attribute_and_an_event(resource: ProcessResour
     assert event.attributes[0].key == "exception.type"
 
 
+def test_a_failure_without_a_name_is_told_all_the_same(resource: ProcessResource) -> None:
+    (attribute,) = encoded(span(error=""), resource).attributes
+    assert attribute.value.string_value == "_OTHER"
+
+
 def test_attributes_keep_their_types(resource: ProcessResource) -> None:
     values = {"text": "a", "whole": 3, "real": 0.5, "yes": True, "numpy": np.int64(7), "small": np.float32(0.5)}
     seen = encoded(span(attributes=values), resource)

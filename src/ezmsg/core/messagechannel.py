@@ -6,7 +6,7 @@ It receives each message once, notifies its subscribers, and acknowledges the me
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from ezmsg.core.errors import MessageNotReadable
 from ezmsg.core.graphmeta import ProfileChannelType
@@ -19,26 +19,28 @@ if TYPE_CHECKING:
     from ezmsg.core.transport import Inlet
 
 
-class Listener(Protocol):
-    """What a subscriber offers its channels."""
-
-    def notify(self, notification: Notification) -> None:
-        """A message is there to be taken; it must be released once, taken or not."""
-        ...
-
-    def channel_ended(self, channel: Channel, error: Exception | None) -> None:
-        """The publisher's end is gone; what was notified can still be taken."""
-        ...
-
-
 class Subscription:
-    """One subscriber at one channel: where its notifications go, and what is measured of them."""
+    """One subscriber at one channel.
 
-    __slots__ = ("channel", "listener", "metrics")
+    Attributes:
+        channel: The channel.
+        notify: Called with every notification; the message must be released once, taken or not.
+        ended: Called when the publisher's end is gone; what was notified can still be taken.
+        metrics: What is measured of this publisher's messages at this subscriber.
+    """
 
-    def __init__(self, channel: Channel, listener: Listener, metrics: EdgeMetrics) -> None:
+    __slots__ = ("channel", "ended", "metrics", "notify")
+
+    def __init__(
+        self,
+        channel: Channel,
+        notify: Callable[[Notification], None],
+        ended: Callable[[Subscription], None],
+        metrics: EdgeMetrics,
+    ) -> None:
         self.channel = channel
-        self.listener = listener
+        self.notify = notify
+        self.ended = ended
         self.metrics = metrics
 
 
@@ -107,7 +109,7 @@ class Channel:
             return
         message = CachedMessage(message_id, obj, origin_ns, publish_ns, channel_ns, size, trace, len(subscriptions))
         for subscription in subscriptions:
-            subscription.listener.notify((message, subscription))
+            subscription.notify((message, subscription))
 
     def release(self, message: CachedMessage) -> None:
         """One subscriber let go of a message."""
@@ -142,7 +144,7 @@ class Channel:
         self.ended_with = error
         self._acknowledge = self._ignore
         for subscription in self._subscriptions:
-            subscription.listener.channel_ended(self, error)
+            subscription.ended(subscription)
 
     def close(self) -> None:
         """Leave the publisher; it frees whatever is held here."""

@@ -13,6 +13,7 @@ from ezmsg.core.profiling import (
     PROFILE_TIME,
     PROFILES,
     ProfileRegistry,
+    PublisherMetrics,
     current_message,
     new_span_id,
     new_trace_id,
@@ -48,8 +49,39 @@ class Publisher:
         log_name: How it is called in logs.
     """
 
+    _control: ControlClient
+    _profiles: ProfileRegistry
+    _metrics: PublisherMetrics
+    _listener: MessageListener
+
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         raise TypeError("use `await Publisher.create(topic, ...)` or `await context.publisher(topic)`")
+
+    def _prepare(self, topic: str, num_buffers: int, start_paused: bool) -> None:
+        self.id: UUID = uuid4()
+        self.publisher_id = str(self.id)
+        self.pid = os.getpid()
+        self.topic = topic
+        self.log_name = f"{topic}({self.publisher_id[:8]})"
+        self.num_buffers = num_buffers
+        self._slots = Backpressure(num_buffers)
+        self._held = self._slots.held
+        self._loop = asyncio.get_running_loop()
+        self._next_id = 0
+        self._bits = 0
+        self._hands: tuple[Callable[..., None], ...] = ()
+        self._remotes: tuple[ChannelOutlet, ...] = ()
+        self._outlets: set[Outlet] = set()
+        self._leaving: set[asyncio.Future[None]] = set()
+        self._freed: asyncio.Future[None] | None = None
+        self._running = asyncio.Event()
+        self._is_closed = False
+        self._blocked = start_paused
+        if not start_paused:
+            self._running.set()
+        self._max_bytes = config.max_message_bytes()
+        self._warned_ns = 0
+        self._warns = not config.backpressure_warning_disabled()
 
     @classmethod
     async def create(
@@ -64,7 +96,7 @@ class Publisher:
         force_tcp: bool | None = None,
         allow_local: bool | None = None,
         *,
-        profiles: ProfileRegistry | None = None,
+        profiles: ProfileRegistry = PROFILES,
     ) -> Publisher:
         """Offer a topic; when this returns, every subscriber that it reaches is connected.
 
@@ -78,7 +110,7 @@ class Publisher:
             start_paused: Wait in `broadcast` until `resume()`.
             force_tcp: Use TCP for every subscriber; None for EZMSG_FORCE_TCP.
             allow_local: Hand subscribers of this process the very object; None for EZMSG_ALLOW_LOCAL.
-            profiles: The process's recorder, when not the default one.
+            profiles: The recorder of this process.
 
         Raises:
             ServerUnreachable: No GraphServer answers at the address.
@@ -86,31 +118,8 @@ class Publisher:
             ValueError: `num_buffers` is not positive.
         """
         self = object.__new__(cls)
-        self.id: UUID = uuid4()
-        self.publisher_id = str(self.id)
-        self.pid = os.getpid()
-        self.topic = topic
-        self.log_name = f"{topic}({str(self.id)[:8]})"
-        self.num_buffers = num_buffers
-        self._slots = Backpressure(num_buffers)
-        self._held = self._slots.held
-        self._loop = asyncio.get_running_loop()
-        self._next_id = 0
-        self._bits = 0
-        self._hands: tuple[Callable[..., None], ...] = ()
-        self._remotes: tuple[ChannelOutlet, ...] = ()
-        self._outlets: set[Outlet] = set()
-        self._leaving: set[asyncio.Task[None]] = set()
-        self._freed: asyncio.Future[None] | None = None
-        self._running = asyncio.Event()
-        self._is_closed = False
-        self._blocked = start_paused
-        if not start_paused:
-            self._running.set()
-        self._max_bytes = config.max_message_bytes()
-        self._warned_ns = 0
-        self._warns = not config.backpressure_warning_disabled()
-        self._profiles = profiles or PROFILES
+        self._prepare(topic, num_buffers, start_paused)
+        self._profiles = profiles
         tcp_only, local = cls._delivery(topic, force_tcp, allow_local)
         self._listener = await MessageListener.open(self, host, port, with_door=not tcp_only)
         try:

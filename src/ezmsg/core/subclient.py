@@ -1,135 +1,25 @@
-"""A subscriber: a queue of notifications from every publisher that reaches its topic."""
+"""A subscriber: receives from every publisher that reaches its topic."""
 
 from __future__ import annotations
 
 import asyncio
-import copy
 import logging
 import os
-from collections import deque
-from contextvars import Token
-from types import TracebackType
 from typing import Any
 from uuid import UUID, uuid4
 
-from ezmsg.core.profiling import (
-    PROFILE_TIME,
-    PROFILES,
-    ProfileRegistry,
-    current_message,
-    new_span_id,
-)
-
 from ezmsg.core.channelmanager import CHANNELS, ChannelManager
 from ezmsg.core.control import ControlClient
-from ezmsg.core.errors import EzmsgError, SubscriberClosed
-from ezmsg.core.messagecache import CachedMessage, MessageContext
-from ezmsg.core.messagechannel import Channel, Notification, Subscription
+from ezmsg.core.errors import EzmsgError
+from ezmsg.core.inbox import Inbox, Lease
+from ezmsg.core.messagechannel import Channel, Subscription
 from ezmsg.core.net.address import AddressType, boot_id
-from ezmsg.core.transport import Undecoded
+from ezmsg.core.profiling import PROFILE_TIME, PROFILES, ProfileRegistry, SubscriberMetrics
 from ezmsg.core.wire.records import Done, OpenSubscriber, PublisherRoute, Record, Routing
 
 logger = logging.getLogger("ezmsg")
 
 DEFAULT_LEAKY_QUEUE = 1
-
-
-class Lease:
-    """Holds one message for the time of an `async with` block; its slot is free for the publisher afterwards."""
-
-    __slots__ = ("_held", "_notification", "_previous", "_start_ns", "_subscriber", "_token", "_trace")
-
-    def __init__(self, subscriber: Subscriber) -> None:
-        self._subscriber = subscriber
-
-    async def __aenter__(self) -> Any:
-        subscriber = self._subscriber
-        queue = subscriber._queue
-        while not queue:
-            await subscriber._arrival()
-        self._notification = message, subscription = queue.popleft()
-        self._start_ns = PROFILE_TIME()
-        trace = message.trace
-        if trace is None:
-            self._trace = None
-            held = message
-        else:
-            span_id = new_span_id()
-            self._trace = (trace[0], span_id, trace[1])
-            held = MessageContext(message.origin_ns, (trace[0], span_id))
-        obj = message.obj
-        if type(obj) is Undecoded:
-            try:
-                obj = subscription.channel.decode(message)
-            except EzmsgError as error:
-                self._finish(type(error).__name__)
-                raise
-        self._token: Token[Any] = current_message.set(held)
-        self._held = held
-        self._previous = subscriber._handling
-        subscriber._handling = self
-        return obj
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        subscriber = self._subscriber
-        if subscriber._handling is self:
-            subscriber._handling = self._previous
-        try:
-            current_message.reset(self._token)
-        except ValueError:
-            # Left in another context than it was entered in (an async generator closed by the loop).
-            current_message.set(None)
-        self._finish(None if kind is None else kind.__qualname__)
-
-    def _finish(self, error: str | None) -> None:
-        message, subscription = self._notification
-        subscription.metrics.processed(
-            message.message_id,
-            message.origin_ns,
-            message.publish_ns,
-            message.channel_ns,
-            self._start_ns,
-            PROFILE_TIME(),
-            message.size,
-            self._trace,
-            error,
-        )
-        subscription.channel.release(message)
-        if self._subscriber._retired:
-            self._subscriber._sweep()
-
-    # -- for Subscriber.recv, begin_profile and end_profile ---------------------------------------------------------
-
-    def copy(self, obj: Any) -> Any:
-        """The caller's own copy of the message; the object itself where nobody else can hold it."""
-        message, subscription = self._notification
-        if message.holders == 1 and subscription.channel.owns_objects:
-            return obj
-        return copy.deepcopy(obj)
-
-    @property
-    def held(self) -> CachedMessage | MessageContext:
-        """The message, as context of what is published while it is held."""
-        return self._held
-
-    @property
-    def subscription(self) -> Subscription:
-        """Through which the message came."""
-        return self._notification[1]
-
-    def record_user_span(self, start_ns: int, end_ns: int, label: str | None) -> None:
-        """Record a span that user code measured inside this message."""
-        message, subscription = self._notification
-        trace = None if self._trace is None else (self._trace[0], new_span_id(), self._trace[1])
-        subscription.metrics.user_span(message.message_id, start_ns, end_ns, label, trace)
-
-    @property
-    def is_sampled(self) -> bool:
-        """Whether user spans of this message are recorded."""
-        message, subscription = self._notification
-        return self._trace is not None or subscription.metrics.selects(message.message_id)
 
 
 class Subscriber:
@@ -143,8 +33,22 @@ class Subscriber:
         leaky: Whether it keeps only the newest messages.
     """
 
+    _control: ControlClient
+    _profiles: ProfileRegistry
+    _metrics: SubscriberMetrics
+
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         raise TypeError("use `await Subscriber.create(topic, ...)` or `await context.subscriber(topic)`")
+
+    def _prepare(self, topic: str, leaky: bool, max_queue: int, channels: ChannelManager) -> None:
+        self.id: UUID = uuid4()
+        self.topic = topic
+        self.leaky = leaky
+        self._max_queue = max_queue
+        self._inbox = Inbox(topic, max_queue)
+        self._subscriptions: dict[str, Subscription] = {}
+        self._routing = asyncio.Lock()
+        self._channels = channels
 
     @classmethod
     async def create(
@@ -154,8 +58,8 @@ class Subscriber:
         *,
         leaky: bool = False,
         max_queue: int | None = None,
-        channels: ChannelManager | None = None,
-        profiles: ProfileRegistry | None = None,
+        channels: ChannelManager = CHANNELS,
+        profiles: ProfileRegistry = PROFILES,
         **_ignored: Any,
     ) -> Subscriber:
         """Subscribe to a topic; when this returns, every publisher that reaches the topic is connected.
@@ -165,8 +69,8 @@ class Subscriber:
             graph_address: Of the GraphServer; None for the default.
             leaky: Keep only the newest `max_queue` messages, drop the oldest.
             max_queue: Length of a leaky queue (default 1); ignored otherwise.
-            channels: The process's channels, when not the default ones.
-            profiles: The process's recorder, when not the default one.
+            channels: The channels of this process.
+            profiles: The recorder of this process.
 
         Raises:
             ServerUnreachable: No GraphServer answers at the address.
@@ -175,27 +79,13 @@ class Subscriber:
         if max_queue is not None and max_queue < 1:
             raise ValueError(f"max_queue={max_queue} must be positive")
         self = object.__new__(cls)
-        self.id: UUID = uuid4()
-        self.topic = topic
-        self.leaky = leaky
-        self._max_queue = (max_queue or DEFAULT_LEAKY_QUEUE) if leaky else 0
-        self._queue: deque[Notification] = deque()
-        self._waiters: deque[asyncio.Future[None]] = deque()
-        self._subscriptions: dict[str, Subscription] = {}
-        self._handling: Lease | None = None
-        # Of publishers that ended, while messages of theirs are still queued or held.
-        self._retired: list[Subscription] = []
-        self._is_closed = False
-        self._routing = asyncio.Lock()
-        self._channels = channels or CHANNELS
-        self._profiles = profiles or PROFILES
-        self._closing: set[asyncio.Task[None]] = set()
+        self._prepare(topic, leaky, (max_queue or DEFAULT_LEAKY_QUEUE) if leaky else 0, channels)
         self._control = await ControlClient.connect(graph_address, self, name=f"subscriber {topic}")
-        self._metrics = self._profiles.register_subscriber(self.id, topic, graph_address=str(self._control.address))
+        self._profiles = profiles
+        self._metrics = profiles.register_subscriber(self.id, topic, graph_address=str(self._control.address))
         try:
-            routing = await self._control.request(OpenSubscriber(str(self.id), topic, os.getpid(), boot_id()))
-            assert isinstance(routing, Routing)
-            await self._apply(routing)
+            opening = OpenSubscriber(str(self.id), topic, os.getpid(), boot_id())
+            await self._apply(await self._control.request(opening, Routing))
         except BaseException:
             self.close()
             await self.wait_closed()
@@ -203,10 +93,10 @@ class Subscriber:
         return self
 
     def __repr__(self) -> str:
-        state = "closed" if self._is_closed else f"queued={len(self._queue)}"
+        state = "closed" if self._inbox.is_closed else f"queued={len(self._inbox.queue)}"
         return f"<Subscriber {self.topic} {state} publishers={len(self._subscriptions)}>"
 
-    # -- receiving ------------------------------------------------------------------------------------------------
+    # -- receiving ----------------------------------------------------------------------------------------------------
 
     async def recv(self) -> Any:
         """The next message, as a copy of the caller's own.
@@ -217,14 +107,11 @@ class Subscriber:
             SubscriberClosed: It is closed, or was while waiting.
             MessageNotReadable: The message cannot be decoded in this process.
         """
-        lease = Lease(self)
-        obj = await lease.__aenter__()
-        try:
-            obj = lease.copy(obj)
-        finally:
-            await lease.__aexit__(None, None, None)
-        current_message.set(lease.held)
-        return obj
+        lease = Lease(self._inbox)
+        async with lease as obj:
+            own = lease.own(obj)
+        lease.keep_context()
+        return own
 
     def recv_zero_copy(self) -> Lease:
         """An async context manager that yields the next message itself and releases it when the block is left.
@@ -235,73 +122,20 @@ class Subscriber:
             SubscriberClosed: It is closed, or was while waiting.
             MessageNotReadable: The message cannot be decoded in this process.
         """
-        return Lease(self)
+        return Lease(self._inbox)
 
     def begin_profile(self) -> int:
         """Begin a user span within the message now held: its start in ns, or 0 when it is not sampled."""
-        return PROFILE_TIME() if self._handling is not None and self._handling.is_sampled else 0
+        held = self._inbox.held
+        return PROFILE_TIME() if held is not None and held.is_sampled else 0
 
     def end_profile(self, start_ns: int, label: str | None = None) -> None:
         """End a user span that `begin_profile` began; does nothing when that returned 0."""
-        if start_ns and self._handling is not None:
-            self._handling.record_user_span(start_ns, PROFILE_TIME(), label)
+        held = self._inbox.held
+        if start_ns and held is not None:
+            held.record_user_span(start_ns, PROFILE_TIME(), label)
 
-    async def _arrival(self) -> None:
-        """Wait for a notification; cancelled, it passes its wake-up on."""
-        if self._is_closed:
-            raise SubscriberClosed(self.topic)
-        waiter = asyncio.get_running_loop().create_future()
-        self._waiters.append(waiter)
-        try:
-            await waiter
-        except asyncio.CancelledError:
-            if waiter.done() and not waiter.cancelled() and self._queue:
-                self._wake_one()
-            elif waiter in self._waiters:
-                self._waiters.remove(waiter)
-            raise
-
-    def _wake_one(self) -> None:
-        waiters = self._waiters
-        while waiters:
-            waiter = waiters.popleft()
-            if not waiter.done():
-                waiter.set_result(None)
-                return
-
-    # -- called by channels -----------------------------------------------------------------------------------------
-
-    def notify(self, notification: Notification) -> None:
-        """A message is there; a leaky queue that is full drops its oldest."""
-        queue = self._queue
-        if self._max_queue and len(queue) >= self._max_queue:
-            message, subscription = queue.popleft()
-            subscription.metrics.dropped()
-            subscription.channel.release(message)
-        queue.append(notification)
-        if self._waiters:
-            self._wake_one()
-
-    def channel_ended(self, channel: Channel, error: Exception | None) -> None:
-        """A publisher is gone; what it sent stays in the queue."""
-        subscription = self._subscriptions.get(channel.publisher_id)
-        if subscription is None or subscription.channel is not channel:
-            return
-        del self._subscriptions[channel.publisher_id]
-        self._leave(subscription)
-        self._retired.append(subscription)
-        self._sweep()
-
-    def _sweep(self) -> None:
-        """Close the measurements of publishers that ended, once their last message was processed."""
-        busy = {id(subscription) for _, subscription in self._queue}
-        if self._handling is not None:
-            busy.add(id(self._handling.subscription))
-        for subscription in [retired for retired in self._retired if id(retired) not in busy]:
-            self._retired.remove(subscription)
-            subscription.metrics.close()
-
-    # -- routing ----------------------------------------------------------------------------------------------------
+    # -- routing ------------------------------------------------------------------------------------------------------
 
     def on_request(self, _connection: object, record: Record) -> Any:
         """The server sends the publishers that now reach this topic; the answer says that they are connected."""
@@ -323,18 +157,19 @@ class Subscriber:
                 if publisher_id not in routing.ended:
                     self._cut(self._subscriptions.pop(publisher_id))
             added = [route for known, route in wanted.items() if known not in self._subscriptions]
-            if added and not self._is_closed:
-                await asyncio.gather(*(self._join(route) for route in added))
+            await asyncio.gather(*(self._join(route) for route in added))
             return Done()
 
     async def _join(self, route: PublisherRoute) -> None:
+        if self._inbox.is_closed:
+            return
         try:
             channel = await self._channels.open(route)
         except (OSError, EzmsgError) as error:
             # A publisher that is just going away; the server will say so.
             logger.debug("%r could not reach publisher %s on %s: %s", self, route.publisher_id, route.topic, error)
             return
-        if self._is_closed:
+        if self._inbox.is_closed:
             self._channels.close(channel)
             return
         if self.leaky and self._max_queue >= channel.num_buffers:
@@ -343,48 +178,39 @@ class Subscriber:
                 self.topic, route.topic, self._max_queue, channel.num_buffers,
             )  # fmt: skip
         metrics = self._metrics.edge(route.publisher_id, route.topic, channel.kind, foreign=route.boot_id != boot_id())
-        subscription = Subscription(channel, self, metrics)
+        subscription = Subscription(channel, self._inbox.notify, self._channel_ended, metrics)
         self._subscriptions[route.publisher_id] = subscription
         channel.subscribe(subscription)
         if channel.is_ended:
-            self.channel_ended(channel, channel.ended_with)
+            self._channel_ended(subscription)
+
+    def _channel_ended(self, subscription: Subscription) -> None:
+        """A publisher is gone; what it sent stays in the inbox."""
+        publisher_id = subscription.channel.publisher_id
+        if self._subscriptions.get(publisher_id) is subscription:
+            del self._subscriptions[publisher_id]
+            self._leave(subscription.channel, subscription)
+            self._inbox.retire(subscription)
 
     def _cut(self, subscription: Subscription) -> None:
         """Stop hearing a publisher at once: queued messages of it are dropped and released."""
-        channel = subscription.channel
-        kept = [item for item in self._queue if item[1] is not subscription]
-        dropped = [item for item in self._queue if item[1] is subscription]
-        self._queue.clear()
-        self._queue.extend(kept)
-        self._leave(subscription)
+        self._inbox.drop(subscription)
+        self._leave(subscription.channel, subscription)
         subscription.metrics.close()
-        for message, _ in dropped:
-            channel.release(message)
 
-    def _leave(self, subscription: Subscription) -> None:
-        subscription.channel.unsubscribe(subscription)
-        self._channels.close(subscription.channel)
+    def _leave(self, channel: Channel, subscription: Subscription) -> None:
+        channel.unsubscribe(subscription)
+        self._channels.close(channel)
 
     # -- the end ------------------------------------------------------------------------------------------------------
 
     def close(self) -> None:
         """Stop receiving; whatever is queued is released. Waiting receives raise SubscriberClosed."""
-        if self._is_closed:
+        if self._inbox.is_closed:
             return
-        self._is_closed = True
-        for subscription in list(self._subscriptions.values()):
-            self._cut(subscription)
-        self._subscriptions.clear()
-        while self._queue:  # of publishers that are gone
-            message, subscription = self._queue.popleft()
-            subscription.channel.release(message)
-        for subscription in self._retired:
-            subscription.metrics.close()
-        self._retired.clear()
-        for waiter in self._waiters:
-            if not waiter.done():
-                waiter.set_exception(SubscriberClosed(self.topic))
-        self._waiters.clear()
+        self._inbox.close()
+        while self._subscriptions:
+            self._cut(self._subscriptions.popitem()[1])
         self._profiles.unregister_subscriber(self.id)
         self._control.close_soon()
 

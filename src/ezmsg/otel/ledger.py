@@ -24,8 +24,9 @@ class Ledger:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._exported: Counter[str] = Counter()
-        self._dropped: Counter[tuple[str, str]] = Counter()
+        # From the start, with 0: of a counter that appears with its first loss, the increase cannot be seen.
+        self._exported = Counter(dict.fromkeys(("span", "metric_point"), 0))
+        self._dropped = Counter({("span", reason): 0 for reason in ("queue_full", "timeout", "rejected", "failed")})
         self._durations: dict[Signal, Histogram] = {}
 
     def exported(self, kind: str, count: int) -> None:

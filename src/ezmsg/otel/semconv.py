@@ -76,7 +76,7 @@ ATTRIBUTES: dict[str, tuple[AttributeType, str]] = {
     EDGE_SOURCE: ("string", "The topic an edge of the graph leaves."),
     EDGE_TARGET: ("string", "The topic an edge of the graph enters."),
     PROCESS_NAME: ("string", "The name of an operating-system process of the graph."),
-    TELEMETRY_KIND: ("string", "What was counted: span, row, sample, metric_point or series."),
+    TELEMETRY_KIND: ("string", "What was counted: span, row, sample, endpoint, label or metric_point."),
     TELEMETRY_REASON: ("string", "Why items were dropped."),
     TELEMETRY_SIGNAL: ("string", "traces or metrics."),
 }

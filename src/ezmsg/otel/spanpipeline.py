@@ -143,12 +143,14 @@ class SpanPipeline(Pipeline[Sequence[ReadableSpan]]):
         resource = self._registry.resource(process)
         try:
             expanded = self._expand(rows.data, process.endpoints, process.labels, rows.anchor)
-            fresh = [span for span in expanded if self._recent.add(span.span_id)]
-            return [readable_span(span, resource) for span in fresh]
+            spans = [readable_span(span, resource) for span in expanded]
         except Exception:  # rows that cannot be read must not hold up those behind them
             logger.exception("%d spans of process %s cannot be read", len(rows), process.link_id)
             self._ledger.dropped("span", "unreadable", len(rows))
             return []
+        if len(spans) < len(rows):
+            self._ledger.dropped("span", "unreadable", len(rows) - len(spans))
+        return [span for span in spans if self._recent.add(span.context.span_id)]
 
     def _settle(self, batch: Sequence[ReadableSpan], outcome: Outcome) -> None:
         with self._changed:
@@ -170,12 +172,11 @@ class RecentIds:
         self._limit = limit
         self._ids: dict[int, None] = {}
 
-    def add(self, span_id: str) -> bool:
+    def add(self, span_id: int) -> bool:
         """Remember an id; tells whether it is new."""
-        number = int(span_id, 16)
-        if number in self._ids:
+        if span_id in self._ids:
             return False
-        self._ids[number] = None
+        self._ids[span_id] = None
         if len(self._ids) > self._limit:
             del self._ids[next(iter(self._ids))]
         return True

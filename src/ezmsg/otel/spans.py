@@ -14,6 +14,9 @@ from ezmsg.otel.semconv import ERROR_TYPE, SCHEMA_URL, SCOPE_NAME, SCOPE_VERSION
 
 SCOPE = InstrumentationScope(SCOPE_NAME, SCOPE_VERSION, SCHEMA_URL)
 
+UNKNOWN_ERROR = "_OTHER"
+"""The `error.type` of the conventions for an error without a name."""
+
 _KINDS = {kind.name: kind for kind in SpanKind}
 _SAMPLED = TraceFlags(TraceFlags.SAMPLED)
 _UNSET = Status(StatusCode.UNSET)
@@ -35,9 +38,10 @@ def readable_span(span: TraceSpan, resource: ProcessResource) -> ReadableSpan:
         parent = _context(trace_id, span.parent_span_id, is_remote=span.kind == "CONSUMER")
     status, events = _UNSET, ()
     if span.error is not None:
-        attributes[ERROR_TYPE] = span.error
+        error_type = span.error or UNKNOWN_ERROR
+        attributes[ERROR_TYPE] = error_type
         status = Status(StatusCode.ERROR)
-        events = (Event("exception", {"exception.type": span.error}, timestamp=int(span.end_unix_ns)),)
+        events = (Event("exception", {"exception.type": error_type}, timestamp=int(span.end_unix_ns)),)
     return ReadableSpan(
         name=span.name,
         context=_context(trace_id, span.span_id, is_remote=False),

@@ -1,0 +1,206 @@
+"""The inbox of a subscriber: notifications that wait to be taken, and the leases on messages that were."""
+
+from __future__ import annotations
+
+import asyncio
+import copy
+from collections import deque
+from contextvars import Token
+from types import TracebackType
+from typing import Any
+
+from ezmsg.core.errors import EzmsgError, SubscriberClosed
+from ezmsg.core.messagecache import CachedMessage, MessageContext
+from ezmsg.core.messagechannel import Notification, Subscription
+from ezmsg.core.profiling import PROFILE_TIME, CurrentMessage, current_message, new_span_id
+from ezmsg.core.transport import Undecoded
+
+
+class Inbox:
+    """Notifications in the order they came, for one event loop.
+
+    Args:
+        topic: Of the subscriber, for errors.
+        max_queue: Keep only so many, dropping the oldest; 0 keeps all.
+    """
+
+    def __init__(self, topic: str, max_queue: int) -> None:
+        self.topic = topic
+        self.queue: deque[Notification] = deque()
+        self.held: Lease | None = None
+        self.is_closed = False
+        # Of publishers that ended, while messages of theirs are still queued or held.
+        self.retired: list[Subscription] = []
+        self._max_queue = max_queue
+        self._waiters: deque[asyncio.Future[None]] = deque()
+
+    def notify(self, notification: Notification) -> None:
+        """A message is there; an inbox that is full drops its oldest."""
+        queue = self.queue
+        if self._max_queue and len(queue) >= self._max_queue:
+            message, subscription = queue.popleft()
+            subscription.metrics.dropped()
+            subscription.channel.release(message)
+        queue.append(notification)
+        if self._waiters:
+            self._wake_one()
+
+    async def arrival(self) -> None:
+        """Wait for a notification. Cancelled, it passes its wake-up on.
+
+        Raises:
+            SubscriberClosed: The inbox is closed, or was while waiting.
+        """
+        if self.is_closed:
+            raise SubscriberClosed(self.topic)
+        waiter = asyncio.get_running_loop().create_future()
+        self._waiters.append(waiter)
+        try:
+            await waiter
+        except asyncio.CancelledError:
+            if waiter.done() and not waiter.cancelled() and self.queue:
+                self._wake_one()
+            elif waiter in self._waiters:
+                self._waiters.remove(waiter)
+            raise
+
+    def _wake_one(self) -> None:
+        waiters = self._waiters
+        while waiters:
+            waiter = waiters.popleft()
+            if not waiter.done():
+                waiter.set_result(None)
+                return
+
+    def drop(self, subscription: Subscription) -> None:
+        """Release what is queued of one publisher, unread."""
+        dropped = [message for message, whose in self.queue if whose is subscription]
+        kept = [item for item in self.queue if item[1] is not subscription]
+        self.queue.clear()
+        self.queue.extend(kept)
+        for message in dropped:
+            subscription.channel.release(message)
+
+    def retire(self, subscription: Subscription) -> None:
+        """A publisher ended: close what is measured of it once its last message was handled."""
+        self.retired.append(subscription)
+        self.sweep()
+
+    def sweep(self) -> None:
+        """Close the measurements of retired publishers of which nothing is left."""
+        busy = {id(subscription) for _, subscription in self.queue}
+        if self.held is not None:
+            busy.add(id(self.held.notification[1]))
+        for subscription in [retired for retired in self.retired if id(retired) not in busy]:
+            self.retired.remove(subscription)
+            subscription.metrics.close()
+
+    def close(self) -> None:
+        """Release everything unread; whoever waits gets SubscriberClosed."""
+        self.is_closed = True
+        while self.queue:
+            message, subscription = self.queue.popleft()
+            subscription.channel.release(message)
+        for subscription in self.retired:
+            subscription.metrics.close()
+        self.retired.clear()
+        for waiter in self._waiters:
+            if not waiter.done():
+                waiter.set_exception(SubscriberClosed(self.topic))
+        self._waiters.clear()
+
+
+class Lease:
+    """Holds one message for the time of an `async with` block; its slot is free for the publisher afterwards."""
+
+    __slots__ = ("_context", "_inbox", "_previous", "_start_ns", "_token", "_trace", "notification")
+
+    _context: CachedMessage | MessageContext
+    _previous: Lease | None
+    _start_ns: int
+    _token: Token[CurrentMessage | None]
+    _trace: tuple[int, int, int] | None
+    notification: Notification
+
+    def __init__(self, inbox: Inbox) -> None:
+        self._inbox = inbox
+
+    async def __aenter__(self) -> Any:
+        inbox = self._inbox
+        queue = inbox.queue
+        while not queue:
+            await inbox.arrival()
+        self.notification = message, subscription = queue.popleft()
+        self._start_ns = PROFILE_TIME()
+        trace = message.trace
+        if trace is None:
+            self._trace = None
+            self._context = message
+        else:
+            span_id = new_span_id()
+            self._trace = (trace[0], span_id, trace[1])
+            self._context = MessageContext(message.origin_ns, (trace[0], span_id))
+        obj = message.obj
+        if type(obj) is Undecoded:
+            try:
+                obj = subscription.channel.decode(message)
+            except EzmsgError as error:
+                self._finish(type(error).__qualname__)
+                raise
+        self._token = current_message.set(self._context)
+        self._previous = inbox.held
+        inbox.held = self
+        return obj
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        inbox = self._inbox
+        if inbox.held is self:
+            inbox.held = self._previous
+        try:
+            current_message.reset(self._token)
+        except ValueError:
+            # Left in another context than it was entered in: an async generator that the loop closed.
+            current_message.set(None)
+        self._finish(None if kind is None else kind.__qualname__)
+
+    def _finish(self, error: str | None) -> None:
+        message, subscription = self.notification
+        subscription.metrics.processed(
+            message.message_id,
+            message.origin_ns,
+            message.publish_ns,
+            message.channel_ns,
+            self._start_ns,
+            PROFILE_TIME(),
+            message.size,
+            self._trace,
+            error,
+        )
+        subscription.channel.release(message)
+        if self._inbox.retired:
+            self._inbox.sweep()
+
+    def own(self, obj: Any) -> Any:
+        """The caller's own copy of the message; the object itself where nobody else can hold it."""
+        message, subscription = self.notification
+        if message.holders == 1 and subscription.channel.owns_objects:
+            return obj
+        return copy.deepcopy(obj)
+
+    def keep_context(self) -> None:
+        """What this task publishes from now on belongs to this message, though it is held no more."""
+        current_message.set(self._context)
+
+    @property
+    def is_sampled(self) -> bool:
+        """Whether user spans of this message are recorded."""
+        message, subscription = self.notification
+        return self._trace is not None or subscription.metrics.selects(message.message_id)
+
+    def record_user_span(self, start_ns: int, end_ns: int, label: str | None) -> None:
+        """Record a span that user code measured inside this message."""
+        message, subscription = self.notification
+        trace = None if self._trace is None else (self._trace[0], new_span_id(), self._trace[1])
+        subscription.metrics.user_span(message.message_id, start_ns, end_ns, label, trace)
