@@ -8,12 +8,14 @@ from tests.otel.feeds import first, settings, span_rows
 
 
 @pytest.fixture(scope="session", autouse=True)
-def _grpc_keeps_threads_and_descriptors_once_used() -> None:
-    """Use it before the leak guard looks."""
+def _grpc_is_in_use() -> Iterator[None]:
+    """While one server and one channel live, gRPC keeps its threads and descriptors, and the leak guard knows them."""
     with GrpcReceiver() as receiver:
         core = AgentCore(settings("grpc", receiver.endpoint))
         core.start()
         core.feed(first(spans=span_rows(1)))
+        core.drain()
+        yield
         core.stop()
 
 

@@ -8,12 +8,12 @@ import threading
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
 from opentelemetry.sdk.metrics.export import MetricsData
 from opentelemetry.sdk.trace import ReadableSpan
-from tests.otel.feeds import ANCHOR, PUBLISHER, first, settings, span_ids, span_rows
 
 from examples.otlp_receiver import GrpcReceiver, HttpReceiver, Receiver
 from ezmsg.core.telemetry.expand import expand_spans
@@ -25,6 +25,7 @@ from ezmsg.otel.registry import Registry
 from ezmsg.otel.resource import ResourceFactory
 from ezmsg.otel.settings import Settings
 from ezmsg.otel.spans import readable_span
+from tests.otel.feeds import ANCHOR, PUBLISHER, first, settings, span_ids, span_rows
 
 
 def spans(count: int = 3) -> list[ReadableSpan]:
@@ -188,9 +189,12 @@ def test_grpc_takes_the_same_words_for_compression(monkeypatch: pytest.MonkeyPat
                 assert sender.send(spans() if kind == "traces" else metrics()).verdict == "taken"
 
 
-def test_a_certificate_that_cannot_be_read_is_a_failure_and_no_crash(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_certificate_that_cannot_be_read_is_a_failure_and_no_crash(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", "https://127.0.0.1:1")
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_CERTIFICATE", "/nowhere/ca.pem")
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(tmp_path))  # must not stand in for it
     with sender_of("traces", Settings.from_environment()) as sender:
         outcome = sender.send(spans())
     assert outcome.verdict == "lost"

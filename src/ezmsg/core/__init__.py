@@ -1,3 +1,43 @@
-"""Publishers, subscribers and channels over local, shared-memory and TCP transports."""
+"""Publishers, subscribers and channels over local, shared-memory and TCP transports, held together by a GraphServer.
 
-from ._version import __version__ as __version__
+`import ezmsg.core as ez` gives the names below; their homes are the modules they come from.
+"""
+
+import logging
+import os
+
+from ezmsg.core import dag as dag
+from ezmsg.core import graphserver as graphserver
+from ezmsg.core._version import __version__
+from ezmsg.core.graphcontext import GraphContext
+from ezmsg.core.graphserver import GraphServer, GraphService
+from ezmsg.core.processclient import ProcessControlClient
+from ezmsg.core.pubclient import Publisher
+from ezmsg.core.subclient import Subscriber
+
+__all__ = [
+    "GraphContext",
+    "GraphServer",
+    "GraphService",
+    "ProcessControlClient",
+    "Publisher",
+    "Subscriber",
+    "__version__",
+]
+
+LOGLEVEL = os.environ.get("EZMSG_LOGLEVEL", "INFO").upper()
+
+logger = logging.getLogger("ezmsg")
+formatter = logging.Formatter(
+    "%(asctime)s - pid: %(process)d - %(threadName)s - %(levelname)s - %(funcName)s: %(message)s"
+)
+handler = logging.StreamHandler()
+handler.setFormatter(formatter)
+logger.addHandler(handler)
+try:
+    logger.setLevel(LOGLEVEL)
+except ValueError:
+    logger.setLevel(logging.INFO)
+    logger.warning("EZMSG_LOGLEVEL=%r is no level of the logging module; using INFO", LOGLEVEL)
+
+# telemetry.install()

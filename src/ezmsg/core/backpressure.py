@@ -5,21 +5,29 @@ Message n uses slot n mod N. A channel is one bit; a slot is free when no bit is
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 
 class Backpressure:
     """The slots of one publisher and who holds them.
 
     `held[slot]` is the set of channels that hold it, one bit each: the publisher reads it directly, once a message.
+
+    Args:
+        num_buffers: How many slots there are.
+        on_free: Called when a slot became free while `is_awaited`.
     """
 
-    __slots__ = ("_free_bits", "_next_bit", "held", "inflight", "num_buffers")
+    __slots__ = ("_free_bits", "_next_bit", "_on_free", "held", "inflight", "is_awaited", "num_buffers")
 
-    def __init__(self, num_buffers: int) -> None:
+    def __init__(self, num_buffers: int, on_free: Callable[[], None]) -> None:
         if num_buffers < 1:
             raise ValueError(f"num_buffers={num_buffers} must be positive")
         self.num_buffers = num_buffers
         self.held = [0] * num_buffers
         self.inflight = 0
+        self.is_awaited = False
+        self._on_free = on_free
         self._free_bits: list[int] = []
         self._next_bit = 1
 
@@ -31,31 +39,34 @@ class Backpressure:
         self._next_bit <<= 1
         return bit
 
-    def remove_channel(self, bit: int) -> bool:
-        """Release everything a channel holds, and its bit; True when a slot became free."""
-        freed = False
+    def remove_channel(self, bit: int) -> None:
+        """Release everything a channel holds, and its bit."""
         for slot, holders in enumerate(self.held):
             if holders & bit:
-                self.held[slot] = remaining = holders & ~bit
-                if not remaining:
-                    self.inflight -= 1
-                    freed = True
+                self._release_slot(slot, holders & ~bit)
         self._free_bits.append(bit)
-        return freed
 
     def lease(self, message_id: int, bits: int) -> None:
         """The channels in `bits` hold the slot of this message, which must be free."""
         self.held[message_id % self.num_buffers] = bits
         self.inflight += 1
 
-    def release(self, message_id: int, bit: int) -> bool:
-        """A channel is done with a message; True when its slot became free. Releasing twice changes nothing."""
+    def release(self, bit: int, message_id: int) -> None:
+        """A channel is done with a message. Releasing twice changes nothing."""
         slot = message_id % self.num_buffers
         holders = self.held[slot]
-        if not holders & bit:
-            return False
-        self.held[slot] = remaining = holders & ~bit
-        if remaining:
-            return False
-        self.inflight -= 1
-        return True
+        if holders == bit:
+            # The common case, inline: the last holder, or the only one.
+            self.held[slot] = 0
+            self.inflight -= 1
+            if self.is_awaited:
+                self._on_free()
+        elif holders & bit:
+            self._release_slot(slot, holders & ~bit)
+
+    def _release_slot(self, slot: int, remaining: int) -> None:
+        self.held[slot] = remaining
+        if not remaining:
+            self.inflight -= 1
+            if self.is_awaited:
+                self._on_free()

@@ -71,8 +71,8 @@ class LoopChannels:
             loop = asyncio.get_running_loop()
             if publisher_loop is loop:
                 link = LocalLink(door, channel)
-                channel.opened(link, ProfileChannelType.LOCAL)
                 link.attach()
+                channel.opened(link, ProfileChannelType.LOCAL)
             else:
                 link = CrossLoopLink(door, channel, publisher_loop, loop)
                 channel.opened(link, ProfileChannelType.LOCAL)

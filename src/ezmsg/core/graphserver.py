@@ -7,14 +7,13 @@ import logging
 import threading
 from typing import Any, ClassVar
 
-from ezmsg.core.net.connection import Connection
-
 from ezmsg.core import config
 from ezmsg.core.control import ControlClient, resolve
 from ezmsg.core.dag import DAG
 from ezmsg.core.errors import ConnectionLost, EzmsgError, ServerUnreachable
 from ezmsg.core.net.address import Address, AddressType
 from ezmsg.core.net.authkey import load_key
+from ezmsg.core.net.connection import Connection
 from ezmsg.core.net.listener import Listener, bind_tcp
 from ezmsg.core.server.agent import AgentProcess
 from ezmsg.core.server.core import GraphCore
@@ -46,7 +45,9 @@ class GraphServer(threading.Thread):
     """
 
     def __init__(self, **thread_kwargs: Any) -> None:
-        super().__init__(**{"name": "ezmsg-graphserver", **thread_kwargs, "daemon": True})
+        thread_kwargs.setdefault("name", "ezmsg-graphserver")
+        thread_kwargs["daemon"] = True
+        super().__init__(**thread_kwargs)
         self._address: Address | None = None
         self._serving = threading.Event()
         self._error: BaseException | None = None

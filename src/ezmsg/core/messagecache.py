@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import msgspec
+
 from ezmsg.core.errors import EzmsgError
 
 
@@ -13,34 +15,22 @@ class CacheMiss(EzmsgError, KeyError):
     code = "CACHE_MISS"
 
 
-class CachedMessage:
+class CachedMessage(msgspec.Struct, gc=False):
     """One message in one channel: the object, its context, and how many subscribers still hold it.
 
     `trace` is `(trace id, publish span id)` when the message is sampled, else None. Times are CLOCK_MONOTONIC ns: of its
-    source (`origin_ns`), of the publisher (`publish_ns`) and of its arrival here (`channel_ns`).
+    source (`origin_ns`), of the publisher (`publish_ns`) and of its arrival here (`channel_ns`). A struct, because one is
+    made per message: it takes a third of the time of a class with slots.
     """
 
-    __slots__ = ("channel_ns", "holders", "message_id", "obj", "origin_ns", "publish_ns", "size", "trace")
-
-    def __init__(
-        self,
-        message_id: int,
-        obj: Any,
-        origin_ns: int,
-        publish_ns: int,
-        channel_ns: int,
-        size: int,
-        trace: tuple[int, int] | None,
-        holders: int,
-    ) -> None:
-        self.message_id = message_id
-        self.obj = obj
-        self.origin_ns = origin_ns
-        self.publish_ns = publish_ns
-        self.channel_ns = channel_ns
-        self.size = size
-        self.trace = trace
-        self.holders = holders
+    message_id: int
+    obj: Any
+    origin_ns: int
+    publish_ns: int
+    channel_ns: int
+    size: int
+    trace: tuple[int, int] | None
+    holders: int
 
 
 class MessageContext:

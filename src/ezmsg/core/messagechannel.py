@@ -15,7 +15,6 @@ from ezmsg.core.transport import Undecoded
 
 if TYPE_CHECKING:
     from ezmsg.core.profiling import EdgeMetrics
-
     from ezmsg.core.transport import Inlet
 
 

@@ -13,8 +13,6 @@ from collections.abc import Awaitable, Callable, Iterable
 from typing import Any
 from uuid import UUID, uuid4
 
-from ezmsg.core.profiling import PROFILES, ProfileRegistry
-
 from ezmsg.core import config
 from ezmsg.core.control import ControlClient
 from ezmsg.core.errors import EzmsgError, RequestTimeout, UnitAlreadyOwned
@@ -30,6 +28,7 @@ from ezmsg.core.graphmeta import (
     ProfilingTraceControl,
 )
 from ezmsg.core.net.address import AddressType
+from ezmsg.core.profiling import PROFILES, ProfileRegistry
 from ezmsg.core.wire import records as r
 
 logger = logging.getLogger("ezmsg")
@@ -201,7 +200,8 @@ class ProcessControlClient:
             )
         request = ProcessControlRequest(str(uuid4()), record.unit_address, record.operation, record.payload)
         answer = self._handler(request)
-        response = await answer if inspect.isawaitable(answer) else answer
+        # The handler is the user's: it may return anything.
+        response: object = await answer if inspect.isawaitable(answer) else answer
         if not isinstance(response, ProcessControlResponse) or response.request_id != request.request_id:
             raise OperationFailed(
                 ProcessControlErrorCode.INVALID_RESPONSE,

@@ -1,7 +1,7 @@
 """What a process measures of its publishers and subscribers, and the native ways to read it.
 
-`PROFILES` is fed by every Publisher and Subscriber of the process, whatever context or loop made it. Reading never takes
-anything from another reader. The telemetry link reads through `recorder`; nothing here opens a connection.
+`PROFILES` is fed by every Publisher and Subscriber of the process, whatever context or loop made it. Reading never
+takes anything from another reader. The telemetry link reads through `recorder`; nothing here opens a connection.
 """
 
 from __future__ import annotations
@@ -101,7 +101,7 @@ class ProfileRegistry:
         self._process_id = NO_PROCESS
         self._clients: dict[str, list[UUID]] = {}
         self._windows: dict[str, _Window] = {}
-        self._graphs: dict[str, int] = {}
+        self._graphs: dict[str, set[UUID]] = {}
         self._anchor: ClockAnchor | None = None
         self._lock = threading.Lock()
 
@@ -129,14 +129,14 @@ class ProfileRegistry:
         """
         self.unregister_publisher(pub_id)
         metrics = self.recorder.open_publisher(pub_id, topic, num_buffers, PROFILE_TIME, graph_address, unit, task)
-        self._count_graph(graph_address, 1)
+        self._enter_graph(graph_address, pub_id)
         return metrics
 
     def unregister_publisher(self, pub_id: UUID) -> None:
         """A publisher closed; what it recorded last is still delivered."""
         metrics = self.recorder.close_publisher(pub_id)
         if metrics is not None:
-            self._count_graph(metrics.graph, -1)
+            self._leave_graph(metrics.graph, pub_id)
 
     def register_subscriber(
         self,
@@ -150,24 +150,36 @@ class ProfileRegistry:
         """A subscriber opened; its `edge()` makes what records, in the thread that will receive."""
         self.unregister_subscriber(sub_id)
         metrics = self.recorder.open_subscriber(sub_id, topic, PROFILE_TIME, graph_address, unit, task)
-        self._count_graph(graph_address, 1)
+        self._enter_graph(graph_address, sub_id)
         return metrics
 
     def unregister_subscriber(self, sub_id: UUID) -> None:
         """A subscriber closed; what it recorded last is still delivered."""
         metrics = self.recorder.close_subscriber(sub_id)
         if metrics is not None:
-            self._count_graph(metrics.graph, -1)
+            self._leave_graph(metrics.graph, sub_id)
 
     def set_first_endpoint_hook(self, hook: FirstEndpointHook | None) -> None:
         """Be called with `(graph_address, True)` when a graph gets its first endpoint here, `False` after its last.
 
-        Called in the thread that opened or closed the endpoint, without a lock held; also at once for graphs known already.
+        Called in the thread that opened or closed the endpoint, without a lock held; at once for graphs known already.
         """
         self._hook = hook
         if hook is not None:
             for graph in list(self._graphs):
                 hook(graph, True)
+
+    def has_endpoints(self, graph_address: str) -> bool:
+        """Whether a graph has endpoints here."""
+        with self._lock:
+            return graph_address in self._graphs
+
+    def forget_graph(self, graph_address: str) -> None:
+        """The GraphServer ended in order: endpoints it leaves behind belong to no graph, not to its successor either."""
+        with self._lock:
+            self._graphs.pop(graph_address, None)
+        with self.recorder.reading:
+            self.recorder.forget_graph(graph_address)
 
     def set_wake(self, wake: Callable[[], None] | None) -> None:
         """Be called when the telemetry link should look again at once: a trace was set, a client came or went."""
@@ -216,7 +228,7 @@ class ProfileRegistry:
 
     @property
     def anchor(self) -> ClockAnchor:
-        """How PROFILE_TIME becomes Unix time: the GraphServer's answer, or one look at both clocks before there is any."""
+        """How PROFILE_TIME becomes Unix time: as the GraphServer said, or by one look at both clocks before it did."""
         if self._anchor is None:
             self._anchor = ClockAnchor(boot_id="", mono_ns=time.perf_counter_ns(), unix_ns=time.time_ns())
         return self._anchor
@@ -365,16 +377,29 @@ class ProfileRegistry:
         self._windows[reader] = window
         return window
 
-    def _count_graph(self, graph: str | None, change: int) -> None:
+    def _enter_graph(self, graph: str | None, endpoint: UUID) -> None:
         if graph is None:
             return
         with self._lock:
-            before = self._graphs.get(graph, 0)
-            after = self._graphs[graph] = before + change
-            if not after:
-                del self._graphs[graph]
-        if self._hook is not None and (not before or not after):
-            self._hook(graph, bool(after))
+            members = self._graphs.setdefault(graph, set())
+            is_first = not members
+            members.add(endpoint)
+        if is_first and self._hook is not None:
+            self._hook(graph, True)
+
+    def _leave_graph(self, graph: str | None, endpoint: UUID) -> None:
+        if graph is None:
+            return
+        with self._lock:
+            members = self._graphs.get(graph, set())
+            if endpoint not in members:
+                return
+            members.remove(endpoint)
+            if members:
+                return
+            del self._graphs[graph]
+        if self._hook is not None:
+            self._hook(graph, False)
 
     def _look_again(self) -> None:
         if self._wake is not None:
@@ -389,7 +414,6 @@ class ProfileRegistry:
 
     def after_fork(self) -> None:
         """In a forked child: forget the parent, without touching locks its threads may have held."""
-        self._hook = self._wake = None
         self._begin()
 
 

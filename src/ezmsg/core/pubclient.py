@@ -9,6 +9,12 @@ from collections.abc import Callable
 from typing import Any
 from uuid import UUID, uuid4
 
+from ezmsg.core import config
+from ezmsg.core.backpressure import Backpressure
+from ezmsg.core.control import ControlClient
+from ezmsg.core.errors import EzmsgError, MessageNotSerializable, MessageTooLarge, PublisherClosed
+from ezmsg.core.messagemarshal import Encoded, encode
+from ezmsg.core.net.address import AddressType, boot_id
 from ezmsg.core.profiling import (
     PROFILE_TIME,
     PROFILES,
@@ -18,13 +24,6 @@ from ezmsg.core.profiling import (
     new_span_id,
     new_trace_id,
 )
-
-from ezmsg.core import config
-from ezmsg.core.backpressure import Backpressure
-from ezmsg.core.control import ControlClient
-from ezmsg.core.errors import EzmsgError, MessageNotSerializable, MessageTooLarge, PublisherClosed
-from ezmsg.core.messagemarshal import Encoded, encode
-from ezmsg.core.net.address import AddressType, boot_id
 from ezmsg.core.transport import Outlet
 from ezmsg.core.transport.local import DOORS, LocalLink
 from ezmsg.core.transport.tcp import ChannelOutlet, MessageListener
@@ -64,7 +63,7 @@ class Publisher:
         self.topic = topic
         self.log_name = f"{topic}({self.publisher_id[:8]})"
         self.num_buffers = num_buffers
-        self._slots = Backpressure(num_buffers)
+        self._slots = Backpressure(num_buffers, self._slot_freed)
         self._held = self._slots.held
         self._loop = asyncio.get_running_loop()
         self._next_id = 0
@@ -243,6 +242,7 @@ class Publisher:
     async def _any_release(self) -> None:
         if self._freed is None:
             self._freed = self._loop.create_future()
+            self._slots.is_awaited = True
         # Shielded: several broadcasts may wait for the same release, and one of them may be cancelled.
         await asyncio.shield(self._freed)
 
@@ -272,6 +272,11 @@ class Publisher:
 
     # -- called by transports -----------------------------------------------------------------------------------------
 
+    @property
+    def release(self) -> Callable[[int, int], None]:
+        """Called with a channel's bit and the id of a message that it is done with."""
+        return self._slots.release
+
     def attach(self, outlet: Outlet) -> tuple[int, int]:
         """A channel arrived: its bit, and the id of the first message it gets."""
         if self._is_closed:
@@ -293,15 +298,10 @@ class Publisher:
         self._bits &= ~outlet.bit
         self._hands = tuple(other.hand for other in self._outlets if isinstance(other, LocalLink))
         self._remotes = tuple(other for other in self._outlets if isinstance(other, ChannelOutlet))
-        if self._slots.remove_channel(outlet.bit):
-            self._slot_freed()
-
-    def released(self, message_id: int, bit: int) -> None:
-        """A channel is done with a message."""
-        if self._slots.release(message_id, bit) and self._freed is not None:
-            self._slot_freed()
+        self._slots.remove_channel(outlet.bit)
 
     def _slot_freed(self) -> None:
+        self._slots.is_awaited = False
         freed, self._freed = self._freed, None
         if freed is not None and not freed.done():
             freed.set_result(None)

@@ -25,8 +25,9 @@ class Ledger:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         # From the start, with 0: of a counter that appears with its first loss, the increase cannot be seen.
-        self._exported = Counter(dict.fromkeys(("span", "metric_point"), 0))
-        self._dropped = Counter({("span", reason): 0 for reason in ("queue_full", "timeout", "rejected", "failed")})
+        self._exported: Counter[str] = Counter({"span": 0, "metric_point": 0})
+        reasons = ("queue_full", "timeout", "rejected", "failed")
+        self._dropped: Counter[tuple[str, str]] = Counter({("span", reason): 0 for reason in reasons})
         self._durations: dict[Signal, Histogram] = {}
 
     def exported(self, kind: str, count: int) -> None:

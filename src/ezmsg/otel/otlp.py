@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Sequence
 from enum import Enum
 from typing import Any, Generic, Protocol, TypeVar
@@ -68,7 +69,7 @@ class ExporterSender(Generic[Batch_contra]):
 def span_sender(settings: SignalSettings) -> Sender[Spans] | None:
     """The sender of spans, None when spans are not exported."""
     if settings.exporter == "console":
-        return ExporterSender("the console", ConsoleSpanExporter(), Watch())
+        return ExporterSender("the console", ConsoleSpanExporter(out=sys.stdout), Watch())
     if settings.otlp is None:
         return None
     watch, otlp = Watch(), settings.otlp
@@ -79,7 +80,7 @@ def span_sender(settings: SignalSettings) -> Sender[Spans] | None:
 def metric_sender(settings: SignalSettings) -> Sender[MetricsData] | None:
     """The sender of metrics, None when metrics are not exported."""
     if settings.exporter == "console":
-        return ExporterSender("the console", ConsoleMetricExporter(), Watch())
+        return ExporterSender("the console", ConsoleMetricExporter(out=sys.stdout), Watch())
     if settings.otlp is None:
         return None
     watch, otlp = Watch(), settings.otlp

@@ -28,7 +28,7 @@ from ezmsg.otel.state import Process
 Expand = Callable[[bytes, Mapping[int, EndpointRecord], Mapping[int, str], ClockAnchor], list[TraceSpan]]
 
 ROW_BYTES = SPAN_ROW.itemsize
-REMEMBERED_IDS = 1 << 17
+REMEMBERED_IDS = 1 << 16
 
 logger = logging.getLogger("ezmsg.otel")
 
@@ -150,7 +150,7 @@ class SpanPipeline(Pipeline[Sequence[ReadableSpan]]):
             return []
         if len(spans) < len(rows):
             self._ledger.dropped("span", "unreadable", len(rows) - len(spans))
-        return [span for span in spans if self._recent.add(span.context.span_id)]
+        return [span for made, span in zip(expanded, spans, strict=True) if self._recent.add(made.span_id)]
 
     def _settle(self, batch: Sequence[ReadableSpan], outcome: Outcome) -> None:
         with self._changed:
@@ -170,9 +170,9 @@ class RecentIds:
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
-        self._ids: dict[int, None] = {}
+        self._ids: dict[str, None] = {}
 
-    def add(self, span_id: int) -> bool:
+    def add(self, span_id: str) -> bool:
         """Remember an id; tells whether it is new."""
         if span_id in self._ids:
             return False

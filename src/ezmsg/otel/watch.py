@@ -72,17 +72,24 @@ class WatchedSession(requests.Session):
         """
         if self._is_loopback:
             kwargs["proxies"] = {}
+        if self.verify is not True:
+            # Else REQUESTS_CA_BUNDLE would win over OTEL_EXPORTER_OTLP_CERTIFICATE.
+            kwargs["verify"] = self.verify
+        response, outcome = self._try(request, kwargs)
+        self._watch.note(outcome)
+        if response is not None and outcome.verdict == "taken":
+            return response
+        # This error ends in a log record, which must not hold the response (and so its connection) in a traceback,
+        # nor the error beneath (and so its pool) as a cause.
+        del response
+        raise NotTaken(outcome.detail)
+
+    def _try(self, request: PreparedRequest, kwargs: dict[str, Any]) -> tuple[Response | None, Outcome]:
         try:
             response = super().send(request, **kwargs)
         except OSError as error:  # a RequestException, or a certificate that cannot be read
-            outcome = _of_http_error(error)
-            self._watch.note(outcome)
-            raise NotTaken(outcome.detail) from error
-        outcome = _of_http_response(self._signal, response)
-        self._watch.note(outcome)
-        if outcome.verdict != "taken":
-            raise NotTaken(outcome.detail)
-        return response
+            return None, _of_http_error(error)
+        return response, _of_http_response(self._signal, response)
 
 
 class Stub(Protocol):

@@ -1,3 +1,4 @@
+import socket
 from collections.abc import AsyncIterator
 
 import pytest
@@ -11,6 +12,20 @@ from tests.core.net.serving import Serving
 async def serving() -> AsyncIterator[Serving]:
     async with Serving().serve() as serving:
         yield serving
+
+
+@pytest.fixture
+def no_such_host(monkeypatch: pytest.MonkeyPatch) -> str:
+    """A name that is unknown at once, whatever the resolver of this machine does."""
+    look_up = socket.getaddrinfo
+
+    def refuse(host, *args, **options):
+        if host == "no-such-host.invalid":
+            raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+        return look_up(host, *args, **options)
+
+    monkeypatch.setattr(socket, "getaddrinfo", refuse)
+    return "no-such-host.invalid"
 
 
 @pytest.fixture(autouse=True)

@@ -77,6 +77,7 @@ def test_localhost_is_tried_by_ipv4_first_and_without_asking_the_network() -> No
         ("no-such-host.invalid", False),
     ],
 )
+@pytest.mark.usefixtures("no_such_host")
 def test_loopback_is_told_from_the_rest_of_the_world(host: str, is_ours: bool) -> None:
     assert is_loopback(host) is is_ours
 

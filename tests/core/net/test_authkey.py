@@ -4,9 +4,8 @@ import hashlib
 import os
 import pwd
 import stat
-import subprocess
-import sys
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 
@@ -40,9 +39,12 @@ def test_a_key_file_given_in_the_environment_is_explicit_and_the_same_secret(mon
     assert load_key() == AuthKey(hashlib.sha256(b"ezmsg key\0secret").digest(), True)
 
 
-def test_without_a_key_one_is_made_that_only_the_user_can_read(home, tmp_path) -> None:
-    os.umask(os.umask(0))  # whatever the umask is
-    key = load_key()
+def test_without_a_key_one_is_made_that_only_the_user_can_read(home) -> None:
+    umask = os.umask(0)
+    try:
+        key = load_key()
+    finally:
+        os.umask(umask)
     path = home / ".config" / "ezmsg" / "authkey"
     assert not key.explicit
     assert load_key() == key
@@ -144,24 +146,33 @@ def test_a_home_that_refuses_the_new_file_is_named(monkeypatch) -> None:
 # -- who is first -----------------------------------------------------------------------------------------------------
 
 
-def test_all_processes_that_start_together_find_the_same_key(home) -> None:
-    code = (
-        "import sys; from ezmsg.core.net.authkey import load_key; "
-        "print('ready', flush=True); sys.stdin.read(); print(load_key().secret.hex())"
-    )
-    racers = [
-        subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-        for _ in range(16)
-    ]
-    for racer in racers:
-        assert racer.stdout.readline() == "ready\n"
-    for racer in racers:
-        racer.stdin.close()
-    keys = {racer.stdout.read() for racer in racers}
-    for racer in racers:
-        racer.stdout.close()
-        assert racer.wait() == 0
-    assert keys == {load_key().secret.hex() + "\n"}
+def race(start: int, result: int) -> NoReturn:
+    """One of many processes: wait for the signal, which is the end of a pipe, then tell which key it found."""
+    try:
+        os.read(start, 1)
+        os.write(result, load_key().secret.hex().encode() + b"\n")
+    finally:
+        os._exit(0)
+
+
+def test_all_processes_that_start_together_find_the_same_key() -> None:
+    start, go = os.pipe()
+    result, result_in = os.pipe()
+    racers = []
+    for _ in range(16):
+        if pid := os.fork():
+            racers.append(pid)
+        else:
+            os.close(go)
+            race(start, result_in)
+    os.close(start)
+    os.close(result_in)
+    os.close(go)
+    for pid in racers:
+        os.waitpid(pid, 0)
+    with open(result) as told:
+        keys = told.read().split()
+    assert keys == [load_key().secret.hex()] * 16
     assert os.listdir(default_key_file().parent) == ["authkey"]
 
 

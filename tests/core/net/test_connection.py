@@ -195,6 +195,14 @@ async def test_request_ids_start_again_and_skip_those_in_use(serving, gate) -> N
         assert await first == Done()
 
 
+async def test_an_answer_in_time_leaves_no_timer_behind(serving) -> None:
+    async with serving.both() as (client, _):
+        await client.request(Pause(), 1000.0)
+        await asyncio.sleep(0)
+        timers = asyncio.get_running_loop()._scheduled
+        assert not [timer for timer in timers if timer._callback == client._expire and not timer.cancelled()]
+
+
 # -- time -----------------------------------------------------------------------------------------------------------
 
 
@@ -288,6 +296,20 @@ async def test_what_was_written_before_a_close_arrives_although_something_was_le
             said += data
     await closing
     assert said.count(b"x" * 50_000) == 200
+
+
+async def test_what_arrives_while_closing_is_read_and_ignored(serving, caplog) -> None:
+    sock, _ = await connect(serving.address, KEY)
+    with sock:
+        server, handler = await serving.peers.get()
+        closing = asyncio.create_task(server.close(5.0))
+        await asyncio.sleep(0)
+        frame = encode_frame(*encode_record(Goodbye("x" * 1000)))
+        await hostile.send(sock, frame * 1000 + frame[:100])
+        sock.shutdown(socket.SHUT_WR)
+        await closing
+    assert handler.notices == []
+    assert not caplog.records
 
 
 async def test_a_peer_that_does_not_close_is_cut_off(serving) -> None:

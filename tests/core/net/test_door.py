@@ -45,13 +45,13 @@ def test_without_doors_there_is_none(monkeypatch) -> None:
 def test_the_user_of_a_peer_is_known() -> None:
     ours, theirs = socket.socketpair()
     with ours, theirs:
-        assert door.peer_user(ours) == os.geteuid()
+        assert door.credentials(ours) == (os.getpid(), os.geteuid())
         door.check_credentials(ours, "peer")
 
 
 @pytest.mark.parametrize(("user", "is_let_in"), [(4242, True), (0, True), (4243, False)])
 def test_only_our_user_and_root_are_let_in(user: int, is_let_in: bool, monkeypatch) -> None:
-    monkeypatch.setattr(door, "peer_user", lambda sock: user)
+    monkeypatch.setattr(door, "credentials", lambda sock: (1, user))
     monkeypatch.setattr(os, "geteuid", lambda: 4242)
     with socket.socket(socket.AF_UNIX) as sock:
         if is_let_in:
@@ -76,6 +76,6 @@ async def test_another_user_is_turned_away_although_the_name_is_no_secret(servin
 
 
 async def test_a_client_does_not_greet_a_server_of_another_user(serving, monkeypatch) -> None:
-    monkeypatch.setattr(door, "peer_user", lambda sock: 4243)
+    monkeypatch.setattr(door, "credentials", lambda sock: (1, 4243))
     with pytest.raises(AuthenticationFailed, match="it runs as user 4243"):
         await connect(serving.door, KEY)

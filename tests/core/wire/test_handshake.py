@@ -232,6 +232,8 @@ def test_a_peer_that_hangs_up_is_named() -> None:
     assert str(server.hung_up()) == "handshake with the client failed: it hung up"
     deliver(client.hello[:10], server)
     assert str(server.hung_up()).endswith(r"it hung up after it sent b'\x93EZMSG\r\n\x01\x00'")
+    deliver(client.hello[10:50], server)
+    assert str(server.hung_up()).endswith("it hung up in the middle of the handshake")
 
 
 @settings(deadline=None)

@@ -96,6 +96,15 @@ def resolve_now(address: Address) -> list[SocketAddress]:
     return sorted(found, key=lambda entry: entry.family != socket.AF_INET)
 
 
+def tune_tcp(sock: socket.socket) -> None:
+    """Send small frames at once, and notice in about a minute that the host of the peer has vanished."""
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for name, value in (("TCP_KEEPIDLE", 30), ("TCP_KEEPINTVL", 10), ("TCP_KEEPCNT", 3)):
+        if hasattr(socket, name):
+            sock.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
+
+
 def is_loopback(host: str) -> bool:
     """Whether only this machine can reach the host; a name counts if all its addresses do."""
     try:

@@ -11,7 +11,7 @@ import time
 
 from ezmsg.core.errors import CannotConnect, HandshakeError, HandshakeTimeout
 from ezmsg.core.net import forking
-from ezmsg.core.net.address import Address, SocketAddress, needs_lookup, resolve_now, this_process
+from ezmsg.core.net.address import Address, SocketAddress, needs_lookup, resolve_now, this_process, tune_tcp
 from ezmsg.core.net.authkey import AuthKey
 from ezmsg.core.net.door import check_credentials, door_path
 from ezmsg.core.wire.handshake import ClientHandshake, PeerInfo
@@ -188,7 +188,7 @@ def _check(sock: socket.socket, name: str) -> None:
     if sock.getsockname() == sock.getpeername():
         # A free port of the ephemeral range can be given to our own end: TCP then connects to itself.
         raise CannotConnect(name, os.strerror(errno.ECONNREFUSED))
-    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    tune_tcp(sock)
 
 
 def _timed_out(name: str, timeout_s: float, *, is_connected: bool) -> CannotConnect | HandshakeTimeout:

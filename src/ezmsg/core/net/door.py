@@ -46,11 +46,11 @@ def door_path(name: str) -> bytes:
     return b"\0" + name.removeprefix("@").encode()
 
 
-def peer_user(sock: socket.socket) -> int:
-    """The user of the process at the other end of a door."""
+def credentials(sock: socket.socket) -> tuple[int, int]:
+    """The process (0 if it is in a container of its own) and the user at the other end of a door."""
     assert sys.platform == "linux", "only Linux has doors"
-    _, uid, _ = _UCRED.unpack(sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size))
-    return uid
+    pid, uid, _ = _UCRED.unpack(sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size))
+    return pid, uid
 
 
 def check_credentials(sock: socket.socket, peer: str) -> None:
@@ -59,6 +59,6 @@ def check_credentials(sock: socket.socket, peer: str) -> None:
     Raises:
         AuthenticationFailed: It does not.
     """
-    uid = peer_user(sock)
+    _, uid = credentials(sock)
     if uid not in (0, os.geteuid()):
         raise AuthenticationFailed(peer, f"it runs as user {uid}, this process as {os.geteuid()}")

@@ -110,6 +110,8 @@ class FrameStream(asyncio.BufferedProtocol):
             return
         self._flush()
         for part in parts:
+            if self._transport.is_closing():
+                return
             self._transport.write(part)
         self._drop_if_slow()
 
@@ -156,9 +158,8 @@ class FrameStream(asyncio.BufferedProtocol):
         """The transport has read."""
         try:
             for frame in self._decoder.received(nbytes):
-                if self._is_closing:
-                    return
-                self.frame_received(frame)
+                if not self._is_closing:
+                    self.frame_received(frame)
         except EzmsgError as error:
             self.fail(error)
         except Exception as error:

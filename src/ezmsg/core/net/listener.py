@@ -13,9 +13,9 @@ from typing import Any
 
 from ezmsg.core.errors import EzmsgError, HandshakeError, HandshakeTimeout, InsecureBind
 from ezmsg.core.net import forking
-from ezmsg.core.net.address import Address, is_loopback, this_process
+from ezmsg.core.net.address import Address, is_loopback, this_process, tune_tcp
 from ezmsg.core.net.authkey import AuthKey
-from ezmsg.core.net.door import check_credentials
+from ezmsg.core.net.door import check_credentials, credentials
 from ezmsg.core.net.loglimit import LogLimiter
 from ezmsg.core.wire.handshake import PeerInfo, ServerHandshake
 from ezmsg.core.wire.limits import ACCEPT_BACKLOG, HANDSHAKE_TIMEOUT_S, UNAUTHENTICATED_PEERS
@@ -149,7 +149,7 @@ class Listener:
                 if sock.family == socket.AF_UNIX:
                     check_credentials(sock, peer)
                 else:
-                    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+                    tune_tcp(sock)
                 while not handshake.done:
                     data = await loop.sock_recv(sock, handshake.wanted)
                     if not data:
@@ -250,5 +250,5 @@ class _Gate:
 
     def _name_of(self, sock: socket.socket, address: Any) -> str:
         if sock.family == socket.AF_UNIX:
-            return f"a peer at the door (descriptor {sock.fileno()})"
+            return f"process {credentials(sock)[0]} at the door"
         return str(Address(*address[:2]))

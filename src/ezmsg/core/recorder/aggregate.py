@@ -31,7 +31,6 @@ from ezmsg.core.recorder.rows import (
 )
 from ezmsg.core.recorder.series import NOWHERE, Mask, SeriesTable
 
-
 _NOTHING_BEFORE: Final = -(1 << 62)
 
 
@@ -59,8 +58,9 @@ class Aggregator:
         """Make an aggregator that knows no endpoint."""
         self.series = SeriesTable(labels)
         self.turn = 0
-        # By position: anomalies (two rows, as in Anomalies), and number and start of the last message published.
-        self._anomalies = np.zeros((2, 0), dtype=np.int64)
+        # By position: anomalies, and number and start of the last message published.
+        self._foreign = np.zeros(0, dtype=np.int64)
+        self._negative = np.zeros(0, dtype=np.int64)
         self._last_id = np.zeros(0, dtype=np.int64)
         self._last_start = np.zeros(0, dtype=np.int64)
 
@@ -71,9 +71,10 @@ class Aggregator:
         if more:
             self._last_id = np.append(self._last_id, np.zeros(more, dtype=np.int64))
             self._last_start = np.append(self._last_start, np.zeros(more, dtype=np.int64))
-            self._anomalies = np.append(self._anomalies, np.zeros((2, more), dtype=np.int64), axis=1)
+            self._foreign = np.append(self._foreign, np.zeros(more, dtype=np.int64))
+            self._negative = np.append(self._negative, np.zeros(more, dtype=np.int64))
         self._last_id[position] = _NOTHING_BEFORE
-        self._anomalies[:, position] = 0
+        self._foreign[position] = self._negative[position] = 0
 
     def close(self, index: int) -> None:
         """Forget an endpoint."""
@@ -82,7 +83,9 @@ class Aggregator:
     def anomalies(self, index: int) -> Anomalies:
         """The clock anomalies of an endpoint."""
         position = self.series.position(index)
-        return Anomalies(0, 0) if position == NOWHERE else Anomalies(*self._anomalies[:, position].tolist())
+        if position == NOWHERE:
+            return Anomalies(0, 0)
+        return Anomalies(int(self._foreign[position]), int(self._negative[position]))
 
     def add(self, rows: Rows) -> int:
         """Count rows, in the order they were written; returns how many are of endpoints not known."""
@@ -130,8 +133,8 @@ class Aggregator:
         self._count("process", chunk, process, processed & ~failed, end=6)
         self._count_labelled("process", chunk, process, processed & failed)
         backwards = (~aged & ~ageless) | (~transported & ~foreign) | ~queued | ~processed
-        np.add.at(self._anomalies, (0, chunk.positions[ageless]), 1)
-        np.add.at(self._anomalies, (1, chunk.positions[backwards]), 1)
+        np.add.at(self._foreign, chunk.positions[ageless], 1)
+        np.add.at(self._negative, chunk.positions[backwards], 1)
 
     def _wait(self, chunk: _Chunk) -> None:
         waits = chunk.words[:, 5]
@@ -168,9 +171,7 @@ class Aggregator:
 
     # -- beneath ----------------------------------------------------------------------------------------------------
 
-    def _count(
-        self, name: str, chunk: _Chunk, durations: Column, valid: Mask, end: int | None = None
-    ) -> None:
+    def _count(self, name: str, chunk: _Chunk, durations: Column, valid: Mask, end: int | None = None) -> None:
         """Count durations; with `end`, the word with the end time, offer the sampled ones as exemplars."""
         if end is not None:
             sampled = np.flatnonzero((chunk.words[:, 0] & SAMPLED != 0) & valid)

@@ -241,9 +241,7 @@ class EdgeMetrics:
             )
             self._put(row, 1 << LEASE_TIME, sampled, None, thinnable=False)
 
-    def span(
-        self, code: int, start_ns: int, end_ns: int, label: str | None, message_id: int, sampled: bool
-    ) -> None:
+    def span(self, code: int, start_ns: int, end_ns: int, label: str | None, message_id: int, sampled: bool) -> None:
         """Record a span of the user of which nothing else is known."""
         if self._mode:
             meta = self._span_meta & ~_CHANNEL | code << CHANNEL_SHIFT

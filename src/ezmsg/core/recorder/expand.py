@@ -11,9 +11,9 @@ from ezmsg.core.graphmeta import ProfilingTraceSample, TraceSpan
 from ezmsg.core.recorder.ids import hex_span_id, hex_trace_id
 from ezmsg.core.recorder.rowlog import RowArray
 from ezmsg.core.recorder.rows import (
-    CHANNELS,
     CHANNEL_MASK,
     CHANNEL_SHIFT,
+    CHANNELS,
     ERROR,
     FOREIGN,
     INDEX_SHIFT,
@@ -88,9 +88,8 @@ def expand_samples(
 ) -> list[ProfilingTraceSample]:
     """The native samples in SAMPLE_ROW rows; their times stay PROFILE_TIME nanoseconds."""
     samples: list[ProfilingTraceSample] = []
-    for time, value, seq, index, metric, channel, label, high, low, span_id, _ in _array(
-        rows, SAMPLE_ROW
-    ).tolist():
+    values: list[tuple[int, ...]] = _array(rows, SAMPLE_ROW).tolist()
+    for time, value, seq, index, metric, channel, label, high, low, span_id, _ in values:
         endpoint = endpoints.get(index, _UNKNOWN)
         of_publisher = bool(1 << metric & PUBLISHER_METRICS)
         topic = endpoint.topic if of_publisher else endpoint.subscription

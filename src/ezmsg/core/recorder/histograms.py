@@ -30,6 +30,11 @@ class Series:
         self.random: Exemplar | None = None
         self.seen = 0
 
+    def forget_exemplars(self) -> None:
+        """They were exported: look for new ones."""
+        self.slowest = self.random = None
+        self.seen = 0
+
 
 class Histograms:
     """Dense arrays, one row per series; rows of closed series are used again."""

@@ -95,9 +95,7 @@ class PublisherMetrics:
         self.graph = graph
         self.id, self.topic, self.num_buffers, self.index = publisher_id, topic, num_buffers, index
         self.endpoint_id = f"{topic}:{publisher_id}"
-        self.sent = self.bytes = self.backpressure_ns = self.inflight = self.shm_reallocations = (
-            self.thinned
-        ) = 0
+        self.sent = self.bytes = self.backpressure_ns = self.inflight = self.shm_reallocations = self.thinned = 0
         self._ring, self._labels, self._clock = ring, labels, clock
         self._meta = meta_word(PUBLISH, index)
         self._wait_meta = meta_word(WAIT, index)

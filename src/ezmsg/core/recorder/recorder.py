@@ -37,8 +37,8 @@ SPANS: Final = 20_000
 class Recorder:
     """Endpoints write into the ring of their thread; `drain` reads all rings.
 
-    Two locks: `lock` guards the tables of endpoints and is held for moments; `reading` is held while rows are turned into
-    histograms, spans and samples, and taken before `lock`. Writers take neither.
+    Two locks: `lock` guards the tables of endpoints and is held for moments; `reading` is held while rows are turned
+    into histograms, spans and samples, and taken before `lock`. Writers take neither.
 
     Attributes:
         publishers: Open publishers by id.
@@ -49,9 +49,7 @@ class Recorder:
         samples: Samples of the native trace, by endpoint.
     """
 
-    def __init__(
-        self, *, ring_rows: int = ROWS, sample_limit: int | None = None, span_limit: int = SPANS
-    ) -> None:
+    def __init__(self, *, ring_rows: int = ROWS, sample_limit: int | None = None, span_limit: int = SPANS) -> None:
         """Make a recorder without endpoints, at the level and rates of the environment."""
         self._ring_rows = ring_rows
         self.lock, self.reading = threading.Lock(), threading.Lock()
@@ -89,9 +87,7 @@ class Recorder:
         """A publisher opened, in this thread."""
         with self.lock:
             index, ring = self.endpoints.new_index(), self._ring()
-            metrics = PublisherMetrics(
-                publisher_id, topic, num_buffers, index, ring, self.labels, clock, graph
-            )
+            metrics = PublisherMetrics(publisher_id, topic, num_buffers, index, ring, self.labels, clock, graph)
             record = EndpointRecord(
                 index=index,
                 topic=topic,
@@ -252,12 +248,12 @@ class Recorder:
             if self.budget.note(self._records + self.thinned(), time.perf_counter_ns()):
                 self._configure()
 
-    def take_spans(self, reader: str, limit: int) -> RowArray:
-        """At most `limit` span rows that a reader has not had yet. Hold `reading`."""
+    def take_spans(self, reader: str, limit: int, graph: str | None = None) -> RowArray:
+        """At most `limit` span rows, of a graph or of all, that a reader has not had yet. Hold `reading`."""
         taken = [np.empty(0, dtype=SPAN_ROW)]
-        for graph, rows in self.spans.peek(reader, limit).items():
+        for key, rows in self.spans.peek(reader, limit, graph).items():
             part = rows[: limit - sum(map(len, taken))]
-            self.spans.advance(reader, graph, len(part))
+            self.spans.advance(reader, key, len(part))
             taken.append(part)
         return np.concatenate(taken)
 
@@ -267,6 +263,20 @@ class Recorder:
             for index in indices:
                 if self.settled.pop(index, None) is not None:
                     self._retire(index)
+
+    def forget_graph(self, graph: str) -> None:
+        """A graph is no more; its endpoints live on, unseen by any link. Hold `reading`."""
+        with self.lock:
+            self.linked.discard(graph)
+            for endpoint in (*self.endpoints.open.values(), *self.endpoints.closed.values()):
+                if endpoint.graph == graph:
+                    endpoint.graph = None
+            for metrics in (*self.publishers.values(), *self.subscribers.values()):
+                if metrics.graph == graph:
+                    metrics.graph = None
+        self.spans.orphan(graph)
+        self.samples.orphan(graph)
+        self.retire([index for index, endpoint in self.settled.items() if endpoint.graph is None])
 
     def unread(self) -> float:
         """How full the fullest ring is, 0 to 1 and beyond."""

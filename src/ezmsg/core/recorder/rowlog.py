@@ -37,6 +37,11 @@ class RowLog:
         """Position of the oldest row still here."""
         return self.end - self._used
 
+    @property
+    def oldest(self) -> int:
+        """Position of the oldest row that can be read."""
+        return max(self.first, self.end - self._limit)
+
     def append(self, rows: RowArray) -> None:
         """Add rows; the oldest give way."""
         self.end += len(rows)
@@ -61,7 +66,7 @@ class RowLog:
         """At most `limit` rows from a position on; the rows are a view, valid until the next `append`."""
         cleared = max(0, self._floor - position)
         position = max(position, self._floor)
-        first = max(self.first, self.end - self._limit)
+        first = self.oldest
         evicted = max(0, first - position)
         position = max(position, first)
         at = position - self.first

@@ -124,8 +124,6 @@ SAMPLE_ROW: Final = np.dtype(
 """One native sample (64 bytes)."""
 
 
-def meta_word(
-    kind: int, index: int, channel: ProfileChannelType = ProfileChannelType.UNKNOWN, flags: int = 0
-) -> int:
+def meta_word(kind: int, index: int, channel: ProfileChannelType = ProfileChannelType.UNKNOWN, flags: int = 0) -> int:
     """The first word of a row, without a label."""
     return kind | CHANNEL_CODES[channel] << CHANNEL_SHIFT | flags | index << INDEX_SHIFT

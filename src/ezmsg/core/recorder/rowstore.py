@@ -25,7 +25,8 @@ class _Reader:
 class RowStore:
     """Logs by key (an endpoint, a graph), each of which belongs to a graph. Callers take turns.
 
-    For every reader, rows added = rows read + `evicted` + `cleared` + rows it can still read, at any time after a `peek`.
+    For every reader, rows added = rows read + `evicted` + `cleared` + rows it can still read, whenever it has peeked
+    at all graphs.
     """
 
     def __init__(self, dtype: np.dtype[Any], limit: int) -> None:
@@ -44,7 +45,8 @@ class RowStore:
         log = self._logs.get(key)
         if log is None:
             log = self._logs[key] = RowLog(self._dtype, self._limit)
-            self._graphs[key] = graph
+        self._graphs[key] = graph
+        self._closed.pop(key, None)
         log.append(rows)
         self.added += len(rows)
 
@@ -95,6 +97,24 @@ class RowStore:
         for key, position in positions.items():
             if key in self._logs:
                 reader.positions[key] = position
+
+    def rewind_all(self, name: str) -> None:
+        """Put a reader back to the oldest rows that are still here."""
+        reader = self._reader(name)
+        for key, log in self._logs.items():
+            reader.positions[key] = min(reader.positions.get(key, 0), log.oldest)
+
+    def skip(self, name: str) -> None:
+        """Let a reader go on after everything that is here."""
+        reader = self._reader(name)
+        for key, log in self._logs.items():
+            reader.positions[key] = log.end
+
+    def orphan(self, graph: str) -> None:
+        """What is kept of a graph belongs to none from now on."""
+        for key, of_graph in self._graphs.items():
+            if of_graph == graph:
+                self._graphs[key] = None
 
     def lost(self, name: str) -> tuple[int, int]:
         """Rows this reader will never see: given way to newer ones, and cleared on purpose."""

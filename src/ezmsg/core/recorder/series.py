@@ -93,9 +93,7 @@ class SeriesTable:
             slots = self._slots[CODES[name]][positions]
         self.histograms.add(slots, durations_ns, turn)
 
-    def count_labelled(
-        self, name: str, positions: Column, labels: Column, durations_ns: Column, turn: int
-    ) -> None:
+    def count_labelled(self, name: str, positions: Column, labels: Column, durations_ns: Column, turn: int) -> None:
         """Count durations (all >= 0) under a name and a label each."""
         for pair in np.unique(positions << 16 | labels).tolist():
             position, label = pair >> 16, pair & 0xFFFF
@@ -128,7 +126,5 @@ class SeriesTable:
         old = len(self._index)
         more = max(16, old)
         self._index = np.append(self._index, np.zeros(more, dtype=np.int64))
-        self._slots = np.concatenate(
-            (self._slots, np.full((len(NAMES), more), NOWHERE, dtype=np.int64)), axis=1
-        )
+        self._slots = np.concatenate((self._slots, np.full((len(NAMES), more), NOWHERE, dtype=np.int64)), axis=1)
         self._free = list(range(old, old + more))

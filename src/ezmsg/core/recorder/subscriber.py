@@ -125,9 +125,7 @@ class SubscriberMetrics(Receiver):
         seq = NO_MESSAGE if msg_seq is None else msg_seq
         self._self_edge().lease(CHANNEL_CODES[channel_kind], now - lease_ns, now, seq, sampled)
 
-    def record_user_span(
-        self, span_ns: int, label: str | None, msg_seq: int | None = None, *, sampled: bool
-    ) -> None:
+    def record_user_span(self, span_ns: int, label: str | None, msg_seq: int | None = None, *, sampled: bool) -> None:
         """Record a span of the user that ended now."""
         now = self._clock()
         seq = NO_MESSAGE if msg_seq is None else msg_seq

@@ -8,6 +8,7 @@ A transport knows nothing of topics, subscribers or the server. Both ends of it 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, Protocol
 
 from ezmsg.core.messagemarshal import decode
@@ -28,8 +29,9 @@ class PublisherDoor(Protocol):
         """A channel left: everything it holds is released."""
         ...
 
-    def released(self, message_id: int, bit: int) -> None:
-        """A channel is done with a message."""
+    @property
+    def release(self) -> Callable[[int, int], None]:
+        """Called with a channel's bit and the id of a message that it is done with."""
         ...
 
 
@@ -50,8 +52,9 @@ class Outlet(Protocol):
 class Inlet(Protocol):
     """The channel's end."""
 
-    def acknowledge(self, message_id: int) -> None:
-        """The channel is done with a message."""
+    @property
+    def acknowledge(self) -> Callable[[int], None]:
+        """Called with the id of a message that the channel is done with."""
         ...
 
     def close_soon(self) -> None:

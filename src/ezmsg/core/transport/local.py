@@ -10,6 +10,7 @@ import asyncio
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future
+from functools import partial
 from typing import Any
 
 from ezmsg.core.transport import PublisherDoor, Receiver
@@ -89,9 +90,10 @@ class LocalLink:
         """Join the publisher."""
         self.bit, self.next_message_id = self._door.attach(self)
 
-    def acknowledge(self, message_id: int) -> None:
-        """The channel is done with a message."""
-        self._door.released(message_id, self.bit)
+    @property
+    def acknowledge(self) -> Callable[[int], None]:
+        """Releases the slot at once."""
+        return partial(self._door.release, self.bit)
 
     def close_soon(self) -> None:
         """Either side leaves; the other is told."""
@@ -148,9 +150,13 @@ class CrossLoopLink(LocalLink):
             raise ConnectionError("the publisher's event loop is closed") from error
         await asyncio.wrap_future(joined)
 
-    def acknowledge(self, message_id: int) -> None:
-        """Tell the publisher's loop."""
-        self._to_publisher.call(self._door.released, message_id, self.bit)
+    @property
+    def acknowledge(self) -> Callable[[int], None]:
+        """Tells the publisher's loop."""
+        return self._acknowledge
+
+    def _acknowledge(self, message_id: int) -> None:
+        self._to_publisher.call(self._door.release, self.bit, message_id)
 
     def close_soon(self) -> None:
         """Either side leaves; both are told on their own loops."""

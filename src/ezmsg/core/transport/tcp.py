@@ -11,8 +11,7 @@ import contextlib
 import logging
 import os
 import socket
-
-from ezmsg.core.profiling import PROFILE_TIME
+from collections.abc import Callable
 
 from ezmsg.core import config
 from ezmsg.core.errors import ConnectionFailed, ConnectionLost, EzmsgError, ProtocolError
@@ -20,9 +19,10 @@ from ezmsg.core.messagemarshal import Encoded
 from ezmsg.core.net.address import Address, boot_id
 from ezmsg.core.net.authkey import load_key
 from ezmsg.core.net.dial import connect
-from ezmsg.core.net.framestream import FrameStream
 from ezmsg.core.net.door import open_door
+from ezmsg.core.net.framestream import FrameStream
 from ezmsg.core.net.listener import Listener, bind_tcp
+from ezmsg.core.profiling import PROFILE_TIME
 from ezmsg.core.transport import PublisherDoor, Receiver, Undecoded
 from ezmsg.core.wire.frames import REPLY, REQUEST, Frame, encode_frame, error_of, refusal_of
 from ezmsg.core.wire.handshake import PeerInfo
@@ -102,9 +102,9 @@ class ChannelOutlet(MessageSocket):
         if self._is_open:
             if frame.opcode != ACK_OPCODE:
                 raise ProtocolError(f"a channel sent opcode {frame.opcode} instead of acknowledgements")
-            released, bit = self._door.released, self.bit
+            release, bit = self._door.release, self.bit
             for message_id in decode_ack(frame.body):
-                released(message_id, bit)
+                release(bit, message_id)
             return
         record = decode_record(frame.opcode, frame.body)
         if not isinstance(record, OpenChannel) or not frame.flags & REQUEST:
@@ -210,7 +210,12 @@ class ChannelInlet(MessageSocket):
 
     # -- acknowledgements -----------------------------------------------------------------------------------------------
 
-    def acknowledge(self, message_id: int) -> None:
+    @property
+    def acknowledge(self) -> Callable[[int], None]:
+        """Tells the publisher."""
+        return self._acknowledge
+
+    def _acknowledge(self, message_id: int) -> None:
         """Release a message at the publisher: at half its slots at once, else when this turn of the loop ends."""
         acks = self._acks
         acks.append(message_id)

@@ -204,7 +204,7 @@ def error_of(refusal: Refusal) -> Exception:
         return Refused(refusal.message, refusal.code, refusal.fields)
     # Not through __init__: each class has its own arguments, and the text is made already.
     error = error_type.__new__(error_type)
-    error.args = (refusal.message,)
+    error.args = (refusal.message,) if refusal.message else ()
     for name, value in refusal.fields.items():
         if not name.startswith("_") and name != "code":
             error.__dict__[name] = value

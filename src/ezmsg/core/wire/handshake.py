@@ -111,7 +111,9 @@ class _Handshake:
 
     def hung_up(self) -> HandshakeError:
         """The error of a peer that closed the connection before the handshake was done."""
-        said = f" after it sent {self._received[:_SHOWN_BYTES]!r}" if self._received else ""
+        if self._step != self._prefix:
+            return HandshakeError(self._name, "it hung up in the middle of the handshake")
+        said = f" after it sent {self._received!r}" if self._received else ""
         return HandshakeError(self._name, f"it hung up{said}")
 
     @property

@@ -1,0 +1,151 @@
+"""What an exporter has not been told yet. It is sent changes, coalesced while it is slow, and every span row once."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from ezmsg.core.server.books.telemetrylink import HistogramKey, TelemetryLink
+from ezmsg.core.wire.records import (
+    CounterState,
+    EndpointRecord,
+    OpenTelemetryReader,
+    ProcessTelemetry,
+    TelemetryBatch,
+)
+
+UNACKNOWLEDGED: Final = 64
+"""Records an exporter is sent before it acknowledges the first."""
+SPANS_AT_ONCE: Final = 4096
+HISTOGRAMS_AT_ONCE: Final = 2000
+
+
+class _View:
+    """What one exporter has not been told of one process."""
+
+    def __init__(self, link: TelemetryLink) -> None:
+        self._link = link
+        self.is_told = False
+        self.is_dirty = True
+        self._endpoints: dict[int, EndpointRecord] = dict(link.endpoints)
+        self._closed = dict(link.closed)
+        self._counters: dict[int, None] = dict.fromkeys(link.counters)
+        self._histograms: dict[HistogramKey, None] = dict.fromkeys(link.histograms)
+        self._labels = dict(link.labels)
+        # Rows that are still here are sent again after a reconnection: the exporter knows their ids.
+        self._position = link.spans.oldest
+        self._missed = max(0, self._position - link.exported)
+
+    def note(self, batch: TelemetryBatch) -> None:
+        """Something changed."""
+        self.is_dirty = True
+        for endpoint in batch.endpoints:
+            self._endpoints[endpoint.index] = endpoint
+        self._closed.update(dict.fromkeys(batch.closed))
+        self._counters.update((counters.index, None) for counters in batch.counters)
+        self._histograms.update(((state.index, state.name, state.label), None) for state in batch.histograms)
+        self._labels.update(batch.labels)
+
+    def greet_again(self) -> None:
+        """The process lost its link and is back."""
+        self.is_told, self.is_dirty = False, True
+
+    def take(self) -> ProcessTelemetry:
+        """The next record; `is_dirty` tells whether there is more."""
+        link = self._link
+        read = link.spans.read(self._position, SPANS_AT_ONCE)
+        self._missed += read.evicted + read.cleared
+        self._position = read.position
+        link.exported = max(link.exported, read.position)
+        keys = list(self._histograms)[:HISTOGRAMS_AT_ONCE]
+        for key in keys:
+            del self._histograms[key]
+        self.is_dirty = self._position < link.spans.end or bool(self._histograms)
+        is_last = link.is_gone and not self.is_dirty
+        telemetry = ProcessTelemetry(
+            link_id=link.hello.link_id,
+            anchor=link.anchor,
+            batch=TelemetryBatch(
+                seq=link.last_seq,
+                process_id=link.process_id,
+                mono_ns=link.mono_ns,
+                endpoints=list(self._endpoints.values()),
+                # An endpoint is closed when its last values have been told.
+                closed=[] if self.is_dirty else list(self._closed),
+                counters=[
+                    CounterState(index, link.counters[index]) for index in self._counters if index in link.counters
+                ],
+                histograms=[link.histograms[key] for key in keys if key in link.histograms],
+                labels=self._labels,
+                spans=read.rows.tobytes(),
+                recorded=link.recorded,
+                dropped=link.dropped,
+                final=link.is_final and is_last,
+            ),
+            hello=None if self.is_told else link.hello,
+            server_dropped=self._dropped(),
+            gone=is_last,
+        )
+        self.is_told = True
+        self._endpoints, self._counters, self._labels = {}, {}, {}
+        if not self.is_dirty:
+            self._closed = {}
+        return telemetry
+
+    def _dropped(self) -> dict[str, int]:
+        dropped = {reason: count for reason, count in self._link.lost.items() if count}
+        if self._missed:
+            dropped["span:server_ring"] = self._missed
+        return dropped
+
+
+class Exporter:
+    """The one exporter of a graph, and a view of every process."""
+
+    def __init__(self, reader_id: str, record: OpenTelemetryReader, links: dict[str, TelemetryLink]) -> None:
+        self.reader_id, self.record = reader_id, record
+        self._views = {link_id: _View(link) for link_id, link in links.items()}
+        self._unacknowledged = 0
+
+    def link_opened(self, link_id: str, link: TelemetryLink) -> None:
+        """A process appeared, or is back."""
+        if link_id in self._views:
+            self._views[link_id].greet_again()
+        else:
+            self._views[link_id] = _View(link)
+
+    def changed(self, link_id: str, batch: TelemetryBatch) -> None:
+        """A process delivered."""
+        self._views[link_id].note(batch)
+
+    def link_gone(self, link_id: str) -> None:
+        """A process ended."""
+        self._views[link_id].is_dirty = True
+
+    def forget(self, link_id: str) -> None:
+        """Nothing more will be told of a process."""
+        self._views.pop(link_id, None)
+
+    def acknowledged(self, count: int) -> None:
+        """The exporter took so many records."""
+        self._unacknowledged = max(0, self._unacknowledged - count)
+
+    def is_told(self, link_id: str) -> bool:
+        """Whether the exporter knows everything of a process."""
+        view = self._views.get(link_id)
+        return view is None or not view.is_dirty
+
+    def take(self, limit: int) -> list[ProcessTelemetry]:
+        """What to send now: a record of each process in turn, as far as the exporter keeps up."""
+        taken: list[ProcessTelemetry] = []
+        room = min(limit, UNACKNOWLEDGED - self._unacknowledged)
+        while room > len(taken):
+            dirty = [link_id for link_id, view in self._views.items() if view.is_dirty]
+            if not dirty:
+                break
+            for link_id in dirty[: room - len(taken)]:
+                view = self._views[link_id]
+                taken.append(view.take())
+                # To the end of the line.
+                self._views[link_id] = self._views.pop(link_id)
+        self._unacknowledged += len(taken)
+        return taken

@@ -1,0 +1,110 @@
+"""Samples and spans by client, and the streams that read them, each with its own cursor."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Final
+
+import numpy as np
+
+from ezmsg.core.recorder.rowlog import Read, RowArray, RowLog
+from ezmsg.core.recorder.rows import INDEX_SHIFT, LABEL_MASK, LABEL_SHIFT, SAMPLE_ROW, SPAN_ROW
+from ezmsg.core.server.books.telemetrylink import TelemetryLink
+from ezmsg.core.wire.records import OpenProfilingStream, ProcessSamples, ProfilingStreamBatch
+
+ROWS_AT_ONCE: Final = 20_000
+"""Rows of one process in one batch, whatever a stream asks for: a batch must fit a frame."""
+BATCH_ROWS: Final = 200_000
+UNKNOWN_PID: Final = -1
+
+
+class StreamClient:
+    """A connected ProcessControlClient: what its process measured."""
+
+    def __init__(self, client_id: str, pid: int, host: str, limit: int) -> None:
+        self.client_id, self.pid, self.host = client_id, pid, host
+        self.samples = RowLog(SAMPLE_ROW, limit)
+        self.spans = RowLog(SPAN_ROW, limit)
+        self.link: TelemetryLink | None = None
+
+
+class _Cursor:
+    """Where a stream is in the rows of one client, and what it missed."""
+
+    def __init__(self) -> None:
+        self._samples = self._spans = 0
+        self._missed: Counter[str] = Counter()
+
+    def read(self, client: StreamClient, limit: int, *, with_spans_alone: bool) -> tuple[RowArray, RowArray]:
+        """New samples and spans. Spans come with samples, or when they are reason enough."""
+        samples = client.samples.read(self._samples, limit)
+        self._samples = self._count(samples, "sample")
+        if not len(samples.rows) and not with_spans_alone:
+            return samples.rows, np.empty(0, dtype=SPAN_ROW)
+        spans = client.spans.read(self._spans, limit)
+        self._spans = self._count(spans, "span")
+        return samples.rows, spans.rows
+
+    def dropped(self, client: StreamClient) -> dict[str, int]:
+        """Rows this stream will never see, lost at the process or here."""
+        dropped = {} if client.link is None else dict(client.link.dropped)
+        dropped.update((reason, count) for reason, count in self._missed.items() if count)
+        return dropped
+
+    def _count(self, read: Read, kind: str) -> int:
+        self._missed[f"{kind}:server_ring"] += read.evicted + read.cleared
+        return read.position
+
+
+class ProfileStream:
+    """One reader of samples and spans."""
+
+    def __init__(self, record: OpenProfilingStream) -> None:
+        self._record = record
+        self._cursors: dict[str, _Cursor] = {}
+
+    def forget(self, client_id: str) -> None:
+        """A client is gone."""
+        self._cursors.pop(client_id, None)
+
+    def take(self, clients: dict[str, StreamClient], unix_s: float, mono_ns: int) -> ProfilingStreamBatch | None:
+        """What is new; None when there is nothing to tell."""
+        record = self._record
+        wanted = list(clients) if record.process_ids is None else list(dict.fromkeys(record.process_ids))
+        processes: list[ProcessSamples] = []
+        room = BATCH_ROWS
+        for client_id in wanted:
+            client = clients.get(client_id)
+            if client is not None:
+                told = self._process(client, min(record.max_samples, ROWS_AT_ONCE, room), mono_ns)
+            else:
+                told = ProcessSamples(client_id, UNKNOWN_PID, "", mono_ns)
+            is_new = bool(told.samples) or (record.spans and bool(told.spans))
+            if is_new or record.include_empty_batches:
+                processes.append(told)
+                room -= len(told.samples) // SAMPLE_ROW.itemsize
+        return ProfilingStreamBatch(unix_s, processes) if processes else None
+
+    def _process(self, client: StreamClient, limit: int, mono_ns: int) -> ProcessSamples:
+        record = self._record
+        cursor = self._cursors.setdefault(client.client_id, _Cursor())
+        alone = record.spans or record.include_empty_batches
+        samples, spans = cursor.read(client, max(0, limit), with_spans_alone=alone)
+        link = client.link
+        if link is None:
+            return ProcessSamples(client.client_id, client.pid, client.host, mono_ns)
+        indices = np.concatenate((samples["index"].astype(np.int64), spans["meta"] >> INDEX_SHIFT))
+        label = spans["meta"] >> LABEL_SHIFT & LABEL_MASK
+        labels = np.unique(np.concatenate((samples["label"].astype(np.int64), label, spans["blame"])))
+        return ProcessSamples(
+            process_id=client.client_id,
+            pid=client.pid,
+            host=client.host,
+            mono_ns=link.mono_ns,
+            anchor=link.anchor,
+            endpoints=link.explain(indices),
+            labels={code: link.labels[code] for code in labels.tolist() if code in link.labels},
+            samples=samples.tobytes(),
+            spans=spans.tobytes(),
+            dropped=cursor.dropped(client),
+        )

@@ -1,0 +1,182 @@
+"""The telemetry of a graph at its server: what processes deliver, and what exporters and profiling streams get of it."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from ezmsg.core.errors import ExporterLeased
+from ezmsg.core.server.books.exporter import Exporter
+from ezmsg.core.server.books.profilestreams import ProfileStream, StreamClient
+from ezmsg.core.server.books.telemetrylink import TelemetryLink, sample_rows, span_rows
+from ezmsg.core.wire.records import (
+    ClockAnchor,
+    OpenProfilingStream,
+    OpenTelemetry,
+    OpenTelemetryReader,
+    ProcessTelemetry,
+    ProfilingStreamBatch,
+    TelemetryBatch,
+    TelemetryOpened,
+)
+
+GONE: Final = 64
+"""Processes that ended whose last values wait for an exporter."""
+
+
+class TelemetryBook:
+    """Links, one exporter, any number of streams.
+
+    Links are keyed by their link id and known to exporters; clients by the id of their ProcessControlClient and known to
+    streams. A batch says which client its process has.
+
+    Args:
+        limit: Span rows kept per process, and samples per client.
+    """
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._links: dict[str, TelemetryLink] = {}
+        self._anchors: dict[str, ClockAnchor] = {}
+        self._clients: dict[str, StreamClient] = {}
+        self._streams: dict[str, ProfileStream] = {}
+        self._exporter: Exporter | None = None
+        self._next_stream = 0
+        self.clock_offsets_ns: dict[str, int] = {}
+        """By boot id: our wall clock minus that of the process that said hello first, the way there included."""
+
+    # -- processes ------------------------------------------------------------------------------------------------------
+
+    def client_connected(self, client_id: str, pid: int, host: str) -> None:
+        """A ProcessControlClient connected: streams know it, even if it never measures anything."""
+        self._clients[client_id] = StreamClient(client_id, pid, host, self._limit)
+
+    def client_gone(self, client_id: str) -> None:
+        """It left, and its samples with it."""
+        self._clients.pop(client_id, None)
+        for stream in self._streams.values():
+            stream.forget(client_id)
+
+    def link_opened(self, hello: OpenTelemetry, mono_ns: int, unix_ns: int) -> TelemetryOpened:
+        """A process begins to deliver, or goes on after its connection was lost.
+
+        Args:
+            hello: Who it is, with a reading of its clocks.
+            mono_ns: Our monotonic clock now.
+            unix_ns: Our wall clock now.
+        """
+        anchor = self._anchors.get(hello.boot_id)
+        if anchor is None:
+            # Its own pair of readings: right also where its monotonic clock is not ours.
+            mono, unix = (hello.mono_ns, hello.unix_ns) if hello.unix_ns else (mono_ns, unix_ns)
+            anchor = self._anchors[hello.boot_id] = ClockAnchor(hello.boot_id, mono, unix)
+            self.clock_offsets_ns[hello.boot_id] = unix_ns - unix
+        link = self._links.get(hello.link_id)
+        if link is None:
+            link = self._links[hello.link_id] = TelemetryLink(hello, anchor, self._limit)
+        link.hello, link.is_final = hello, False
+        link.connections += 1
+        if self._exporter is not None:
+            self._exporter.link_opened(hello.link_id, link)
+        return TelemetryOpened(anchor, link.last_seq)
+
+    def batch(self, link_id: str, batch: TelemetryBatch) -> None:
+        """A process delivered.
+
+        Raises:
+            ProtocolError: Its columns are no rows; nothing was changed.
+        """
+        link = self._links[link_id]
+        samples, spans = sample_rows(batch.samples), span_rows(batch.spans)
+        link.apply(batch)
+        client = self._clients.get(batch.process_id)
+        if client is None:
+            # No client yet, or one that closed while this was on its way: streams do not know it.
+            link.lost["sample:no_client"] += len(samples)
+        else:
+            client.link = link
+            client.samples.append(samples)
+            client.spans.append(spans)
+        if self._exporter is not None:
+            self._exporter.changed(link_id, batch)
+
+    def link_closed(self, link_id: str) -> None:
+        """A connection of a process ended; in order if its last batch said so."""
+        link = self._links[link_id]
+        link.connections -= 1
+        if not link.is_gone:
+            return
+        if self._exporter is not None:
+            self._exporter.link_gone(link_id)
+        self._forget_links()
+
+    # -- exporters ------------------------------------------------------------------------------------------------------
+
+    def reader_open(self, reader_id: str, record: OpenTelemetryReader) -> None:
+        """An exporter takes the lease of this graph; it will be told everything that is known.
+
+        Raises:
+            ExporterLeased: Another exporter has it.
+        """
+        if self._exporter is not None:
+            raise ExporterLeased(self._exporter.record.name, self._exporter.record.pid)
+        self._exporter = Exporter(reader_id, record, self._links)
+
+    def reader_close(self, reader_id: str) -> None:
+        """An exporter gives back the lease."""
+        if self._exporter is not None and self._exporter.reader_id == reader_id:
+            self._exporter = None
+
+    def reader_acknowledged(self, reader_id: str, count: int) -> None:
+        """An exporter took so many records."""
+        if self._exporter is not None and self._exporter.reader_id == reader_id:
+            self._exporter.acknowledged(count)
+
+    def reader_take(self, reader_id: str, limit: int = 1 << 30) -> list[ProcessTelemetry]:
+        """What to send an exporter now, at most `limit` records; nothing while it does not acknowledge."""
+        if self._exporter is None or self._exporter.reader_id != reader_id:
+            return []
+        taken = self._exporter.take(limit)
+        if any(telemetry.gone for telemetry in taken):
+            self._forget_links()
+        return taken
+
+    # -- profiling streams ------------------------------------------------------------------------------------------------
+
+    def stream_open(self, record: OpenProfilingStream) -> str:
+        """A stream begins, at the oldest samples that are here; returns its id."""
+        self._next_stream += 1
+        stream_id = str(self._next_stream)
+        self._streams[stream_id] = ProfileStream(record)
+        return stream_id
+
+    def stream_close(self, stream_id: str) -> None:
+        """A stream ended."""
+        self._streams.pop(stream_id, None)
+
+    def stream_take(self, stream_id: str, unix_s: float, mono_ns: int = 0) -> ProfilingStreamBatch | None:
+        """What a stream has not had yet; None when there is nothing to send.
+
+        Args:
+            stream_id: The stream.
+            unix_s: The time now, in Unix seconds.
+            mono_ns: Our monotonic clock now, as the time of processes that have measured nothing.
+        """
+        return self._streams[stream_id].take(self._clients, unix_s, mono_ns or int(unix_s * 1e9))
+
+    # -- beneath ----------------------------------------------------------------------------------------------------------
+
+    def _forget_links(self) -> None:
+        """Keep of the processes that ended those an exporter must still hear of, and not too many."""
+        gone = [link_id for link_id, link in self._links.items() if link.is_gone]
+        exporter = self._exporter
+        if exporter is not None:
+            for link_id in filter(exporter.is_told, gone):
+                del self._links[link_id]
+                exporter.forget(link_id)
+            gone = [link_id for link_id in gone if link_id in self._links]
+        for link_id in gone[:-GONE]:
+            del self._links[link_id]
+            # Told with the next process that ended: nobody else can say it.
+            self._links[gone[-1]].lost["link:forgotten"] += 1
+            if exporter is not None:
+                exporter.forget(link_id)

@@ -1,0 +1,205 @@
+"""What one telemetry link tells its server next: new endpoints, what changed, and rows not sent yet."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable
+from typing import Final, NamedTuple
+
+from ezmsg.core import config
+from ezmsg.core.profiling import PROFILE_TIME, ProfileRegistry
+from ezmsg.core.recorder.endpoints import Endpoint
+from ezmsg.core.recorder.samples import merge_oldest
+from ezmsg.core.wire.records import CounterState, HistogramState, TelemetryBatch
+
+REMEMBERED: Final = 256
+"""Batches whose place among the rows is known, should the link be lost before the server had them."""
+GAUGES: Final = frozenset({"inflight", "queue_depth"})
+
+
+class _Sent(NamedTuple):
+    """Where the rows of a batch ended."""
+
+    seq: int
+    spans: dict[str, int]
+    samples: dict[str, int]
+
+
+class Collector:
+    """Reads a registry for the link to one graph. Used by one thread.
+
+    Everything but rows is cumulative, so a new connection begins by telling all of it again (`begin`).
+    """
+
+    def __init__(self, registry: ProfileRegistry, graph: str) -> None:
+        self._registry, self._graph = registry, graph
+        self._reader = f"link {graph}"
+        self._rows_at_once = config.trace_push_max_samples()
+        self._seq = 0
+        self._sent: deque[_Sent] = deque(maxlen=REMEMBERED)
+        self._forget()
+        registry.recorder.linked.add(graph)
+
+    def begin(self, last_seq: int, *, is_new_server: bool) -> None:
+        """A connection was opened.
+
+        Args:
+            last_seq: The last batch of this link that the server has; -1 for none.
+            is_new_server: An earlier connection of this link was to another server, which is gone without goodbye.
+        """
+        self._forget()
+        recorder = self._registry.recorder
+        with recorder.reading:
+            if is_new_server:
+                recorder.spans.rewind_all(self._reader)
+                recorder.samples.rewind_all(self._reader)
+            for sent in self._sent:
+                if sent.seq == last_seq:
+                    recorder.spans.rewind(self._reader, sent.spans)
+                    recorder.samples.rewind(self._reader, sent.samples)
+        self._sent.clear()
+
+    def collect(self, *, rows_only: bool = False) -> TelemetryBatch | None:
+        """The next batch, taken as sent; None when there is nothing to tell.
+
+        Args:
+            rows_only: Leave counters, histograms and closed endpoints for a later batch.
+        """
+        recorder = self._registry.recorder
+        recorder.expire_trace()
+        with recorder.reading:
+            recorder.drain()
+            endpoints, settled = self._endpoints()
+            new = [endpoint for endpoint in endpoints if endpoint.index not in self._told]
+            self._told.update(endpoint.index for endpoint in new)
+            counters: list[CounterState] = []
+            histograms: list[HistogramState] = []
+            gone: list[int] = []
+            if not rows_only:
+                gone = settled
+                counters = self._changed_counters(endpoints, set(gone))
+                histograms = self._changed_histograms(endpoints)
+            spans, samples = self._rows()
+            recorded, dropped = recorder.tally(self._reader)
+            labels = recorder.labels.since(self._labels)
+            self._labels += len(labels)
+            tally = recorded, dropped
+            if not (new or gone or counters or histograms or spans or samples or tally != self._tally):
+                return None
+            self._tally = tally
+            batch = TelemetryBatch(
+                seq=self._seq,
+                process_id=str(self._registry.client_of(self._graph) or ""),
+                mono_ns=PROFILE_TIME(),
+                endpoints=[endpoint.record for endpoint in new],
+                closed=gone,
+                counters=counters,
+                histograms=histograms,
+                labels=labels,
+                spans=spans,
+                samples=samples,
+                recorded=recorded,
+                dropped=dropped,
+            )
+            self._note_sent()
+            self._close(gone)
+        return batch
+
+    def last(self) -> TelemetryBatch:
+        """The goodbye: gauges of what is still open at 0. Collect until there is nothing more, first."""
+        recorder = self._registry.recorder
+        with recorder.lock:
+            opened = [endpoint for endpoint in recorder.endpoints.open.values() if endpoint.graph == self._graph]
+        batch = TelemetryBatch(
+            seq=self._seq,
+            process_id=str(self._registry.client_of(self._graph) or ""),
+            mono_ns=PROFILE_TIME(),
+            counters=[CounterState(endpoint.index, _at_rest(endpoint.counters())) for endpoint in opened],
+            final=True,
+        )
+        self._seq += 1
+        return batch
+
+    def end(self, *, is_goodbye: bool) -> None:
+        """The link is over; with `is_goodbye`, so is the graph, and a successor shall not hear of it."""
+        recorder = self._registry.recorder
+        if is_goodbye:
+            self._registry.forget_graph(self._graph)
+        with recorder.reading:
+            recorder.linked.discard(self._graph)
+            if is_goodbye:
+                recorder.spans.skip(self._reader)
+                recorder.samples.skip(self._reader)
+            else:
+                with recorder.lock:
+                    left = [index for index, at in recorder.settled.items() if at.graph == self._graph]
+                recorder.retire(left)
+
+    # -- beneath ----------------------------------------------------------------------------------------------------
+
+    def _forget(self) -> None:
+        self._told: set[int] = set()
+        self._labels = 0
+        self._turn = -1
+        self._counters: dict[int, dict[str, int]] = {}
+        self._tally: tuple[dict[str, int], dict[str, int]] = ({}, {})
+
+    def _endpoints(self) -> tuple[list[Endpoint], list[int]]:
+        """Endpoints of this graph that may have something to tell, and which of them will have nothing more."""
+        recorder = self._registry.recorder
+        with recorder.lock:
+            known = (*recorder.endpoints.closed.values(), *recorder.endpoints.open.values())
+            mine = [endpoint for endpoint in known if endpoint.graph == self._graph]
+            return mine, [endpoint.index for endpoint in mine if endpoint.index in recorder.settled]
+
+    def _changed_counters(self, endpoints: Iterable[Endpoint], closed: set[int]) -> list[CounterState]:
+        changed: list[CounterState] = []
+        anomalies_of = self._registry.recorder.aggregator.anomalies
+        for endpoint in endpoints:
+            values = endpoint.counters()
+            if endpoint.record.subscription:
+                for reason, count in anomalies_of(endpoint.index)._asdict().items():
+                    if count:
+                        values[f"clock_anomalies:{reason}"] = count
+            if endpoint.index in closed:
+                values = _at_rest(values)
+            if values != self._counters.get(endpoint.index):
+                self._counters[endpoint.index] = values
+                changed.append(CounterState(endpoint.index, values))
+        return changed
+
+    def _changed_histograms(self, endpoints: Iterable[Endpoint]) -> list[HistogramState]:
+        aggregator = self._registry.recorder.aggregator
+        table = aggregator.series.histograms
+        changed: list[HistogramState] = []
+        for endpoint in endpoints:
+            for series in aggregator.series.of(endpoint.index):
+                if table.changed_since(series, self._turn):
+                    changed.append(table.state(series))
+                    series.forget_exemplars()
+        self._turn = aggregator.turn
+        return changed
+
+    def _rows(self) -> tuple[bytes, bytes]:
+        recorder, limit = self._registry.recorder, self._rows_at_once
+        spans = recorder.take_spans(self._reader, limit, self._graph)
+        samples, taken = merge_oldest(recorder.samples.peek(self._reader, limit, self._graph), limit)
+        for endpoint_id, count in taken.items():
+            recorder.samples.advance(self._reader, endpoint_id, count)
+        return spans.tobytes(), samples.tobytes()
+
+    def _note_sent(self) -> None:
+        recorder = self._registry.recorder
+        positions = recorder.spans.positions(self._reader), recorder.samples.positions(self._reader)
+        self._sent.append(_Sent(self._seq, *positions))
+        self._seq += 1
+
+    def _close(self, indices: list[int]) -> None:
+        for index in indices:
+            self._counters.pop(index, None)
+            self._told.discard(index)
+        self._registry.recorder.retire(indices)
+
+
+def _at_rest(values: dict[str, int]) -> dict[str, int]:
+    return {name: 0 if name in GAUGES else value for name, value in values.items()}

@@ -1,0 +1,232 @@
+"""One telemetry link: a connection to the GraphServer of a graph, fed from the recorder by a thread."""
+
+from __future__ import annotations
+
+import logging
+import select
+import socket
+import time
+from collections.abc import Callable
+from typing import Final
+from uuid import uuid4
+
+from ezmsg.core.errors import ConnectionLost, EzmsgError, ProtocolError
+from ezmsg.core.telemetry.collect import Collector
+from ezmsg.core.wire.frames import REQUEST, Frame, FrameDecoder, encode_frame, error_of
+from ezmsg.core.wire.records import (
+    ClockAnchor,
+    Goodbye,
+    OpenTelemetry,
+    Record,
+    Refusal,
+    TelemetryOpened,
+    decode_record,
+    encode_record,
+)
+
+logger = logging.getLogger("ezmsg")
+
+CONNECT_TIMEOUT_S: Final = 2.0
+BACKOFF_S: Final = 0.05
+LONGEST_BACKOFF_S: Final = 2.0
+STUCK_S: Final = 0.02
+"""How soon to try again when the server does not take bytes."""
+
+Dial = Callable[[str, float], socket.socket]
+"""An authenticated socket to the server at `host:port`, within so many seconds."""
+
+
+class TelemetryLink:
+    """Connects, sends, reconnects; driven by `step`. Used by one thread.
+
+    Bytes that the server does not take wait in one batch at most; rows wait in the recorder's bounded stores.
+
+    Attributes:
+        is_over: The server said goodbye, or everything was told to it: nothing more will be sent.
+    """
+
+    def __init__(
+        self,
+        graph: str,
+        collector: Collector,
+        hello: Callable[[str], OpenTelemetry],
+        on_anchor: Callable[[ClockAnchor], None],
+        dial: Dial,
+    ) -> None:
+        self._graph, self._collector = graph, collector
+        self._hello, self._on_anchor, self._dial = hello, on_anchor, dial
+        self._link_id = str(uuid4())
+        self._socket: socket.socket | None = None
+        self._decoder = FrameDecoder()
+        self._outbox = memoryview(b"")
+        self._backoff_s = BACKOFF_S
+        self._not_before_s = 0.0
+        self._was_connected = False
+        self._is_last_sent = False
+        self._has_complained = False
+        self.is_over = False
+
+    @property
+    def is_stuck(self) -> bool:
+        """Whether the server does not take what there is to send."""
+        return self._socket is not None and bool(self._outbox)
+
+    def step(self, now_s: float, *, rows_only: bool, is_wanted: bool) -> float:
+        """Do what can be done now; returns after how many seconds there is more to do (infinity: when woken).
+
+        Args:
+            now_s: The monotonic time.
+            rows_only: Send rows and new endpoints only.
+            is_wanted: There are endpoints; without, tell the rest, say goodbye and be over.
+        """
+        if self._socket is None:
+            if now_s < self._not_before_s:
+                return self._not_before_s - now_s
+            if not self._connect(is_wanted=is_wanted):
+                return 0.0 if self.is_over else self._not_before_s - now_s
+        try:
+            self._receive()
+            if self.is_over:
+                return 0.0
+            return self._talk(rows_only=rows_only and is_wanted, is_wanted=is_wanted)
+        except (OSError, EzmsgError) as error:
+            self._lose(error)
+            return 0.0 if self.is_over else self._backoff_s
+
+    def finish(self, deadline_s: float) -> None:
+        """Tell the rest and say goodbye, if there is a connection; wait for the server until then."""
+        while self._socket is not None and not self.is_over:
+            left_s = deadline_s - time.monotonic()
+            if self.step(time.monotonic(), rows_only=False, is_wanted=False) == 0.0:
+                continue
+            if left_s <= 0 or self._socket is None:
+                break
+            select.select([], [self._socket], [], min(left_s, STUCK_S))
+
+    def abandon(self) -> None:
+        """Be over, whatever was left to say."""
+        self._end(is_goodbye=False)
+
+    def close(self) -> None:
+        """Let go of the socket, without a word."""
+        if self._socket is not None:
+            self._socket.close()
+            self._socket = None
+
+    # -- beneath ----------------------------------------------------------------------------------------------------
+
+    def _connect(self, *, is_wanted: bool) -> bool:
+        try:
+            sock = self._dial(self._graph, CONNECT_TIMEOUT_S)
+        except (OSError, EzmsgError) as error:
+            self._fail(error, is_wanted=is_wanted)
+            return False
+        try:
+            sock.settimeout(CONNECT_TIMEOUT_S)
+            opened = self._introduce(sock)
+        except (OSError, EzmsgError) as error:
+            sock.close()
+            self._fail(error, is_wanted=is_wanted)
+            return False
+        if self.is_over:
+            sock.close()
+            return False
+        sock.setblocking(False)
+        self._socket = sock
+        self._on_anchor(opened.anchor)
+        self._collector.begin(opened.last_seq, is_new_server=self._was_connected and opened.last_seq < 0)
+        self._backoff_s, self._was_connected, self._has_complained = BACKOFF_S, True, False
+        return True
+
+    def _introduce(self, sock: socket.socket) -> TelemetryOpened:
+        """Say hello, and wait for the answer."""
+        self._decoder, self._outbox = FrameDecoder(), memoryview(b"")
+        sock.sendall(_frame(self._hello(self._link_id), request_id=1, flags=REQUEST))
+        opened: TelemetryOpened | None = None
+        while opened is None and not self.is_over:
+            buffer = self._decoder.get_buffer()
+            size = sock.recv_into(buffer)
+            if not size:
+                raise ConnectionLost(self._graph)
+            for frame in self._decoder.received(size):
+                record = self._read(frame)
+                if isinstance(record, Refusal):
+                    raise error_of(record)
+                if isinstance(record, TelemetryOpened):
+                    opened = record
+        return opened or TelemetryOpened(ClockAnchor("", 0, 0))
+
+    def _talk(self, *, rows_only: bool, is_wanted: bool) -> float:
+        while self._flush():
+            if self._is_last_sent:
+                self._end(is_goodbye=False)
+                return 0.0
+            batch = self._collector.collect(rows_only=rows_only)
+            if batch is None:
+                if is_wanted:
+                    return float("inf")
+                batch = self._collector.last()
+                self._is_last_sent = True
+            self._outbox = memoryview(_frame(batch))
+        return STUCK_S
+
+    def _flush(self) -> bool:
+        """Send what the server takes; whether nothing is left."""
+        assert self._socket is not None
+        while self._outbox:
+            try:
+                self._outbox = self._outbox[self._socket.send(self._outbox) :]
+            except (BlockingIOError, InterruptedError):
+                return False
+        return True
+
+    def _receive(self) -> None:
+        """Read what the server said; raises when it hung up."""
+        assert self._socket is not None
+        while not self.is_over:
+            try:
+                size = self._socket.recv_into(self._decoder.get_buffer())
+            except (BlockingIOError, InterruptedError):
+                return
+            if not size:
+                raise ConnectionLost(self._graph)
+            for frame in self._decoder.received(size):
+                self._read(frame)
+
+    def _read(self, frame: Frame) -> Record:
+        record = decode_record(frame.opcode, frame.body)
+        if isinstance(record, Goodbye):
+            self._end(is_goodbye=True)
+        elif not isinstance(record, (Refusal, TelemetryOpened)):
+            raise ProtocolError(f"{self._graph} sent {type(record).__name__} over a telemetry link")
+        return record
+
+    def _end(self, *, is_goodbye: bool) -> None:
+        self.is_over = True
+        self.close()
+        self._collector.end(is_goodbye=is_goodbye)
+
+    def _lose(self, error: Exception) -> None:
+        """The connection broke; try again at once, then ever more slowly."""
+        self.close()
+        if self._is_last_sent:
+            self._end(is_goodbye=False)
+            return
+        logger.debug("the telemetry link to %s was lost: %s", self._graph, error)
+        self._not_before_s = time.monotonic() + self._backoff_s
+
+    def _fail(self, error: Exception, *, is_wanted: bool) -> None:
+        """No connection could be had."""
+        if not is_wanted:
+            # Nobody to tell, and nothing that would go on.
+            self._end(is_goodbye=False)
+            return
+        level = logging.DEBUG if self._has_complained else logging.WARNING
+        self._has_complained = True
+        logger.log(level, "no telemetry link to %s, trying again: %s", self._graph, error)
+        self._not_before_s = time.monotonic() + self._backoff_s
+        self._backoff_s = min(2 * self._backoff_s, LONGEST_BACKOFF_S)
+
+
+def _frame(record: Record, request_id: int = 0, flags: int = 0) -> bytes:
+    return encode_frame(*encode_record(record), request_id, flags)

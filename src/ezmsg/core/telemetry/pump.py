@@ -1,0 +1,250 @@
+"""The thread that carries what a process measured to its GraphServers. One per process, while it has endpoints.
+
+`install()` hooks it into a registry: it starts with the first endpoint, ends with the last, and never keeps the
+interpreter alive. An orderly exit says goodbye (`atexit`); children of multiprocessing skip that and call `shutdown`.
+"""
+
+from __future__ import annotations
+
+import atexit
+import logging
+import math
+import os
+import platform
+import socket
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import Final
+
+from ezmsg.core import config
+from ezmsg.core.net import forking
+from ezmsg.core.net.address import Address, boot_id
+from ezmsg.core.net.authkey import load_key
+from ezmsg.core.net.dial import connect_blocking
+from ezmsg.core.profiling import PROFILES, ProfileRegistry
+from ezmsg.core.telemetry.collect import Collector
+from ezmsg.core.telemetry.link import Dial, TelemetryLink
+from ezmsg.core.wire.records import OpenTelemetry
+
+logger = logging.getLogger("ezmsg")
+
+INTERVAL_S: Final = 0.25
+SHORTEST_S: Final = 0.005
+RING_SHARE: Final = 0.5
+"""No ring shall be fuller than this, at the rate of the last interval, when it is read next."""
+EXIT_TIMEOUT_S: Final = 1.0
+
+_STARTED_UNIX_NS: Final = time.time_ns()
+
+
+def dial_server(graph: str, timeout_s: float) -> socket.socket:
+    """An authenticated socket to the GraphServer at `host:port`.
+
+    Raises:
+        ConnectionFailed: There is none, or it does not let us in.
+        AuthKeyError: There is no key.
+    """
+    return connect_blocking(Address.from_string(graph), load_key(), timeout_s)[0]
+
+
+def say_hello(link_id: str) -> OpenTelemetry:
+    """Who this process is."""
+    return OpenTelemetry(
+        pid=os.getpid(),
+        host=os.uname().nodename,
+        boot_id=boot_id(),
+        process_name=config.text("EZMSG_PROCESS_NAME") or Path(sys.argv[0] if sys.argv else "").name or "python",
+        started_unix_ns=_STARTED_UNIX_NS,
+        mono_ns=time.perf_counter_ns(),
+        unix_ns=time.time_ns(),
+        link_id=link_id,
+        runtime=f"{platform.python_implementation()} {platform.python_version()}",
+    )
+
+
+class TelemetryPump:
+    """Links by graph address, and the thread that drives them.
+
+    Args:
+        registry: What to read.
+        dial: How to reach a server.
+    """
+
+    def __init__(self, registry: ProfileRegistry, dial: Dial = dial_server) -> None:
+        self._registry, self._dial = registry, dial
+        self._begin()
+
+    def _begin(self) -> None:
+        self._lock = threading.Lock()
+        self._wake = threading.Event()
+        self._links: dict[str, TelemetryLink] = {}
+        self._thread: threading.Thread | None = None
+        self._is_ending = False
+        self._deadline_s = 0.0
+        self._flushing: list[threading.Event] = []
+
+    def install(self) -> None:
+        """Start with the first endpoint of a graph, from now on."""
+        self._registry.set_wake(self._wake_up)
+        self._registry.set_first_endpoint_hook(self._graph_changed)
+
+    def flush(self, timeout_s: float = EXIT_TIMEOUT_S) -> bool:
+        """Send what was recorded so far; whether that was done in time (or there was nobody to send to)."""
+        done = threading.Event()
+        with self._lock:
+            if self._thread is None:
+                return True
+            self._flushing.append(done)
+        self._wake.set()
+        return done.wait(timeout_s)
+
+    def shutdown(self, timeout_s: float = EXIT_TIMEOUT_S) -> None:
+        """Send the rest, say goodbye to every server, and end the thread; does not wait for a server that is not there."""
+        with self._lock:
+            thread = self._thread
+            self._is_ending, self._deadline_s = True, time.monotonic() + timeout_s
+        self._wake.set()
+        if thread is not None:
+            thread.join(timeout_s)
+
+    def after_fork(self) -> None:
+        """In a forked child: nothing is linked."""
+        for link in self._links.values():
+            link.close()
+        self._begin()
+
+    # -- called by the registry, in the threads of endpoints ---------------------------------------------------------
+
+    def _graph_changed(self, graph: str, has_endpoints: bool) -> None:
+        if has_endpoints:
+            with self._lock:
+                if self._is_ending:
+                    return
+                if graph not in self._links:
+                    self._links[graph] = TelemetryLink(
+                        graph, Collector(self._registry, graph), say_hello, self._registry.set_anchor, self._dial
+                    )
+                if self._thread is None:
+                    # A daemon: it must not keep the interpreter alive.
+                    self._thread = threading.Thread(target=self._run, name="ezmsg telemetry", daemon=True)
+                    self._thread.start()
+        self._wake.set()
+
+    def _wake_up(self) -> None:
+        self._wake.set()
+
+    # -- the thread -------------------------------------------------------------------------------------------------
+
+    def _run(self) -> None:
+        pace = Pace(config.trace_push_interval_s())
+        wait_s = 0.0
+        while True:
+            is_forced = self._wake.wait(wait_s)
+            self._wake.clear()
+            with self._lock:
+                links, flushing = dict(self._links), self._flushing
+                self._flushing = []
+            if self._is_ending:
+                for link in links.values():
+                    self._finish(link)
+                self._drop(links)
+                is_stuck = False
+            else:
+                wait_s, is_stuck = self._step(links, pace, is_forced=is_forced)
+            with self._lock:
+                if is_stuck and self._links:
+                    self._flushing += flushing
+                    continue
+                for done in flushing:
+                    done.set()
+                if not self._links:
+                    self._thread = None
+                    for done in self._flushing:
+                        done.set()
+                    return
+
+    def _step(self, links: dict[str, TelemetryLink], pace: Pace, *, is_forced: bool) -> tuple[float, bool]:
+        """One turn; returns how long until the next, and whether a server does not take what there is."""
+        recorder = self._registry.recorder
+        now_s = time.monotonic()
+        pace.turn(now_s, recorder.unread(), is_forced=is_forced)
+        # Also when no server listens: totals go on, rows wait in bounded stores.
+        with recorder.reading:
+            recorder.drain()
+        delays = [math.inf]
+        for graph, link in links.items():
+            is_wanted = self._registry.has_endpoints(graph)
+            try:
+                delays.append(link.step(now_s, rows_only=pace.is_rows_only, is_wanted=is_wanted))
+            except Exception:
+                logger.exception("the telemetry link to %s failed, and is given up", graph)
+                link.abandon()
+        self._drop({graph: link for graph, link in links.items() if link.is_over})
+        is_stuck = any(link.is_stuck for link in links.values())
+        return min(*delays, pace.wait_s(is_tracing=self._registry.trace_enabled())), is_stuck
+
+    def _finish(self, link: TelemetryLink) -> None:
+        try:
+            link.finish(self._deadline_s)
+        except Exception:
+            logger.exception("a telemetry link could not say goodbye")
+        link.close()
+
+    def _drop(self, over: dict[str, TelemetryLink]) -> None:
+        """Links that are over make room for new ones, which may have been asked for meanwhile."""
+        for graph, link in over.items():
+            with self._lock:
+                if self._links.get(graph) is link:
+                    del self._links[graph]
+            if self._registry.has_endpoints(graph):
+                self._graph_changed(graph, True)
+
+
+class Pace:
+    """How often rings are read: often enough that none fills up, and that a trace is seen soon."""
+
+    def __init__(self, trace_interval_s: float) -> None:
+        """Begin with a full turn."""
+        self._trace_interval_s = trace_interval_s
+        self._last_s = self._full_s = -math.inf
+        self._limit_s = INTERVAL_S
+        self.is_rows_only = False
+
+    def turn(self, now_s: float, unread: float, *, is_forced: bool) -> None:
+        """Rings are read now, the fullest being `unread` full (0 to 1); everything else is told every INTERVAL_S."""
+        elapsed_s, self._last_s = now_s - self._last_s, now_s
+        if unread > 0 and elapsed_s < math.inf:
+            self._limit_s = max(SHORTEST_S, elapsed_s * RING_SHARE / unread)
+        else:
+            self._limit_s = INTERVAL_S
+        self.is_rows_only = not is_forced and now_s - self._full_s < INTERVAL_S
+        if not self.is_rows_only:
+            self._full_s = now_s
+
+    def wait_s(self, *, is_tracing: bool) -> float:
+        """Seconds until the next turn."""
+        return min(INTERVAL_S, self._limit_s, self._trace_interval_s if is_tracing else INTERVAL_S)
+
+
+PUMP = TelemetryPump(PROFILES)
+
+
+def install() -> None:
+    """Carry what PROFILES measures to the GraphServers, from the first endpoint on."""
+    PUMP.install()
+
+
+def flush(timeout_s: float = EXIT_TIMEOUT_S) -> bool:
+    """Send what was recorded so far; whether that was done in time."""
+    return PUMP.flush(timeout_s)
+
+
+def shutdown(timeout_s: float = EXIT_TIMEOUT_S) -> None:
+    """Say goodbye to every server; for processes that end without `atexit`, as children of multiprocessing do."""
+    PUMP.shutdown(timeout_s)
+
+
+forking.on_fork(PUMP.after_fork)
+atexit.register(shutdown)
