@@ -14,6 +14,7 @@ from ezmsg.core.graphserver import GraphServer, GraphService
 from ezmsg.core.processclient import ProcessControlClient
 from ezmsg.core.pubclient import Publisher
 from ezmsg.core.subclient import Subscriber
+from ezmsg.core.telemetry.pump import install as install_telemetry
 
 __all__ = [
     "GraphContext",
@@ -40,4 +41,4 @@ except ValueError:
     logger.setLevel(logging.INFO)
     logger.warning("EZMSG_LOGLEVEL=%r is no level of the logging module; using INFO", LOGLEVEL)
 
-# telemetry.install()
+install_telemetry()

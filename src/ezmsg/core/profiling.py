@@ -105,7 +105,7 @@ class ProfileRegistry:
         self._anchor: ClockAnchor | None = None
         self._lock = threading.Lock()
 
-    # -- endpoints ------------------------------------------------------------------------------------------------------
+    # -- endpoints ----------------------------------------------------------------------------------------------------
 
     def register_publisher(
         self,
@@ -175,7 +175,7 @@ class ProfileRegistry:
             return graph_address in self._graphs
 
     def forget_graph(self, graph_address: str) -> None:
-        """The GraphServer ended in order: endpoints it leaves behind belong to no graph, not to its successor either."""
+        """The GraphServer ended in order: endpoints it leaves behind belong to no graph, nor to its successor."""
         with self._lock:
             self._graphs.pop(graph_address, None)
         with self.recorder.reading:
@@ -185,7 +185,7 @@ class ProfileRegistry:
         """Be called when the telemetry link should look again at once: a trace was set, a client came or went."""
         self._wake = wake
 
-    # -- who we are -------------------------------------------------------------------------------------------------------
+    # -- who we are ---------------------------------------------------------------------------------------------------
 
     @property
     def process_id(self) -> UUID:
@@ -233,7 +233,7 @@ class ProfileRegistry:
             self._anchor = ClockAnchor(boot_id="", mono_ns=time.perf_counter_ns(), unix_ns=time.time_ns())
         return self._anchor
 
-    # -- what is recorded ---------------------------------------------------------------------------------------------------
+    # -- what is recorded ---------------------------------------------------------------------------------------------
 
     @property
     def level(self) -> str:
@@ -264,7 +264,7 @@ class ProfileRegistry:
         self.recorder.expire_trace()
         return self.recorder.trace.enabled
 
-    # -- reading ------------------------------------------------------------------------------------------------------------
+    # -- reading ------------------------------------------------------------------------------------------------------
 
     def snapshot(self, reader: str = DEFAULT_READER, *, process_id: UUID | None = None) -> ProcessProfilingSnapshot:
         """Totals of everything open, and what changed since this reader looked last."""
@@ -341,7 +341,7 @@ class ProfileRegistry:
             self.recorder.samples.forget(reader)
             self.recorder.spans.forget(reader)
 
-    # -- beneath --------------------------------------------------------------------------------------------------------------
+    # -- beneath ------------------------------------------------------------------------------------------------------
 
     def _edges(self) -> list[EdgeProfile]:
         recorder = self.recorder

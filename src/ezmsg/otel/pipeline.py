@@ -35,6 +35,7 @@ class Pipeline(ABC, Generic[Batch]):
         self._changed = threading.Condition()
         self._flushes_asked = 0
         self._flushes_done = 0
+        self._flushed_all = False
         self._is_stopping = False
         self._thread = threading.Thread(target=self._run, name=f"ezmsg.otel {signal}", daemon=True)
 
@@ -46,13 +47,13 @@ class Pipeline(ABC, Generic[Batch]):
         """Export everything there is, with one try where the receiver was failing.
 
         Returns:
-            Whether everything was dealt with in time: taken, or given up and counted.
+            Whether everything was taken in time.
         """
         with self._changed:
             self._flushes_asked = ticket = self._flushes_asked + 1
             self._changed.notify_all()
             self._changed.wait_for(lambda: self._flushes_done >= ticket or not self._thread.is_alive(), timeout_s)
-            return self._flushes_done >= ticket and self._breaker.is_closed and self._backlog() == 0
+            return self._flushes_done >= ticket and self._flushed_all
 
     def stop(self, timeout_s: float) -> bool:
         """End the thread; what still waits is dropped and counted.
@@ -95,7 +96,7 @@ class Pipeline(ABC, Generic[Batch]):
             ok = self._export_once()
             with self._changed:
                 if goal > self._flushes_done and (not ok or self._backlog() == 0):
-                    self._flushes_done = goal
+                    self._flushes_done, self._flushed_all = goal, ok
                     self._changed.notify_all()
 
     def _wait_until_due(self) -> bool:

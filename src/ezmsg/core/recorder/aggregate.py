@@ -169,7 +169,7 @@ class Aggregator:
         known &= intervals >= 0
         self.series.count("interval", positions[known], intervals[known], self.turn)
 
-    # -- beneath ----------------------------------------------------------------------------------------------------
+    # -- beneath ------------------------------------------------------------------------------------------------------
 
     def _count(self, name: str, chunk: _Chunk, durations: Column, valid: Mask, end: int | None = None) -> None:
         """Count durations; with `end`, the word with the end time, offer the sampled ones as exemplars."""

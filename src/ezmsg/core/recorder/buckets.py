@@ -1,7 +1,7 @@
 """Which bucket of a base-2 exponential histogram at scale 3, in seconds, a duration of whole nanoseconds belongs to.
 
-Bucket `i` covers `(2 ** (i / 8), 2 ** ((i + 1) / 8)]` seconds. Its bounds are no whole nanoseconds, so buckets kept in ns
-could not be shifted to seconds later: 8 * log2(1e9) is not a whole number.
+Bucket `i` covers `(2 ** (i / 8), 2 ** ((i + 1) / 8)]` seconds. Its bounds are no whole nanoseconds, so buckets kept in
+ns could not be shifted to seconds later: 8 * log2(1e9) is not a whole number.
 """
 
 from __future__ import annotations

@@ -128,7 +128,7 @@ class EdgeMetrics:
         self.timed = self._recording = False
         self._thin_mask = 0
 
-    # -- the hot path ---------------------------------------------------------------------------------------------
+    # -- the hot path -------------------------------------------------------------------------------------------------
 
     def processed(
         self,
@@ -210,7 +210,7 @@ class EdgeMetrics:
         """The subscriber is no longer routed to this publisher; what was recorded is still delivered."""
         self._owner.close_edge(self)
 
-    # -- for the registry and the 3.9 methods -----------------------------------------------------------------------
+    # -- for the registry and the 3.9 methods -------------------------------------------------------------------------
 
     def configure(self, recording: bool, selected: bool, thin_mask: int) -> None:
         """Change what is recorded, from any thread: rows at all, a native trace, one row in `thin_mask + 1`."""

@@ -110,7 +110,7 @@ class PublisherMetrics:
         self._root_period_ns = 0
         self._root_ratio: float | None = None
 
-    # -- the hot path ---------------------------------------------------------------------------------------------
+    # -- the hot path -------------------------------------------------------------------------------------------------
 
     def sample_root(self, start_ns: int) -> bool:
         """Whether a message without a trace shall begin one; the first of a publisher does."""
@@ -175,7 +175,7 @@ class PublisherMetrics:
         if self.timed:
             self._blame = self._labels.code(holder)
 
-    # -- the methods of the 3.9 API --------------------------------------------------------------------------------
+    # -- the methods of the 3.9 API -----------------------------------------------------------------------------------
 
     def record_publish(self, inflight: int, msg_seq: int | None = None) -> None:
         """Count a message published now, as number `msg_seq`."""
@@ -237,7 +237,7 @@ class PublisherMetrics:
         """The native sampling decision, when a trace selects this endpoint."""
         return self._selector
 
-    # -- beneath --------------------------------------------------------------------------------------------------
+    # -- beneath ------------------------------------------------------------------------------------------------------
 
     def _begin_root(self, start_ns: int) -> bool:
         ratio = self._root_ratio

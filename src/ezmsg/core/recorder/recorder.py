@@ -174,7 +174,7 @@ class Recorder:
                     self._close(index)
         return metrics
 
-    # -- what is recorded -----------------------------------------------------------------------------------------------
+    # -- what is recorded ---------------------------------------------------------------------------------------------
 
     def set_level(self, level: str) -> None:
         """Record nothing but totals (`off`), or everything (`metrics`, `trace`)."""
@@ -228,7 +228,7 @@ class Recorder:
     def _current_roots(self) -> tuple[float, float | None]:
         return (0.0, None) if self.level == "off" else self._roots
 
-    # -- reading --------------------------------------------------------------------------------------------------------
+    # -- reading ------------------------------------------------------------------------------------------------------
 
     def drain(self) -> None:
         """Read everything recorded so far. Hold `reading`."""
@@ -310,7 +310,7 @@ class Recorder:
         }
         return recorded, {key: count for key, count in dropped.items() if count}
 
-    # -- beneath ----------------------------------------------------------------------------------------------------
+    # -- beneath ------------------------------------------------------------------------------------------------------
 
     def _ring(self) -> Ring:
         thread_id = threading.get_ident()

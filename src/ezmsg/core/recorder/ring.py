@@ -1,8 +1,8 @@
 """A ring of rows with one writing thread and one reader at a time.
 
-The writer never waits and never looks at the reader. The reader copies `[tail, head)`, discards what the writer may have
-overwritten meanwhile, and counts it, also by what it was: `marks` lets it tell how many spans and samples were among the
-rows it never saw.
+The writer never waits and never looks at the reader. The reader copies `[tail, head)`, discards what the writer may
+have overwritten meanwhile, and counts it, also by what it was: `marks` lets it tell how many spans and samples were
+among the rows it never saw.
 """
 
 from __future__ import annotations
@@ -54,8 +54,8 @@ class Ring:
     """Rows of one registry and one writing thread.
 
     `head` and the tail are byte positions that only grow. Plain rows are written by the endpoints themselves, inline:
-    pack at `head & mask`, then `head += 64`. A row and its extra row are published by one store of `head`. `users` counts
-    the endpoints that write here.
+    pack at `head & mask`, then `head += 64`. A row and its extra row are published by one store of `head`. `users`
+    counts the endpoints that write here.
     """
 
     __slots__ = (

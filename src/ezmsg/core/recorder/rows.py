@@ -1,8 +1,8 @@
 """The layout of rows: eight 64-bit integers, in rings, in stores and on the wire.
 
-A measurement is one row. One that belongs to a trace, or that a native trace selected, is followed by an extra row with
-ids. The first word of a row (`meta`) packs, from the low end: kind (4 bits), channel kind (3), flags (9), label (16) and
-endpoint index (31). The other words, by kind:
+A measurement is one row. One that belongs to a trace, or that a native trace selected, is followed by an extra row
+with ids. The first word of a row (`meta`) packs, from the low end: kind (4 bits), channel kind (3), flags (9), label
+(16) and endpoint index (31). The other words, by kind:
 
     PUBLISH  message id, origin, start, end, wait, serialize, size
     PROCESS  message id, origin, publish, channel, start, end, size
@@ -11,8 +11,8 @@ endpoint index (31). The other words, by kind:
     WAIT     message id, 0, start, end, wait, 0, 0        (record_backpressure_wait)
     EXTRA    trace id (high), trace id (low), span id, parent span id, previous publish start, fanout, blame label
 
-Times and durations are nanoseconds of PROFILE_TIME. In an extra row the label bits hold the metrics that this row owes to
-the native trace, and the index bits the generation of the control that selected it.
+Times and durations are nanoseconds of PROFILE_TIME. In an extra row the label bits hold the metrics that this row owes
+to the native trace, and the index bits the generation of the control that selected it.
 """
 
 from __future__ import annotations

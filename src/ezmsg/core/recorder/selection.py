@@ -16,7 +16,7 @@ DECISIONS: Final = 64
 
 
 class Selection(NamedTuple):
-    """An enabled native trace, as one endpoint sees it: metrics owed (a bit each), one message in `mod`, and which trace."""
+    """An enabled native trace as one endpoint sees it: metrics owed (a bit each), one message in `mod`, which trace."""
 
     emit: int
     mod: int

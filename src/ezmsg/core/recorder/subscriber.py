@@ -101,7 +101,7 @@ class SubscriberMetrics(Receiver):
         """Messages received, through whatever edge."""
         return self.received + self.closed_consumed + sum(edge.consumed for edge in list(self.edges.values()))
 
-    # -- the methods of the 3.9 API --------------------------------------------------------------------------------
+    # -- the methods of the 3.9 API -----------------------------------------------------------------------------------
 
     def begin_message(self, channel_kind: ProfileChannelType) -> bool:
         """Count a message; True when the native trace selects it (with `sample_mod` 3 the 3rd, 6th … call)."""

@@ -135,7 +135,7 @@ class Collector:
                     left = [index for index, at in recorder.settled.items() if at.graph == self._graph]
                 recorder.retire(left)
 
-    # -- beneath ----------------------------------------------------------------------------------------------------
+    # -- beneath ------------------------------------------------------------------------------------------------------
 
     def _forget(self) -> None:
         self._told: set[int] = set()

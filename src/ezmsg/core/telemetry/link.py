@@ -96,12 +96,12 @@ class TelemetryLink:
     def finish(self, deadline_s: float) -> None:
         """Tell the rest and say goodbye, if there is a connection; wait for the server until then."""
         while self._socket is not None and not self.is_over:
+            self.step(time.monotonic(), rows_only=False, is_wanted=False)
             left_s = deadline_s - time.monotonic()
-            if self.step(time.monotonic(), rows_only=False, is_wanted=False) == 0.0:
-                continue
-            if left_s <= 0 or self._socket is None:
+            if left_s <= 0:
                 break
-            select.select([], [self._socket], [], min(left_s, STUCK_S))
+            if self.is_stuck:
+                select.select([], [self._socket], [], min(left_s, STUCK_S))
 
     def abandon(self) -> None:
         """Be over, whatever was left to say."""
@@ -113,7 +113,7 @@ class TelemetryLink:
             self._socket.close()
             self._socket = None
 
-    # -- beneath ----------------------------------------------------------------------------------------------------
+    # -- beneath ------------------------------------------------------------------------------------------------------
 
     def _connect(self, *, is_wanted: bool) -> bool:
         try:

@@ -101,7 +101,7 @@ class TelemetryPump:
         return done.wait(timeout_s)
 
     def shutdown(self, timeout_s: float = EXIT_TIMEOUT_S) -> None:
-        """Send the rest, say goodbye to every server, and end the thread; does not wait for a server that is not there."""
+        """Send the rest, say goodbye to every server, end the thread; does not wait for a server that is not there."""
         with self._lock:
             thread = self._thread
             self._is_ending, self._deadline_s = True, time.monotonic() + timeout_s
@@ -115,7 +115,7 @@ class TelemetryPump:
             link.close()
         self._begin()
 
-    # -- called by the registry, in the threads of endpoints ---------------------------------------------------------
+    # -- called by the registry, in the threads of endpoints ----------------------------------------------------------
 
     def _graph_changed(self, graph: str, has_endpoints: bool) -> None:
         if has_endpoints:
@@ -135,7 +135,7 @@ class TelemetryPump:
     def _wake_up(self) -> None:
         self._wake.set()
 
-    # -- the thread -------------------------------------------------------------------------------------------------
+    # -- the thread ---------------------------------------------------------------------------------------------------
 
     def _run(self) -> None:
         pace = Pace(config.trace_push_interval_s())

@@ -1,4 +1,4 @@
-"""The telemetry of a graph at its server: what processes deliver, and what exporters and profiling streams get of it."""
+"""The telemetry of a graph at its server: what processes deliver, and what exporters and streams get of it."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ GONE: Final = 64
 class TelemetryBook:
     """Links, one exporter, any number of streams.
 
-    Links are keyed by their link id and known to exporters; clients by the id of their ProcessControlClient and known to
-    streams. A batch says which client its process has.
+    Links are keyed by their link id and known to exporters; clients by the id of their ProcessControlClient and known
+    to streams. A batch says which client its process has.
 
     Args:
         limit: Span rows kept per process, and samples per client.
@@ -44,7 +44,7 @@ class TelemetryBook:
         self.clock_offsets_ns: dict[str, int] = {}
         """By boot id: our wall clock minus that of the process that said hello first, the way there included."""
 
-    # -- processes ------------------------------------------------------------------------------------------------------
+    # -- processes ----------------------------------------------------------------------------------------------------
 
     def client_connected(self, client_id: str, pid: int, host: str) -> None:
         """A ProcessControlClient connected: streams know it, even if it never measures anything."""
@@ -109,7 +109,7 @@ class TelemetryBook:
             self._exporter.link_gone(link_id)
         self._forget_links()
 
-    # -- exporters ------------------------------------------------------------------------------------------------------
+    # -- exporters ----------------------------------------------------------------------------------------------------
 
     def reader_open(self, reader_id: str, record: OpenTelemetryReader) -> None:
         """An exporter takes the lease of this graph; it will be told everything that is known.
@@ -140,7 +140,7 @@ class TelemetryBook:
             self._forget_links()
         return taken
 
-    # -- profiling streams ------------------------------------------------------------------------------------------------
+    # -- profiling streams --------------------------------------------------------------------------------------------
 
     def stream_open(self, record: OpenProfilingStream) -> str:
         """A stream begins, at the oldest samples that are here; returns its id."""
@@ -163,7 +163,7 @@ class TelemetryBook:
         """
         return self._streams[stream_id].take(self._clients, unix_s, mono_ns or int(unix_s * 1e9))
 
-    # -- beneath ----------------------------------------------------------------------------------------------------------
+    # -- beneath ------------------------------------------------------------------------------------------------------
 
     def _forget_links(self) -> None:
         """Keep of the processes that ended those an exporter must still hear of, and not too many."""

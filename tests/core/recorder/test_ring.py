@@ -1,0 +1,139 @@
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ezmsg.core.recorder.ring import Ring, Taken
+from ezmsg.core.recorder.rows import (
+    EXTENDED,
+    EXTRA,
+    INDEX_SHIFT,
+    KIND_MASK,
+    LABEL_SHIFT,
+    PUBLISH,
+    SAMPLED,
+    SELECTED,
+)
+
+PLAIN = PUBLISH | 1 << INDEX_SHIFT
+
+
+def put(ring: Ring, number: int, *, sampled: bool = False, samples: int = 0) -> None:
+    """One record, numbered in its second word."""
+    if not sampled and not samples:
+        ring.put(PLAIN, number, 0, 0, 0, 0, 0, 0)
+        return
+    flags = EXTENDED | (SAMPLED if sampled else 0) | (SELECTED if samples else 0)
+    emit = (1 << samples) - 1
+    row = (PLAIN | flags, number, 0, 0, 0, 0, 0, 0)
+    ring.put_extended(row, (EXTRA | emit << LABEL_SHIFT, 0, 0, number, 0, 0, 0, 0), samples)
+
+
+def numbers(taken: Taken) -> list[int]:
+    rows = taken.rows
+    return rows[rows[:, 0] & KIND_MASK != EXTRA, 1].tolist()
+
+
+def test_what_was_written_is_read_once_in_order():
+    ring = Ring(8)
+    for number in range(5):
+        put(ring, number)
+    assert numbers(ring.take()) == [0, 1, 2, 3, 4]
+    put(ring, 5)
+    assert numbers(ring.take()) == [5]
+    assert numbers(ring.take()) == []
+
+
+def test_rows_that_wrap_around_the_end_are_read_whole():
+    ring = Ring(8)
+    for start in range(0, 40, 5):
+        for number in range(start, start + 5):
+            put(ring, number)
+        taken = ring.take()
+        assert numbers(taken) == list(range(start, start + 5))
+        assert taken.lost == 0
+
+
+def test_overwritten_rows_are_counted_and_the_newest_kept():
+    ring = Ring(8)
+    for number in range(20):
+        put(ring, number)
+    taken = ring.take()
+    # Two rows less than the ring holds: the writer may be busy with a row and its extra row.
+    assert numbers(taken) == [14, 15, 16, 17, 18, 19]
+    assert taken.lost == 14
+
+
+def test_an_extra_row_without_its_row_is_not_read():
+    ring = Ring(8)
+    put(ring, 0, sampled=True)
+    for number in range(1, 6):
+        put(ring, number)
+    put(ring, 6)
+    put(ring, 7)
+    # Rows are now 0, extra, 1 … 7: nine in a ring of eight, and the oldest three may be gone.
+    taken = ring.take()
+    assert numbers(taken) == [2, 3, 4, 5, 6, 7]
+    assert (taken.lost, taken.lost_spans) == (2, 1)
+
+
+def test_a_ring_of_another_size_than_a_power_of_two_is_refused():
+    with pytest.raises(ValueError, match="power of two"):
+        Ring(10)
+
+
+class OvertakenRing(Ring):
+    """A ring whose writer overwrites rows while they are being copied."""
+
+    __slots__ = ("meanwhile",)
+
+    def _copy(self, start, head):
+        rows = super()._copy(start, head)
+        for number in range(self.meanwhile):
+            put(self, 1000 + number)
+        return rows
+
+
+def test_rows_overwritten_while_they_are_copied_are_discarded_and_counted():
+    ring = OvertakenRing(16)
+    ring.meanwhile = 10
+    for number in range(12):
+        put(ring, number)
+    taken = ring.take()
+    assert numbers(taken) == [8, 9, 10, 11]
+    assert taken.lost == 8
+    ring.meanwhile = 0
+    assert numbers(ring.take()) == list(range(1000, 1010))
+
+
+records = st.lists(
+    st.tuples(st.booleans(), st.integers(0, 3), st.booleans()),
+    max_size=60,
+)
+
+
+@given(records)
+def test_what_was_recorded_was_delivered_or_counted_as_lost(steps: list[tuple[bool, int, bool]]):
+    ring = Ring(16)
+    written = [0, 0, 0]
+    seen = [0, 0, 0]
+
+    def read() -> None:
+        taken = ring.take()
+        rows = taken.rows
+        emits = rows[rows[:, 0] & KIND_MASK == EXTRA, 0] >> LABEL_SHIFT & 0xFFFF
+        seen[0] += taken.records + taken.lost
+        seen[1] += int((rows[:, 0] & SAMPLED != 0).sum()) + taken.lost_spans
+        seen[2] += sum(int(emit).bit_count() for emit in emits) + taken.lost_samples
+        assert taken.records == len(numbers(taken))
+        assert min(taken.lost, taken.lost_spans, taken.lost_samples) >= 0
+
+    for number, (sampled, samples, reads) in enumerate(steps):
+        put(ring, number, sampled=sampled, samples=samples)
+        written[0] += 1
+        written[1] += sampled
+        written[2] += samples
+        if reads:
+            read()
+            assert seen == written
+    read()
+    assert seen == written
