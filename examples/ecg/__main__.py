@@ -19,7 +19,7 @@ from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from examples.otlp_receiver import OtlpReceiver
+from examples.otlp_receiver import HttpReceiver
 from rich.console import Console
 from rich.live import Live
 
@@ -62,18 +62,18 @@ def parse_arguments() -> argparse.Namespace:
 
 
 @contextlib.contextmanager
-def receiver_of_our_own(console: Console) -> Iterator[OtlpReceiver | None]:
+def receiver_of_our_own(console: Console) -> Iterator[HttpReceiver | None]:
     """A receiver on loopback, where no endpoint is configured; telemetry goes where the variable says."""
     if os.environ.get(ENDPOINT):
         console.print(f"telemetry goes to {os.environ[ENDPOINT]} ({ENDPOINT})")
         yield None
         return
-    with OtlpReceiver() as receiver:
-        os.environ[ENDPOINT] = receiver.http_endpoint
+    with HttpReceiver() as receiver:
+        os.environ[ENDPOINT] = receiver.endpoint
         os.environ.setdefault("OTEL_EXPORTER_OTLP_PROTOCOL", "http/protobuf")
         os.environ.setdefault("OTEL_METRIC_EXPORT_INTERVAL", "1000")
         try:
-            console.print(f"an OTLP receiver listens on {receiver.http_endpoint}; set {ENDPOINT} to use your own")
+            console.print(f"an OTLP receiver listens on {receiver.endpoint}; set {ENDPOINT} to use your own")
             yield receiver
         finally:
             del os.environ[ENDPOINT]
@@ -119,20 +119,20 @@ async def watch_heart(context: GraphContext, seen: Seen) -> None:
 
 async def watch_spans(context: GraphContext, seen: Seen, names: dict[int, str]) -> None:
     """Collect every span of the native stream."""
-    stream = context.subscribe_profiling_trace(ProfilingStreamControl(interval=0.1))
+    stream = context.subscribe_profiling_trace(ProfilingStreamControl(interval=0.1, include_spans=True))
     async with contextlib.aclosing(stream):
         async for delivery in stream:
             for batch in delivery.batches.values():
                 for span in batch.spans:
                     seen.spans[span.trace_id].append(span)
-                    seen.process_of[span.span_id] = f"{names.get(batch.pid, 'display')} (pid {batch.pid})"
+                    seen.process_of[span.span_id] = names.get(batch.pid, "display")
 
 
 async def play(address: str, seconds: float, console: Console, seen: Seen) -> None:
     """Run the graph and show it."""
     async with GraphContext(address) as context:
         display = ProcessControlClient(address)
-        await display.register(["ECG/DISPLAY"])
+        await display.register(["DISPLAY"])
         heart = asyncio.create_task(watch_heart(context, seen))
         spans: asyncio.Task[None] | None = None
         try:
@@ -188,12 +188,12 @@ def report_run(console: Console, seen: Seen, seconds: float) -> bool:
     return agrees
 
 
-def report_otlp(console: Console, receiver: OtlpReceiver, seen: Seen) -> bool:
+def report_otlp(console: Console, receiver: HttpReceiver, seen: Seen) -> bool:
     """What the receiver got; True when it is what the native stream delivered."""
-    spans = receiver.spans()
+    spans = receiver.store.spans
     received = Counter(span.span_id for span in spans)
     native = {span.span_id for trace in seen.spans.values() for span in trace}
-    names = sorted(receiver.metric_names())
+    names = sorted(receiver.store.metric_names())
     traces = len({span.trace_id for span in spans})
     same = native <= set(received) and max(received.values(), default=1) == 1
     console.print(
@@ -211,7 +211,7 @@ def main() -> int:
     logging.getLogger("ezmsg").setLevel(logging.WARNING)
     os.environ.setdefault("EZMSG_PROCESS_NAME", "ecg-display")
     os.environ.setdefault("OTEL_SERVICE_NAME", "ecg-demo")
-    console = Console()
+    console = Console(soft_wrap=True)
     seen = Seen()
     with receiver_of_our_own(console) as receiver:
         server = GraphServer()

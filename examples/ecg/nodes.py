@@ -15,8 +15,8 @@ from examples.ecg.signal import BLOCK_SAMPLES, BandPass, BeatDetector, blocks, l
 from ezmsg.core.graphcontext import GraphContext
 from ezmsg.core.processclient import ProcessControlClient
 
-RAW, FILTERED, HEART = "ECG/RAW", "ECG/FILTERED", "ECG/HEART"
-FILTER_INPUT, DETECTOR_INPUT, DISPLAY_INPUT = "ECG/FILTER/INPUT", "ECG/DETECTOR/INPUT", "ECG/DISPLAY/INPUT"
+RAW, FILTERED, HEART = "RAW", "FILTERED", "HEART"
+FILTER_INPUT, DETECTOR_INPUT, DISPLAY_INPUT = "FILTER/INPUT", "DETECTOR/INPUT", "DISPLAY/INPUT"
 
 
 async def source(context: GraphContext, started: asyncio.Event, seconds: float) -> None:
@@ -80,7 +80,7 @@ async def main(role: str, address: str, seconds: float) -> None:
 
     async with GraphContext(address) as context:
         client = ProcessControlClient(address)
-        await client.register([f"ECG/{role.upper()}"])
+        await client.register([role.upper()])
         work = asyncio.create_task(ROLES[role](context, started, seconds))
         ended = asyncio.create_task(follow_input())
         await asyncio.wait([work, ended], return_when=asyncio.FIRST_COMPLETED)

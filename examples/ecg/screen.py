@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 
+from rich.box import SIMPLE
 from rich.table import Table
 from rich.text import Text
 from rich.tree import Tree
@@ -27,11 +28,19 @@ def edge_table(snapshots: Iterable[ProcessProfilingSnapshot], elapsed_s: float, 
             else:
                 edges.append(edge)
     bpm = "learning" if heart_rate is None else f"{heart_rate:.0f} beats/min"
-    table = Table(title=f"{elapsed_s:5.1f} s   heart rate {bpm}", title_justify="left")
-    table.add_column("edge")
-    table.add_column("transport")
-    for name in ("messages", "messages/s", "age p50 ms", "age p99 ms", "backpressure ms", "drops"):
-        table.add_column(name, justify="right")
+    table = Table(
+        title=f"{elapsed_s:5.1f} s   heart rate {bpm}",
+        caption="ages from the electrode to the hand-over, and waits of the publisher, in ms",
+        title_justify="left",
+        caption_justify="left",
+        box=SIMPLE,
+        pad_edge=False,
+        padding=(0, 1),
+    )
+    table.add_column("edge", no_wrap=True)
+    table.add_column("via", no_wrap=True)
+    for name in ("msgs", "per s", "age p50", "p99", "wait", "drops"):
+        table.add_column(name, justify="right", no_wrap=True)
     for edge in sorted(edges, key=lambda edge: (edge.topic, edge.subscription or "")):
         age = edge.histograms.get("age")
         publisher = publishers.get(edge.topic)
@@ -63,14 +72,14 @@ def trace_tree(spans: Sequence[TraceSpan], process_names: Mapping[str, str]) -> 
     for span in sorted(spans, key=lambda span: span.start_unix_ns):
         parent = span.parent_span_id if span.parent_span_id in ids else None
         children.setdefault(parent, []).append(span)
-    tree = Tree(f"trace {spans[0].trace_id}   (start after the first span, duration, process)")
+    tree = Tree(f"trace {spans[0].trace_id}: span, process, start and duration in ms")
 
     def add(branch: Tree, parent: str | None) -> None:
         for span in children.get(parent, ()):
             start_ms = (span.start_unix_ns - begin_ns) / 1e6
             took_ms = (span.end_unix_ns - span.start_unix_ns) / 1e6
-            label = Text(f"{span.name}", style="bold")
-            label.append(f"   +{start_ms:.3f} ms   {took_ms:.3f} ms   {process_names.get(span.span_id, '')}", style="")
+            label = Text(span.name, style="bold")
+            label.append(f"  {process_names.get(span.span_id, '')}  +{start_ms:.3f}  {took_ms:.3f}", style="not bold")
             add(branch.add(label), span.span_id)
 
     add(tree, None)

@@ -490,12 +490,16 @@ class ProfilingTraceStreamBatch:
 
 @dataclass
 class ProfilingStreamControl:
-    """How a profiling stream is served: seconds between batches, samples per process and batch."""
+    """How a profiling stream is served: seconds between batches, samples per process and batch.
+
+    Spans come along with samples; with `include_spans` they come as soon as they are there, also without any sample.
+    """
 
     interval: float = 0.05
     max_samples: int = 1000
     process_ids: list[UUID] | None = None
     include_empty_batches: bool = False
+    include_spans: bool = False
 
 
 class Edge(NamedTuple):

@@ -62,13 +62,19 @@ class Pipeline(ABC, Generic[Batch]):
             Whether the thread has ended. One that hangs in an export is left behind: it is a daemon.
         """
         with self._changed:
-            self._is_stopping = True
+            was_stopping, self._is_stopping = self._is_stopping, True
             self._changed.notify_all()
-        self._sender.close()
-        if self._thread.ident is not None:
-            self._thread.join(timeout_s)
+        self._join(timeout_s / 2)
+        if not was_stopping:
+            # Not before: an export under way may be about to succeed. One that hangs may end by this.
+            self._sender.close()
+        self._join(timeout_s / 2)
         self._drop_backlog()
         return not self._thread.is_alive()
+
+    def _join(self, timeout_s: float) -> None:
+        if self._thread.is_alive():
+            self._thread.join(timeout_s)
 
     @abstractmethod
     def _due_in_s(self, now_s: float) -> float:

@@ -93,7 +93,9 @@ async def profiling_stream(
     try:
         ids = None if control.process_ids is None else [str(process_id) for process_id in control.process_ids]
         await client.request(
-            OpenProfilingStream(control.interval, control.max_samples, ids, control.include_empty_batches)
+            OpenProfilingStream(
+                control.interval, control.max_samples, ids, control.include_empty_batches, control.include_spans
+            )
         )
         while (batch := await reader.next(client)) is not None:
             yield reader.expand(batch)

@@ -1,0 +1,161 @@
+import numpy as np
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ezmsg.core.recorder.rowlog import RowLog
+from ezmsg.core.recorder.rows import SAMPLE_ROW
+from ezmsg.core.recorder.rowstore import CLOSED, READERS, RowStore
+
+
+def rows(*seqs: int) -> np.ndarray:
+    made = np.zeros(len(seqs), dtype=SAMPLE_ROW)
+    made["seq"] = seqs
+    return made
+
+
+def seqs(found: np.ndarray) -> list[int]:
+    return found["seq"].tolist()
+
+
+def take(store: RowStore, reader: str, graph: str | None = None) -> list[int]:
+    taken: list[int] = []
+    for key, part in store.peek(reader, 1000, graph).items():
+        taken += seqs(part)
+        store.advance(reader, key, len(part))
+    return taken
+
+
+@given(st.integers(1, 20), st.lists(st.integers(0, 30), max_size=30))
+def test_a_log_keeps_the_newest_rows(limit: int, sizes: list[int]):
+    log = RowLog(SAMPLE_ROW, limit)
+    written = 0
+    for size in sizes:
+        log.append(rows(*range(written, written + size)))
+        written += size
+        read = log.read(0, 1000)
+        assert seqs(read.rows) == list(range(max(0, written - limit), written))
+        assert read.evicted == max(0, written - limit)
+        assert read.position == written == log.end
+
+
+def test_a_log_is_read_in_pieces():
+    log = RowLog(SAMPLE_ROW, 10)
+    log.append(rows(0, 1, 2, 3, 4))
+    first = log.read(0, 2)
+    assert (seqs(first.rows), first.position) == ([0, 1], 2)
+    assert seqs(log.read(first.position, 2).rows) == [2, 3]
+
+
+def test_what_was_cleared_is_told_apart_from_what_gave_way():
+    log = RowLog(SAMPLE_ROW, 2)
+    log.append(rows(0, 1, 2))
+    log.clear()
+    log.append(rows(3, 4, 5))
+    read = log.read(0, 10)
+    assert (seqs(read.rows), read.cleared, read.evicted) == ([4, 5], 3, 1)
+
+
+def test_readers_do_not_take_anything_from_each_other():
+    store = RowStore(SAMPLE_ROW, 10)
+    store.add("a", None, rows(1, 2))
+    assert take(store, "one") == [1, 2]
+    store.add("a", None, rows(3))
+    assert take(store, "one") == [3]
+    assert take(store, "two") == [1, 2, 3]
+
+
+def test_peeking_takes_nothing():
+    store = RowStore(SAMPLE_ROW, 10)
+    store.add("a", None, rows(1, 2))
+    store.peek("one", 10)
+    assert take(store, "one") == [1, 2]
+
+
+def test_a_reader_of_a_graph_sees_rows_of_that_graph():
+    store = RowStore(SAMPLE_ROW, 10)
+    store.add("a", "g", rows(1))
+    store.add("b", "h", rows(2))
+    store.add("c", None, rows(3))
+    assert take(store, "one", "g") == [1]
+    assert take(store, "one", "h") == [2]
+    assert take(store, "all") == [1, 2, 3]
+    store.orphan("g")
+    assert take(store, "two", "g") == []
+
+
+def test_a_reader_can_be_put_back_and_sent_ahead():
+    store = RowStore(SAMPLE_ROW, 10)
+    store.add("a", None, rows(1, 2))
+    before = store.positions("one")
+    take(store, "one")
+    after = store.positions("one")
+    store.add("a", None, rows(3))
+    store.rewind("one", after)
+    assert take(store, "one") == [3]
+    store.rewind("one", before)
+    store.rewind_all("one")
+    assert take(store, "one") == [1, 2, 3]
+    store.add("a", None, rows(4))
+    store.skip("one")
+    assert take(store, "one") == []
+
+
+def test_a_closed_log_can_still_be_read_by_readers_to_come():
+    store = RowStore(SAMPLE_ROW, 10)
+    store.add("a", None, rows(1, 2))
+    store.close("a")
+    assert take(store, "one") == [1, 2]
+
+
+def test_only_so_many_closed_logs_are_kept_and_their_rows_counted():
+    store = RowStore(SAMPLE_ROW, 10)
+    store.add("first", None, rows(1, 2))
+    store.peek("early", 1)
+    store.advance("early", "first", 1)
+    store.close("first")
+    for number in range(CLOSED):
+        store.add(str(number), None, rows(0))
+        store.close(str(number))
+    assert 2 not in take(store, "early")
+    assert store.lost("early") == (1, 0)
+    assert store.lost("late") == (2, 0)
+
+
+def test_only_so_many_readers_are_remembered():
+    store = RowStore(SAMPLE_ROW, 10)
+    store.add("a", None, rows(1))
+    assert take(store, "idle") == [1]
+    for number in range(READERS):
+        take(store, str(number))
+    assert take(store, "idle") == [1]
+
+
+steps = st.lists(
+    st.one_of(
+        st.tuples(st.just("add"), st.sampled_from("abc"), st.integers(0, 8)),
+        st.tuples(st.just("take"), st.sampled_from(["one", "two"]), st.integers(0, 4)),
+        st.tuples(st.just("clear"), st.just(""), st.just(0)),
+        st.tuples(st.just("close"), st.sampled_from("abc"), st.just(0)),
+    ),
+    max_size=40,
+)
+
+
+@given(steps)
+def test_every_reader_gets_or_misses_each_row_exactly_once(history: list[tuple[str, str, int]]):
+    store = RowStore(SAMPLE_ROW, 5)
+    delivered = {"one": 0, "two": 0, "late": 0}
+    for action, name, number in history:
+        if action == "add":
+            store.add(name, None, rows(*range(number)))
+        elif action == "take":
+            for key, part in store.peek(name, number).items():
+                store.advance(name, key, len(part))
+                delivered[name] += len(part)
+        elif action == "clear":
+            store.clear()
+        else:
+            store.close(name)
+    for reader in delivered:
+        delivered[reader] += len(take(store, reader))
+        assert delivered[reader] + sum(store.lost(reader)) == store.added
