@@ -87,7 +87,7 @@ class Workers:
 
     def __init__(self, options: argparse.Namespace) -> None:
         self._options = options
-        self._pythons = dict.fromkeys(IMPLEMENTATIONS, sys.executable)
+        self._pythons: dict[str, str] = dict.fromkeys(IMPLEMENTATIONS, sys.executable)
         if "peer" in options.implementations:
             self._pythons["peer"] = peer.ensure()
         self._environment = environment(options.profile_level)

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import pickle
 import tempfile
-from contextlib import AsyncExitStack
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from typing import Any
 
 import payloads
@@ -93,11 +94,11 @@ class ZmqWiring:
     async def receivers(self, lane: str, count: int = 1) -> list[Receive]:
         import zmq
 
-        pulling = _PullingLarge if self._is_large else _PullingSmall
+        pulling: Callable[[Any], Receive] = _PullingLarge if self._is_large else _PullingSmall
         return [pulling(self._socket(zmq.PULL, f"{lane}{index}")) for index in range(count)]
 
     def _socket(self, kind: int, lane: str) -> Any:
-        socket = self._context.socket(kind)
+        socket: Any = self._context.socket(kind)
         socket.set_hwm(NUM_BUFFERS)
         if lane in self.addresses:
             socket.connect(self.addresses[lane])
@@ -137,7 +138,7 @@ def _send_large(sockets: list[Any]) -> Send:
     return send
 
 
-class _Pulling:
+class _Pulling(AbstractAsyncContextManager[Any]):
     """Calling and entering it receives a message; a class, because a generator would be slower."""
 
     def __init__(self, socket: Any) -> None:

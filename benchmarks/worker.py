@@ -14,8 +14,9 @@ import platform
 import sys
 import threading
 import traceback
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from importlib.metadata import version
+from typing import Any, TypeVar
 
 import cells
 import measures
@@ -27,6 +28,8 @@ from second import SecondProcess, serve
 IMPLEMENTATIONS = ("ours", "peer", "pyzmq")
 # Starting, warming up a ring of large messages and ending, on a machine that is busy with something else.
 OVERHEAD_S = 60.0
+
+T = TypeVar("T")
 
 
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:
@@ -47,9 +50,9 @@ async def second_process(options: argparse.Namespace, addresses: wiring.Addresse
 
 
 @contextlib.asynccontextmanager
-async def task_beside(coroutine: Awaitable[int | None]) -> AsyncIterator[asyncio.Future[int | None]]:
+async def task_beside(coroutine: Coroutine[Any, Any, T]) -> AsyncIterator[asyncio.Task[T]]:
     """The other end in the same loop. It ends by itself, or with an error of the measurement."""
-    task = asyncio.ensure_future(coroutine)
+    task = asyncio.create_task(coroutine)
     try:
         yield task
         await task
@@ -72,7 +75,7 @@ async def roundtrip(options: argparse.Namespace, cell: Cell, wires: wiring.Wirin
 async def throughput(options: argparse.Namespace, cell: Cell, wires: wiring.Wiring) -> dict[str, float]:
     receivers = await wires.receivers("DATA", cell.subscribers)
 
-    def count(stop: Callable[[], Awaitable[int]]) -> Awaitable[dict[str, float]]:
+    def count(stop: Callable[[], Awaitable[int]]) -> Coroutine[Any, Any, dict[str, float]]:
         return measures.throughput(
             receivers,
             stop,

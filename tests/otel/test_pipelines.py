@@ -84,7 +84,8 @@ def spans_of(registry: Registry, ledger: Ledger) -> Iterator[SpansOf]:
 
     yield make
     for pipeline in made:
-        pipeline.stop(PATIENCE_S)
+        pipeline.stop(0.1)
+        assert pipeline.stop(PATIENCE_S)
 
 
 def ids(sender: FakeSender) -> list[str]:
@@ -282,7 +283,8 @@ def metrics_of(registry: Registry, ledger: Ledger) -> Iterator[MetricsOf]:
 
     yield make
     for pipeline in made:
-        pipeline.stop(PATIENCE_S)
+        pipeline.stop(0.1)
+        assert pipeline.stop(PATIENCE_S)
 
 
 def names(data: MetricsData) -> set[str]:

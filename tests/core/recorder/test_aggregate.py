@@ -52,7 +52,9 @@ def test_no_interval_is_taken_across_a_lost_message(aggregator: Aggregator):
 
 
 def test_a_row_that_carries_the_start_of_its_predecessor_has_an_interval_across_thinned_ones(aggregator: Aggregator):
-    aggregator.add(table(sampled(publish(1, 4, 1000), 9, flags=0), sampled(publish(1, 8, 5000), 9, previous=4100, flags=0)))
+    aggregator.add(
+        table(sampled(publish(1, 4, 1000), 9, flags=0), sampled(publish(1, 8, 5000), 9, previous=4100, flags=0))
+    )
     assert summary(states(aggregator, 1)["interval"]) == (1, 900, 900, 900)
 
 

@@ -2,7 +2,7 @@ import pytest
 
 from ezmsg.core.graphmeta import ProfileChannelType, ProfilingTraceSample
 from ezmsg.core.recorder.expand import expand_samples, expand_spans
-from ezmsg.core.recorder.rows import ERROR, FOREIGN, LABEL_SHIFT, SELECTED, USER_SPAN
+from ezmsg.core.recorder.rows import ERROR, FOREIGN, SELECTED, USER_SPAN
 from ezmsg.core.recorder.samples import sample_rows, span_rows
 from ezmsg.core.wire.records import ClockAnchor, EndpointRecord
 from tests.core.recorder.rowmaking import process, publish, sampled, table, user_span
@@ -147,7 +147,3 @@ def test_a_message_without_number_has_none():
 def test_nothing_expands_to_nothing():
     assert expand_spans(b"", ENDPOINTS, LABELS, ANCHOR) == []
     assert expand_samples(b"", ENDPOINTS, LABELS) == []
-
-
-def test_label_bits_fit_their_word():
-    assert LABEL_SHIFT + 16 == 32

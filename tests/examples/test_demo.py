@@ -1,0 +1,58 @@
+"""The demo as a newcomer runs it."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import psutil
+import pytest
+
+ROOT = Path(__file__).parents[2]
+
+
+def demo(*arguments: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-m", "examples.ecg", *arguments],
+        cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
+    )  # fmt: skip
+
+
+def test_it_shows_every_edge_one_trace_the_beats_and_what_arrived_over_otlp() -> None:
+    output, errors = demo("--seconds", "5").communicate(timeout=50)
+    assert errors == ""
+    for text in (
+        "RAW → FILTER/INPUT",
+        "FILTERED → DETECTOR/INPUT",
+        "HEART → DISPLAY/INPUT",
+        "publish RAW",
+        "process HEART",
+        "found 8, reference 8 (matched 8, missed 0, extra 0): agrees",
+        "each once: yes",
+        "ezmsg.message.age",
+    ):
+        assert text in output
+
+
+@pytest.mark.parametrize("interrupt", [signal.SIGINT, signal.SIGTERM])
+def test_ctrl_c_after_the_first_line_ends_it_cleanly(interrupt: signal.Signals) -> None:
+    process = demo("--seconds", "60")
+    assert process.stdout is not None
+    assert process.stdout.readline()
+    children = psutil.Process(process.pid).children(recursive=True)
+    os.killpg(process.pid, interrupt)
+    # Two seconds are promised; the rest is for a busy machine.
+    output, errors = process.communicate(timeout=10)
+    assert process.returncode == 130
+    assert "Traceback" not in output + errors
+    assert not [child for child in children if child.is_running()]
+
+
+@pytest.mark.parametrize("seconds", ["0", "301", "soon"])
+def test_a_length_that_cannot_be_played_is_refused(seconds: str) -> None:
+    output, errors = demo("--seconds", seconds).communicate(timeout=20)
+    assert "--seconds" in errors
+    assert output == ""
