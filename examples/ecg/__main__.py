@@ -201,14 +201,14 @@ def report_otlp(console: Console, receiver: HttpReceiver, seen: Seen) -> bool:
         f"of {len(native)} spans of the native stream {len(native & set(received))} arrived, each once: "
         + ("[green]yes[/green]" if same else "[red]no[/red]")
     )
-    console.print("  " + ", ".join(names), style="dim", highlight=False)
+    console.print(", ".join(names), style="dim", highlight=False, soft_wrap=False)
     return same
 
 
 def main() -> int:
     """Run the demo; the exit code is 0 when everything agreed."""
     arguments = parse_arguments()
-    logging.getLogger("ezmsg").setLevel(logging.WARNING)
+    logging.getLogger("ezmsg").setLevel(logging.ERROR)
     os.environ.setdefault("EZMSG_PROCESS_NAME", "ecg-display")
     os.environ.setdefault("OTEL_SERVICE_NAME", "ecg-demo")
     console = Console(soft_wrap=True)

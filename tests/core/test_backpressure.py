@@ -13,10 +13,17 @@ def no_one_waits() -> None:
     raise AssertionError("nobody asked to be told")
 
 
+def lease(slots: Backpressure, message_id: int, bits: int) -> None:
+    """As the publisher does it, inline."""
+    assert not slots.held[message_id % slots.num_buffers]
+    slots.held[message_id % slots.num_buffers] = bits
+    slots.inflight += 1
+
+
 def test_a_slot_is_free_when_the_last_channel_released_it() -> None:
     slots = Backpressure(4, no_one_waits)
     first, second = slots.add_channel(), slots.add_channel()
-    slots.lease(6, first | second)
+    lease(slots, 6, first | second)
     assert slots.held == [0, 0, first | second, 0]
     slots.release(first, 6)
     assert slots.inflight == 1
@@ -27,7 +34,7 @@ def test_a_slot_is_free_when_the_last_channel_released_it() -> None:
 def test_releasing_twice_or_what_was_never_held_changes_nothing() -> None:
     slots = Backpressure(2, no_one_waits)
     first, second = slots.add_channel(), slots.add_channel()
-    slots.lease(0, first | second)
+    lease(slots, 0, first | second)
     slots.release(first, 0)
     slots.release(first, 0)
     slots.release(first, 1)
@@ -38,7 +45,7 @@ def test_whoever_waits_is_told_once_a_slot_is_free() -> None:
     told: list[str] = []
     slots = Backpressure(1, lambda: told.append("free"))
     bit = slots.add_channel()
-    slots.lease(0, bit)
+    lease(slots, 0, bit)
     slots.is_awaited = True
     slots.release(bit, 0)
     assert told == ["free"]
@@ -49,7 +56,7 @@ def test_a_channel_that_leaves_releases_everything_and_its_bit_is_used_again() -
     slots = Backpressure(3, lambda: told.append("free"))
     first, second = slots.add_channel(), slots.add_channel()
     for message_id in range(3):
-        slots.lease(message_id, first | (second if message_id else 0))
+        lease(slots, message_id, first | (second if message_id else 0))
     slots.is_awaited = True
     slots.remove_channel(first)
     assert told == ["free"]
@@ -69,7 +76,7 @@ def test_inflight_always_is_the_number_of_slots_that_are_held(steps: list[tuple[
     message_id = 0
     for channel, publishes in steps:
         if publishes and not slots.held[message_id % size]:
-            slots.lease(message_id, sum(bits))
+            lease(slots, message_id, sum(bits))
             message_id += 1
         else:
             slots.release(bits[channel], max(0, message_id - 1))

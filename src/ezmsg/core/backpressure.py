@@ -11,7 +11,8 @@ from collections.abc import Callable
 class Backpressure:
     """The slots of one publisher and who holds them.
 
-    `held[slot]` is the set of channels that hold it, one bit each: the publisher reads it directly, once a message.
+    `held[slot]` is the set of channels that hold it, one bit each, and `inflight` how many slots are held. The publisher
+    leases inline, once a message: it sets the bits of a free slot and counts it.
 
     Args:
         num_buffers: How many slots there are.
@@ -45,11 +46,6 @@ class Backpressure:
             if holders & bit:
                 self._release_slot(slot, holders & ~bit)
         self._free_bits.append(bit)
-
-    def lease(self, message_id: int, bits: int) -> None:
-        """The channels in `bits` hold the slot of this message, which must be free."""
-        self.held[message_id % self.num_buffers] = bits
-        self.inflight += 1
 
     def release(self, bit: int, message_id: int) -> None:
         """A channel is done with a message. Releasing twice changes nothing."""

@@ -145,7 +145,7 @@ class Lease:
             try:
                 obj = subscription.channel.decode(message)
             except EzmsgError as error:
-                self._finish(type(error).__qualname__)
+                self._release(type(error).__qualname__)
                 raise
         self._token = current_message.set(self._context)
         self._previous = inbox.held
@@ -163,9 +163,9 @@ class Lease:
         except ValueError:
             # Left in another context than it was entered in: an async generator that the loop closed.
             current_message.set(None)
-        self._finish(None if kind is None else kind.__qualname__)
+        self._release(None if kind is None else kind.__qualname__)
 
-    def _finish(self, error: str | None) -> None:
+    def _release(self, error: str | None) -> None:
         message, subscription = self.notification
         subscription.metrics.processed(
             message.message_id,

@@ -64,7 +64,6 @@ class Publisher:
         self.log_name = f"{topic}({self.publisher_id[:8]})"
         self.num_buffers = num_buffers
         self._slots = Backpressure(num_buffers, self._slot_freed)
-        self._held = self._slots.held
         self._loop = asyncio.get_running_loop()
         self._next_id = 0
         self._bits = 0
@@ -173,46 +172,51 @@ class Publisher:
         """
         start_ns = publish_ns = PROFILE_TIME()
         wait_ns = 0
+        slots = self._slots
+        held = slots.held
         # At least one turn of the loop per round of the ring: a publisher that nobody holds up must not starve it.
         if not self._next_id % self.num_buffers:
             await asyncio.sleep(0)
-        while self._blocked or self._held[self._next_id % self.num_buffers]:
+            publish_ns = PROFILE_TIME()
+        while self._blocked or held[self._next_id % self.num_buffers]:
             wait_ns = await self._clear_to_send(wait_ns)
+            publish_ns = PROFILE_TIME()
+        message_id = self._next_id
         metrics = self._metrics
         context = current_message.get()
         trace: tuple[int, int, int] | None = None
         if context is None:
             origin_ns = start_ns
-            if metrics.sample_root(start_ns):
+            if start_ns >= metrics.next_root_ns and metrics.begin_root(start_ns):
                 trace = (new_trace_id(), new_span_id(), 0)
         else:
             origin_ns = context.origin_ns
             if context.trace is not None:
                 trace = (context.trace[0], new_span_id(), context.trace[1])
-        message_id = self._next_id
-        if wait_ns:
-            publish_ns = PROFILE_TIME()
-        serialize_ns = size = 0
         carried = None if trace is None else (trace[0], trace[1])
+        serialize_ns = size = 0
+        remotes = self._remotes
         encoded: Encoded | None = None
-        if self._remotes:
+        if remotes:
             encoded = self._encode(obj)
             size = encoded.size
             encoded_ns = PROFILE_TIME()
             serialize_ns = encoded_ns - publish_ns
             publish_ns = encoded_ns
+        # From here on nothing fails and nothing waits.
         self._next_id = message_id + 1
         if self._bits:
-            self._slots.lease(message_id, self._bits)
+            held[message_id % self.num_buffers] = self._bits
+            slots.inflight += 1
             for hand in self._hands:
                 hand(message_id, obj, origin_ns, publish_ns, publish_ns, size, carried)
             if encoded is not None:
                 parts = ChannelOutlet.frame(message_id, publish_ns, origin_ns, encoded, carried)
-                for outlet in self._remotes:
+                for outlet in remotes:
                     outlet.send(parts)
         metrics.published(
             message_id, origin_ns, start_ns, PROFILE_TIME(), wait_ns, serialize_ns, size,
-            self._slots.inflight, len(self._outlets), trace,
+            slots.inflight, len(self._outlets), trace,
         )  # fmt: skip
 
     def _encode(self, obj: Any) -> Encoded:

@@ -15,7 +15,7 @@ from enum import IntEnum
 from typing import TYPE_CHECKING
 
 from ezmsg.core import config
-from ezmsg.core.errors import AuthKeyError, ConfigError, ConnectionFailed, EzmsgError
+from ezmsg.core.errors import AuthKeyError, ConfigError, ConnectionFailed, ExporterLeased, EzmsgError
 from ezmsg.core.net.address import Address
 from ezmsg.otel.settings import NotConfigured, Settings, sdk_is_disabled
 
@@ -43,14 +43,9 @@ def main(arguments: Sequence[str] | None = None) -> Exit:
     if options.child:
         # Ctrl-C reaches the whole process group; we end when the server does, with what it still sends us.
         signal.signal(signal.SIGINT, signal.SIG_IGN)
-    logging.basicConfig(
-        level=logging.DEBUG if options.verbose else logging.INFO,
-        format="%(asctime)s %(name)s %(levelname)s: %(message)s",
-        stream=sys.stderr,
-    )
-    if not options.verbose:
-        # One line for each change of state is ours to write; the exporters write several for each failure.
-        logging.getLogger("opentelemetry.exporter").setLevel(logging.CRITICAL)
+        # Standard output belongs to nobody there; what the console exporter prints goes where the log goes.
+        sys.stdout = sys.stderr
+    _log_to_stderr(options)
     try:
         return serve(options)
     except (ConfigError, NotConfigured, AuthKeyError) as error:
@@ -69,6 +64,19 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--child", action="store_true", help="end at the end of file of standard input")
     made.add_argument("--verbose", action="store_true", help="log what the exporters do")
     return made
+
+
+def _log_to_stderr(options: argparse.Namespace) -> None:
+    # The parent of a child adds the time when it passes a line on.
+    form = "%(levelname)s: %(message)s" if options.child else "%(asctime)s %(name)s %(levelname)s: %(message)s"
+    logging.basicConfig(level=logging.DEBUG if options.verbose else logging.INFO, format=form, stream=sys.stderr)
+    # `ezmsg.core` logs to a handler of its own; here every line is written once, by the one above.
+    logging.getLogger("ezmsg").handlers.clear()
+    if options.verbose:
+        logging.getLogger("ezmsg").setLevel(logging.DEBUG)
+    else:
+        # One line for each change of state is ours to write; the exporters write several for each failure.
+        logging.getLogger("opentelemetry.exporter").setLevel(logging.CRITICAL)
 
 
 def serve(options: argparse.Namespace) -> Exit:
@@ -104,7 +112,7 @@ def serve(options: argparse.Namespace) -> Exit:
 
 async def follow(core: AgentCore, options: argparse.Namespace) -> Exit:
     """Feed the core until the graph ends, a signal comes, or (for a child) standard input ends."""
-    from ezmsg.otel.client import AgentClient, is_leased
+    from ezmsg.otel.client import AgentClient
 
     loop = asyncio.get_running_loop()
     told_to_stop = asyncio.Event()
@@ -127,7 +135,7 @@ async def follow(core: AgentCore, options: argparse.Namespace) -> Exit:
         return Exit.UNREACHABLE
     except EzmsgError as error:
         logger.error("%s", error)
-        return Exit.LEASED if is_leased(error) else Exit.FAILED
+        return Exit.LEASED if isinstance(error, ExporterLeased) else Exit.FAILED
     return Exit.OK
 
 

@@ -14,6 +14,7 @@ from ezmsg.core.control import ControlClient
 from ezmsg.core.errors import (
     AuthenticationFailed,
     ConnectionFailed,
+    ExporterLeased,
     EzmsgError,
     Refused,
     RequestTimeout,
@@ -57,7 +58,8 @@ class AgentClient:
 
         Raises:
             ConnectionFailed: There is no server, or it does not let us in.
-            EzmsgError: It refuses us; see `is_leased`.
+            ExporterLeased: It has an exporter already.
+            EzmsgError: It refuses us for another reason.
         """
         link = await self._join(patience_s, lease_patience_s=0.0)
         logger.info("exporting the telemetry of the graph at %s", self._address)
@@ -78,10 +80,11 @@ class AgentClient:
             except (AuthenticationFailed, VersionMismatch):
                 raise
             except EzmsgError as error:
-                limit_s = lease_patience_s if is_leased(error) else patience_s
-                passing = is_leased(error) or isinstance(error, (ConnectionFailed, RequestTimeout))
-                if not passing or loop.time() - began_s + wait_s > limit_s:
+                limit_s = lease_patience_s if isinstance(error, ExporterLeased) else patience_s
+                may_pass = isinstance(error, (ConnectionFailed, RequestTimeout, ExporterLeased))
+                if not may_pass or loop.time() - began_s + wait_s > limit_s:
                     raise
+                logger.debug("waiting for the graph at %s: %s", self._address, error)
             await asyncio.sleep(wait_s)
             wait_s = min(2 * wait_s, LONGEST_WAIT_S)
 
@@ -148,9 +151,3 @@ class Link:
         count, self._unacknowledged = self._unacknowledged, 0
         if self._client is not None:
             self._client.notify(TelemetryAck(count))
-
-
-def is_leased(error: EzmsgError) -> bool:
-    """Whether the server refused us because it has an exporter already."""
-    code = error.refusal_code if isinstance(error, Refused) else error.code
-    return code == "EXPORTER_LEASED"

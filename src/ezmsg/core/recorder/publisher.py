@@ -47,6 +47,7 @@ class PublisherMetrics:
         inflight: Messages not yet released, as of the last call.
         shm_reallocations: How often the shared memory grew; the publisher adds to it.
         thinned: Rows left out to stay within the row budget.
+        next_root_ns: From when on a message without a trace may begin one (see `sample_root`).
     """
 
     __slots__ = (
@@ -57,7 +58,7 @@ class PublisherMetrics:
         "_last_start_ns",
         "_meta",
         "_mode",
-        "_next_root_ns",
+        "next_root_ns",
         "_recording",
         "_ring",
         "_root_period_ns",
@@ -106,15 +107,18 @@ class PublisherMetrics:
         self.timed = self._recording = False
         self._selector: Selector | None = None
         self._thin_mask = 0
-        self._next_root_ns = NEVER
+        self.next_root_ns = NEVER
         self._root_period_ns = 0
         self._root_ratio: float | None = None
 
     # -- the hot path -------------------------------------------------------------------------------------------------
 
     def sample_root(self, start_ns: int) -> bool:
-        """Whether a message without a trace shall begin one; the first of a publisher does."""
-        return start_ns >= self._next_root_ns and self._begin_root(start_ns)
+        """Whether a message without a trace shall begin one; the first of a publisher does.
+
+        The publisher does this inline, to save the call.
+        """
+        return start_ns >= self.next_root_ns and self.begin_root(start_ns)
 
     def published(
         self,
@@ -211,13 +215,13 @@ class PublisherMetrics:
         """Change how many messages begin a trace: a share of them, or (with `ratio` None) so many per second."""
         self._root_ratio = ratio
         if ratio is not None:
-            self._next_root_ns = ALWAYS if ratio > 0 else NEVER
+            self.next_root_ns = ALWAYS if ratio > 0 else NEVER
             self._root_period_ns = 0
         elif rate_hz <= 0:
-            self._next_root_ns = NEVER
+            self.next_root_ns = NEVER
         else:
             self._root_period_ns = int(1e9 / rate_hz)
-            self._next_root_ns = ALWAYS
+            self.next_root_ns = ALWAYS
 
     def counters(self) -> dict[str, int]:
         """Totals and last gauges, by the names of the wire."""
@@ -239,10 +243,11 @@ class PublisherMetrics:
 
     # -- beneath ------------------------------------------------------------------------------------------------------
 
-    def _begin_root(self, start_ns: int) -> bool:
+    def begin_root(self, start_ns: int) -> bool:
+        """Whether a message begins a trace, now that the time for one has come."""
         ratio = self._root_ratio
         if ratio is None:
-            self._next_root_ns = start_ns + self._root_period_ns
+            self.next_root_ns = start_ns + self._root_period_ns
             return True
         return self.sent == 0 or chance(ratio)
 

@@ -52,9 +52,10 @@ class TelemetryLink:
         hello: Callable[[str], OpenTelemetry],
         on_anchor: Callable[[ClockAnchor], None],
         dial: Dial,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._graph, self._collector = graph, collector
-        self._hello, self._on_anchor, self._dial = hello, on_anchor, dial
+        self._hello, self._on_anchor, self._dial, self._clock = hello, on_anchor, dial, clock
         self._link_id = str(uuid4())
         self._socket: socket.socket | None = None
         self._decoder = FrameDecoder()
@@ -71,19 +72,19 @@ class TelemetryLink:
         """Whether the server does not take what there is to send."""
         return self._socket is not None and bool(self._outbox)
 
-    def step(self, now_s: float, *, rows_only: bool, is_wanted: bool) -> float:
+    def step(self, *, rows_only: bool, is_wanted: bool) -> float:
         """Do what can be done now; returns after how many seconds there is more to do (infinity: when woken).
 
         Args:
-            now_s: The monotonic time.
             rows_only: Send rows and new endpoints only.
             is_wanted: There are endpoints; without, tell the rest, say goodbye and be over.
         """
         if self._socket is None:
-            if now_s < self._not_before_s:
-                return self._not_before_s - now_s
+            wait_s = self._not_before_s - self._clock()
+            if wait_s > 0:
+                return wait_s
             if not self._connect(is_wanted=is_wanted):
-                return 0.0 if self.is_over else self._not_before_s - now_s
+                return 0.0 if self.is_over else max(0.0, self._not_before_s - self._clock())
         try:
             self._receive()
             if self.is_over:
@@ -96,8 +97,8 @@ class TelemetryLink:
     def finish(self, deadline_s: float) -> None:
         """Tell the rest and say goodbye, if there is a connection; wait for the server until then."""
         while self._socket is not None and not self.is_over:
-            self.step(time.monotonic(), rows_only=False, is_wanted=False)
-            left_s = deadline_s - time.monotonic()
+            self.step(rows_only=False, is_wanted=False)
+            left_s = deadline_s - self._clock()
             if left_s <= 0:
                 break
             if self.is_stuck:
@@ -213,7 +214,7 @@ class TelemetryLink:
             self._end(is_goodbye=False)
             return
         logger.debug("the telemetry link to %s was lost: %s", self._graph, error)
-        self._not_before_s = time.monotonic() + self._backoff_s
+        self._not_before_s = self._clock() + self._backoff_s
 
     def _fail(self, error: Exception, *, is_wanted: bool) -> None:
         """No connection could be had."""
@@ -224,7 +225,7 @@ class TelemetryLink:
         level = logging.DEBUG if self._has_complained else logging.WARNING
         self._has_complained = True
         logger.log(level, "no telemetry link to %s, trying again: %s", self._graph, error)
-        self._not_before_s = time.monotonic() + self._backoff_s
+        self._not_before_s = self._clock() + self._backoff_s
         self._backoff_s = min(2 * self._backoff_s, LONGEST_BACKOFF_S)
 
 

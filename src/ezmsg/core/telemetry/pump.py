@@ -168,8 +168,7 @@ class TelemetryPump:
     def _step(self, links: dict[str, TelemetryLink], pace: Pace, *, is_forced: bool) -> tuple[float, bool]:
         """One turn; returns how long until the next, and whether a server does not take what there is."""
         recorder = self._registry.recorder
-        now_s = time.monotonic()
-        pace.turn(now_s, recorder.unread(), is_forced=is_forced)
+        pace.turn(time.monotonic(), recorder.unread(), is_forced=is_forced)
         # Also when no server listens: totals go on, rows wait in bounded stores.
         with recorder.reading:
             recorder.drain()
@@ -177,7 +176,7 @@ class TelemetryPump:
         for graph, link in links.items():
             is_wanted = self._registry.has_endpoints(graph)
             try:
-                delays.append(link.step(now_s, rows_only=pace.is_rows_only, is_wanted=is_wanted))
+                delays.append(link.step(rows_only=pace.is_rows_only, is_wanted=is_wanted))
             except Exception:
                 logger.exception("the telemetry link to %s failed, and is given up", graph)
                 link.abandon()

@@ -1,0 +1,57 @@
+"""A few words to say what endpoints record."""
+
+from ezmsg.core.graphmeta import ProcessProfilingTraceBatch, ProfileChannelType, ProfilingTraceControl
+from ezmsg.core.profiling import EdgeMetrics, ProfileRegistry, PublisherMetrics
+
+LOCAL, SHM, TCP = ProfileChannelType.LOCAL, ProfileChannelType.SHM, ProfileChannelType.TCP
+SECOND = 1_000_000_000
+
+
+class Clock:
+    """Time that passes when told to."""
+
+    def __init__(self) -> None:
+        self.now = 0
+
+    def __call__(self) -> int:
+        return self.now
+
+
+def publish(
+    metrics: PublisherMetrics,
+    number: int,
+    start: int = 0,
+    *,
+    end: int | None = None,
+    wait: int = 0,
+    serialize: int = 0,
+    size: int = 0,
+    inflight: int = 1,
+    trace: tuple[int, int, int] | None = None,
+) -> None:
+    end = start if end is None else end
+    metrics.published(number, start, start, end, wait, serialize, size, inflight, 1, trace)
+
+
+def receive(
+    metrics: EdgeMetrics,
+    number: int,
+    *,
+    origin: int = 0,
+    published: int = 0,
+    channel: int = 0,
+    start: int = 0,
+    end: int = 0,
+    size: int = 0,
+    trace: tuple[int, int, int] | None = None,
+    error: str | None = None,
+) -> None:
+    metrics.processed(number, origin, published, channel, start, end, size, trace, error)
+
+
+def begin_trace(registry: ProfileRegistry, sample_mod: int = 1, **filters: object) -> None:
+    registry.set_trace_control(ProfilingTraceControl(True, sample_mod, **filters))  # type: ignore[arg-type]
+
+
+def told(batch: ProcessProfilingTraceBatch) -> list[tuple[str, float, int | None]]:
+    return [(sample.metric, sample.value, sample.sample_seq) for sample in batch.samples]

@@ -1,0 +1,128 @@
+import os
+import threading
+from collections.abc import Callable, Iterator
+from uuid import uuid4
+
+import pytest
+
+from ezmsg.core import profiling
+from ezmsg.core.profiling import ProfileRegistry
+from ezmsg.core.recorder import ids
+from tests.core.profiling.recording import begin_trace, publish
+
+
+def test_each_thread_has_a_ring_that_goes_with_it(registry):
+    def work() -> None:
+        metrics = registry.register_publisher(uuid4(), "OUT", 8)
+        for number in range(10):
+            publish(metrics, number)
+        registry.unregister_publisher(metrics.id)
+
+    threads = [threading.Thread(target=work) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    registry.snapshot()
+    assert registry.snapshot().recorded["row"] == 40
+    assert registry.recorder.unread() == 0.0
+    assert not registry.recorder._rings
+
+
+def in_child(work: Callable[[], bool]) -> bool:
+    """Whether `work` is true in a forked child."""
+    pid = os.fork()
+    if not pid:
+        os._exit(0 if work() else 1)
+    return os.waitpid(pid, 0)[1] == 0
+
+
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+def test_a_forked_child_begins_anew(registry, publisher):
+    begin_trace(registry)
+    publish(publisher, 0)
+    with registry.recorder.lock, registry.recorder.reading:
+        assert in_child(
+            lambda: (
+                not registry.snapshot().publishers
+                and not registry.trace_enabled()
+                and registry.register_publisher(uuid4(), "CHILD", 1) is not None
+                and len(registry.snapshot().publishers) == 1
+            )
+        )
+    assert list(registry.snapshot().publishers) == [publisher.endpoint_id]
+
+
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+def test_a_forked_child_draws_ids_of_its_own():
+    state = ids._random.getstate()
+    assert in_child(lambda: ids._random.getstate() != state)
+    assert ids._random.getstate() == state
+
+
+@pytest.fixture
+def calls(registry: ProfileRegistry) -> Iterator[list[tuple[str, bool]]]:
+    made: list[tuple[str, bool]] = []
+    registry.set_first_endpoint_hook(lambda graph, active: made.append((graph, active)))
+    yield made
+    registry.set_first_endpoint_hook(None)
+
+
+def test_the_hook_hears_of_the_first_and_last_endpoint_of_a_graph(registry, calls):
+    one, two, other = uuid4(), uuid4(), uuid4()
+    registry.register_publisher(one, "A", 1, graph_address="g:1")
+    registry.register_subscriber(two, "A", graph_address="g:1")
+    registry.register_publisher(other, "B", 1, graph_address="h:2")
+    registry.register_publisher(uuid4(), "C", 1)
+    assert calls == [("g:1", True), ("h:2", True)]
+    registry.unregister_publisher(one)
+    registry.unregister_subscriber(two)
+    registry.unregister_subscriber(two)
+    assert calls[2:] == [("g:1", False)]
+    registry.register_publisher(one, "A", 1, graph_address="g:1")
+    assert calls[3:] == [("g:1", True)]
+
+
+def test_a_hook_set_late_hears_of_graphs_known_already(registry):
+    registry.register_publisher(uuid4(), "A", 1, graph_address="g:1")
+    heard: list[tuple[str, bool]] = []
+    registry.set_first_endpoint_hook(lambda graph, active: heard.append((graph, active)))
+    assert heard == [("g:1", True)]
+
+
+def test_endpoints_that_a_server_left_behind_are_not_its_successors(registry, calls):
+    old = uuid4()
+    registry.register_publisher(old, "A", 1, graph_address="g:1")
+    registry.forget_graph("g:1")
+    registry.register_publisher(uuid4(), "A", 1, graph_address="g:1")
+    registry.unregister_publisher(old)
+    assert calls == [("g:1", True), ("g:1", True)]
+    assert registry.has_endpoints("g:1")
+
+
+def test_the_latest_client_still_open_names_the_rows_of_its_graph(registry):
+    first, second, elsewhere = uuid4(), uuid4(), uuid4()
+    assert registry.client_of("g:1") is None
+    registry.client_opened("g:1", first)
+    registry.client_opened("g:1", second)
+    registry.client_opened("h:2", elsewhere)
+    assert registry.process_id == elsewhere
+    assert registry.client_of("g:1") == second
+    registry.client_closed("g:1", second)
+    assert registry.client_of("g:1") == first
+    registry.client_closed("g:1", first)
+    assert registry.client_of("g:1") is None
+
+
+def test_who_carries_telemetry_is_woken_by_traces_and_clients(registry):
+    woken: list[None] = []
+    registry.set_wake(lambda: woken.append(None))
+    begin_trace(registry)
+    client = uuid4()
+    registry.client_opened("g:1", client)
+    registry.client_closed("g:1", client)
+    assert len(woken) == 3
+
+
+def test_the_current_message_is_nobodys_by_default():
+    assert profiling.current_message.get() is None

@@ -1,0 +1,433 @@
+import numpy as np
+import pytest
+
+from ezmsg.core.errors import ExporterLeased, ProtocolError
+from ezmsg.core.recorder.expand import expand_samples, expand_spans
+from ezmsg.core.recorder.rows import LEASE_TIME, PROCESS, SAMPLE_ROW, SPAN_ROW, meta_word
+from ezmsg.core.server.books import exporter, telemetrylink
+from ezmsg.core.server.books.telemetry import GONE, TelemetryBook
+from ezmsg.core.wire.records import (
+    CounterState,
+    EndpointRecord,
+    HistogramState,
+    OpenProfilingStream,
+    OpenTelemetry,
+    OpenTelemetryReader,
+    ProcessSamples,
+    ProcessTelemetry,
+    TelemetryBatch,
+)
+
+MONO, UNIX = 5_000, 1_700_000_000_000_000_000
+EXPORTER = OpenTelemetryReader("agent", 77)
+
+
+def hello(link_id: str = "link", boot_id: str = "boot", mono_ns: int = MONO, unix_ns: int = UNIX) -> OpenTelemetry:
+    return OpenTelemetry(10, "host", boot_id, "app", 1, mono_ns, unix_ns, link_id)
+
+
+def endpoint(index: int, topic: str = "OUT") -> EndpointRecord:
+    return EndpointRecord(index, topic, "IN", f"IN:{index}", "", 0)
+
+
+def samples(*seqs: int, index: int = 1) -> bytes:
+    rows = np.zeros(len(seqs), dtype=SAMPLE_ROW)
+    rows["seq"], rows["index"], rows["metric"] = seqs, index, LEASE_TIME
+    return rows.tobytes()
+
+
+def spans(*ids: int, index: int = 1) -> bytes:
+    rows = np.zeros(len(ids), dtype=SPAN_ROW)
+    rows["span_id"], rows["meta"] = ids, meta_word(PROCESS, index)
+    return rows.tobytes()
+
+
+def histogram(index: int, count: int, name: str = "process") -> HistogramState:
+    return HistogramState(index, name, count, 0, 0, 0, 0, 3, 0, [count])
+
+
+def batch(seq: int = 0, process_id: str = "", **parts: object) -> TelemetryBatch:
+    return TelemetryBatch(seq, process_id, mono_ns=6_000, **parts)  # type: ignore[arg-type]
+
+
+def span_ids(telemetry: ProcessTelemetry | ProcessSamples) -> list[int]:
+    data = telemetry.batch.spans if isinstance(telemetry, ProcessTelemetry) else telemetry.spans
+    return np.frombuffer(data, dtype=SPAN_ROW)["span_id"].tolist()
+
+
+def seqs(process: ProcessSamples) -> list[int]:
+    return np.frombuffer(process.samples, dtype=SAMPLE_ROW)["seq"].tolist()
+
+
+@pytest.fixture
+def book() -> TelemetryBook:
+    return TelemetryBook(limit=10)
+
+
+def open_link(book: TelemetryBook, link_id: str = "link") -> None:
+    book.link_opened(hello(link_id), MONO, UNIX)
+
+
+# -- clocks -------------------------------------------------------------------------------------------------------
+
+
+def test_all_processes_of_a_boot_get_the_anchor_of_the_first(book):
+    first = book.link_opened(hello("a"), MONO + 10, UNIX + 10)
+    second = book.link_opened(hello("b", mono_ns=MONO + 100, unix_ns=UNIX - 999), MONO + 100, UNIX + 100)
+    assert first.anchor == second.anchor
+    assert (first.anchor.mono_ns, first.anchor.unix_ns) == (MONO, UNIX)
+
+
+def test_another_host_has_an_anchor_of_its_own_and_the_difference_of_clocks_is_known(book):
+    open_link(book)
+    other = book.link_opened(hello("b", "elsewhere", mono_ns=3, unix_ns=UNIX - 500), MONO, UNIX)
+    assert (other.anchor.boot_id, other.anchor.mono_ns, other.anchor.unix_ns) == ("elsewhere", 3, UNIX - 500)
+    assert book.clock_offsets_ns == {"boot": 0, "elsewhere": 500}
+
+
+# -- exporters ----------------------------------------------------------------------------------------------------
+
+
+def take(book: TelemetryBook, limit: int = 1000) -> list[ProcessTelemetry]:
+    taken = book.reader_take("x", limit)
+    book.reader_acknowledged("x", len(taken))
+    return taken
+
+
+def test_one_exporter_per_graph(book):
+    book.reader_open("x", EXPORTER)
+    with pytest.raises(ExporterLeased, match="77") as refused:
+        book.reader_open("y", OpenTelemetryReader("second", 78))
+    assert (refused.value.code, refused.value.pid) == ("EXPORTER_LEASED", 77)
+    book.reader_close("y")
+    with pytest.raises(ExporterLeased):
+        book.reader_open("y", EXPORTER)
+    book.reader_close("x")
+    book.reader_open("y", EXPORTER)
+
+
+def test_a_process_without_units_reaches_the_exporter(book):
+    book.reader_open("x", EXPORTER)
+    open_link(book)
+    book.batch("link", batch(endpoints=[endpoint(1)], spans=spans(1)))
+    [told] = take(book)
+    assert (told.link_id, told.hello, told.anchor.boot_id) == ("link", hello(), "boot")
+    assert told.batch.endpoints == [endpoint(1)]
+    assert span_ids(told) == [1]
+
+
+def test_an_exporter_that_joins_is_told_everything_once(book):
+    open_link(book)
+    book.batch("link", batch(0, endpoints=[endpoint(1)], counters=[CounterState(1, {"consumed": 1})], labels={2: "a"}))
+    book.batch("link", batch(1, endpoints=[endpoint(2)], counters=[CounterState(1, {"consumed": 5})], spans=spans(1)))
+    book.batch("link", batch(2, histograms=[histogram(1, 3)], labels={3: "b"}, recorded={"row": 9}, spans=spans(2)))
+    book.reader_open("x", EXPORTER)
+    [told] = take(book)
+    assert told.batch.endpoints == [endpoint(1), endpoint(2)]
+    assert told.batch.counters == [CounterState(1, {"consumed": 5})]
+    assert told.batch.histograms == [histogram(1, 3)]
+    assert (told.batch.labels, told.batch.recorded) == ({2: "a", 3: "b"}, {"row": 9})
+    assert span_ids(told) == [1, 2]
+    assert take(book) == []
+
+
+def test_an_exporter_is_told_what_changed(book):
+    book.reader_open("x", EXPORTER)
+    open_link(book)
+    book.batch("link", batch(0, endpoints=[endpoint(1)], histograms=[histogram(1, 1)]))
+    take(book)
+    book.batch("link", batch(1, counters=[CounterState(1, {"consumed": 2})], spans=spans(7)))
+    [told] = take(book)
+    assert (told.hello, told.batch.endpoints, told.batch.histograms) == (None, [], [])
+    assert told.batch.counters == [CounterState(1, {"consumed": 2})]
+    assert span_ids(told) == [7]
+
+
+def test_a_slow_exporter_gets_the_newest_state_and_all_spans(book):
+    book.reader_open("x", EXPORTER)
+    open_link(book)
+    for number in range(1, exporter.UNACKNOWLEDGED + 1):
+        book.batch("link", batch(number, histograms=[histogram(1, number)]))
+        assert len(book.reader_take("x")) == 1
+    for number in range(100, 105):
+        book.batch("link", batch(number, histograms=[histogram(1, number)], spans=spans(number)))
+        assert book.reader_take("x") == []
+    book.reader_acknowledged("x", 1)
+    [told] = book.reader_take("x")
+    assert told.batch.histograms == [histogram(1, 104)]
+    assert span_ids(told) == [100, 101, 102, 103, 104]
+
+
+def test_spans_an_exporter_missed_are_counted_cumulatively(book):
+    book.reader_open("x", EXPORTER)
+    open_link(book)
+    book.batch("link", batch(0, spans=spans(*range(15))))
+    [first] = take(book)
+    assert (span_ids(first), first.server_dropped) == (list(range(5, 15)), {"span:server_ring": 5})
+    book.batch("link", batch(1, spans=spans(*range(15, 28))))
+    [second] = take(book)
+    assert (span_ids(second), second.server_dropped) == (list(range(18, 28)), {"span:server_ring": 8})
+
+
+def test_many_spans_come_in_pieces(book, monkeypatch):
+    monkeypatch.setattr(exporter, "SPANS_AT_ONCE", 4)
+    open_link(book)
+    book.batch("link", batch(0, endpoints=[endpoint(1)], spans=spans(*range(10)), final=True))
+    book.link_closed("link")
+    book.reader_open("x", EXPORTER)
+    told = take(book)
+    assert [span_ids(part) for part in told] == [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9]]
+    assert [(part.gone, part.batch.final) for part in told] == [(False, False), (False, False), (True, True)]
+
+
+def test_processes_take_turns(book, monkeypatch):
+    monkeypatch.setattr(exporter, "SPANS_AT_ONCE", 1)
+    for link_id in "ab":
+        open_link(book, link_id)
+        book.batch(link_id, batch(0, spans=spans(1, 2)))
+    book.reader_open("x", EXPORTER)
+    assert [part.link_id for part in take(book)] == ["a", "b", "a", "b"]
+
+
+def test_an_exporter_that_comes_back_gets_what_is_kept_and_no_loss_is_counted_twice(book):
+    book.reader_open("x", EXPORTER)
+    open_link(book)
+    book.batch("link", batch(0, spans=spans(*range(8))))
+    take(book)
+    book.reader_close("x")
+    book.batch("link", batch(1, spans=spans(*range(8, 14))))
+    book.reader_open("x", EXPORTER)
+    [told] = take(book)
+    assert (span_ids(told), told.server_dropped) == (list(range(4, 14)), {})
+    assert told.hello is not None
+
+
+def test_a_closed_endpoint_is_told_with_its_last_values(book):
+    book.reader_open("x", EXPORTER)
+    open_link(book)
+    book.batch("link", batch(0, endpoints=[endpoint(1)]))
+    take(book)
+    book.batch("link", batch(1, counters=[CounterState(1, {"consumed": 3})], closed=[1]))
+    [told] = take(book)
+    assert (told.batch.counters, told.batch.closed) == ([CounterState(1, {"consumed": 3})], [1])
+
+
+def test_only_so_many_closed_endpoints_are_kept(book, monkeypatch):
+    monkeypatch.setattr(telemetrylink, "CLOSED", 2)
+    open_link(book)
+    for index in range(1, 6):
+        states = [CounterState(index, {"consumed": index})]
+        book.batch("link", batch(index, endpoints=[endpoint(index)], counters=states, closed=[index]))
+    book.reader_open("x", EXPORTER)
+    [told] = take(book)
+    assert [known.index for known in told.batch.endpoints] == told.batch.closed == [4, 5]
+    assert [state.index for state in told.batch.counters] == [4, 5]
+
+
+def test_the_end_of_a_process_is_told_and_then_it_is_forgotten(book):
+    book.reader_open("x", EXPORTER)
+    open_link(book)
+    take(book)
+    book.batch("link", batch(0, spans=spans(1)))
+    book.link_closed("link")
+    [told] = take(book)
+    assert (told.gone, told.batch.final, span_ids(told)) == (True, False, [1])
+    book.reader_close("x")
+    book.reader_open("x", EXPORTER)
+    assert take(book) == []
+
+
+def test_a_process_that_ended_early_waits_for_an_exporter(book):
+    open_link(book)
+    book.batch("link", batch(0, counters=[CounterState(1, {"sent": 3})], final=True))
+    book.link_closed("link")
+    book.reader_open("x", EXPORTER)
+    [told] = take(book)
+    assert (told.gone, told.batch.final) == (True, True)
+    assert told.hello == hello()
+
+
+def test_only_so_many_processes_that_ended_wait_and_the_others_are_counted(book):
+    for number in range(GONE + 3):
+        open_link(book, str(number))
+        book.link_closed(str(number))
+    book.reader_open("x", EXPORTER)
+    told = take(book)
+    told += take(book)
+    assert [part.link_id for part in told] == [str(number) for number in range(3, GONE + 3)]
+    assert sum(part.server_dropped.get("link:forgotten", 0) for part in told) == 3
+
+
+def test_a_process_that_reconnects_goes_on_where_the_server_left_off(book):
+    book.reader_open("x", EXPORTER)
+    open_link(book)
+    book.batch("link", batch(7, spans=spans(1)))
+    take(book)
+    assert book.link_opened(hello(), MONO, UNIX).last_seq == 7
+    book.link_closed("link")  # the old connection, noticed late
+    [again] = take(book)
+    assert (again.gone, again.hello) == (False, hello())
+    book.batch("link", batch(8, spans=spans(2)))
+    [told] = take(book)
+    assert span_ids(told) == [2]
+
+
+def test_columns_that_are_no_rows_are_refused_and_change_nothing(book):
+    open_link(book)
+    for broken in ({"spans": b"x" * 100}, {"samples": b"x" * 65}):
+        with pytest.raises(ProtocolError, match="no rows"):
+            book.batch("link", batch(3, counters=[CounterState(1, {})], **broken))
+    assert book.link_opened(hello(), MONO, UNIX).last_seq == -1
+
+
+def test_a_reader_nobody_opened_gets_nothing(book):
+    open_link(book)
+    assert book.reader_take("x") == []
+
+
+# -- profiling streams --------------------------------------------------------------------------------------------
+
+
+def stream(
+    book: TelemetryBook, max_samples: int = 1000, ids: list[str] | None = None, empty: bool = False, spans: bool = False
+) -> str:
+    return book.stream_open(OpenProfilingStream(0.05, max_samples, ids, empty, spans))
+
+
+def read(book: TelemetryBook, stream_id: str) -> dict[str, ProcessSamples]:
+    told = book.stream_take(stream_id, 123.5, 9_000)
+    assert told is None or told.unix_s == 123.5
+    return {} if told is None else {process.process_id: process for process in told.processes}
+
+
+@pytest.fixture
+def client(book: TelemetryBook) -> str:
+    book.client_connected("c", 10, "host")
+    open_link(book)
+    book.batch("link", batch(0, "c", endpoints=[endpoint(1), endpoint(2)], labels={5: "fft"}))
+    return "c"
+
+
+def test_every_stream_gets_everything_also_when_it_starts_late(book, client):
+    early = stream(book)
+    book.batch("link", batch(1, "c", samples=samples(1, 2)))
+    assert seqs(read(book, early)["c"]) == [1, 2]
+    late = stream(book)
+    book.batch("link", batch(2, "c", samples=samples(3)))
+    assert seqs(read(book, early)["c"]) == [3]
+    assert seqs(read(book, late)["c"]) == [1, 2, 3]
+    assert read(book, late) == {}
+
+
+def test_at_most_max_samples_of_each_process_come_at_once(book, client):
+    book.client_connected("d", 11, "host")
+    open_link(book, "other")
+    book.batch("link", batch(1, "c", samples=samples(*range(5))))
+    book.batch("other", batch(0, "d", samples=samples(*range(3))))
+    one = stream(book, max_samples=2)
+    found = [{key: seqs(value) for key, value in read(book, one).items()} for _ in range(3)]
+    assert found == [{"c": [0, 1], "d": [0, 1]}, {"c": [2, 3], "d": [2]}, {"c": [4]}]
+
+
+def test_a_batch_explains_itself(book, client):
+    book.batch("link", batch(1, "c", samples=samples(1, index=2), spans=spans(9, index=1), dropped={"row:thinned": 3}))
+    told = read(book, stream(book))["c"]
+    assert (told.pid, told.host, told.mono_ns) == (10, "host", 6_000)
+    assert told.endpoints == [endpoint(1), endpoint(2)]
+    assert told.dropped == {"row:thinned": 3}
+    endpoints = {known.index: known for known in told.endpoints}
+    [sample] = expand_samples(told.samples, endpoints, told.labels)
+    assert sample.endpoint_id == "IN:2"
+    assert told.anchor is not None
+    [span] = expand_spans(told.spans, endpoints, told.labels, told.anchor)
+    assert (span.span_id, span.start_unix_ns) == (f"{9:016x}", UNIX - MONO)
+
+
+def test_samples_of_an_endpoint_that_closed_can_still_be_explained(book, client):
+    book.batch("link", batch(1, "c", samples=samples(1), closed=[1]))
+    assert read(book, stream(book))["c"].endpoints == [endpoint(1)]
+
+
+def test_samples_a_stream_missed_are_counted(book, client):
+    book.batch("link", batch(1, "c", samples=samples(*range(13))))
+    told = read(book, stream(book))["c"]
+    assert (seqs(told), told.dropped) == (list(range(3, 13)), {"sample:server_ring": 3})
+
+
+def test_spans_ride_along_with_samples_or_are_reason_enough(book, client):
+    plain, eager = stream(book), stream(book, spans=True)
+    book.batch("link", batch(1, "c", spans=spans(1)))
+    assert read(book, plain) == {}
+    assert span_ids(read(book, eager)["c"]) == [1]
+    book.batch("link", batch(2, "c", spans=spans(2), samples=samples(1)))
+    assert span_ids(read(book, plain)["c"]) == [1, 2]
+    assert span_ids(read(book, eager)["c"]) == [2]
+
+
+def test_a_client_without_endpoints_has_an_empty_entry_when_asked_for(book):
+    book.client_connected("c", 10, "host")
+    assert read(book, stream(book)) == {}
+    told = read(book, stream(book, empty=True))["c"]
+    assert (told.pid, told.host, told.samples, told.mono_ns) == (10, "host", b"", 9_000)
+
+
+def test_unknown_processes_have_an_empty_entry_with_pid_minus_one(book, client):
+    told = read(book, stream(book, ids=["nobody", "c"], empty=True))
+    assert {process_id: process.pid for process_id, process in told.items()} == {"nobody": -1, "c": 10}
+    assert told["nobody"].mono_ns > 0
+    assert read(book, stream(book, ids=["nobody"])) == {}
+
+
+def test_process_ids_restrict_a_stream(book, client):
+    book.client_connected("d", 11, "host")
+    open_link(book, "other")
+    book.batch("link", batch(1, "c", samples=samples(1)))
+    book.batch("other", batch(0, "d", samples=samples(2)))
+    assert list(read(book, stream(book, ids=["d"]))) == ["d"]
+
+
+def test_empty_batches_are_not_sent(book):
+    assert book.stream_take(stream(book, empty=True), 1.0) is None
+
+
+def test_a_client_that_left_takes_its_samples_along(book, client):
+    book.batch("link", batch(1, "c", samples=samples(1)))
+    one = stream(book)
+    book.client_gone("c")
+    book.batch("link", batch(2, "c", samples=samples(2)))
+    assert read(book, one) == {}
+    book.client_connected("e", 10, "host")
+    book.batch("link", batch(3, "e", samples=samples(3)))
+    assert seqs(read(book, one)["e"]) == [3]
+
+
+def test_samples_without_a_client_are_counted_for_the_exporter(book):
+    book.reader_open("x", EXPORTER)
+    open_link(book)
+    book.batch("link", batch(0, samples=samples(1, 2)))
+    [told] = take(book)
+    assert told.server_dropped == {"sample:no_client": 2}
+
+
+def test_a_stream_that_ended_is_forgotten(book, client):
+    one = stream(book)
+    book.stream_close(one)
+    book.stream_close(one)
+    book.batch("link", batch(1, "c", samples=samples(1)))
+    assert list(read(book, stream(book))) == ["c"]
+
+
+def test_what_was_delivered_and_dropped_is_what_came(book, client):
+    one = stream(book, max_samples=3)
+    came = delivered = 0
+    dropped: dict[str, int] = {}
+    for number in range(40):
+        size = number % 7
+        book.batch("link", batch(number, "c", samples=samples(*range(size))))
+        came += size
+        if number % 3 == 0:
+            for told in read(book, one).values():
+                delivered, dropped = delivered + len(seqs(told)), told.dropped
+    while found := read(book, one):
+        delivered, dropped = delivered + len(seqs(found["c"])), found["c"].dropped
+    assert delivered + dropped["sample:server_ring"] == came

@@ -1,0 +1,250 @@
+from uuid import uuid4
+
+import numpy as np
+import pytest
+
+from ezmsg.core.graphmeta import ProfileChannelType, ProfilingTraceControl
+from ezmsg.core.profiling import ProfileRegistry
+from ezmsg.core.recorder.rows import SAMPLE_ROW, SPAN_ROW
+from ezmsg.core.telemetry.collect import Collector
+from ezmsg.core.wire.records import TelemetryBatch
+from tests.core.profiling.recording import begin_trace, publish, receive
+
+GRAPH = "127.0.0.1:25978"
+
+
+@pytest.fixture
+def collector(registry: ProfileRegistry) -> Collector:
+    return Collector(registry, GRAPH)
+
+
+@pytest.fixture
+def publisher(registry, collector):
+    return registry.register_publisher(uuid4(), "OUT", 8, graph_address=GRAPH, unit="SYS/SOURCE", task="run")
+
+
+def collect(collector: Collector, *, rows_only: bool = False) -> TelemetryBatch:
+    batch = collector.collect(rows_only=rows_only)
+    assert batch is not None
+    return batch
+
+
+def span_ids(batch: TelemetryBatch) -> list[int]:
+    return np.frombuffer(batch.spans, dtype=SPAN_ROW)["span_id"].tolist()
+
+
+def seqs(batch: TelemetryBatch) -> list[int]:
+    return np.frombuffer(batch.samples, dtype=SAMPLE_ROW)["seq"].tolist()
+
+
+def test_a_batch_tells_endpoints_once_and_what_changed(registry, collector, publisher):
+    publish(publisher, 0, 10, end=30, size=4, trace=(1, 2, 0))
+    first = collect(collector)
+    [endpoint] = first.endpoints
+    assert (endpoint.topic, endpoint.unit, endpoint.task, endpoint.num_buffers) == ("OUT", "SYS/SOURCE", "run", 8)
+    [counters] = first.counters
+    assert (counters.values["sent"], counters.values["bytes"], counters.values["inflight"]) == (1, 4, 1)
+    assert [(state.name, state.count, state.sum_ns) for state in first.histograms] == [("publish", 1, 20)]
+    assert (span_ids(first), first.recorded["row"]) == ([2], 1)
+    assert collector.collect() is None
+    publish(publisher, 1, 50, end=60)
+    second = collect(collector)
+    assert (second.endpoints, second.spans, second.seq) == ([], b"", first.seq + 1)
+    assert {state.name: state.count for state in second.histograms} == {"publish": 2, "interval": 1}
+
+
+def test_state_is_cumulative_and_unchanged_series_stay_at_home(registry, collector, publisher):
+    other = registry.register_publisher(uuid4(), "OTHER", 8, graph_address=GRAPH)
+    publish(publisher, 0)
+    publish(other, 0)
+    collect(collector)
+    publish(other, 1, 5)
+    batch = collect(collector)
+    assert {state.index for state in batch.histograms} == {state.index for state in batch.counters} == {other.index}
+
+
+def test_rows_can_go_ahead_of_the_rest(registry, collector, publisher):
+    begin_trace(registry)
+    publish(publisher, 0)
+    batch = collect(collector, rows_only=True)
+    assert (seqs(batch), batch.counters, batch.histograms) == ([0], [], [])
+    assert [endpoint.topic for endpoint in batch.endpoints] == ["OUT"]
+    assert {state.name for state in collect(collector).histograms} == {"publish"}
+
+
+def test_a_link_sees_the_endpoints_of_its_graph(registry, collector, publisher):
+    begin_trace(registry)
+    elsewhere = registry.register_publisher(uuid4(), "ELSEWHERE", 8, graph_address="127.0.0.1:1")
+    nowhere = registry.register_publisher(uuid4(), "NOWHERE", 8)
+    for metrics in (publisher, elsewhere, nowhere):
+        publish(metrics, 7, trace=(1, metrics.index, 0))
+    batch = collect(collector)
+    assert [endpoint.topic for endpoint in batch.endpoints] == ["OUT"]
+    assert (span_ids(batch), seqs(batch)) == ([publisher.index], [7])
+    assert {state.index for state in (*batch.counters, *batch.histograms)} == {publisher.index}
+
+
+def test_an_endpoint_that_lived_between_two_batches_is_told_whole(registry, collector):
+    collector.collect()
+    brief = registry.register_publisher(uuid4(), "BRIEF", 8, graph_address=GRAPH)
+    publish(brief, 0, trace=(1, 2, 0))
+    registry.unregister_publisher(brief.id)
+    batch = collect(collector)
+    assert [endpoint.topic for endpoint in batch.endpoints] == ["BRIEF"]
+    assert (batch.closed, span_ids(batch)) == ([brief.index], [2])
+    assert batch.counters[0].values["sent"] == 1
+    assert batch.counters[0].values["inflight"] == 0
+    assert collector.collect() is None
+    assert registry.recorder.endpoints.closed == {}
+
+
+def test_a_closed_endpoint_waits_for_a_full_batch(registry, collector, publisher):
+    publish(publisher, 0, trace=(1, 2, 0))
+    registry.unregister_publisher(publisher.id)
+    assert collect(collector, rows_only=True).closed == []
+    assert collect(collector).closed == [publisher.index]
+
+
+def test_a_closed_subscriber_takes_its_edges_along(registry, collector):
+    subscriber = registry.register_subscriber(uuid4(), "IN", graph_address=GRAPH)
+    edges = [subscriber.edge(uuid4(), topic, ProfileChannelType.SHM) for topic in ("A", "B")]
+    for edge in edges:
+        receive(edge, 0)
+    registry.unregister_subscriber(subscriber.id)
+    assert collect(collector).closed == [edge.index for edge in edges]
+
+
+def test_without_a_link_closed_endpoints_are_forgotten(registry):
+    brief = registry.register_publisher(uuid4(), "BRIEF", 8, graph_address=GRAPH)
+    registry.unregister_publisher(brief.id)
+    registry.snapshot()
+    assert registry.recorder.endpoints.closed == {}
+
+
+def test_a_new_connection_is_told_everything_again_but_no_row_twice(registry, collector, publisher):
+    publish(publisher, 0, trace=(1, 2, 0))
+    collect(collector)
+    collector.begin(-1, is_new_server=False)
+    batch = collect(collector)
+    assert [endpoint.topic for endpoint in batch.endpoints] == ["OUT"]
+    assert {state.name for state in batch.histograms} == {"publish"}
+    assert batch.labels == {0: "", 1: "…other"}
+    assert batch.spans == b""
+
+
+def test_rows_of_batches_that_were_lost_with_a_connection_are_sent_again(registry, collector, publisher):
+    for number in range(4):
+        publish(publisher, number, number, trace=(1, number + 1, 0))
+        collect(collector)
+    collector.begin(1, is_new_server=False)
+    assert span_ids(collect(collector)) == [3, 4]
+
+
+def test_a_server_that_took_the_place_of_one_that_crashed_gets_all_rows_that_are_kept(registry, collector, publisher):
+    for number in range(3):
+        publish(publisher, number, number, trace=(1, number + 1, 0))
+    collect(collector)
+    collector.begin(-1, is_new_server=True)
+    assert span_ids(collect(collector)) == [1, 2, 3]
+
+
+def test_after_a_goodbye_a_successor_hears_nothing_of_what_was(registry, collector, publisher):
+    publish(publisher, 0, trace=(1, 2, 0))
+    collector.end(is_goodbye=True)
+    fresh = registry.register_publisher(uuid4(), "FRESH", 8, graph_address=GRAPH)
+    publish(fresh, 0, trace=(1, 9, 0))
+    publish(publisher, 1, 5, trace=(1, 3, 0))
+    batch = collect(Collector(registry, GRAPH))
+    assert [endpoint.topic for endpoint in batch.endpoints] == ["FRESH"]
+    assert span_ids(batch) == [9]
+
+
+def test_the_goodbye_puts_gauges_to_rest(registry, collector, publisher):
+    subscriber = registry.register_subscriber(uuid4(), "IN", graph_address=GRAPH)
+    subscriber.queue_depth = lambda: 5
+    edge = subscriber.edge(publisher.id, "OUT", ProfileChannelType.LOCAL)
+    publish(publisher, 0, inflight=3)
+    assert [state.values.get("queue_depth") for state in collect(collector).counters] == [None, 5]
+    last = collector.last()
+    assert last.final
+    values = {state.index: state.values for state in last.counters}
+    assert (values[publisher.index]["inflight"], values[publisher.index]["sent"]) == (0, 1)
+    assert values[edge.index]["queue_depth"] == 0
+
+
+def test_batches_carry_the_client_of_their_graph(registry, collector, publisher):
+    client = uuid4()
+    registry.client_opened(GRAPH, client)
+    registry.client_opened("127.0.0.1:1", uuid4())
+    assert collect(collector).process_id == str(client)
+    registry.client_closed(GRAPH, client)
+    publish(publisher, 0)
+    assert collect(collector).process_id == ""
+
+
+def test_anomalies_are_counters_by_reason(registry, collector):
+    subscriber = registry.register_subscriber(uuid4(), "IN", graph_address=GRAPH)
+    foreign = subscriber.edge(uuid4(), "OUT", ProfileChannelType.TCP, foreign=True)
+    receive(foreign, 0)
+    near = subscriber.edge(uuid4(), "OUT", ProfileChannelType.LOCAL)
+    receive(near, 0, published=9, channel=5, start=6, end=7)
+    values = {state.index: state.values for state in collect(collector).counters}
+    assert values[foreign.index]["clock_anomalies:foreign"] == 1
+    assert values[near.index]["clock_anomalies:negative"] == 1
+
+
+def test_labels_are_told_once(registry, collector):
+    edge = registry.register_subscriber(uuid4(), "IN", graph_address=GRAPH).edge(uuid4(), "O", ProfileChannelType.LOCAL)
+    edge.user_span(0, 0, 5, "fft", None)
+    assert "fft" in collect(collector).labels.values()
+    edge.user_span(0, 0, 5, "fft", None)
+    edge.user_span(0, 0, 5, "fit", None)
+    batch = collect(collector)
+    assert list(batch.labels.values()) == ["fit"]
+    assert {state.label: state.count for state in batch.histograms} == {"fft": 2, "fit": 1}
+
+
+def test_exemplars_are_sent_once(registry, collector, publisher):
+    publish(publisher, 0, 0, end=5, trace=(1, 2, 0))
+    [publishing] = collect(collector).histograms
+    assert {exemplar[0] for exemplar in publishing.exemplars} == {5}
+    publish(publisher, 1, 10, end=11)
+    assert [state.exemplars for state in collect(collector).histograms if state.name == "publish"] == [[]]
+
+
+def test_many_rows_come_in_pieces_and_each_once(registry, publisher, monkeypatch):
+    monkeypatch.setenv("EZMSG_PROFILE_TRACE_PUSH_MAX_SAMPLES", "4")
+    collector = Collector(registry, GRAPH)
+    begin_trace(registry)
+    for number in range(10):
+        publish(publisher, number, number)
+    found: list[int] = []
+    while (batch := collector.collect(rows_only=True)) is not None:
+        assert len(seqs(batch)) <= 4
+        found += seqs(batch)
+    assert found == list(range(10))
+
+
+def test_a_link_takes_nothing_from_native_readers(registry, collector, publisher):
+    begin_trace(registry)
+    publish(publisher, 0, trace=(1, 2, 0))
+    collect(collector)
+    batch = registry.trace_batch()
+    assert (len(batch.samples), len(batch.spans)) == (1, 1)
+
+
+def test_what_a_link_delivered_and_dropped_is_what_was_recorded(registry, collector, publisher):
+    registry.recorder.samples._limit = 5
+    begin_trace(registry)
+    delivered = 0
+    for number in range(40):
+        publish(publisher, number, number)
+        if number % 9 == 0:
+            delivered += len(seqs(collect(collector)))
+        if number == 20:
+            registry.set_trace_control(ProfilingTraceControl(True, 2))
+    batch = collect(collector)
+    delivered += len(seqs(batch))
+    dropped = sum(count for reason, count in batch.dropped.items() if reason.startswith("sample:"))
+    assert delivered + dropped == batch.recorded["sample"]
+    assert set(batch.dropped) == {"sample:sample_store", "sample:cleared"}

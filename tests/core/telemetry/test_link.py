@@ -1,0 +1,210 @@
+import logging
+import socket
+from collections.abc import Iterator
+from uuid import uuid4
+
+import pytest
+
+from ezmsg.core.errors import SessionClosed
+from ezmsg.core.profiling import ProfileRegistry, PublisherMetrics
+from ezmsg.core.telemetry.collect import Collector
+from ezmsg.core.telemetry.link import BACKOFF_S, LONGEST_BACKOFF_S, TelemetryLink
+from ezmsg.core.telemetry.pump import say_hello
+from ezmsg.core.wire.frames import refusal_of
+from ezmsg.core.wire.records import Done, TelemetryOpened
+from tests.core.profiling.recording import publish
+from tests.core.telemetry.serving import ANCHOR, GRAPH, FakeServer
+
+
+@pytest.fixture
+def server() -> Iterator[FakeServer]:
+    made = FakeServer()
+    yield made
+    made.close()
+
+
+class Clock:
+    """Time that passes when told to."""
+
+    def __init__(self) -> None:
+        self.now_s = 1000.0
+
+    def __call__(self) -> float:
+        return self.now_s
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def link(registry: ProfileRegistry, server: FakeServer, clock: Clock) -> Iterator[TelemetryLink]:
+    made = TelemetryLink(GRAPH, Collector(registry, GRAPH), say_hello, registry.set_anchor, server.dial, clock)
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def publisher(registry: ProfileRegistry, link: TelemetryLink) -> PublisherMetrics:
+    return registry.register_publisher(uuid4(), "OUT", 8, graph_address=GRAPH)
+
+
+def step(link: TelemetryLink, *, is_wanted: bool = True) -> float:
+    return link.step(rows_only=False, is_wanted=is_wanted)
+
+
+def test_a_link_says_hello_and_then_what_there_is(registry, server, link, publisher):
+    publish(publisher, 0, trace=(1, 2, 0))
+    assert step(link) == float("inf")
+    hello = server.hello()
+    assert hello.link_id
+    assert hello.process_name
+    assert hello.mono_ns > 0
+    assert [endpoint.topic for endpoint in server.batch().endpoints] == ["OUT"]
+    assert registry.anchor == ANCHOR
+    step(link)
+    assert not server.has_more()
+
+
+def test_the_name_of_a_process_can_be_set(monkeypatch):
+    monkeypatch.setenv("EZMSG_PROCESS_NAME", "decoder")
+    assert say_hello("l").process_name == "decoder"
+
+
+def test_when_nobody_wants_it_a_link_says_goodbye_and_is_over(registry, server, link, publisher):
+    step(link)
+    publish(publisher, 0)
+    registry.unregister_publisher(publisher.id)
+    step(link, is_wanted=False)
+    assert link.is_over
+    server.hello()
+    batches = server.batches_to_the_end()
+    assert batches[-1].final
+    assert batches[-2].closed == [publisher.index]
+    assert batches[-2].counters[0].values["sent"] == 1
+
+
+def test_what_ended_before_the_first_connection_is_told_all_the_same(registry, server, link, publisher):
+    publish(publisher, 0)
+    registry.unregister_publisher(publisher.id)
+    step(link, is_wanted=False)
+    server.hello()
+    first, *_, last = server.batches_to_the_end()
+    assert (first.counters[0].values["sent"], last.final) == (1, True)
+
+
+def test_a_goodbye_ends_a_link_for_good(registry, server, link, publisher):
+    step(link)
+    server.say_goodbye()
+    assert step(link) == 0.0
+    assert link.is_over
+    assert not registry.has_endpoints(GRAPH)
+    assert server.dialled == 1
+
+
+def test_a_lost_connection_is_opened_again_and_everything_told_again(registry, server, link, publisher, clock):
+    publish(publisher, 0)
+    step(link)
+    first = server.hello()
+    server.hang_up()
+    assert step(link) == pytest.approx(BACKOFF_S)
+    assert step(link) > 0  # not yet
+    assert server.dialled == 1
+    clock.now_s += BACKOFF_S + 1e-6
+    step(link)
+    assert server.hello().link_id == first.link_id
+    assert [endpoint.topic for endpoint in server.batch().endpoints] == ["OUT"]
+
+
+def test_rows_the_server_did_not_get_are_sent_again(server, link, publisher, clock):
+    for number in range(3):
+        publish(publisher, number, number, trace=(1, number + 1, 0))
+        step(link)
+    server.hang_up()
+    step(link)
+    server.answer = TelemetryOpened(ANCHOR, last_seq=0)
+    clock.now_s += BACKOFF_S + 1e-6
+    step(link)
+    server.hello()
+    assert len(server.batch().spans) == 2 * 128
+
+
+def test_a_server_that_is_down_is_tried_ever_less_often(server, link, publisher, clock, caplog):
+    server.is_up = False
+    waits: list[float] = []
+    for _ in range(8):
+        waits.append(step(link))
+        clock.now_s += waits[-1] + 1e-6
+    assert waits == pytest.approx([0.05, 0.1, 0.2, 0.4, 0.8, 1.6, LONGEST_BACKOFF_S, LONGEST_BACKOFF_S])
+    assert len([record for record in caplog.records if record.levelno >= logging.WARNING]) == 1
+
+
+def test_a_server_that_refuses_is_tried_again(server, link, publisher, clock):
+    server.answer = refusal_of(SessionClosed())
+    assert step(link) > 0
+    assert not link.is_over
+    server.answer = TelemetryOpened(ANCHOR)
+    clock.now_s += 1.0
+    step(link)
+    server.hello()
+    server.batch()
+
+
+def test_a_server_that_hangs_up_instead_of_answering_is_tried_again(server, link, publisher, clock):
+    def dial(graph: str, timeout_s: float) -> socket.socket:
+        ours, theirs = socket.socketpair()
+        ours.close()
+        return theirs
+
+    link._dial = dial
+    assert step(link) > 0
+    link._dial = server.dial
+    clock.now_s += 1.0
+    step(link)
+    server.hello()
+
+
+def test_without_a_server_a_link_that_nobody_wants_gives_up(registry, server, link, publisher):
+    server.is_up = False
+    registry.unregister_publisher(publisher.id)
+    assert step(link, is_wanted=False) == 0.0
+    assert link.is_over
+    registry.snapshot()
+    assert registry.recorder.endpoints.closed == {}
+
+
+def test_a_server_that_does_not_read_holds_up_one_batch_and_no_row_is_lost(registry, server, link, publisher):
+    step(link)
+    number = 0
+    while not link.is_stuck:
+        for _ in range(2000):
+            number += 1
+            publish(publisher, number, number, trace=(1, number, 0))
+        step(link)
+    assert not link.is_over
+    hello, taken = server.hello(), 0
+    while link.is_stuck or server.has_more():
+        taken += len(server.batch().spans) // 128 if server.has_more() else 0
+        step(link)
+    assert taken == number
+    assert hello.pid
+
+
+def test_a_record_that_does_not_belong_there_breaks_the_connection(server, link, publisher):
+    step(link)
+    server.say(Done())
+    assert step(link) == pytest.approx(BACKOFF_S)
+    assert not link.is_over
+
+
+def test_finishing_waits_for_a_slow_server_only_so_long(server, link, publisher, clock):
+    step(link)
+    number = 0
+    while not link.is_stuck:
+        for _ in range(2000):
+            number += 1
+            publish(publisher, number, number, trace=(1, number, 0))
+        step(link)
+    link.finish(clock.now_s)
+    assert not link.is_over

@@ -1,0 +1,201 @@
+import os
+import socket
+import threading
+from collections.abc import Iterator
+from uuid import uuid4
+
+import pytest
+
+from ezmsg.core.profiling import ProfileRegistry
+from ezmsg.core.telemetry.pump import INTERVAL_S, SHORTEST_S, Pace, TelemetryPump
+from ezmsg.core.wire.records import Goodbye
+from tests.core.profiling.recording import begin_trace, publish
+from tests.core.telemetry.serving import GRAPH, PATIENCE_S, FakeServer
+
+
+@pytest.fixture
+def server() -> Iterator[FakeServer]:
+    made = FakeServer()
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def pump(registry: ProfileRegistry, server: FakeServer) -> Iterator[TelemetryPump]:
+    made = TelemetryPump(registry, server.dial)
+    made.install()
+    yield made
+    made.shutdown(PATIENCE_S)
+
+
+def telemetry_threads() -> list[threading.Thread]:
+    return [thread for thread in threading.enumerate() if thread.name == "ezmsg telemetry"]
+
+
+def register(registry: ProfileRegistry, topic: str = "OUT", graph: str = GRAPH):
+    return registry.register_publisher(uuid4(), topic, 8, graph_address=graph)
+
+
+def test_the_first_endpoint_starts_a_daemon_and_the_last_ends_it(registry, server, pump):
+    assert telemetry_threads() == []
+    publisher = register(registry)
+    [thread] = telemetry_threads()
+    assert thread.daemon
+    server.hello()
+    publish(publisher, 0)
+    registry.unregister_publisher(publisher.id)
+    batches = server.batches_to_the_end()
+    assert batches[-1].final
+    thread.join(PATIENCE_S)
+    assert not thread.is_alive()
+    again = register(registry)
+    [second] = telemetry_threads()
+    assert second is not thread
+    assert server.hello()
+    registry.unregister_publisher(again.id)
+    second.join(PATIENCE_S)
+
+
+def test_an_endpoint_without_a_graph_starts_nothing(registry, server, pump):
+    registry.register_publisher(uuid4(), "OUT", 8)
+    assert telemetry_threads() == []
+
+
+def test_flush_sends_what_was_recorded(registry, server, pump):
+    publisher = register(registry)
+    server.hello()
+    for number in range(10):
+        publish(publisher, number, number, trace=(1, number + 1, 0))
+    assert pump.flush(PATIENCE_S)
+    taken = 0
+    while taken < 10:
+        taken += len(server.batch().spans) // 128
+    assert taken == 10
+
+
+def test_flush_without_endpoints_has_nothing_to_do(pump):
+    assert pump.flush(0.0)
+
+
+def test_a_trace_wakes_the_pump(registry, server, pump):
+    publisher = register(registry)
+    server.hello()
+    server.batch()
+    begin_trace(registry)
+    publish(publisher, 0)
+    while not server.batch().samples:
+        pass
+
+
+def test_shutdown_says_goodbye_for_endpoints_that_are_still_open(registry, server, pump):
+    publisher = register(registry)
+    server.hello()
+    publish(publisher, 0, inflight=3)
+    pump.shutdown(PATIENCE_S)
+    last = server.batches_to_the_end()[-1]
+    assert (last.final, last.counters[0].values["inflight"], last.counters[0].values["sent"]) == (True, 0, 1)
+    assert telemetry_threads() == []
+    register(registry)
+    assert telemetry_threads() == []
+
+
+def test_shutdown_does_not_wait_for_a_server_that_is_not_there(registry, server, pump):
+    server.is_up = False
+    register(registry)
+    pump.shutdown(PATIENCE_S)
+    assert telemetry_threads() == []
+
+
+def test_after_a_goodbye_the_thread_ends_and_a_new_endpoint_begins_again(registry, server, pump):
+    register(registry, "OLD")
+    [thread] = telemetry_threads()
+    server.hello()
+    server.say(Goodbye())
+    registry.set_trace_control(registry.recorder.trace._control)  # wakes it
+    thread.join(PATIENCE_S)
+    assert not thread.is_alive()
+    register(registry, "NEW")
+    server.hello()
+    assert [endpoint.topic for endpoint in server.batch().endpoints] == ["NEW"]
+
+
+def test_each_graph_has_a_link(registry, pump, server):
+    others = {GRAPH: server, "127.0.0.1:1": FakeServer()}
+
+    def dial(graph: str, timeout_s: float) -> socket.socket:
+        return others[graph].dial(graph, timeout_s)
+
+    pump._dial = dial
+    one, two = register(registry, "ONE"), register(registry, "TWO", "127.0.0.1:1")
+    for graph, topic in ((GRAPH, "ONE"), ("127.0.0.1:1", "TWO")):
+        others[graph].wait_connected()
+        others[graph].hello()
+        assert [endpoint.topic for endpoint in others[graph].batch().endpoints] == [topic]
+    assert len(telemetry_threads()) == 1
+    registry.unregister_publisher(two.id)
+    assert others["127.0.0.1:1"].batches_to_the_end()[-1].final
+    assert len(telemetry_threads()) == 1
+    publish(one, 0)
+    assert pump.flush(PATIENCE_S)
+    others["127.0.0.1:1"].close()
+
+
+def test_rings_are_read_although_no_server_listens(registry, server, pump):
+    server.is_up = False
+    publisher = register(registry)
+    publish(publisher, 0)
+    assert pump.flush(PATIENCE_S)
+    assert registry.recorder.unread() == 0.0
+
+
+def test_a_link_that_fails_in_a_way_nobody_foresaw_is_given_up_and_logged(registry, server, pump, caplog):
+    def dial(graph: str, timeout_s: float) -> socket.socket:
+        raise LookupError("unforeseen")
+
+    pump._dial = dial
+    publisher = register(registry)
+    while telemetry_threads() and not caplog.records:
+        pump.flush(PATIENCE_S)
+    assert "unforeseen" in caplog.text
+    registry.unregister_publisher(publisher.id)
+
+
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+def test_a_forked_child_is_not_linked(registry, server, pump):
+    register(registry)
+    server.hello()
+    pid = os.fork()
+    if not pid:
+        registry.after_fork()
+        pump.after_fork()
+        fresh = not pump._links and pump._thread is None and pump.flush(0.0)
+        os._exit(0 if fresh else 1)
+    assert os.waitpid(pid, 0)[1] == 0
+    assert pump.flush(PATIENCE_S)
+
+
+def test_the_pace_is_slow_without_a_trace_and_fast_with_one():
+    pace = Pace(0.02)
+    pace.turn(0.0, 0.0, is_forced=False)
+    assert pace.wait_s(is_tracing=False) == INTERVAL_S
+    assert pace.wait_s(is_tracing=True) == 0.02
+
+
+def test_the_pace_keeps_rings_half_empty():
+    pace = Pace(0.02)
+    pace.turn(0.0, 0.0, is_forced=False)
+    pace.turn(0.25, 1.0, is_forced=False)
+    assert pace.wait_s(is_tracing=False) == pytest.approx(0.125)
+    pace.turn(0.375, 1.5, is_forced=False)
+    assert pace.wait_s(is_tracing=False) == pytest.approx(0.125 / 3)
+    pace.turn(0.376, 50.0, is_forced=False)
+    assert pace.wait_s(is_tracing=False) == SHORTEST_S
+
+
+def test_between_full_turns_only_rows_are_read():
+    pace = Pace(0.02)
+    found: list[bool] = []
+    for now, forced in ((0.0, False), (0.02, False), (0.04, True), (0.2, False), (0.29, False)):
+        pace.turn(now, 0.0, is_forced=forced)
+        found.append(pace.is_rows_only)
+    assert found == [False, True, False, True, False]

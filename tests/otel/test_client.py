@@ -1,0 +1,267 @@
+"""The agent's connection, against a server that does as it is told."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+import pytest
+
+from ezmsg.core.errors import ExporterLeased, EzmsgError, Refused, ServerUnreachable
+from ezmsg.core.net.address import Address
+from ezmsg.core.net.authkey import load_key
+from ezmsg.core.net.connection import Connection
+from ezmsg.core.net.listener import Listener, bind_tcp
+from ezmsg.core.wire.handshake import PeerInfo
+from ezmsg.core.wire.records import (
+    Done,
+    DrainTelemetry,
+    GetGraph,
+    Goodbye,
+    GraphState,
+    OpenTelemetryReader,
+    Record,
+    TelemetryAck,
+)
+from ezmsg.otel import client as module
+from ezmsg.otel.agent import AgentCore
+from ezmsg.otel.client import AgentClient
+from tests.otel.feeds import FakeSender, first, settings, span_ids, span_rows, telemetry
+
+PATIENCE_S = 30.0
+
+
+class FakeGraph:
+    """A server that grants leases, or does not, and remembers what agents say."""
+
+    def __init__(self) -> None:
+        self.refusals: list[EzmsgError] = []
+        self.readers: asyncio.Queue[Connection] = asyncio.Queue()
+        self.acknowledged = 0
+        self.heard = asyncio.Event()
+        self._tasks: set[asyncio.Task[Any]] = set()
+        self._connections: list[Connection] = []
+
+    async def start(self, port: int = 0) -> FakeGraph:
+        sock = bind_tcp("127.0.0.1", port, load_key())
+        self.address = Address(*sock.getsockname())
+        self._listener = await Listener.start([sock], load_key(), self._on_peer)
+        return self
+
+    async def stop(self) -> None:
+        await self._listener.close()
+        for connection in self._connections:
+            await connection.close()
+
+    def _on_peer(self, sock: socket.socket, peer: PeerInfo, name: str) -> None:
+        task = asyncio.create_task(self._serve(sock, peer))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _serve(self, sock: socket.socket, peer: PeerInfo) -> None:
+        self._connections.append(await Connection.over(sock, peer, self, name="agent"))
+
+    def on_request(self, connection: Connection, record: Record) -> Record:
+        assert isinstance(record, OpenTelemetryReader)
+        if self.refusals:
+            raise self.refusals.pop(0)
+        self.readers.put_nowait(connection)
+        return Done()
+
+    def on_notice(self, connection: Connection, record: Record) -> None:
+        assert isinstance(record, TelemetryAck)
+        self.acknowledged += record.count
+        self.heard.set()
+
+    def on_closed(self, connection: Connection, error: Exception | None) -> None:
+        pass
+
+    async def next_reader(self) -> Connection:
+        return await asyncio.wait_for(self.readers.get(), PATIENCE_S)
+
+
+@pytest.fixture
+async def graph() -> AsyncIterator[FakeGraph]:
+    graph = await FakeGraph().start()
+    yield graph
+    await graph.stop()
+
+
+@pytest.fixture
+def sender() -> FakeSender:
+    return FakeSender()
+
+
+@pytest.fixture
+def metrics() -> FakeSender:
+    return FakeSender()
+
+
+@pytest.fixture
+async def core(sender: FakeSender, metrics: FakeSender) -> AsyncIterator[AgentCore]:
+    core = AgentCore(settings(), spans=sender, metrics=metrics)
+    core.start()
+    yield core
+    core.stop()
+
+
+Follow = Callable[..., asyncio.Task[None]]
+
+
+@pytest.fixture
+async def follow(core: AgentCore, graph: FakeGraph) -> AsyncIterator[Follow]:
+    """Starts clients; those that still run in the end are cancelled."""
+    tasks: list[asyncio.Task[None]] = []
+
+    def start(address: str = "", patience_s: float = 0.0) -> asyncio.Task[None]:
+        client = AgentClient(core, address or str(graph.address))
+        tasks.append(asyncio.create_task(client.run(patience_s)))
+        return tasks[-1]
+
+    yield start
+    for task in tasks:
+        task.cancel()
+        await asyncio.wait([task])
+
+
+def ids(sender: FakeSender) -> list[str]:
+    return [f"{span.context.span_id:016x}" for batch in sender.batches for span in batch]
+
+
+async def test_deliveries_are_taken_and_acknowledged_together(graph: FakeGraph, follow: Follow) -> None:
+    follow()
+    server = await graph.next_reader()
+    server.notify(first())
+    server.notify(GraphState(["A"], [], 1))
+    for seq in range(1, 10):
+        server.notify(telemetry(seq))
+    while graph.acknowledged < 10:
+        graph.heard.clear()
+        await asyncio.wait_for(graph.heard.wait(), PATIENCE_S)
+    assert graph.acknowledged == 10
+
+
+async def test_a_drain_is_answered_when_everything_was_exported(
+    graph: FakeGraph, follow: Follow, sender: FakeSender
+) -> None:
+    follow()
+    server = await graph.next_reader()
+    server.notify(first(spans=span_rows(700)))
+    assert await server.request(DrainTelemetry(), PATIENCE_S) == Done()
+    assert ids(sender) == span_ids(700)
+
+
+async def test_a_goodbye_is_the_end(graph: FakeGraph, follow: Follow) -> None:
+    task = follow()
+    server = await graph.next_reader()
+    server.notify(Goodbye("the test is over"))
+    await asyncio.wait_for(task, PATIENCE_S)
+
+
+async def test_a_lost_connection_is_opened_again_and_no_span_is_exported_twice(
+    graph: FakeGraph, follow: Follow, sender: FakeSender, core: AgentCore
+) -> None:
+    follow()
+    server = await graph.next_reader()
+    server.notify(first(spans=span_rows(10)))
+    await server.request(DrainTelemetry(), PATIENCE_S)
+    await server.close()
+    server = await graph.next_reader()
+    server.notify(first(spans=span_rows(12)))
+    await server.request(DrainTelemetry(), PATIENCE_S)
+    assert ids(sender) == span_ids(12)
+    assert core.totals.exported["span"] == 12
+
+
+async def test_a_server_that_was_restarted_is_found_again(
+    follow: Follow, graph: FakeGraph, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "LONGEST_WAIT_S", 0.05)
+    task = follow()
+    await graph.next_reader()
+    await graph.stop()
+    successor = await FakeGraph().start(graph.address.port)
+    try:
+        (await successor.next_reader()).notify(Goodbye())
+        await asyncio.wait_for(task, PATIENCE_S)
+    finally:
+        await successor.stop()
+
+
+async def test_processes_that_do_not_come_back_after_a_reconnection_have_ended(
+    graph: FakeGraph, core: AgentCore, metrics: FakeSender, follow: Follow, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    has_ended = asyncio.Event()
+    end_missing = core.end_missing
+
+    def ended() -> None:
+        end_missing()
+        has_ended.set()
+
+    monkeypatch.setattr(module, "MISSING_AFTER_S", 0.01)
+    monkeypatch.setattr(core, "end_missing", ended)
+    follow()
+    server = await graph.next_reader()
+    server.notify(first())
+    await server.request(DrainTelemetry(), PATIENCE_S)
+    await server.close()
+    server = await graph.next_reader()
+    await asyncio.wait_for(has_ended.wait(), PATIENCE_S)
+    await server.request(DrainTelemetry(), PATIENCE_S)
+    levels = [
+        point.value
+        for resource in metrics.batches[-1].resource_metrics
+        for metric in resource.scope_metrics[0].metrics
+        if metric.name == "ezmsg.publisher.message.inflight"
+        for point in metric.data.data_points
+    ]
+    assert levels == [0]
+
+
+async def test_a_graph_that_is_not_there_yet_is_waited_for(follow: Follow) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as unused:
+        address = Address(*unused.getsockname())
+    task = follow(str(address), patience_s=PATIENCE_S)
+    graph = await FakeGraph().start(address.port)
+    try:
+        (await graph.next_reader()).notify(Goodbye())
+        await asyncio.wait_for(task, PATIENCE_S)
+    finally:
+        await graph.stop()
+
+
+async def test_a_graph_that_does_not_come_is_given_up(follow: Follow) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as unused:
+        address = Address(*unused.getsockname())
+    with pytest.raises(ServerUnreachable, match=str(address.port)):
+        await asyncio.wait_for(follow(str(address)), PATIENCE_S)
+
+
+async def test_a_lease_of_another_agent_is_no_reason_to_wait(graph: FakeGraph, follow: Follow) -> None:
+    graph.refusals.append(ExporterLeased("another", 1))
+    with pytest.raises(ExporterLeased, match="another"):
+        await asyncio.wait_for(follow(patience_s=PATIENCE_S), PATIENCE_S)
+
+
+async def test_after_a_reconnection_the_lease_of_before_is_waited_out(graph: FakeGraph, follow: Follow) -> None:
+    follow()
+    server = await graph.next_reader()
+    graph.refusals += [ExporterLeased("another", 1), ExporterLeased("another", 1)]
+    await server.close()
+    await graph.next_reader()
+    assert graph.refusals == []
+
+
+async def test_another_refusal_is_the_end(graph: FakeGraph, follow: Follow) -> None:
+    graph.refusals.append(Refused("no telemetry here"))
+    with pytest.raises(Refused, match="no telemetry here"):
+        await asyncio.wait_for(follow(patience_s=PATIENCE_S), PATIENCE_S)
+
+
+async def test_what_an_agent_does_not_know_it_refuses(graph: FakeGraph, follow: Follow) -> None:
+    follow()
+    server = await graph.next_reader()
+    with pytest.raises(Refused, match="GetGraph"):
+        await server.request(GetGraph(), PATIENCE_S)
