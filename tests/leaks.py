@@ -103,9 +103,7 @@ class Leaks:
             processes=list(our_processes(now.pids - before.pids, temporary)),
             descriptors=[now.descriptors[key] for key in now.descriptors.keys() - before.descriptors.keys()],
             shared_memory=[
-                name
-                for name in now.shared_memory - before.shared_memory
-                if not used_by_others(name, temporary)
+                name for name in now.shared_memory - before.shared_memory if not used_by_others(name, temporary)
             ],
             files=sorted(now.files - before.files),
         )
@@ -114,9 +112,7 @@ class Leaks:
         return any(vars(self).values())
 
     def __str__(self) -> str:
-        lines = [
-            f"  {kind.replace('_', ' ')}: {item}" for kind, items in vars(self).items() for item in items
-        ]
+        lines = [f"  {kind.replace('_', ' ')}: {item}" for kind, items in vars(self).items() for item in items]
         return "\n".join(["the test left behind", *lines])
 
 

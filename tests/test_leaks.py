@@ -139,9 +139,7 @@ def complaints(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
 
 
 @pytest.mark.parametrize(("test", "complaint"), LEAKS.items())
-def test_guard_fails_a_test_that_leaks_and_names_what(
-    complaints: dict[str, str], test: str, complaint: str
-) -> None:
+def test_guard_fails_a_test_that_leaks_and_names_what(complaints: dict[str, str], test: str, complaint: str) -> None:
     assert complaint in complaints[test]
 
 

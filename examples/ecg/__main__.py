@@ -19,7 +19,6 @@ from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from examples.otlp_receiver import HttpReceiver
 from rich.console import Console
 from rich.live import Live
 
@@ -27,6 +26,7 @@ from examples.ecg.messages import Heart
 from examples.ecg.nodes import DISPLAY_INPUT
 from examples.ecg.reference import compare, load_reference
 from examples.ecg.screen import edge_table, trace_tree
+from examples.otlp_receiver import HttpReceiver
 from ezmsg.core.graphcontext import GraphContext
 from ezmsg.core.graphmeta import ProfilingStreamControl, TraceSpan
 from ezmsg.core.graphserver import GraphServer

@@ -11,8 +11,8 @@ from collections.abc import Callable
 class Backpressure:
     """The slots of one publisher and who holds them.
 
-    `held[slot]` is the set of channels that hold it, one bit each, and `inflight` how many slots are held. The publisher
-    leases inline, once a message: it sets the bits of a free slot and counts it.
+    `held[slot]` is the set of channels that hold it, one bit each, and `inflight` how many slots are held. The
+    publisher leases inline, once a message: it sets the bits of a free slot and counts it.
 
     Args:
         num_buffers: How many slots there are.

@@ -137,7 +137,7 @@ class GraphContext:
             raise SessionClosed
         return self._session
 
-    # -- handler of the session -----------------------------------------------------------------------------------------
+    # -- handler of the session ---------------------------------------------------------------------------------------
 
     def on_request(self, connection: object, record: r.Record) -> r.Record:
         """A server asks nothing of a session."""
@@ -149,7 +149,7 @@ class GraphContext:
     def on_closed(self, connection: object, error: Exception | None) -> None:
         """Requests fail from now on; messages go on."""
 
-    # -- endpoints ------------------------------------------------------------------------------------------------------
+    # -- endpoints ----------------------------------------------------------------------------------------------------
 
     async def publisher(self, topic: str, **kwargs: Any) -> Publisher:
         """A publisher on `topic`, closed with this context; keywords as in `Publisher.create`."""
@@ -167,7 +167,7 @@ class GraphContext:
         self._clients.add(client)
         return client
 
-    # -- the graph --------------------------------------------------------------------------------------------------------
+    # -- the graph ----------------------------------------------------------------------------------------------------
 
     async def connect(self, from_topic: str, to_topic: str) -> None:
         """Add an edge for as long as this session lives; when this returns, messages take it.
@@ -218,7 +218,7 @@ class GraphContext:
             },
         )
 
-    # -- processes ----------------------------------------------------------------------------------------------------------
+    # -- processes ----------------------------------------------------------------------------------------------------
 
     async def process_request(
         self,

@@ -386,9 +386,9 @@ class HistogramValue:
 class EdgeProfile:
     """What a process measured on one edge, or (with `subscription` None) on one publisher, since it opened.
 
-    `histograms` by name: `publish`, `backpressure`, `serialize`, `interval` of a publisher; `age`, `transport`, `queue`,
-    `process` of an edge. `counters` by name: `sent`, `bytes`, `backpressure_ns` of a publisher; `consumed`, `dropped`,
-    `bytes`, `clock_anomalies` of an edge.
+    `histograms` by name: `publish`, `backpressure`, `serialize`, `interval` of a publisher; `age`, `transport`,
+    `queue`, `process` of an edge. `counters` by name: `sent`, `bytes`, `backpressure_ns` of a publisher; `consumed`,
+    `dropped`, `bytes`, `clock_anomalies` of an edge.
     """
 
     topic: str

@@ -18,9 +18,9 @@ class CacheMiss(EzmsgError, KeyError):
 class CachedMessage(msgspec.Struct, gc=False):
     """One message in one channel: the object, its context, and how many subscribers still hold it.
 
-    `trace` is `(trace id, publish span id)` when the message is sampled, else None. Times are CLOCK_MONOTONIC ns: of its
-    source (`origin_ns`), of the publisher (`publish_ns`) and of its arrival here (`channel_ns`). A struct, because one is
-    made per message: it takes a third of the time of a class with slots.
+    `trace` is `(trace id, publish span id)` when the message is sampled, else None. Times are CLOCK_MONOTONIC ns: of
+    its source (`origin_ns`), of the publisher (`publish_ns`) and of its arrival here (`channel_ns`). A struct, because
+    one is made per message: it takes a third of the time of a class with slots.
     """
 
     message_id: int

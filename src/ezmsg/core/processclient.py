@@ -10,7 +10,7 @@ import pickle
 import socket
 import time
 from collections.abc import Awaitable, Callable, Iterable
-from typing import Any
+from typing import Any, cast
 from uuid import UUID, uuid4
 
 from ezmsg.core import config
@@ -201,7 +201,7 @@ class ProcessControlClient:
         request = ProcessControlRequest(str(uuid4()), record.unit_address, record.operation, record.payload)
         answer = self._handler(request)
         # The handler is the user's: it may return anything.
-        response: object = await answer if inspect.isawaitable(answer) else answer
+        response = cast(object, await answer if inspect.isawaitable(answer) else answer)
         if not isinstance(response, ProcessControlResponse) or response.request_id != request.request_id:
             raise OperationFailed(
                 ProcessControlErrorCode.INVALID_RESPONSE,
@@ -216,7 +216,7 @@ class ProcessControlClient:
             str(response.process_id or self.client_id),
         )
 
-    # -- built-in operations --------------------------------------------------------------------------------------------
+    # -- built-in operations ------------------------------------------------------------------------------------------
 
     def _ping(self, request: r.ProcessRequest) -> ProcessPing:
         return ProcessPing(self.process_id, os.getpid(), socket.gethostname(), time.time())

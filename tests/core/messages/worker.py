@@ -5,7 +5,6 @@ It prints `ready` once it is part of the graph, then one line per event, and end
 
 from __future__ import annotations
 
-
 import asyncio
 import os
 import sys

@@ -1,10 +1,10 @@
 """A GraphServer, as far as a telemetry link can see: the other end of a socket."""
 
+import queue
 import select
 import socket
-import threading
 
-from ezmsg.core.errors import EzmsgError, ServerUnreachable
+from ezmsg.core.errors import ServerUnreachable
 from ezmsg.core.wire.frames import REPLY, FrameDecoder, encode_frame
 from ezmsg.core.wire.records import (
     ClockAnchor,
@@ -23,14 +23,15 @@ PATIENCE_S = 20.0
 
 
 class FakeServer:
-    """Hands out sockets, and reads what comes out of the last one."""
+    """Hands out sockets, and reads what comes out of them, one after the other."""
 
     def __init__(self, last_seq: int = -1) -> None:
         self.answer: Record = TelemetryOpened(ANCHOR, last_seq)
         self.is_up = True
-        self.connected = threading.Semaphore(0)
         self.dialled = 0
-        self._ours: list[socket.socket] = []
+        self._sockets: list[socket.socket] = []
+        self._connected: queue.Queue[socket.socket] = queue.Queue()
+        self._current: socket.socket | None = None
         self._decoder = FrameDecoder()
         self._records: list[Record] = []
 
@@ -42,36 +43,39 @@ class FakeServer:
         ours, theirs = socket.socketpair()
         ours.settimeout(PATIENCE_S)
         ours.sendall(_frame(self.answer, request_id=1, flags=REPLY))
-        self._ours.append(ours)
-        self._decoder, self._records = FrameDecoder(), []
-        self.connected.release()
+        self._sockets.append(ours)
+        self._connected.put(ours)
         return theirs
 
-    def wait_connected(self) -> None:
-        assert self.connected.acquire(timeout=PATIENCE_S)
+    def hello(self) -> OpenTelemetry:
+        """Turn to the next connection: what it says first."""
+        self._current = self._connected.get(timeout=PATIENCE_S)
+        self._decoder, self._records = FrameDecoder(), []
+        record = self.read()
+        assert isinstance(record, OpenTelemetry)
+        return record
 
     def read(self) -> Record:
-        """The next record of the last connection."""
+        """The next record of this connection."""
         while not self._records:
-            data = self._ours[-1].recv(1 << 16)
-            if not data:
-                raise EOFError
-            self._records += [decode_record(frame.opcode, frame.body) for frame in self._decoder.feed(data)]
+            self._receive()
         return self._records.pop(0)
 
     def has_more(self) -> bool:
         """Whether something was sent that was not read yet."""
-        return bool(self._records or select.select([self._ours[-1]], [], [], 0)[0])
-
-    def hello(self) -> OpenTelemetry:
-        record = self.read()
-        assert isinstance(record, OpenTelemetry)
-        return record
+        return bool(self._records or select.select([self._current], [], [], 0)[0])
 
     def batch(self) -> TelemetryBatch:
         record = self.read()
         assert isinstance(record, TelemetryBatch)
         return record
+
+    def batches_so_far(self) -> list[TelemetryBatch]:
+        """What has come, without waiting."""
+        while select.select([self._current], [], [], 0)[0]:
+            self._receive()
+        found, self._records = self._records, []
+        return [record for record in found if isinstance(record, TelemetryBatch)]
 
     def batches_to_the_end(self) -> list[TelemetryBatch]:
         """What comes until the link hangs up."""
@@ -83,24 +87,27 @@ class FakeServer:
             return found
 
     def say(self, record: Record) -> None:
-        self._ours[-1].sendall(_frame(record))
+        assert self._current is not None
+        self._current.sendall(_frame(record))
 
     def say_goodbye(self) -> None:
         self.say(Goodbye("over"))
 
     def hang_up(self) -> None:
-        self._ours[-1].close()
+        assert self._current is not None
+        self._current.close()
 
     def close(self) -> None:
-        for sock in self._ours:
+        for sock in self._sockets:
             sock.close()
+
+    def _receive(self) -> None:
+        assert self._current is not None
+        data = self._current.recv(1 << 16)
+        if not data:
+            raise EOFError
+        self._records += [decode_record(frame.opcode, frame.body) for frame in self._decoder.feed(data)]
 
 
 def _frame(record: Record, request_id: int = 0, flags: int = 0) -> bytes:
     return encode_frame(*encode_record(record), request_id, flags)
-
-
-def refuse(error: EzmsgError) -> Record:
-    from ezmsg.core.wire.frames import refusal_of
-
-    return refusal_of(error)

@@ -6,12 +6,11 @@ import asyncio
 from collections.abc import Awaitable
 from typing import Any, Protocol, TypeVar
 
-from ezmsg.core.net.connection import Connection
-
 from ezmsg.core import config
 from ezmsg.core.errors import ConnectionFailed, HandshakeError, ServerUnreachable
 from ezmsg.core.net.address import Address, AddressType
 from ezmsg.core.net.authkey import load_key
+from ezmsg.core.net.connection import Connection
 from ezmsg.core.net.dial import connect
 from ezmsg.core.wire.records import Goodbye, Record
 

@@ -66,7 +66,7 @@ class AgentProcess:
                 await asyncio.wait_for(desk.drain(), DRAIN_TIMEOUT_S)
         assert process.stdin is not None
         process.stdin.close()
-        while process.poll() is None and asyncio.get_running_loop().time() < deadline:
+        while process.poll() is None and asyncio.get_running_loop().time() < deadline:  # noqa: ASYNC110 - no event
             await asyncio.sleep(POLL_S)
         if process.poll() is None:
             logger.warning("the telemetry agent did not end within %g s and is killed", DRAIN_TIMEOUT_S)

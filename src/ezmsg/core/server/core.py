@@ -8,10 +8,9 @@ from collections.abc import Coroutine, Iterable
 from typing import Any
 from uuid import uuid4
 
-from ezmsg.core.net.connection import Connection
-
 from ezmsg.core import config
 from ezmsg.core.errors import EzmsgError
+from ezmsg.core.net.connection import Connection
 from ezmsg.core.server.books.processes import ProcessBook
 from ezmsg.core.server.books.routing import Reroute, RoutingBook
 from ezmsg.core.server.books.sessions import SessionBook

@@ -6,9 +6,8 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 from uuid import uuid4
 
-from ezmsg.core.net.connection import Connection
-
 from ezmsg.core.errors import EzmsgError, SessionClosed
+from ezmsg.core.net.connection import Connection
 from ezmsg.core.server.books.routing import PERSISTENT
 from ezmsg.core.server.core import GraphCore
 from ezmsg.core.wire import records as r

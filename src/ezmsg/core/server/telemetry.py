@@ -8,10 +8,9 @@ import time
 from typing import TYPE_CHECKING
 from uuid import uuid4
 
-from ezmsg.core.server.books.telemetry import TelemetryBook
-
 from ezmsg.core import config
 from ezmsg.core.errors import EzmsgError
+from ezmsg.core.server.books.telemetry import TelemetryBook
 from ezmsg.core.wire.records import (
     DrainTelemetry,
     GraphState,
@@ -24,7 +23,6 @@ from ezmsg.core.wire.records import (
 
 if TYPE_CHECKING:
     from ezmsg.core.net.connection import Connection
-
     from ezmsg.core.server.core import GraphCore
 
 logger = logging.getLogger("ezmsg")
@@ -132,7 +130,7 @@ class TelemetryDesk:
             if isinstance(result, BaseException) and not isinstance(result, EzmsgError):
                 raise result
 
-    # -- profiling streams ----------------------------------------------------------------------------------------------
+    # -- profiling streams --------------------------------------------------------------------------------------------
 
     def open_stream(self, record: OpenProfilingStream, connection: Connection) -> str:
         """A GraphContext reads samples and spans as they arrive."""

@@ -1,7 +1,7 @@
 """Messages within one process: the very object, by reference.
 
-On one event loop a hand-over is a method call. Between loops it is an append to a deque and, once per batch, a thread-safe
-wake-up of the other loop.
+On one event loop a hand-over is a method call. Between loops it is an append to a deque and, once per batch, a
+thread-safe wake-up of the other loop.
 """
 
 from __future__ import annotations

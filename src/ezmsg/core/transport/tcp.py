@@ -208,7 +208,7 @@ class ChannelInlet(MessageSocket):
             self._opened.set_exception(ConnectionLost(self._opening.topic, "the publisher hung up"))
         self._receiver.ended(error)
 
-    # -- acknowledgements -----------------------------------------------------------------------------------------------
+    # -- acknowledgements ---------------------------------------------------------------------------------------------
 
     @property
     def acknowledge(self) -> Callable[[int], None]:

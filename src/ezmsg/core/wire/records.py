@@ -1,7 +1,7 @@
 """The records of the control protocol and of the telemetry link, one table of them, and their encoding.
 
-A record is a msgspec struct in msgpack. Its opcode is explicit and never reused. Bytes that belong to the user (payloads
-of process requests) and columns of rows are opaque here.
+A record is a msgspec struct in msgpack. Its opcode is explicit and never reused. Bytes that belong to the user
+(payloads of process requests) and columns of rows are opaque here.
 """
 
 from __future__ import annotations
