@@ -41,7 +41,7 @@ def hello(link_id: str = "link-1", **changes: Any) -> OpenTelemetry:
         "mono_ns": ANCHOR.mono_ns,
         "unix_ns": ANCHOR.unix_ns,
         "link_id": link_id,
-        "runtime": "cpython 3.11.7",
+        "runtime": "CPython 3.11.7",
     }
     return OpenTelemetry(**fields | changes)
 

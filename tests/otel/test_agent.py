@@ -281,7 +281,7 @@ def lost_spans(receiver: Receiver) -> list[float]:
 
 def test_a_slow_receiver_gets_nothing_twice(receiver: Receiver, agent_for: AgentFor) -> None:
     receiver.behave("slow", seconds=30.0)
-    agent = agent_for(receiver, timeout_s=0.2)
+    agent = agent_for(receiver, timeout_s=1.0)
     agent.feed(first(spans=span_rows(100)))
     agent.drain()
     receiver.behave("ok")

@@ -243,6 +243,14 @@ def test_the_graph_is_told_as_nodes_edges_and_a_number(registry: Registry, colle
     }
 
 
+def test_processes_count_also_when_they_are_not_on_the_control_plane(registry: Registry, collector: Collector) -> None:
+    for link_id in ("a", "b", "c"):
+        registry.apply(first(link_id))
+    registry.apply(telemetry(1, "c", gone=True))
+    registry.set_graph(GraphState([], [], 0))
+    assert values(collector.collect(NOW_NS).data, "ezmsg.graph.process.count") == {(): 2}
+
+
 def test_ended_processes_are_named_so_that_they_can_be_forgotten(registry: Registry, collector: Collector) -> None:
     registry.apply(first("a"))
     registry.apply(first("b", gone=True))

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import os
 import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 
 import pytest
 
 from examples.otlp_receiver import HttpReceiver
+from ezmsg.core.control import ControlClient
 from ezmsg.core.graphserver import GraphServer
+from ezmsg.core.wire.records import Record
 from ezmsg.otel.__main__ import Exit
+from tests.otel.feeds import first, hello
 
 CONNECTED = "exporting the telemetry of the graph at"
 END_LIMIT_S = 2.0 + 5.0
@@ -142,6 +147,42 @@ def test_a_signal_ends_it_in_order(run: Run, server: GraphServer, http_receiver:
     process.send_signal(number)
     code, errors = ended(process, END_LIMIT_S)
     assert (code, "Traceback" in errors) == (Exit.OK, False)
+
+
+@pytest.mark.parametrize("arguments", [[], ["--child"]], ids=["by hand", "child"])
+async def test_an_export_that_hangs_does_not_hold_it(
+    run: Run, server: GraphServer, http_receiver: HttpReceiver, arguments: list[str]
+) -> None:
+    http_receiver.behave("black_hole")
+    patient = endpoint(http_receiver) | {"OTEL_EXPORTER_OTLP_TIMEOUT": "600", "OTEL_METRIC_EXPORT_INTERVAL": "1"}
+    process = run("--graph", str(server.address), *arguments, stdin=subprocess.PIPE, **patient)
+    await asyncio.to_thread(wait_for_line, process, CONNECTED)
+    async with measured_process(server):
+        assert await asyncio.to_thread(http_receiver.wait_for_requests, 1)
+        process.send_signal(signal.SIGTERM)
+        code, errors = await asyncio.to_thread(ended, process, END_LIMIT_S)
+    assert (code, "Traceback" in errors) == (Exit.OK, False)
+
+
+@contextlib.asynccontextmanager
+async def measured_process(server: GraphServer) -> AsyncIterator[None]:
+    """A process that delivered its first telemetry to the server."""
+    client = await ControlClient.connect(server.address, Deaf(), name="test")
+    await client.request(hello())
+    client.notify(first().batch)
+    yield
+    await client.close()
+
+
+class Deaf:
+    """Answers nothing, heeds nothing."""
+
+    def on_request(self, connection: object, record: Record) -> Record:
+        raise NotImplementedError
+
+    def on_notice(self, connection: object, record: Record) -> None: ...
+
+    def on_closed(self, connection: object, error: Exception | None) -> None: ...
 
 
 def test_a_signal_ends_it_while_it_waits_for_the_graph(run: Run) -> None:

@@ -4,8 +4,13 @@ from __future__ import annotations
 
 import re
 
+import numpy as np
+
+from ezmsg.core.recorder.rows import ERROR, LABEL_SHIFT, PROCESS, PUBLISH, SPAN, SPAN_ROW, meta_word
+from ezmsg.core.telemetry.expand import expand_spans
 from ezmsg.otel import semconv
 from ezmsg.otel.semconv import ATTRIBUTES, METRICS, SPANS, MetricSpec
+from tests.otel.feeds import ANCHOR, EDGE, PUBLISHER
 
 NAME = re.compile(r"[a-z][a-z0-9_]*(\.[a-z][a-z0-9_]*)+")
 
@@ -59,3 +64,19 @@ def test_durations_are_seconds_and_counted_things_have_units() -> None:
     for spec in METRICS:
         assert (spec.per_unit == semconv.NS_PER_S) == (spec.unit == "s"), spec.name
         assert spec.unit in {"s", "By", "1"} or re.fullmatch(r"\{[a-z]+\}", spec.unit), spec.name
+
+
+def test_spans_carry_what_the_table_says_with_the_types_it_says() -> None:
+    """The names of span attributes are written down once more where rows are expanded."""
+    kinds = {"PRODUCER": (PUBLISH, PUBLISHER), "CONSUMER": (PROCESS, EDGE), "INTERNAL": (SPAN, EDGE)}
+    types = {"string": str, "int": int, "double": float, "boolean": bool}
+    for spec in SPANS:
+        kind, endpoint = kinds[spec.kind]
+        row = np.ones(1, SPAN_ROW)
+        row["meta"] = meta_word(kind, endpoint.index, flags=ERROR) | 1 << LABEL_SHIFT
+        (span,) = expand_spans(row.tobytes(), {endpoint.index: endpoint}, {1: "a label"}, ANCHOR)
+        assert span.kind == spec.kind
+        assert span.attributes.keys() <= set(spec.attributes)
+        for name, value in span.attributes.items():
+            assert type(value) is types[ATTRIBUTES[name][0]], name
+        assert re.fullmatch(re.sub(r"\\{\w+\\}", ".+", re.escape(spec.name)), span.name)

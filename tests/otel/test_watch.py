@@ -104,8 +104,17 @@ def test_a_receiver_that_is_down_can_be_tried_again(receiver: Receiver) -> None:
 @pytest.mark.parametrize("behaviour", ["black_hole", "slow"])
 def test_no_answer_in_time_is_a_loss_because_the_batch_may_have_arrived(receiver: Receiver, behaviour: Any) -> None:
     receiver.behave(behaviour, seconds=60.0)
-    outcome = send(receiver, timeout_s=0.2)
+    outcome = send(receiver, timeout_s=1.0)
     assert (outcome.verdict, outcome.reason) == ("lost", "timeout")
+    assert receiver.requests == 1
+
+
+def test_the_rest_of_a_batch_is_not_tried_when_its_first_part_was_not_taken(
+    receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ezmsg.otel.otlp.MAX_POINTS", 2)
+    receiver.behave("status")
+    assert send(receiver, "metrics").verdict == "retry"
     assert receiver.requests == 1
 
 

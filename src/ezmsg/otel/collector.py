@@ -126,7 +126,9 @@ def _add_counters(points: Points, endpoint: EndpointRecord, values: Mapping[str,
 
 
 def _add_graph(points: Points, graph: GraphState, processes: list[Process]) -> None:
-    points.add(semconv.PROCESS_COUNT, (), graph.processes)
+    # The server counts those on its control plane; a process without units only has a telemetry link.
+    linked = sum(not process.is_gone for process in processes)
+    points.add(semconv.PROCESS_COUNT, (), max(graph.processes, linked))
     roles: dict[str, set[str]] = {}
     homes: dict[str, set[str]] = {}
     for topic, role, home in _clients(processes):

@@ -20,7 +20,7 @@ from opentelemetry.sdk.trace.export import ConsoleSpanExporter
 
 from ezmsg.otel.outcome import Outcome, Sender
 from ezmsg.otel.settings import OtlpSettings, Signal, SignalSettings
-from ezmsg.otel.watch import NO_RETRIES, Watch, WatchedSession, WatchedStub
+from ezmsg.otel.watch import NO_RETRIES, NotTaken, Watch, WatchedSession, WatchedStub
 
 Batch_contra = TypeVar("Batch_contra", contravariant=True)
 Spans = Sequence[ReadableSpan]
@@ -59,7 +59,10 @@ class ExporterSender(Generic[Batch_contra]):
     def send(self, batch: Batch_contra) -> Outcome:
         """Export once, and tell what became of it."""
         self._watch.begin()
-        return self._watch.end(succeeded=self._exporter.export(batch).name == "SUCCESS")
+        try:
+            return self._watch.end(succeeded=self._exporter.export(batch).name == "SUCCESS")
+        except NotTaken:
+            return self._watch.end(succeeded=False)
 
     def close(self) -> None:
         """Shut the exporter down; a gRPC call is cancelled, an HTTP request runs into its timeout."""

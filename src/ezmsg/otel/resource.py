@@ -86,6 +86,6 @@ def root_name(units: Iterable[str]) -> str:
 
 
 def runtime_attributes(runtime: str) -> Identity:
-    """`process.runtime.*` from `cpython 3.11.7`."""
+    """`process.runtime.*` from `CPython 3.11.7`; the conventions write the name in lower case."""
     name, _, number = runtime.partition(" ")
-    return {"process.runtime.name": name, "process.runtime.version": number} if number else {}
+    return {"process.runtime.name": name.lower(), "process.runtime.version": number} if number else {}

@@ -25,7 +25,7 @@ from ezmsg.otel.settings import Settings
 from ezmsg.otel.spans import readable_span
 from ezmsg.otel.state import Process
 
-Expand = Callable[[bytes, Mapping[int, EndpointRecord], Mapping[int, str], ClockAnchor], list[TraceSpan]]
+Expand = Callable[[memoryview, Mapping[int, EndpointRecord], Mapping[int, str], ClockAnchor], list[TraceSpan]]
 
 ROW_BYTES = SPAN_ROW.itemsize
 REMEMBERED_IDS = 1 << 16
@@ -39,7 +39,7 @@ class Rows:
 
     process: Process
     anchor: ClockAnchor
-    data: bytes
+    data: memoryview
 
     def __len__(self) -> int:
         return len(self.data) // ROW_BYTES
@@ -82,20 +82,19 @@ class SpanPipeline(Pipeline[Sequence[ReadableSpan]]):
 
     def offer(self, process: Process, anchor: ClockAnchor, data: bytes) -> None:
         """Queue rows; what has no room is dropped, and counted. Never waits."""
-        rows = Rows(process, anchor, data)
+        rows = Rows(process, anchor, memoryview(data))
         with self._changed:
-            room = max(0, self.limit - self._backlog())
-            if self._is_stopping:
-                room = 0
-            taken, refused = rows.split(min(room, len(rows)))
-            if len(refused):
-                self._ledger.dropped("span", "shutdown" if self._is_stopping else "queue_full", len(refused))
-            if not len(taken):
+            room = 0 if self._is_stopping else max(0, self.limit - self._backlog())
+            if len(rows) > room:
+                self._ledger.dropped("span", "shutdown" if self._is_stopping else "queue_full", len(rows) - room)
+                # A copy: a view of what is taken would keep the memory of what is not.
+                rows = Rows(process, anchor, memoryview(data[: room * ROW_BYTES]))
+            if not len(rows):
                 return
             if not self._waiting:
                 self._waiting_since_s = time.monotonic()
-            self._queue.append(taken)
-            self._waiting += len(taken)
+            self._queue.append(rows)
+            self._waiting += len(rows)
             self._changed.notify_all()
 
     def _due_in_s(self, now_s: float) -> float:

@@ -39,6 +39,11 @@ class Watch:
     def __init__(self) -> None:
         self._outcome: Outcome | None = None
 
+    @property
+    def has_failed(self) -> bool:
+        """Whether a request of this batch was not taken, so that those behind it need not be tried."""
+        return self._outcome is not None and self._outcome.verdict != "taken"
+
     def begin(self) -> None:
         """Forget the batch before."""
         self._outcome = None
@@ -108,7 +113,14 @@ class WatchedStub:
         self._watch = watch
 
     def Export(self, request: Any, metadata: Sequence[tuple[str, str]], timeout: float) -> OtlpResponse:
-        """Send a request and wait for the answer."""
+        """Send a request and wait for the answer.
+
+        Raises:
+            RpcError: It was not taken.
+            NotTaken: Another request of this batch was not; this one is not tried.
+        """
+        if self._watch.has_failed:
+            raise NotTaken("an earlier part of the batch was not taken")
         try:
             response = self._stub.Export(request=request, metadata=metadata, timeout=timeout)
         except grpc.RpcError as error:

@@ -19,6 +19,7 @@ from ezmsg.core.errors import (
     UnitAlreadyOwned,
 )
 from ezmsg.core.net import connection as connection_module
+from ezmsg.core.net import framestream
 from ezmsg.core.net.connection import Connection
 from ezmsg.core.net.dial import connect
 from ezmsg.core.wire.frames import HEADER, REPLY, REQUEST, encode_frame
@@ -319,6 +320,19 @@ async def test_a_peer_that_does_not_close_is_cut_off(serving) -> None:
         await server.close(0.01)
         assert server.closed
         assert handler.ends == [None]
+
+
+async def test_a_peer_that_says_goodbye_but_does_not_read_is_cut_off(serving, monkeypatch) -> None:
+    monkeypatch.setattr(framestream, "CLOSE_TIMEOUT_S", 0.01)
+    sock, _ = await connect(serving.address, KEY)
+    with sock:
+        server, handler = await serving.peers.get()
+        while server.write_buffer_size < 1 << 20:
+            server.notify(Goodbye("x" * 100_000))
+            await asyncio.sleep(0)
+        sock.shutdown(socket.SHUT_WR)
+        await server.wait_closed()
+    assert handler.ends == [None]
 
 
 async def test_a_close_that_is_cancelled_cuts_the_connection(serving) -> None:

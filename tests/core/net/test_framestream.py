@@ -95,6 +95,15 @@ async def test_nothing_is_written_or_received_after_the_end(streams) -> None:
     assert receiver.bodies.empty()
 
 
+async def test_a_stream_that_does_not_read_closes_at_once_all_the_same(streams) -> None:
+    sender, receiver, _ = streams
+    receiver.pause_reading()
+    sender.write(encode_frame(1, b"never taken"))
+    await receiver.close(60.0)
+    await sender.wait_closed()
+    assert (sender.error, receiver.error) == (None, None)
+
+
 async def test_a_receiver_that_fails_is_logged_and_ends_alone(caplog) -> None:
     class Failing(Collector):
         def frame_received(self, frame: Frame) -> None:

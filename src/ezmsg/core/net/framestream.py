@@ -53,6 +53,7 @@ class FrameStream(asyncio.BufferedProtocol):
         self._error: Exception | None = None
         self._is_closing = False
         self._lost = asyncio.Event()
+        self._cut_off: asyncio.TimerHandle | None = None
         # Written since the first write of this turn of the loop, which went out at once.
         self._followers: list[bytes] = []
         self._followers_bytes = 0
@@ -133,7 +134,10 @@ class FrameStream(asyncio.BufferedProtocol):
             self.fail(ConnectionLost(self.name, f"it reads too slowly, {size} bytes were waiting for it"))
 
     def pause_reading(self) -> None:
-        """Take nothing from the peer until `resume_reading`: it is to wait."""
+        """Take nothing from the peer until `resume_reading`: it is to wait. Meanwhile its end is not noticed either.
+
+        Frames that were read already still come.
+        """
         if self._transport is not None and not self._transport.is_closing():
             self._transport.pause_reading()
 
@@ -170,10 +174,14 @@ class FrameStream(asyncio.BufferedProtocol):
         """The peer will send no more; the transport sends what waits, and closes."""
         if not self._decoder.is_empty and self._error is None:
             self._error = ConnectionLost(self.name, "it hung up in the middle of a frame")
+        # A peer that says goodbye, but never reads what waits for it, must not keep the connection for ever.
+        self._cut_off = self._loop.call_later(CLOSE_TIMEOUT_S, self.abort)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """The transport is closed."""
         self._is_closing = True
+        if self._cut_off is not None:
+            self._cut_off.cancel()
         self._followers.clear()
         self._followers_bytes = 0
         if self._error is None and exc is not None:
@@ -207,6 +215,7 @@ class FrameStream(asyncio.BufferedProtocol):
             return
         self._flush()
         self._is_closing = True
+        self.resume_reading()
         # Say that nothing follows, and read until the peer says so too: closing with bytes unread would throw away
         # what it has not read yet.
         with contextlib.suppress(OSError):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
+import functools
 import logging
 import socket
 from collections import Counter
@@ -53,8 +54,10 @@ def bind_tcp(
         InsecureBind: Others than this machine could connect, and the key is no explicit one.
         OSError: The address cannot be bound, or no port is free.
     """
-    if not key.explicit and not is_loopback(host):
-        raise InsecureBind(host)
+    if not is_loopback(host):
+        if not key.explicit:
+            raise InsecureBind(host)
+        _warn_of_plain_text(host)
     if port is not None:
         return _listen(Address(host, port))
     for candidate in range(search_from, min(search_from + SEARCHED_PORTS, 1 << 16)):
@@ -66,6 +69,16 @@ def bind_tcp(
             if error.errno not in (errno.EADDRINUSE, errno.EACCES):
                 raise
     raise OSError(errno.EADDRINUSE, f"no port is free on {host} from {search_from}")
+
+
+@functools.cache
+def _warn_of_plain_text(host: str) -> None:
+    # Once per process, not per publisher.
+    logger.warning(
+        "listening on %s: peers of other hosts are authenticated, but nothing is encrypted: keep this inside a network "
+        "you trust, or a tunnel",
+        host,
+    )
 
 
 def _listen(address: Address) -> socket.socket:

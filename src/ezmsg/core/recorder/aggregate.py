@@ -176,8 +176,9 @@ class Aggregator:
         if end is not None:
             sampled = np.flatnonzero((chunk.words[:, 0] & SAMPLED != 0) & valid)
             if len(sampled):
-                exemplars = _exemplars(chunk, sampled, durations, end)
-                self.series.offer_exemplars(name, chunk.positions[sampled], durations[sampled], exemplars)
+                self.series.offer_exemplars(
+                    name, chunk.positions[sampled], durations[sampled], _Exemplars(chunk, sampled, durations, end)
+                )
         if valid.all():
             self.series.count(name, chunk.positions, durations, self.turn)
         else:
@@ -189,16 +190,17 @@ class Aggregator:
             self.series.count_labelled(name, chunk.positions[valid], labels, durations[valid], self.turn)
 
 
-def _exemplars(chunk: _Chunk, sampled: Column, durations: Column, end: int) -> list[Exemplar]:
-    extras = chunk.rows[chunk.at[sampled] + 1].view(np.uint64)
-    return [
-        (duration, time, hex_trace_id(high, low), hex_span_id(span))
-        for duration, time, high, low, span in zip(
-            durations[sampled].tolist(),
-            chunk.words[sampled, end].tolist(),
-            extras[:, 1].tolist(),
-            extras[:, 2].tolist(),
-            extras[:, 3].tolist(),
-            strict=True,
-        )
-    ]
+@dataclass(slots=True)
+class _Exemplars:
+    """Makes exemplars of sampled rows, once it is known of which."""
+
+    chunk: _Chunk
+    sampled: Column
+    durations: Column
+    end: int
+
+    def __call__(self, n: int) -> Exemplar:
+        row = int(self.sampled[n])
+        high, low, span = self.chunk.rows[self.chunk.at[row] + 1, 1:4].view(np.uint64).tolist()
+        end_ns = int(self.chunk.words[row, self.end])
+        return int(self.durations[row]), end_ns, hex_trace_id(high, low), hex_span_id(span)

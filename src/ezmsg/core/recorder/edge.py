@@ -28,9 +28,10 @@ from ezmsg.core.recorder.rows import (
     TRANSPORT,
     USER_SPAN,
     meta_word,
+    pack_extra,
     pack_row,
 )
-from ezmsg.core.recorder.selection import FULL, OFF, PLAIN, Selector
+from ezmsg.core.recorder.selection import Selector
 
 _TRACE_LOW: Final = (1 << 64) - 1
 _CHANNEL: Final = CHANNEL_MASK << CHANNEL_SHIFT
@@ -77,8 +78,8 @@ class EdgeMetrics:
         "_labels",
         "_lease_meta",
         "_meta",
-        "_mode",
         "_owner",
+        "_plain",
         "_receiver",
         "_recording",
         "_ring",
@@ -124,8 +125,7 @@ class EdgeMetrics:
         self._meta = meta_word(PROCESS, index, kind, FOREIGN if foreign else 0)
         self._span_meta = meta_word(SPAN, index, kind)
         self._lease_meta = meta_word(LEASE, index)
-        self._mode = OFF
-        self.timed = self._recording = False
+        self.timed = self._plain = self._recording = False
         self._thin_mask = 0
 
     # -- the hot path -------------------------------------------------------------------------------------------------
@@ -158,7 +158,7 @@ class EdgeMetrics:
         self.consumed += 1
         self.bytes += size
         self._receiver.last_code = self._code
-        if trace is None and self._mode == PLAIN and error is None:
+        if self._plain and trace is None and error is None:
             ring = self._ring
             offset = ring.head
             pack_row(
@@ -174,28 +174,33 @@ class EdgeMetrics:
                 size,
             )
             ring.head = offset + 64
-            return
-        meta = self._meta
-        if error is not None:
-            meta |= ERROR | self._labels.code(self._count_error(error)) << LABEL_SHIFT
-        if self._mode:
-            row = (meta, message_id, origin_ns, publish_ns, channel_ns, start_ns, end_ns, size)
-            owed = (
-                1 << LEASE_TIME
-                | (not self.foreign and channel_ns >= publish_ns) << TRANSPORT
-                | (start_ns >= channel_ns) << QUEUE_WAIT
-                | (not self.foreign and 0 <= origin_ns <= start_ns) << AGE
+        elif self.timed or error is not None:
+            self._record(
+                message_id,
+                origin_ns,
+                publish_ns,
+                channel_ns,
+                start_ns,
+                end_ns,
+                size,
+                trace,
+                error,
             )
-            self._put(row, owed, self.selects(message_id), trace, thinnable=True)
+
+    def counted(self, size: int) -> None:
+        """The lease of a message was released that nobody times: what `processed` does when `timed` is false."""
+        self.consumed += 1
+        self.bytes += size
+        self._receiver.last_code = self._code
 
     def user_span(
         self, message_id: int, start_ns: int, end_ns: int, label: str | None, trace: ProcessTrace | None
     ) -> None:
         """Record a span of the user within a message: its trace is trace id, own span id, span id of the processing."""
-        if self._mode:
+        if self.timed:
             meta = self._span_meta | self._labels.code(label or "") << LABEL_SHIFT
             row = (meta, message_id, 0, 0, 0, start_ns, end_ns, 0)
-            self._put(row, 1 << USER_SPAN, self.selects(message_id), trace, thinnable=False)
+            self._put(row, 1 << USER_SPAN, self.selects(message_id), trace)
 
     def selects(self, message_id: int) -> bool:
         """Whether the native trace selects a message (the same answer for all that is measured of it)."""
@@ -215,9 +220,9 @@ class EdgeMetrics:
     def configure(self, recording: bool, selected: bool, thin_mask: int) -> None:
         """Change what is recorded, from any thread: rows at all, a native trace, one row in `thin_mask + 1`."""
         self._recording, self._thin_mask = recording, thin_mask
-        full = selected or (recording and thin_mask)
-        self._mode = FULL if full else PLAIN if recording else OFF
-        self.timed = self._mode != OFF
+        self.timed = recording or selected
+        # One row a message, unless the message itself is special: the common case, decided in one look.
+        self._plain = recording and not selected and not thin_mask
 
     def counters(self) -> dict[str, int]:
         """Totals, by the names of the wire."""
@@ -228,7 +233,7 @@ class EdgeMetrics:
 
     def lease(self, code: int, start_ns: int, end_ns: int, message_id: int, sampled: bool) -> None:
         """Record a lease of which nothing else is known."""
-        if self._mode:
+        if self.timed:
             row = (
                 self._lease_meta & ~_CHANNEL | code << CHANNEL_SHIFT,
                 message_id,
@@ -239,11 +244,11 @@ class EdgeMetrics:
                 end_ns,
                 0,
             )
-            self._put(row, 1 << LEASE_TIME, sampled, None, thinnable=False)
+            self._put(row, 1 << LEASE_TIME, sampled, None)
 
     def span(self, code: int, start_ns: int, end_ns: int, label: str | None, message_id: int, sampled: bool) -> None:
         """Record a span of the user of which nothing else is known."""
-        if self._mode:
+        if self.timed:
             meta = self._span_meta & ~_CHANNEL | code << CHANNEL_SHIFT
             meta |= self._labels.code(label or "") << LABEL_SHIFT
             self._put(
@@ -251,7 +256,6 @@ class EdgeMetrics:
                 1 << USER_SPAN,
                 sampled,
                 None,
-                thinnable=False,
             )
 
     def _count_error(self, error: str) -> str:
@@ -260,27 +264,63 @@ class EdgeMetrics:
         self.failed[error] = self.failed.get(error, 0) + 1
         return error
 
-    def _put(
-        self, row: tuple[int, ...], owed: int, selected: bool, trace: ProcessTrace | None, *, thinnable: bool
+    def _record(
+        self,
+        message_id: int,
+        origin_ns: int,
+        publish_ns: int,
+        channel_ns: int,
+        start_ns: int,
+        end_ns: int,
+        size: int,
+        trace: ProcessTrace | None,
+        error: str | None,
     ) -> None:
-        """Record a row that is not plain: sampled, selected, failed, thinned, or none of it after all."""
-        emit = generation = 0
+        """Record a message that is not plain: sampled, selected, failed, thinned, or none of it after all."""
+        meta, extra_meta = self._meta, EXTRA
+        if error is not None:
+            meta |= ERROR | self._labels.code(self._count_error(error)) << LABEL_SHIFT
+        samples = spans = trace_id = span_id = parent_id = 0
         selector = self._receiver.selector
-        if selected and selector is not None:
+        if selector is not None and selector.settle(self.index, message_id):
             wanted, _, generation = selector.selection
-            emit = wanted & owed
-        if not self._recording and not emit:
-            return
-        if trace is None and not emit:
-            if thinnable and self.consumed & self._thin_mask:
+            owed = 1 << LEASE_TIME | (start_ns >= channel_ns) << QUEUE_WAIT
+            if not self.foreign:
+                owed |= (channel_ns >= publish_ns) << TRANSPORT | (0 <= origin_ns <= start_ns) << AGE
+            if emit := wanted & owed:
+                meta |= SELECTED
+                extra_meta |= emit << LABEL_SHIFT | generation << INDEX_SHIFT
+                samples = emit.bit_count()
+        ring = self._ring
+        offset = ring.head
+        if trace is not None and self._recording:
+            trace_id, span_id, parent_id = trace
+            meta |= SAMPLED
+            spans = 1
+        elif not samples:
+            if not self._recording:
+                return
+            if self.consumed & self._thin_mask:
                 self.thinned += 1
             else:
-                self._ring.put(*row)
+                ring.put(meta, message_id, origin_ns, publish_ns, channel_ns, start_ns, end_ns, size)
             return
-        flags = EXTENDED | (SAMPLED if trace is not None else 0) | (SELECTED if emit else 0)
-        trace_id, span_id, parent_id = trace or (0, 0, 0)
-        extra = (
-            EXTRA | emit << LABEL_SHIFT | generation << INDEX_SHIFT,
+        pack_row(
+            ring.buffer,
+            offset & ring.mask,
+            meta | EXTENDED,
+            message_id,
+            origin_ns,
+            publish_ns,
+            channel_ns,
+            start_ns,
+            end_ns,
+            size,
+        )
+        pack_extra(
+            ring.buffer,
+            offset + 64 & ring.mask,
+            extra_meta,
             trace_id >> 64,
             trace_id & _TRACE_LOW,
             span_id,
@@ -289,4 +329,23 @@ class EdgeMetrics:
             0,
             0,
         )
+        ring.mark(offset + 128, spans, samples)
+
+    def _put(self, row: tuple[int, ...], owed: int, selected: bool, trace: ProcessTrace | None) -> None:
+        """Record a row off the hot path; `owed` are the metrics it gives if it is `selected`."""
+        emit = generation = 0
+        selector = self._receiver.selector
+        if selected and selector is not None:
+            wanted, _, generation = selector.selection
+            emit = wanted & owed
+        if not self._recording:
+            trace = None
+        if trace is None and not emit:
+            if self._recording:
+                self._ring.put(*row)
+            return
+        flags = EXTENDED | (SAMPLED if trace is not None else 0) | (SELECTED if emit else 0)
+        trace_id, span_id, parent_id = trace or (0, 0, 0)
+        extra_meta = EXTRA | emit << LABEL_SHIFT | generation << INDEX_SHIFT
+        extra = (extra_meta, trace_id >> 64, trace_id & _TRACE_LOW, span_id, parent_id, 0, 0, 0)
         self._ring.put_extended((row[0] | flags, *row[1:]), extra, emit.bit_count())

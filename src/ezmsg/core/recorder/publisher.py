@@ -24,9 +24,10 @@ from ezmsg.core.recorder.rows import (
     SERIALIZE,
     WAIT,
     meta_word,
+    pack_extra,
     pack_row,
 )
-from ezmsg.core.recorder.selection import FULL, OFF, PLAIN, Selector
+from ezmsg.core.recorder.selection import Selector
 
 NEVER: Final = 1 << 62
 ALWAYS: Final = -NEVER
@@ -57,7 +58,7 @@ class PublisherMetrics:
         "_labels",
         "_last_start_ns",
         "_meta",
-        "_mode",
+        "_plain",
         "_recording",
         "_ring",
         "_root_period_ns",
@@ -100,11 +101,10 @@ class PublisherMetrics:
         self._ring, self._labels, self._clock = ring, labels, clock
         self._meta = meta_word(PUBLISH, index)
         self._wait_meta = meta_word(WAIT, index)
-        self._last_start_ns: int | None = None
+        self._last_start_ns = NO_PREVIOUS
         self._blame = 0
         self._holders: dict[str, int] = {}
-        self._mode = OFF
-        self.timed = self._recording = False
+        self.timed = self._plain = self._recording = False
         self._selector: Selector | None = None
         self._thin_mask = 0
         self.next_root_ns = NEVER
@@ -152,7 +152,7 @@ class PublisherMetrics:
         self.inflight = inflight
         if wait_ns:
             self.backpressure_ns += wait_ns
-        if trace is None and self._mode == PLAIN:
+        if self._plain and trace is None:
             ring = self._ring
             offset = ring.head
             pack_row(
@@ -169,9 +169,25 @@ class PublisherMetrics:
             )
             ring.head = offset + 64
             self._last_start_ns = start_ns
-        elif self._mode:
-            row = (self._meta, message_id, origin_ns, start_ns, end_ns, wait_ns, serialize_ns, size)
-            self._put(row, fanout, trace)
+        elif self.timed:
+            self._record(
+                self._meta,
+                message_id,
+                origin_ns,
+                start_ns,
+                end_ns,
+                wait_ns,
+                serialize_ns,
+                size,
+                fanout,
+                trace,
+            )
+
+    def counted(self, size: int, inflight: int) -> None:
+        """One broadcast is done that nobody times: what `published` does when `timed` is false, for less."""
+        self.sent += 1
+        self.bytes += size
+        self.inflight = inflight
 
     def blame(self, holder: str, wait_ns: int) -> None:
         """Say who held the slot that the broadcast about to be recorded had to wait for."""
@@ -186,17 +202,17 @@ class PublisherMetrics:
         seq = self.sent if msg_seq is None else msg_seq
         self.sent += 1
         self.inflight = inflight
-        if self._mode:
+        if self.timed:
             now = self._clock()
-            self._put((self._meta | INSTANT, seq, now, now, now, 0, 0, 0), 0, None)
+            self._record(self._meta | INSTANT, seq, now, now, now, 0, 0, 0, 0, None)
 
     def record_backpressure_wait(self, wait_ns: int, msg_seq: int | None = None) -> None:
         """Count time that message `msg_seq` (default: the next) waited for a slot; it ended now."""
         seq = self.sent if msg_seq is None else msg_seq
         self.backpressure_ns += wait_ns
-        if self._mode:
+        if self.timed:
             now = self._clock()
-            self._put((self._wait_meta, seq, 0, now - wait_ns, now, wait_ns, 0, 0), 0, None)
+            self._record_wait((self._wait_meta, seq, 0, now - wait_ns, now, wait_ns, 0, 0))
 
     def sample_inflight(self, inflight: int) -> None:
         """Note how many messages are not yet released."""
@@ -207,9 +223,9 @@ class PublisherMetrics:
     def configure(self, recording: bool, selector: Selector | None, thin_mask: int) -> None:
         """Change what is recorded, from any thread: rows at all, a native trace, one row in `thin_mask + 1`."""
         self._recording, self._selector, self._thin_mask = recording, selector, thin_mask
-        full = selector is not None or (recording and thin_mask)
-        self._mode = FULL if full else PLAIN if recording else OFF
-        self.timed = self._mode != OFF
+        self.timed = recording or selector is not None
+        # One row a message, unless the message itself is special: the common case, decided in one look.
+        self._plain = recording and selector is None and not thin_mask
 
     def configure_roots(self, rate_hz: float, ratio: float | None) -> None:
         """Change how many messages begin a trace: a share of them, or (with `ratio` None) so many per second."""
@@ -251,40 +267,78 @@ class PublisherMetrics:
             return True
         return self.sent == 0 or chance(ratio)
 
-    def _put(self, row: tuple[int, ...], fanout: int, trace: PublishTrace | None) -> None:
-        """Record a row that is not plain: sampled, selected, thinned, or none of it after all."""
-        meta, seq, wait_ns, serialize_ns = row[0], row[1], row[5], row[6]
-        is_wait = meta & 0xF == WAIT
-        previous, blame = self._last_start_ns, self._blame
-        if not is_wait:
-            self._last_start_ns, self._blame = row[3], 0
-        emit = generation = 0
+    def _record(
+        self,
+        meta: int,
+        message_id: int,
+        origin_ns: int,
+        start_ns: int,
+        end_ns: int,
+        wait_ns: int,
+        serialize_ns: int,
+        size: int,
+        fanout: int,
+        trace: PublishTrace | None,
+    ) -> None:
+        """Record a publish that is not plain: sampled, selected, thinned, or none of it after all."""
+        previous_ns, self._last_start_ns = self._last_start_ns, start_ns
+        extra_meta = EXTRA
+        samples = spans = trace_id = span_id = parent_id = 0
         selector = self._selector
-        if selector is not None and selector.decide(self.index, seq):
+        if selector is not None and selector.settle(self.index, message_id):
             wanted, _, generation = selector.selection
-            owed = (wait_ns > 0 or is_wait) << BACKPRESSURE_WAIT | (serialize_ns > 0) << SERIALIZE
-            if not is_wait:
-                owed |= 1 << PUBLISH_DELTA
-            emit = wanted & owed
-        if not self._recording and not emit:
-            return
-        if trace is None and not emit:
-            if not self._thin_mask:
-                self._ring.put(*row)
+            owed = 1 << PUBLISH_DELTA | (wait_ns > 0) << BACKPRESSURE_WAIT | (serialize_ns > 0) << SERIALIZE
+            if emit := wanted & owed:
+                meta |= SELECTED
+                extra_meta |= emit << LABEL_SHIFT | generation << INDEX_SHIFT
+                samples = emit.bit_count()
+        if trace is not None and self._recording:
+            trace_id, span_id, parent_id = trace
+            meta |= SAMPLED
+            spans = 1
+        elif not samples:
+            if not self._recording:
                 return
             if self.sent & self._thin_mask:
                 self.thinned += 1
                 return
-        flags = EXTENDED | (SAMPLED if trace is not None else 0) | (SELECTED if emit else 0)
-        trace_id, span_id, parent_id = trace or (0, 0, 0)
-        extra = (
-            EXTRA | emit << LABEL_SHIFT | generation << INDEX_SHIFT,
+        blame, self._blame = self._blame, 0
+        # Extended also when nothing but thinning asks for it: the interval needs the start of the message before.
+        ring = self._ring
+        offset = ring.head
+        pack_row(
+            ring.buffer,
+            offset & ring.mask,
+            meta | EXTENDED,
+            message_id,
+            origin_ns,
+            start_ns,
+            end_ns,
+            wait_ns,
+            serialize_ns,
+            size,
+        )
+        pack_extra(
+            ring.buffer,
+            offset + 64 & ring.mask,
+            extra_meta,
             trace_id >> 64,
             trace_id & _TRACE_LOW,
             span_id,
             parent_id,
-            NO_PREVIOUS if previous is None else previous,
+            previous_ns,
             fanout,
             blame,
         )
-        self._ring.put_extended((meta | flags, *row[1:]), extra, emit.bit_count())
+        ring.mark(offset + 128, spans, samples)
+
+    def _record_wait(self, row: tuple[int, ...]) -> None:
+        selector = self._selector
+        if selector is not None and selector.decide(self.index, row[1]):
+            wanted, _, generation = selector.selection
+            if emit := wanted & 1 << BACKPRESSURE_WAIT:
+                extra = (EXTRA | emit << LABEL_SHIFT | generation << INDEX_SHIFT, 0, 0, 0, 0, NO_PREVIOUS, 0, 0)
+                self._ring.put_extended((row[0] | SELECTED | EXTENDED, *row[1:]), extra, 1)
+                return
+        if self._recording:
+            self._ring.put(*row)

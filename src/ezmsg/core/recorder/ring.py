@@ -31,13 +31,8 @@ ROWS: Final = 1 << 16
 Rows = NDArray[np.int64]
 
 
-class Marks(NamedTuple):
-    """What the writer had written in all when `head` was the head."""
-
-    head: int
-    extras: int
-    spans: int
-    samples: int
+Marks = tuple[int, int, int, int]
+"""What the writer had written in all: head, extra rows, spans among them, native samples they owe."""
 
 
 class Taken(NamedTuple):
@@ -81,7 +76,7 @@ class Ring:
         self.mask = self._size - 1
         self.buffer = bytearray(self._size)
         self.head = 0
-        self.marks = Marks(0, 0, 0, 0)
+        self.marks: Marks = (0, 0, 0, 0)
         self._tail = 0
         self._accounted = self.marks
         self._view: Rows = np.frombuffer(self.buffer, dtype=np.int64).reshape(rows, ROW_WORDS)
@@ -92,14 +87,19 @@ class Ring:
         pack_row(self.buffer, offset & self.mask, *words)
         self.head = offset + ROW_BYTES
 
+    def mark(self, end: int, spans: int, samples: int) -> None:
+        """Publish a row and its extra row that end at `end`; they are so many spans (0 or 1) and native samples."""
+        # The head first: what the marks count lies before it.
+        self.head = end
+        _, extras, all_spans, all_samples = self.marks
+        self.marks = (end, extras + 1, all_spans + spans, all_samples + samples)
+
     def put_extended(self, row: tuple[int, ...], extra: tuple[int, ...], samples: int) -> None:
         """Write a row and its extra row; `samples` says how many native samples they owe."""
         offset = self.head
         pack_row(self.buffer, offset & self.mask, *row)
         pack_extra(self.buffer, (offset + ROW_BYTES) & self.mask, *extra)
-        self.head = end = offset + 2 * ROW_BYTES
-        _, extras, spans, owed = self.marks
-        self.marks = Marks(end, extras + 1, spans + (row[0] & SAMPLED != 0), owed + samples)
+        self.mark(offset + 2 * ROW_BYTES, 1 if row[0] & SAMPLED else 0, samples)
 
     def unread(self) -> int:
         """Rows a read would find or find lost."""
@@ -135,23 +135,12 @@ class Ring:
         if not len(extended) and marks == before:
             return Taken(rows, len(rows), lost_rows, 0, 0)
         metas, emits = rows[extended, 0], rows[extended + 1, 0]
-        # Pairs the marks do not know yet: at most the one written while we read them.
-        known = first + (extended + 2) * ROW_BYTES <= marks.head
         spans: NDArray[Any] = metas & SAMPLED != 0
         owed = np.bitwise_count(emits >> LABEL_SHIFT & LABEL_MASK).astype(np.int64)
-        late = ~known
-        now = Marks(
-            marks.head,
-            marks.extras + int(late.sum()),
-            marks.spans + int(spans[late].sum()),
-            marks.samples + int(owed[late].sum()),
-        )
-        self._accounted = now
-        lost_extras = now.extras - before.extras - len(extended)
-        return Taken(
-            rows,
-            len(rows) - len(extended),
-            lost_rows - lost_extras,
-            now.spans - before.spans - int(spans.sum()),
-            now.samples - before.samples - int(owed.sum()),
-        )
+        # Pairs the marks do not know yet: at most the one written while we read them.
+        late = first + (extended + 2) * ROW_BYTES > marks[0]
+        seen = (len(extended), int(spans.sum()), int(owed.sum()))
+        ahead = (int(late.sum()), int(spans[late].sum()), int(owed[late].sum()))
+        self._accounted = (marks[0], marks[1] + ahead[0], marks[2] + ahead[1], marks[3] + ahead[2])
+        extras, lost_spans, lost_samples = (self._accounted[n + 1] - before[n + 1] - seen[n] for n in range(3))
+        return Taken(rows, len(rows) - len(extended), lost_rows - extras, lost_spans, lost_samples)

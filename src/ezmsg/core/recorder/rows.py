@@ -59,7 +59,7 @@ NO_PREVIOUS: Final = -(1 << 62)
 """In the extra row of a publish: the publisher had not published before."""
 
 pack_row: Final = struct.Struct("8q").pack_into
-pack_extra: Final = struct.Struct("=q4Q3q").pack_into
+pack_extra: Final = struct.Struct("q4Q3q").pack_into
 
 METRICS: Final = (
     "publish_delta_ns",

@@ -4,15 +4,9 @@ from __future__ import annotations
 
 from typing import Final, NamedTuple
 
-OFF: Final = 0
-"""Totals only."""
-PLAIN: Final = 1
-"""One row a message; whatever is special about a message is seen from its arguments."""
-FULL: Final = 2
-"""Ask for each message: a native trace is on, or rows are thinned."""
-
 DECISIONS: Final = 64
 """Messages whose decision is remembered: more than a subscriber holds leases of at once."""
+NOTHING: Final = -(1 << 62)
 
 
 class Selection(NamedTuple):
@@ -24,32 +18,49 @@ class Selection(NamedTuple):
 
 
 class Selector:
-    """The native sampling decision of one endpoint: one per message, shared by everything measured of it."""
+    """The native sampling decision of one endpoint: one per message, shared by everything measured of it.
 
-    __slots__ = ("_calls", "_decisions", "_selection")
+    Messages are told apart by the index of their edge or publisher and their number.
+    """
+
+    __slots__ = ("_calls", "_last", "_last_id", "_last_index", "_mod", "_undelivered", "selection")
 
     def __init__(self, selection: Selection) -> None:
         """Begin counting messages for a trace that was just set."""
-        self._selection = selection
+        self.selection = selection
+        self._mod = selection.mod
         self._calls = 0
-        self._decisions: dict[tuple[int, int], bool] = {}
-
-    @property
-    def selection(self) -> Selection:
-        """The trace this decides for."""
-        return self._selection
+        # Decided because something was measured of them before they were done with.
+        self._undelivered: dict[tuple[int, int], bool] = {}
+        self._last_index = self._last_id = NOTHING
+        self._last = False
 
     def next(self) -> bool:
         """Decide for a message without identity: with `mod` 3 the 3rd, 6th … call is True."""
         self._calls += 1
-        return self._calls % self._selection.mod == 0
+        return self._calls % self._mod == 0
+
+    def settle(self, index: int, message_id: int) -> bool:
+        """Decide for a message that is done with, as it was decided before if it was."""
+        if self._undelivered:
+            decided = self._undelivered.pop((index, message_id), None)
+            if decided is None:
+                decided = self.next()
+        else:
+            # next(), inline
+            self._calls = calls = self._calls + 1
+            decided = calls % self._mod == 0
+        self._last_index, self._last_id, self._last = index, message_id, decided
+        return decided
 
     def decide(self, index: int, message_id: int) -> bool:
-        """Decide for a message of the publisher behind `index`; asked again about it, repeat the answer."""
+        """Decide for a message; asked again about it, also after `settle`, repeat the answer."""
+        if message_id == self._last_id and index == self._last_index:
+            return self._last
         key = (index, message_id)
-        decided = self._decisions.get(key)
+        decided = self._undelivered.get(key)
         if decided is None:
-            decided = self._decisions[key] = self.next()
-            if len(self._decisions) > DECISIONS:
-                del self._decisions[next(iter(self._decisions))]
+            decided = self._undelivered[key] = self.next()
+            if len(self._undelivered) > DECISIONS:
+                del self._undelivered[next(iter(self._undelivered))]
         return decided

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Final
 
 import numpy as np
@@ -102,18 +102,18 @@ class SeriesTable:
             self.histograms.add(np.full(len(mine), series.slot, dtype=np.int64), mine, turn)
 
     def offer_exemplars(
-        self, name: str, positions: Column, durations_ns: Column, exemplars: Sequence[Exemplar]
+        self, name: str, positions: Column, durations_ns: Column, make: Callable[[int], Exemplar]
     ) -> None:
-        """Keep, per series and until taken, the slowest of these and one at random."""
+        """Keep, per series and until taken, the slowest of these and one at random; `make` makes the nth of them."""
         for position in np.unique(positions).tolist():
             mine = np.flatnonzero(positions == position)
             series = self._one(int(self._index[position]), name, 0)
-            slowest = exemplars[int(mine[np.argmax(durations_ns[mine])])]
-            if series.slowest is None or slowest[0] > series.slowest[0]:
-                series.slowest = slowest
+            slowest = int(mine[np.argmax(durations_ns[mine])])
+            if series.slowest is None or int(durations_ns[slowest]) > series.slowest[0]:
+                series.slowest = make(slowest)
             series.seen += len(mine)
             if chance(len(mine) / series.seen):
-                series.random = exemplars[int(mine[below(len(mine))])]
+                series.random = make(int(mine[below(len(mine))]))
 
     def _one(self, index: int, name: str, label: int) -> Series:
         of_endpoint = self._series[index]

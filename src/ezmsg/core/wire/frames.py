@@ -172,7 +172,7 @@ def register_error(error_type: type[Exception], code: str | None = None) -> type
     """Make an error outside the tree travel as itself.
 
     Args:
-        error_type: The class; `fields()` is used where it has one.
+        error_type: The class; its instance attributes travel as fields.
         code: How it is called on the wire; `error_type.code` when None.
     """
     _errors[code or vars(error_type)["code"]] = error_type

@@ -1,0 +1,151 @@
+"""What the recorder costs: per message at each level, and per row when rows become histograms.
+
+    python -m benchmarks.recorder
+
+Every figure is printed in nanoseconds and as a multiple of one `time.perf_counter_ns()`, measured in turns with it, so
+that a busy machine slows both. The least of many repetitions counts.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from uuid import uuid4
+
+from ezmsg.core.graphmeta import ProfileChannelType, ProfilingTraceControl
+from ezmsg.core.profiling import EdgeMetrics, ProfileRegistry, PublisherMetrics, new_span_id, new_trace_id
+from ezmsg.core.recorder.ring import ROWS
+
+MESSAGES = 5_000
+REPEATS = 60
+DRAINED = 50_000
+TARGETS = {"off": 3, "metrics": 16, "sampled": 40}
+
+clock = time.perf_counter_ns
+Loop = Callable[[int], None]
+
+
+def empty(n: int) -> None:
+    for _ in range(n):
+        pass
+
+
+def clock_reads(n: int) -> None:
+    for _ in range(n):
+        clock()
+
+
+def message_loop(publisher: PublisherMetrics, edge: EdgeMetrics, *, sampled: bool = False) -> Loop:
+    """What one hop costs: root decision, publish, receive."""
+    now = clock()
+    publish_trace = (new_trace_id(), new_span_id(), 0) if sampled else None
+    process_trace = (publish_trace[0], new_span_id(), publish_trace[1]) if publish_trace else None
+
+    def loop(n: int) -> None:
+        for i in range(n):
+            publisher.sample_root(now)
+            publisher.published(i, now, now, now, 0, 0, 1000, 3, 2, publish_trace)
+            edge.processed(i, now, now, now, now, now, 1000, process_trace)
+
+    return loop
+
+
+def count_loop(publisher: PublisherMetrics, edge: EdgeMetrics) -> Loop:
+    """The same, by endpoints that ask whether anything is timed."""
+    now = clock()
+
+    def loop(n: int) -> None:
+        for i in range(n):
+            if now >= publisher.next_root_ns:
+                publisher.begin_root(now)
+            if publisher.timed:
+                publisher.published(i, now, now, now, 0, 0, 1000, 3, 2, None)
+            else:
+                publisher.counted(1000, 3)
+            if edge.timed:
+                edge.processed(i, now, now, now, now, now, 1000, None)
+            else:
+                edge.counted(1000)
+
+    return loop
+
+
+def measure(loops: dict[str, Loop]) -> dict[str, float]:
+    """Nanoseconds per turn of each loop, the loops taking turns."""
+    best = dict.fromkeys(loops, float("inf"))
+    for _ in range(REPEATS):
+        for name, loop in loops.items():
+            began = clock()
+            loop(MESSAGES)
+            best[name] = min(best[name], (clock() - began) / MESSAGES)
+    return best
+
+
+def endpoints(registry: ProfileRegistry) -> tuple[PublisherMetrics, EdgeMetrics]:
+    publisher = registry.register_publisher(uuid4(), "T", 32)
+    return publisher, registry.register_subscriber(uuid4(), "T").edge(publisher.id, "T", ProfileChannelType.SHM)
+
+
+def hot_path() -> None:
+    """Print what a message costs."""
+    off, metrics, traced, thinned = (ProfileRegistry() for _ in range(4))
+    for registry in (off, metrics, traced, thinned):
+        registry.set_trace_sampling(0.0)
+    off.set_level("off")
+    traced.set_trace_control(ProfilingTraceControl(True))
+    thinned.recorder.budget.mask = 15
+    thinned.set_level("metrics")
+    loops: dict[str, Loop] = {
+        "empty": empty,
+        "clock": clock_reads,
+        "off": count_loop(*endpoints(off)),
+        "off, as if timed": message_loop(*endpoints(off)),
+        "metrics": message_loop(*endpoints(metrics)),
+        "sampled": message_loop(*endpoints(metrics), sampled=True),
+        "native trace": message_loop(*endpoints(traced)),
+        "thinned 1/16": message_loop(*endpoints(thinned)),
+    }
+    best = measure(loops)
+    one = best["clock"] - best["empty"]
+    print(f"one clock read: {one:.1f} ns")
+    print(f"{'publish + receive':<20}{'ns':>10}{'clock reads':>14}{'target':>9}")
+    for name in list(loops)[2:]:
+        cost = best[name] - best["empty"]
+        target = TARGETS.get(name)
+        print(f"{name:<20}{cost:>10.0f}{cost / one:>14.1f}{'<= ' + str(target) if target else '':>9}")
+
+
+def drain(edges: int, *, sampled_every: int = 0) -> float:
+    """Nanoseconds per row to read a full ring and count it, half of the rows of publishers."""
+    registry = ProfileRegistry()
+    pairs = [endpoints(registry) for _ in range(edges)]
+    best = float("inf")
+    number = 0
+    for _ in range(10):
+        for i in range(DRAINED // 2):
+            publisher, edge = pairs[i % edges]
+            start = 1_000_000 + number * 1000
+            ids = (1, number + 1, 0) if sampled_every and number % sampled_every == 0 else None
+            publisher.published(number // edges, start, start, start + 700 + i % 5000, i % 2, 0, 100, 1, 1, ids)
+            edge.processed(number // edges, start, start + 50, start + 90, start + 300, start + 9000 + i, 100, ids)
+            number += 1
+        recorder = registry.recorder
+        with recorder.reading:
+            began = clock()
+            recorder.drain()
+            best = min(best, (clock() - began) / DRAINED)
+    assert registry.snapshot().recorded["row"] == 10 * DRAINED < 10 * ROWS
+    return best
+
+
+def reading() -> None:
+    """Print what a row costs the thread that reads."""
+    print(f"\n{'drain and count':<34}{'ns a row':>10}   (target < 200, {DRAINED} rows)")
+    for edges in (1, 10, 200):
+        print(f"{f'{edges} publishers and edges':<34}{drain(edges):>10.1f}")
+    print(f"{'10, one message in 10 sampled':<34}{drain(10, sampled_every=10):>10.1f}")
+
+
+if __name__ == "__main__":
+    hot_path()
+    reading()
