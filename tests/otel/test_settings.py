@@ -165,3 +165,15 @@ def test_otel_sdk_disabled(monkeypatch: pytest.MonkeyPatch, value: str, is_disab
 )
 def test_receivers_on_this_host_are_recognised(endpoint: str, is_loopback: bool) -> None:
     assert OtlpSettings(endpoint).is_loopback is is_loopback
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "target"),
+    [
+        ("https://user:secret@collector:4318/v1/traces", "https://collector:4318/v1/traces"),
+        ("http://localhost:4317", "http://localhost:4317"),
+        ("collector:4317", "collector:4317"),
+    ],
+)
+def test_people_are_not_shown_the_password(endpoint: str, target: str) -> None:
+    assert OtlpSettings(endpoint).target == target

@@ -10,7 +10,7 @@ from types import TracebackType
 from typing import Any
 
 from ezmsg.core.errors import EzmsgError, SubscriberClosed
-from ezmsg.core.messagecache import CachedMessage, MessageContext
+from ezmsg.core.messagecache import MessageContext
 from ezmsg.core.messagechannel import Notification, Subscription
 from ezmsg.core.profiling import PROFILE_TIME, CurrentMessage, current_message, new_span_id
 from ezmsg.core.transport import Undecoded
@@ -27,6 +27,7 @@ class Inbox:
     def __init__(self, topic: str, max_queue: int) -> None:
         self.topic = topic
         self.queue: deque[Notification] = deque()
+        # The lease that was entered last, for `sweep`.
         self.held: Lease | None = None
         self.is_closed = False
         # Of publishers that ended, while messages of theirs are still queued or held.
@@ -111,16 +112,23 @@ class Inbox:
 
 
 class Lease:
-    """Holds one message for the time of an `async with` block; its slot is free for the publisher afterwards."""
+    """Holds one message for the time of an `async with` block; its slot is free for the publisher afterwards.
 
-    __slots__ = ("_context", "_inbox", "_previous", "_start_ns", "_token", "_trace", "notification")
+    Within the block it is the `current_message` of the task: what the task publishes belongs to it.
 
-    _context: CachedMessage | MessageContext
-    _previous: Lease | None
+    Attributes:
+        origin_ns: When the first message of its chain was published.
+        trace: Trace id and the span id of this processing, when it is sampled.
+        notification: The message, and through which subscription it came.
+    """
+
+    __slots__ = ("_inbox", "_start_ns", "_token", "notification", "origin_ns", "trace")
+
     _start_ns: int
     _token: Token[CurrentMessage | None]
-    _trace: tuple[int, int, int] | None
     notification: Notification
+    origin_ns: int
+    trace: tuple[int, int] | None
 
     def __init__(self, inbox: Inbox) -> None:
         self._inbox = inbox
@@ -132,14 +140,9 @@ class Lease:
             await inbox.arrival()
         self.notification = message, subscription = queue.popleft()
         self._start_ns = PROFILE_TIME()
+        self.origin_ns = message.origin_ns
         trace = message.trace
-        if trace is None:
-            self._trace = None
-            self._context = message
-        else:
-            span_id = new_span_id()
-            self._trace = (trace[0], span_id, trace[1])
-            self._context = MessageContext(message.origin_ns, (trace[0], span_id))
+        self.trace = None if trace is None else (trace[0], new_span_id())
         obj = message.obj
         if type(obj) is Undecoded:
             try:
@@ -147,17 +150,14 @@ class Lease:
             except EzmsgError as error:
                 self._release(type(error).__qualname__)
                 raise
-        self._token = current_message.set(self._context)
-        self._previous = inbox.held
+        self._token = current_message.set(self)
         inbox.held = self
         return obj
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        inbox = self._inbox
-        if inbox.held is self:
-            inbox.held = self._previous
+        self._inbox.held = None
         try:
             current_message.reset(self._token)
         except ValueError:
@@ -167,6 +167,7 @@ class Lease:
 
     def _release(self, error: str | None) -> None:
         message, subscription = self.notification
+        trace = self.trace
         subscription.metrics.processed(
             message.message_id,
             message.origin_ns,
@@ -175,7 +176,7 @@ class Lease:
             self._start_ns,
             PROFILE_TIME(),
             message.size,
-            self._trace,
+            None if trace is None or message.trace is None else (*trace, message.trace[1]),
             error,
         )
         subscription.channel.release(message)
@@ -191,16 +192,20 @@ class Lease:
 
     def keep_context(self) -> None:
         """What this task publishes from now on belongs to this message, though it is held no more."""
-        current_message.set(self._context)
+        current_message.set(MessageContext(self.origin_ns, self.trace))
+
+    def is_of(self, inbox: Inbox) -> bool:
+        """Whether the message came through this inbox."""
+        return self._inbox is inbox
 
     @property
     def is_sampled(self) -> bool:
         """Whether user spans of this message are recorded."""
         message, subscription = self.notification
-        return self._trace is not None or subscription.metrics.selects(message.message_id)
+        return self.trace is not None or subscription.metrics.selects(message.message_id)
 
     def record_user_span(self, start_ns: int, end_ns: int, label: str | None) -> None:
         """Record a span that user code measured inside this message."""
         message, subscription = self.notification
-        trace = None if self._trace is None else (self._trace[0], new_span_id(), self._trace[1])
+        trace = None if self.trace is None else (self.trace[0], new_span_id(), self.trace[1])
         subscription.metrics.user_span(message.message_id, start_ns, end_ns, label, trace)

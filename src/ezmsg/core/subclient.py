@@ -14,7 +14,7 @@ from ezmsg.core.errors import EzmsgError
 from ezmsg.core.inbox import Inbox, Lease
 from ezmsg.core.messagechannel import Channel, Subscription
 from ezmsg.core.net.address import AddressType, boot_id
-from ezmsg.core.profiling import PROFILE_TIME, PROFILES, ProfileRegistry, SubscriberMetrics
+from ezmsg.core.profiling import PROFILE_TIME, PROFILES, ProfileRegistry, SubscriberMetrics, current_message
 from ezmsg.core.wire.records import Done, OpenSubscriber, PublisherRoute, Record, Routing
 
 logger = logging.getLogger("ezmsg")
@@ -125,15 +125,20 @@ class Subscriber:
         return Lease(self._inbox)
 
     def begin_profile(self) -> int:
-        """Begin a user span within the message now held: its start in ns, or 0 when it is not sampled."""
-        held = self._inbox.held
+        """Begin a user span within the message this task holds: its start in ns, or 0 when it is not sampled."""
+        held = self._held()
         return PROFILE_TIME() if held is not None and held.is_sampled else 0
 
     def end_profile(self, start_ns: int, label: str | None = None) -> None:
         """End a user span that `begin_profile` began; does nothing when that returned 0."""
-        held = self._inbox.held
+        held = self._held()
         if start_ns and held is not None:
             held.record_user_span(start_ns, PROFILE_TIME(), label)
+
+    def _held(self) -> Lease | None:
+        """The message of this subscriber that the running task holds."""
+        held = current_message.get()
+        return held if isinstance(held, Lease) and held.is_of(self._inbox) else None
 
     # -- routing ------------------------------------------------------------------------------------------------------
 

@@ -77,7 +77,7 @@ def span_sender(settings: SignalSettings) -> Sender[Spans] | None:
         return None
     watch, otlp = Watch(), settings.otlp
     exporter = _GrpcSpans(otlp, watch) if otlp.protocol == "grpc" else _http_spans(otlp, watch)
-    return ExporterSender(otlp.endpoint, exporter, watch)
+    return ExporterSender(otlp.target, exporter, watch)
 
 
 def metric_sender(settings: SignalSettings) -> Sender[MetricsData] | None:
@@ -88,7 +88,7 @@ def metric_sender(settings: SignalSettings) -> Sender[MetricsData] | None:
         return None
     watch, otlp = Watch(), settings.otlp
     exporter = _GrpcMetrics(otlp, watch) if otlp.protocol == "grpc" else _http_metrics(otlp, watch)
-    return ExporterSender(otlp.endpoint, exporter, watch)
+    return ExporterSender(otlp.target, exporter, watch)
 
 
 def _http_spans(otlp: OtlpSettings, watch: Watch) -> HttpSpanExporter:

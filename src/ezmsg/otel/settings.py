@@ -50,6 +50,13 @@ class OtlpSettings:
     compression: Compression = "none"
 
     @property
+    def target(self) -> str:
+        """The endpoint for people: without a user and a password."""
+        before, slashes, rest = self.endpoint.rpartition("//")
+        authority, slash, path = rest.partition("/")
+        return before + slashes + authority.rpartition("@")[2] + slash + path
+
+    @property
     def host(self) -> str:
         """The host of the receiver."""
         return urlsplit(self.endpoint if "//" in self.endpoint else f"//{self.endpoint}").hostname or ""

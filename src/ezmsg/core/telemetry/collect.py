@@ -33,12 +33,19 @@ class Collector:
 
     def __init__(self, registry: ProfileRegistry, graph: str) -> None:
         self._registry, self._graph = registry, graph
+        # Also when the registry begins anew: what this link told of was there.
+        self._recorder = registry.recorder
         self._reader = f"link {graph}"
         self._rows_at_once = config.trace_push_max_samples()
         self._seq = 0
         self._sent: deque[_Sent] = deque(maxlen=REMEMBERED)
         self._forget()
-        registry.recorder.linked.add(graph)
+        self._recorder.linked.add(graph)
+
+    @property
+    def is_stale(self) -> bool:
+        """Whether the registry began anew."""
+        return self._registry.recorder is not self._recorder
 
     def begin(self, last_seq: int, *, is_new_server: bool) -> None:
         """A connection was opened.
@@ -48,7 +55,7 @@ class Collector:
             is_new_server: An earlier connection of this link was to another server, which is gone without goodbye.
         """
         self._forget()
-        recorder = self._registry.recorder
+        recorder = self._recorder
         with recorder.reading:
             if is_new_server:
                 recorder.spans.rewind_all(self._reader)
@@ -65,7 +72,7 @@ class Collector:
         Args:
             rows_only: Leave counters, histograms and closed endpoints for a later batch.
         """
-        recorder = self._registry.recorder
+        recorder = self._recorder
         recorder.expire_trace()
         with recorder.reading:
             recorder.drain()
@@ -107,7 +114,7 @@ class Collector:
 
     def last(self) -> TelemetryBatch:
         """The goodbye: gauges of what is still open at 0. Collect until there is nothing more, first."""
-        recorder = self._registry.recorder
+        recorder = self._recorder
         with recorder.lock:
             opened = [endpoint for endpoint in recorder.endpoints.open.values() if endpoint.graph == self._graph]
         batch = TelemetryBatch(
@@ -122,8 +129,8 @@ class Collector:
 
     def end(self, *, is_goodbye: bool) -> None:
         """The link is over; with `is_goodbye`, so is the graph, and a successor shall not hear of it."""
-        recorder = self._registry.recorder
-        if is_goodbye:
+        recorder = self._recorder
+        if is_goodbye and not self.is_stale:
             self._registry.forget_graph(self._graph)
         with recorder.reading:
             recorder.linked.discard(self._graph)
@@ -146,7 +153,7 @@ class Collector:
 
     def _endpoints(self) -> tuple[list[Endpoint], list[int]]:
         """Endpoints of this graph that may have something to tell, and which of them will have nothing more."""
-        recorder = self._registry.recorder
+        recorder = self._recorder
         with recorder.lock:
             known = (*recorder.endpoints.closed.values(), *recorder.endpoints.open.values())
             mine = [endpoint for endpoint in known if endpoint.graph == self._graph]
@@ -154,7 +161,7 @@ class Collector:
 
     def _changed_counters(self, endpoints: Iterable[Endpoint], closed: set[int]) -> list[CounterState]:
         changed: list[CounterState] = []
-        anomalies_of = self._registry.recorder.aggregator.anomalies
+        anomalies_of = self._recorder.aggregator.anomalies
         for endpoint in endpoints:
             values = endpoint.counters()
             if endpoint.record.subscription:
@@ -169,7 +176,7 @@ class Collector:
         return changed
 
     def _changed_histograms(self, endpoints: Iterable[Endpoint]) -> list[HistogramState]:
-        aggregator = self._registry.recorder.aggregator
+        aggregator = self._recorder.aggregator
         table = aggregator.series.histograms
         changed: list[HistogramState] = []
         for endpoint in endpoints:
@@ -181,7 +188,7 @@ class Collector:
         return changed
 
     def _rows(self) -> tuple[bytes, bytes]:
-        recorder, limit = self._registry.recorder, self._rows_at_once
+        recorder, limit = self._recorder, self._rows_at_once
         spans = recorder.take_spans(self._reader, limit, self._graph)
         samples, taken = merge_oldest(recorder.samples.peek(self._reader, limit, self._graph), limit)
         for endpoint_id, count in taken.items():
@@ -189,7 +196,7 @@ class Collector:
         return spans.tobytes(), samples.tobytes()
 
     def _note_sent(self) -> None:
-        recorder = self._registry.recorder
+        recorder = self._recorder
         positions = recorder.spans.positions(self._reader), recorder.samples.positions(self._reader)
         self._sent.append(_Sent(self._seq, *positions))
         self._seq += 1
@@ -198,7 +205,7 @@ class Collector:
         for index in indices:
             self._counters.pop(index, None)
             self._told.discard(index)
-        self._registry.recorder.retire(indices)
+        self._recorder.retire(indices)
 
 
 def _at_rest(values: dict[str, int]) -> dict[str, int]:

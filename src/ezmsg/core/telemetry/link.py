@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import select
 import socket
 import time
@@ -12,9 +13,11 @@ from uuid import uuid4
 
 from ezmsg.core.errors import ConnectionLost, EzmsgError, ProtocolError
 from ezmsg.core.telemetry.collect import Collector
-from ezmsg.core.wire.frames import REQUEST, Frame, FrameDecoder, encode_frame, error_of
+from ezmsg.core.wire.frames import REPLY, REQUEST, Frame, FrameDecoder, encode_frame, error_of
 from ezmsg.core.wire.records import (
     ClockAnchor,
+    Done,
+    DrainTelemetry,
     Goodbye,
     OpenTelemetry,
     Record,
@@ -64,8 +67,20 @@ class TelemetryLink:
         self._not_before_s = 0.0
         self._was_connected = False
         self._is_last_sent = False
+        self._is_goodbye = False
+        self._drains: list[int] = []
         self._has_complained = False
         self.is_over = False
+
+    @property
+    def socket(self) -> socket.socket | None:
+        """The connection, while there is one: readable when the server says something."""
+        return self._socket
+
+    @property
+    def is_stale(self) -> bool:
+        """Whether the registry began anew since this link did: it can only end."""
+        return self._collector.is_stale
 
     @property
     def is_stuck(self) -> bool:
@@ -87,9 +102,11 @@ class TelemetryLink:
                 return 0.0 if self.is_over else max(0.0, self._not_before_s - self._clock())
         try:
             self._receive()
-            if self.is_over:
-                return 0.0
-            return self._talk(rows_only=rows_only and is_wanted, is_wanted=is_wanted)
+            delay_s = self._talk(rows_only=rows_only, is_wanted=is_wanted and not self._is_goodbye)
+            if self._is_goodbye and not self.is_over:
+                # It may still take what fits into the socket, but is not waited for.
+                self._end()
+            return delay_s
         except (OSError, EzmsgError) as error:
             self._lose(error)
             return 0.0 if self.is_over else self._backoff_s
@@ -106,7 +123,7 @@ class TelemetryLink:
 
     def abandon(self) -> None:
         """Be over, whatever was left to say."""
-        self._end(is_goodbye=False)
+        self._end()
 
     def close(self) -> None:
         """Let go of the socket, without a word."""
@@ -129,8 +146,9 @@ class TelemetryLink:
             sock.close()
             self._fail(error, is_wanted=is_wanted)
             return False
-        if self.is_over:
+        if self._is_goodbye:
             sock.close()
+            self._end()
             return False
         sock.setblocking(False)
         self._socket = sock
@@ -141,10 +159,10 @@ class TelemetryLink:
 
     def _introduce(self, sock: socket.socket) -> TelemetryOpened:
         """Say hello, and wait for the answer."""
-        self._decoder, self._outbox = FrameDecoder(), memoryview(b"")
+        self._decoder, self._outbox, self._drains = FrameDecoder(), memoryview(b""), []
         sock.sendall(_frame(self._hello(self._link_id), request_id=1, flags=REQUEST))
         opened: TelemetryOpened | None = None
-        while opened is None and not self.is_over:
+        while opened is None and not self._is_goodbye:
             buffer = self._decoder.get_buffer()
             size = sock.recv_into(buffer)
             if not size:
@@ -158,17 +176,21 @@ class TelemetryLink:
         return opened or TelemetryOpened(ClockAnchor("", 0, 0))
 
     def _talk(self, *, rows_only: bool, is_wanted: bool) -> float:
+        rows_only = rows_only and is_wanted and not self._drains
         while self._flush():
             if self._is_last_sent:
-                self._end(is_goodbye=False)
+                self._end()
                 return 0.0
             batch = self._collector.collect(rows_only=rows_only)
-            if batch is None:
-                if is_wanted:
-                    return float("inf")
-                batch = self._collector.last()
+            if batch is not None:
+                self._outbox = memoryview(_frame(batch))
+            elif self._drains:
+                self._outbox = memoryview(_frame(Done(), self._drains.pop(0), REPLY))
+            elif is_wanted:
+                return math.inf
+            else:
+                self._outbox = memoryview(_frame(self._collector.last()))
                 self._is_last_sent = True
-            self._outbox = memoryview(_frame(batch))
         return STUCK_S
 
     def _flush(self) -> bool:
@@ -184,7 +206,7 @@ class TelemetryLink:
     def _receive(self) -> None:
         """Read what the server said; raises when it hung up."""
         assert self._socket is not None
-        while not self.is_over:
+        while not self._is_goodbye:
             try:
                 size = self._socket.recv_into(self._decoder.get_buffer())
             except (BlockingIOError, InterruptedError):
@@ -197,21 +219,23 @@ class TelemetryLink:
     def _read(self, frame: Frame) -> Record:
         record = decode_record(frame.opcode, frame.body)
         if isinstance(record, Goodbye):
-            self._end(is_goodbye=True)
+            self._is_goodbye = True
+        elif isinstance(record, DrainTelemetry) and frame.flags & REQUEST:
+            self._drains.append(frame.request_id)
         elif not isinstance(record, (Refusal, TelemetryOpened)):
             raise ProtocolError(f"{self._graph} sent {type(record).__name__} over a telemetry link")
         return record
 
-    def _end(self, *, is_goodbye: bool) -> None:
+    def _end(self) -> None:
         self.is_over = True
         self.close()
-        self._collector.end(is_goodbye=is_goodbye)
+        self._collector.end(is_goodbye=self._is_goodbye)
 
     def _lose(self, error: Exception) -> None:
         """The connection broke; try again at once, then ever more slowly."""
         self.close()
-        if self._is_last_sent:
-            self._end(is_goodbye=False)
+        if self._is_last_sent or self._is_goodbye:
+            self._end()
             return
         logger.debug("the telemetry link to %s was lost: %s", self._graph, error)
         self._not_before_s = self._clock() + self._backoff_s
@@ -220,7 +244,7 @@ class TelemetryLink:
         """No connection could be had."""
         if not is_wanted:
             # Nobody to tell, and nothing that would go on.
-            self._end(is_goodbye=False)
+            self._end()
             return
         level = logging.DEBUG if self._has_complained else logging.WARNING
         self._has_complained = True

@@ -7,14 +7,17 @@ interpreter alive. An orderly exit says goodbye (`atexit`); children of multipro
 from __future__ import annotations
 
 import atexit
+import contextlib
 import logging
 import math
 import os
 import platform
+import select
 import socket
 import sys
 import threading
 import time
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Final
 
@@ -78,7 +81,7 @@ class TelemetryPump:
 
     def _begin(self) -> None:
         self._lock = threading.Lock()
-        self._wake = threading.Event()
+        self._waker: Waker | None = None
         self._links: dict[str, TelemetryLink] = {}
         self._thread: threading.Thread | None = None
         self._is_ending = False
@@ -97,7 +100,7 @@ class TelemetryPump:
             if self._thread is None:
                 return True
             self._flushing.append(done)
-        self._wake.set()
+        self._wake_up()
         return done.wait(timeout_s)
 
     def shutdown(self, timeout_s: float = EXIT_TIMEOUT_S) -> None:
@@ -105,7 +108,7 @@ class TelemetryPump:
         with self._lock:
             thread = self._thread
             self._is_ending, self._deadline_s = True, time.monotonic() + timeout_s
-        self._wake.set()
+        self._wake_up()
         if thread is not None:
             thread.join(timeout_s)
 
@@ -128,21 +131,24 @@ class TelemetryPump:
                     )
                 if self._thread is None:
                     # A daemon: it must not keep the interpreter alive.
-                    self._thread = threading.Thread(target=self._run, name="ezmsg telemetry", daemon=True)
+                    self._waker = Waker()
+                    self._thread = threading.Thread(
+                        target=self._run, args=[self._waker], name="ezmsg telemetry", daemon=True
+                    )
                     self._thread.start()
-        self._wake.set()
+        self._wake_up()
 
     def _wake_up(self) -> None:
-        self._wake.set()
+        waker = self._waker
+        if waker is not None:
+            waker.wake()
 
     # -- the thread ---------------------------------------------------------------------------------------------------
 
-    def _run(self) -> None:
+    def _run(self, waker: Waker) -> None:
         pace = Pace(config.trace_push_interval_s())
-        wait_s = 0.0
+        is_forced = True
         while True:
-            is_forced = self._wake.wait(wait_s)
-            self._wake.clear()
             with self._lock:
                 links, flushing = dict(self._links), self._flushing
                 self._flushing = []
@@ -150,20 +156,22 @@ class TelemetryPump:
                 for link in links.values():
                     self._finish(link)
                 self._drop(links)
-                is_stuck = False
+                wait_s, is_stuck = 0.0, False
             else:
                 wait_s, is_stuck = self._step(links, pace, is_forced=is_forced)
             with self._lock:
                 if is_stuck and self._links:
                     self._flushing += flushing
-                    continue
-                for done in flushing:
-                    done.set()
+                else:
+                    for done in flushing:
+                        done.set()
                 if not self._links:
-                    self._thread = None
+                    self._thread = self._waker = None
                     for done in self._flushing:
                         done.set()
-                    return
+                    break
+            is_forced = waker.wait(wait_s, links.values())
+        waker.close()
 
     def _step(self, links: dict[str, TelemetryLink], pace: Pace, *, is_forced: bool) -> tuple[float, bool]:
         """One turn; returns how long until the next, and whether a server does not take what there is."""
@@ -174,7 +182,7 @@ class TelemetryPump:
             recorder.drain()
         delays = [math.inf]
         for graph, link in links.items():
-            is_wanted = self._registry.has_endpoints(graph)
+            is_wanted = self._registry.has_endpoints(graph) and not link.is_stale
             try:
                 delays.append(link.step(rows_only=pace.is_rows_only, is_wanted=is_wanted))
             except Exception:
@@ -199,6 +207,41 @@ class TelemetryPump:
                     del self._links[graph]
             if self._registry.has_endpoints(graph):
                 self._graph_changed(graph, True)
+
+
+class Waker:
+    """Lets other threads, and servers that say something, end a wait."""
+
+    def __init__(self) -> None:
+        """Make it; close it."""
+        with forking.no_fork():
+            self._reader, self._writer = map(forking.track, socket.socketpair())
+        self._reader.setblocking(False)
+        self._writer.setblocking(False)
+
+    def wake(self) -> None:
+        """End the wait that is on, or the next one. May be called from any thread."""
+        # Full means that it is woken already; closed, that nobody waits.
+        with contextlib.suppress(OSError):
+            self._writer.send(b"!")
+
+    def wait(self, timeout_s: float, links: Iterable[TelemetryLink]) -> bool:
+        """Wait until woken, until a link can go on, or so many seconds; whether it was woken."""
+        poll = select.poll()
+        poll.register(self._reader, select.POLLIN)
+        for link in links:
+            if link.socket is not None:
+                poll.register(link.socket, select.POLLIN | (select.POLLOUT if link.is_stuck else 0))
+        poll.poll(max(0, math.ceil(timeout_s * 1000)))
+        try:
+            return bool(self._reader.recv(4096))
+        except BlockingIOError:
+            return False
+
+    def close(self) -> None:
+        """Let go of the descriptors."""
+        self._reader.close()
+        self._writer.close()
 
 
 class Pace:
