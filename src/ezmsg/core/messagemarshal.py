@@ -9,6 +9,8 @@ import pickle
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+from ezmsg.core.wire.messages import BUFFERS_MAX
+
 # The one codec so far; the message header names it, so that others can be added.
 PICKLE5 = 0
 
@@ -29,9 +31,11 @@ def encode(obj: Any) -> Encoded:
     if not views:
         return Encoded(PICKLE5, head, [], len(head))
     try:
-        buffers = [view.raw() for view in views]
+        buffers = [view.raw() for view in views] if len(views) <= BUFFERS_MAX else None
     except BufferError:
-        # Some exporters offer non-contiguous buffers out of band: then everything goes in-band.
+        buffers = None
+    if buffers is None:
+        # Non-contiguous buffers, which some exporters offer, or more than a message can name: everything in-band.
         head = pickle.dumps(obj, protocol=5)
         return Encoded(PICKLE5, head, [], len(head))
     return Encoded(PICKLE5, head, buffers, len(head) + sum(buffer.nbytes for buffer in buffers))

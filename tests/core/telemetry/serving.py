@@ -5,7 +5,7 @@ import select
 import socket
 
 from ezmsg.core.errors import ServerUnreachable
-from ezmsg.core.wire.frames import REPLY, FrameDecoder, encode_frame
+from ezmsg.core.wire.frames import REPLY, REQUEST, FrameDecoder, encode_frame
 from ezmsg.core.wire.records import (
     ClockAnchor,
     Goodbye,
@@ -89,6 +89,10 @@ class FakeServer:
     def say(self, record: Record) -> None:
         assert self._current is not None
         self._current.sendall(_frame(record))
+
+    def ask(self, record: Record, request_id: int) -> None:
+        assert self._current is not None
+        self._current.sendall(_frame(record, request_id, REQUEST))
 
     def say_goodbye(self) -> None:
         self.say(Goodbye("over"))

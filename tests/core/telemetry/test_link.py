@@ -11,7 +11,7 @@ from ezmsg.core.telemetry.collect import Collector
 from ezmsg.core.telemetry.link import BACKOFF_S, LONGEST_BACKOFF_S, TelemetryLink
 from ezmsg.core.telemetry.pump import say_hello
 from ezmsg.core.wire.frames import refusal_of
-from ezmsg.core.wire.records import Done, TelemetryOpened
+from ezmsg.core.wire.records import Done, DrainTelemetry, TelemetryOpened
 from tests.core.profiling.recording import publish
 from tests.core.telemetry.serving import ANCHOR, GRAPH, FakeServer
 
@@ -102,6 +102,44 @@ def test_a_goodbye_ends_a_link_for_good(registry, server, link, publisher):
     assert link.is_over
     assert not registry.has_endpoints(GRAPH)
     assert server.dialled == 1
+
+
+def test_after_a_goodbye_the_server_is_told_what_it_has_not_heard(registry, server, link, publisher):
+    step(link)
+    server.hello()
+    server.batch()
+    publish(publisher, 0, inflight=2)
+    server.say_goodbye()
+    step(link)
+    *_, before, last = server.batches_to_the_end()
+    assert before.counters[0].values["sent"] == 1
+    assert (last.final, last.counters[0].values["inflight"]) == (True, 0)
+
+
+def test_a_server_that_drains_is_answered_when_everything_was_sent(server, link, publisher):
+    step(link)
+    server.hello()
+    server.batch()
+    for number in range(3):
+        publish(publisher, number, number, trace=(1, number + 1, 0))
+    server.ask(DrainTelemetry(), 7)
+    link.step(rows_only=True, is_wanted=True)
+    batch = server.batch()
+    assert (len(batch.spans) // 128, batch.counters[0].values["sent"]) == (3, 3)
+    assert server.read() == Done()
+    assert not link.is_over
+
+
+def test_a_registry_that_begins_anew_makes_its_links_stale(registry, server, link, publisher):
+    step(link)
+    server.hello()
+    server.batch()
+    registry.set_process_id(uuid4(), reset=True)
+    assert link.is_stale
+    publish(publisher, 0)  # still writes where it always did
+    step(link, is_wanted=False)
+    assert link.is_over
+    assert server.batches_to_the_end()[-1].final
 
 
 def test_a_lost_connection_is_opened_again_and_everything_told_again(registry, server, link, publisher, clock):

@@ -111,12 +111,24 @@ def test_after_a_goodbye_the_thread_ends_and_a_new_endpoint_begins_again(registr
     [thread] = telemetry_threads()
     server.hello()
     server.say(Goodbye())
-    registry.set_trace_control(registry.recorder.trace._control)  # wakes it
     thread.join(PATIENCE_S)
     assert not thread.is_alive()
     register(registry, "NEW")
     server.hello()
     assert [endpoint.topic for endpoint in server.batch().endpoints] == ["NEW"]
+
+
+def test_a_registry_that_begins_anew_is_linked_anew(registry, server, pump):
+    register(registry, "OLD")
+    first = server.hello()
+    server.batch()
+    registry.set_process_id(uuid4(), reset=True)
+    new = register(registry, "NEW")
+    assert server.batches_to_the_end()[-1].final
+    assert server.hello().link_id != first.link_id
+    batch = server.batch()
+    assert [endpoint.topic for endpoint in batch.endpoints] == ["NEW"]
+    registry.unregister_publisher(new.id)
 
 
 def test_each_graph_has_a_link(registry, pump, server):
