@@ -11,6 +11,8 @@ from pathlib import Path
 import psutil
 import pytest
 
+from examples.otlp_receiver import HttpReceiver
+
 ROOT = Path(__file__).parents[2]
 
 
@@ -35,6 +37,17 @@ def test_it_shows_every_edge_one_trace_the_beats_and_what_arrived_over_otlp() ->
         "ezmsg.message.age",
     ):
         assert text in output
+
+
+def test_telemetry_goes_where_the_standard_variable_says(monkeypatch: pytest.MonkeyPatch) -> None:
+    with HttpReceiver() as receiver:
+        monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", receiver.endpoint)
+        output, errors = demo("--seconds", "2").communicate(timeout=50)
+        assert errors == ""
+        assert receiver.endpoint in output
+        names = {span.span.name for span in receiver.store.spans}
+        assert {"publish RAW", "process HEART"} <= names
+        assert "ezmsg.message.age" in receiver.store.metric_names()
 
 
 @pytest.mark.parametrize("interrupt", [signal.SIGINT, signal.SIGTERM])

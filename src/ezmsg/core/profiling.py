@@ -319,20 +319,21 @@ class ProfileRegistry:
             for endpoint_id, count in taken.items():
                 recorder.samples.advance(reader, endpoint_id, count)
             spans = recorder.take_spans(reader, limit)
-            records, labels = recorder.endpoints.records, recorder.labels.since(0)
-            batch = ProcessProfilingTraceBatch(
-                process_id=process_id or self._process_id,
-                pid=os.getpid(),
-                host=os.uname().nodename,
-                timestamp=float(PROFILE_TIME()),
-                samples=expand_samples(rows, records, labels),
-                spans=expand_spans(spans, records, labels, anchor),
-                dropped=recorder.tally(reader)[1],
-                anchor_mono_ns=anchor.mono_ns,
-                anchor_unix_ns=anchor.unix_ns,
-                boot_id=anchor.boot_id,
-            )
-        return batch
+            dropped = recorder.tally(reader)[1]
+        # Rows are ours by now; making objects of them need not hold up the telemetry link.
+        records, labels = recorder.endpoints.records, recorder.labels.since(0)
+        return ProcessProfilingTraceBatch(
+            process_id=process_id or self._process_id,
+            pid=os.getpid(),
+            host=os.uname().nodename,
+            timestamp=float(PROFILE_TIME()),
+            samples=expand_samples(rows, records, labels),
+            spans=expand_spans(spans, records, labels, anchor),
+            dropped=dropped,
+            anchor_mono_ns=anchor.mono_ns,
+            anchor_unix_ns=anchor.unix_ns,
+            boot_id=anchor.boot_id,
+        )
 
     def forget_reader(self, reader: str) -> None:
         """A reader is gone: free its cursors."""
