@@ -95,5 +95,5 @@ async def main(role: str, address: str, seconds: float) -> None:
 
 if __name__ == "__main__":
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the demo itself, which then ends our input
-    os.environ.setdefault("EZMSG_PROCESS_NAME", f"ecg-{sys.argv[1]}")
+    os.environ["EZMSG_PROCESS_NAME"] = f"ecg-{sys.argv[1]}"
     asyncio.run(main(sys.argv[1], sys.argv[2], float(sys.argv[3])))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Awaitable
 from uuid import uuid4
 from weakref import WeakKeyDictionary
 
@@ -21,72 +20,72 @@ class LoopChannels:
     """The channels of one event loop; touched on that loop only."""
 
     def __init__(self) -> None:
-        self._open: dict[str, tuple[Channel, int]] = {}
-        self._opening: dict[str, asyncio.Task[Channel]] = {}
+        # Connected or about to be, by publisher; one that ended gives its place to the next.
+        self._channels: dict[str, Channel] = {}
+        self._connecting: dict[Channel, asyncio.Task[None]] = {}
         self._closing: set[asyncio.Task[None]] = set()
 
     async def open(self, route: PublisherRoute) -> Channel:
-        """The channel of a publisher, connected; each call wants its own `close`."""
-        publisher_id = route.publisher_id
-        while publisher_id not in self._open or self._open[publisher_id][0].is_ended:
-            self._open.pop(publisher_id, None)
-            opening = self._opening.get(publisher_id)
-            if opening is None:
-                opening = asyncio.create_task(self._connect(route), name=f"open channel {route.topic}")
-                self._opening[publisher_id] = opening
-                opening.add_done_callback(lambda _: self._opening.pop(publisher_id, None))
+        """The channel of a publisher, connected; each call that returns wants its own `close`."""
+        channel = self._channels.get(route.publisher_id)
+        if channel is None or channel.is_ended:
+            channel = Channel(route.publisher_id, route.topic, route.num_buffers)
+            self._channels[route.publisher_id] = channel
+            self._connecting[channel] = asyncio.create_task(
+                self._connect(route, channel), name=f"open channel {route.topic}"
+            )
+        channel.users += 1
+        try:
             # Shielded: another subscriber may wait for the same channel.
-            await asyncio.shield(opening)
-        channel, users = self._open[publisher_id]
-        self._open[publisher_id] = (channel, users + 1)
+            await asyncio.shield(self._connecting[channel])
+        except BaseException:
+            self.close(channel)
+            raise
         return channel
 
     def close(self, channel: Channel) -> None:
         """One user is done with the channel; the last one closes it."""
-        known = self._open.get(channel.publisher_id)
-        if known is not None and known[0] is channel:
-            users = known[1] - 1
-            if users > 0:
-                self._open[channel.publisher_id] = (channel, users)
-                return
-            del self._open[channel.publisher_id]
-        elif channel.has_subscribers:
+        channel.users -= 1
+        if channel.users:
             return
-        channel.close()
-        self._await_soon(channel.wait_closed())
+        if self._channels.get(channel.publisher_id) is channel:
+            del self._channels[channel.publisher_id]
+        connecting = self._connecting.pop(channel)
+        if connecting.done():
+            channel.close()
+        else:
+            connecting.cancel()
+        closing = asyncio.create_task(self._closed(channel, connecting), name=f"close channel {channel.topic}")
+        self._closing.add(closing)
+        closing.add_done_callback(self._closing.discard)
 
     async def wait_closed(self) -> None:
         """Wait until the channels that were closed are gone."""
         while self._closing:
             await asyncio.wait(self._closing)
 
-    async def _connect(self, route: PublisherRoute) -> Channel:
-        channel = Channel(route.publisher_id, route.topic, route.num_buffers)
+    async def _connect(self, route: PublisherRoute, channel: Channel) -> None:
         local = DOORS.get(route.publisher_id) if route.pid == os.getpid() else None
         if local is None:
-            inlet = await connect_channel(route, channel, str(uuid4()), same_host=route.boot_id == boot_id())
-            channel.opened(inlet, ProfileChannelType.TCP)
+            await connect_channel(route, channel, str(uuid4()), same_host=route.boot_id == boot_id())
+            return
+        door, publisher_loop = local
+        loop = asyncio.get_running_loop()
+        if publisher_loop is loop:
+            link = LocalLink(door, channel)
+            link.attach()
+            channel.opened(link, ProfileChannelType.LOCAL)
         else:
-            door, publisher_loop = local
-            loop = asyncio.get_running_loop()
-            if publisher_loop is loop:
-                link = LocalLink(door, channel)
-                link.attach()
-                channel.opened(link, ProfileChannelType.LOCAL)
-            else:
-                link = CrossLoopLink(door, channel, publisher_loop, loop)
-                channel.opened(link, ProfileChannelType.LOCAL)
-                await link.attach_across()
-        self._open[route.publisher_id] = (channel, 0)
-        return channel
+            link = CrossLoopLink(door, channel, publisher_loop, loop)
+            channel.opened(link, ProfileChannelType.LOCAL)
+            await link.attach_across()
 
-    def _await_soon(self, closing: Awaitable[None]) -> None:
-        async def wait() -> None:
-            await closing
-
-        task = asyncio.create_task(wait())
-        self._closing.add(task)
-        task.add_done_callback(self._closing.discard)
+    async def _closed(self, channel: Channel, connecting: asyncio.Task[None]) -> None:
+        """Wait until nothing is left of a channel; one that could not be connected has seen to that itself."""
+        await asyncio.wait([connecting])
+        if not connecting.cancelled() and connecting.exception() is None:
+            channel.close()
+            await channel.wait_closed()
 
 
 class ChannelManager:

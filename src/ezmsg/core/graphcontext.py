@@ -38,8 +38,9 @@ from ezmsg.core.wire import records as r
 logger = logging.getLogger("ezmsg")
 T = TypeVar("T")
 
-# How long leaving a context waits for a server that does not answer.
+# How long leaving a context waits for a server that does not answer; and the session, if the clients took all of it.
 CLOSE_TIMEOUT_S = 1.0
+LAST_TIMEOUT_S = 0.25
 
 
 class GraphContext:
@@ -94,43 +95,53 @@ class GraphContext:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        """Revert, close the session, and stop the server if this context started it."""
+        """Close what was made here, close the session, and stop the server if this context started it."""
+        loop = asyncio.get_running_loop()
+        deadline_s = loop.time() + CLOSE_TIMEOUT_S
         try:
-            await self.revert()
+            await self._close_clients()
         finally:
-            await self._end()
+            await self._end(max(LAST_TIMEOUT_S, deadline_s - loop.time()))
 
-    async def _end(self) -> None:
+    async def _end(self, timeout_s: float = CLOSE_TIMEOUT_S) -> None:
         try:
-            await self._close_session()
+            await self._close_session(timeout_s)
         finally:
             server, self._server = self._server, None
             if server is not None:
                 self._given = server.address
                 await asyncio.to_thread(server.stop)
 
-    async def _close_session(self) -> None:
+    async def _close_session(self, timeout_s: float = CLOSE_TIMEOUT_S) -> None:
         """Close only the session; its edges are gone when this returns."""
         session, self._session, self._session_id = self._session, None, None
-        if session is not None:
-            await self._quietly(session, r.CloseSession())
+        if session is None:
+            return
+        if await self._confirmed(session, r.CloseSession(), timeout_s):
             await session.close()
+        else:
+            await session.abort()
 
-    async def _quietly(self, session: ControlClient, record: r.Record) -> None:
+    async def _confirmed(self, session: ControlClient, record: r.Record, timeout_s: float) -> bool:
         try:
-            await session.request(record, timeout_s=CLOSE_TIMEOUT_S)
+            await session.request(record, timeout_s=timeout_s)
         except (ConnectionLost, RequestTimeout) as error:
             logger.debug("%r: the server did not confirm %s: %s", self, type(record).__name__, error)
+            return False
+        return True
 
     async def revert(self) -> None:
         """Close the publishers and subscribers made here, and drop the edges this session owns."""
+        await self._close_clients()
+        if self._session is not None:
+            await self._confirmed(self._session, r.RevertSession(), CLOSE_TIMEOUT_S)
+
+    async def _close_clients(self) -> None:
         clients, self._clients = list(self._clients), set()
         for client in clients:
             client.close()
         if clients:
             await asyncio.gather(*(client.wait_closed() for client in clients))
-        if self._session is not None:
-            await self._quietly(self._session, r.RevertSession())
 
     def _active(self) -> ControlClient:
         if self._session is None:

@@ -119,8 +119,12 @@ class GraphServer(threading.Thread):
         self._stopping = asyncio.Event()
         core = GraphCore(self._stopping)
 
+        welcoming: set[asyncio.Task[None]] = set()
+
         def on_peer(sock: Any, info: Any, name: str) -> None:
-            core.spawn(self._welcome(core, sock, info, name), f"welcome {name}")
+            task = core.spawn(self._welcome(core, sock, info, name), f"welcome {name}")
+            welcoming.add(task)
+            task.add_done_callback(welcoming.discard)
 
         listener = await Listener.start([self._socket], self._key, on_peer, name=f"GraphServer {self.address}")
         agent = AgentProcess.launch(self.address)
@@ -129,12 +133,14 @@ class GraphServer(threading.Thread):
             await self._stopping.wait()
         finally:
             await listener.close()
+            if welcoming:
+                await asyncio.wait(welcoming)  # else their sockets would be nobody's
             await agent.stop(core.telemetry)
             await self._goodbye()
             await core.close()
 
     async def _welcome(self, core: GraphCore, sock: Any, info: Any, name: str) -> None:
-        peer = _Welcomed(core, self._peers)
+        peer = _Welcomed(core, self._peers, Address.from_string(name).host)
         peer.connection = await Connection.over(sock, info, peer, name=name)
         self._peers.add(peer.connection)
 
@@ -149,8 +155,8 @@ class GraphServer(threading.Thread):
 class _Welcomed(Peer):
     """A peer that the server forgets when it is gone."""
 
-    def __init__(self, core: GraphCore, known: set[Connection]) -> None:
-        super().__init__(core)
+    def __init__(self, core: GraphCore, known: set[Connection], host: str) -> None:
+        super().__init__(core, host)
         self._known = known
         self.connection: Connection | None = None
 

@@ -47,13 +47,18 @@ Notification = tuple[CachedMessage, Subscription]
 
 
 class Channel:
-    """One publisher, seen from one event loop of one process."""
+    """One publisher, seen from one event loop of one process.
+
+    Attributes:
+        users: How many want it open; counted by the channel manager.
+    """
 
     def __init__(self, publisher_id: str, topic: str, num_buffers: int) -> None:
         self.publisher_id = publisher_id
         self.topic = topic
         self.num_buffers = num_buffers
         self.kind = ProfileChannelType.UNKNOWN
+        self.users = 0
         self.ended_with: Exception | None = None
         self.is_ended = False
         # Whether messages are this process's own copies, so that the last holder may keep one.
@@ -67,7 +72,7 @@ class Channel:
         return f"<Channel {self.topic} {state} subscribers={len(self._subscriptions)}>"
 
     def opened(self, inlet: Inlet, kind: ProfileChannelType) -> None:
-        """The transport is connected."""
+        """Messages come through this inlet, and are acknowledged there."""
         self._inlet = inlet
         self._acknowledge = inlet.acknowledge
         self.kind = kind
@@ -82,11 +87,6 @@ class Channel:
     def unsubscribe(self, subscription: Subscription) -> None:
         """No more messages for this subscriber; those it was notified of it must still release."""
         self._subscriptions = tuple(s for s in self._subscriptions if s is not subscription)
-
-    @property
-    def has_subscribers(self) -> bool:
-        """Whether anybody listens."""
-        return bool(self._subscriptions)
 
     # -- the message path -----------------------------------------------------------------------------------------
 

@@ -127,6 +127,7 @@ class ProcessControlClient:
             await control.request(r.CloseProcess(), timeout_s=1.0)
         except (ConnectionError, TimeoutError) as error:
             logger.debug("the server did not confirm the end of process %s: %s", client_id, error)
+            await control.abort()
         await control.close()
 
     async def register(self, units: Iterable[str]) -> None:

@@ -12,28 +12,21 @@ import time
 import weakref
 from collections.abc import Callable
 from contextvars import ContextVar
-from dataclasses import dataclass, field
 from typing import Final, Protocol
 from uuid import UUID
 
 from ezmsg.core import config
 from ezmsg.core.graphmeta import (
-    EdgeProfile,
     ProcessProfilingSnapshot,
     ProcessProfilingTraceBatch,
-    ProfileChannelType,
     ProfilingTraceControl,
-    PublisherProfileSnapshot,
-    SubscriberProfileSnapshot,
 )
 from ezmsg.core.recorder.edge import EdgeMetrics
 from ezmsg.core.recorder.expand import expand_samples, expand_spans
-from ezmsg.core.recorder.histograms import histogram_value
 from ezmsg.core.recorder.ids import new_span_id, new_trace_id
 from ezmsg.core.recorder.publisher import PublisherMetrics
 from ezmsg.core.recorder.recorder import Recorder
-from ezmsg.core.recorder.rows import CHANNELS
-from ezmsg.core.recorder.samples import merge_oldest
+from ezmsg.core.recorder.snapshots import Windows, edge_profiles
 from ezmsg.core.recorder.subscriber import SubscriberMetrics
 from ezmsg.core.wire.records import ClockAnchor
 
@@ -55,7 +48,6 @@ __all__ = [
 PROFILE_TIME = time.perf_counter_ns
 TRACE_MAX_SAMPLES = config.trace_max_samples()
 DEFAULT_READER: Final = "default"
-READERS: Final = 64
 NO_PROCESS: Final = UUID(int=0)
 
 
@@ -78,14 +70,6 @@ current_message: ContextVar[CurrentMessage | None] = ContextVar("ezmsg_current_m
 FirstEndpointHook = Callable[[str, bool], None]
 
 
-@dataclass(slots=True)
-class _Window:
-    """What a snapshot reader saw last; `time_ns` is None before its first look."""
-
-    time_ns: int | None = None
-    totals: dict[str, int] = field(default_factory=dict[str, int])
-
-
 class ProfileRegistry:
     """Endpoints, and readers by name. A registry made by hand knows nothing of PROFILES, and PROFILES nothing of it."""
 
@@ -97,13 +81,21 @@ class ProfileRegistry:
         _REGISTRIES.add(self)
 
     def _begin(self) -> None:
-        self.recorder = Recorder(sample_limit=TRACE_MAX_SAMPLES)
+        self._recorder: Recorder | None = None
         self._process_id = NO_PROCESS
         self._clients: dict[str, list[UUID]] = {}
-        self._windows: dict[str, _Window] = {}
+        self._windows = Windows()
         self._graphs: dict[str, set[UUID]] = {}
         self._anchor: ClockAnchor | None = None
         self._lock = threading.Lock()
+
+    @property
+    def recorder(self) -> Recorder:
+        """The machine behind this; made when first asked for, with what the environment says then."""
+        if self._recorder is None:
+            with self._lock:
+                self._recorder = self._recorder or Recorder(sample_limit=TRACE_MAX_SAMPLES)
+        return self._recorder
 
     # -- endpoints ----------------------------------------------------------------------------------------------------
 
@@ -197,7 +189,7 @@ class ProfileRegistry:
         if reset:
             self._reset()
         self._process_id = process_id
-        self._windows = {}
+        self._windows = Windows()
 
     def client_opened(self, graph_address: str, client_id: UUID) -> None:
         """A ProcessControlClient connected: telemetry for its graph now goes under its id."""
@@ -268,35 +260,20 @@ class ProfileRegistry:
 
     def snapshot(self, reader: str = DEFAULT_READER, *, process_id: UUID | None = None) -> ProcessProfilingSnapshot:
         """Totals of everything open, and what changed since this reader looked last."""
-        recorder, now = self.recorder, PROFILE_TIME()
+        recorder, now_ns = self.recorder, PROFILE_TIME()
         with recorder.reading:
             recorder.drain()
-            edges = self._edges()
-            recorded, dropped = recorder.tally(reader)
-        with recorder.lock:
-            publishers, subscribers = list(recorder.publishers.values()), list(recorder.subscribers.values())
-        window = self._window(reader)
-        then, before = window.time_ns, window.totals
-        seconds = 0.0 if then is None else (now - then) / 1e9
-        totals: dict[str, int] = {}
-
-        def changed(endpoint_id: str, total: int) -> int:
-            totals[endpoint_id] = total
-            return 0 if then is None else total - before.get(endpoint_id, 0)
-
-        shown_publishers = {
-            metrics.endpoint_id: _publisher_profile(metrics, changed, seconds, now) for metrics in publishers
-        }
-        shown_subscribers = {metrics.endpoint_id: _subscriber_profile(metrics, changed, now) for metrics in subscribers}
-        window.time_ns, window.totals = now, totals
+            edges = edge_profiles(recorder)
+            recorded, dropped = recorder.tally()
+        seen = self._windows.look(reader, recorder, now_ns)
         return ProcessProfilingSnapshot(
             process_id=process_id or self._process_id,
             pid=os.getpid(),
             host=os.uname().nodename,
-            window_seconds=seconds,
-            timestamp=float(now),
-            publishers=shown_publishers,
-            subscribers=shown_subscribers,
+            window_seconds=seen.window_s,
+            timestamp=float(now_ns),
+            publishers=seen.publishers,
+            subscribers=seen.subscribers,
             edges=edges,
             recorded=recorded,
             dropped=dropped,
@@ -315,10 +292,8 @@ class ProfileRegistry:
         limit, anchor = max(0, max_samples), self.anchor
         with recorder.reading:
             recorder.drain()
-            rows, taken = merge_oldest(recorder.samples.peek(reader, limit), limit)
-            for endpoint_id, count in taken.items():
-                recorder.samples.advance(reader, endpoint_id, count)
-            spans = recorder.take_spans(reader, limit)
+            rows = recorder.digest.take_samples(reader, limit)
+            spans = recorder.digest.take_spans(reader, limit)
             dropped = recorder.tally(reader)[1]
         # Rows are ours by now; making objects of them need not hold up the telemetry link.
         records, labels = recorder.endpoints.records, recorder.labels.since(0)
@@ -337,46 +312,12 @@ class ProfileRegistry:
 
     def forget_reader(self, reader: str) -> None:
         """A reader is gone: free its cursors."""
-        self._windows.pop(reader, None)
+        self._windows.forget(reader)
         with self.recorder.reading:
-            self.recorder.samples.forget(reader)
-            self.recorder.spans.forget(reader)
+            self.recorder.digest.samples.forget(reader)
+            self.recorder.digest.spans.forget(reader)
 
     # -- beneath ------------------------------------------------------------------------------------------------------
-
-    def _edges(self) -> list[EdgeProfile]:
-        recorder = self.recorder
-        with recorder.lock:
-            endpoints = list(recorder.endpoints.open.values())
-        shown: list[EdgeProfile] = []
-        for endpoint in endpoints:
-            record, counters = endpoint.record, endpoint.counters()
-            if record.subscription:
-                counters["clock_anomalies"] = sum(recorder.aggregator.anomalies(endpoint.index))
-            states = map(recorder.aggregator.series.histograms.state, recorder.aggregator.series.of(endpoint.index))
-            shown.append(
-                EdgeProfile(
-                    topic=record.topic,
-                    subscription=record.subscription or None,
-                    endpoint_id=record.endpoint_id,
-                    channel_kind=CHANNELS[record.channel_kind],
-                    counters=counters,
-                    histograms={
-                        f"{state.name}:{state.label}" if state.label else state.name: histogram_value(state)
-                        for state in states
-                    },
-                )
-            )
-        return shown
-
-    def _window(self, reader: str) -> _Window:
-        window = self._windows.pop(reader, None)
-        if window is None:
-            window = _Window()
-            if len(self._windows) >= READERS:
-                del self._windows[next(iter(self._windows))]
-        self._windows[reader] = window
-        return window
 
     def _enter_graph(self, graph: str | None, endpoint: UUID) -> None:
         if graph is None:
@@ -416,39 +357,6 @@ class ProfileRegistry:
     def after_fork(self) -> None:
         """In a forked child: forget the parent, without touching locks its threads may have held."""
         self._begin()
-
-
-def _publisher_profile(
-    metrics: PublisherMetrics, changed: Callable[[str, int], int], seconds: float, now: int
-) -> PublisherProfileSnapshot:
-    total = metrics.sent
-    window = changed(metrics.endpoint_id, total)
-    return PublisherProfileSnapshot(
-        endpoint_id=metrics.endpoint_id,
-        topic=metrics.topic,
-        messages_published_total=total,
-        messages_published_window=window,
-        publish_rate_hz_window=window / seconds if seconds > 0 else 0.0,
-        inflight_messages_current=metrics.inflight,
-        num_buffers=metrics.num_buffers,
-        timestamp=float(now),
-    )
-
-
-def _subscriber_profile(
-    metrics: SubscriberMetrics, changed: Callable[[str, int], int], now: int
-) -> SubscriberProfileSnapshot:
-    total = metrics.total
-    return SubscriberProfileSnapshot(
-        endpoint_id=metrics.endpoint_id,
-        topic=metrics.topic,
-        messages_received_total=total,
-        messages_received_window=changed(metrics.endpoint_id, total),
-        channel_kind_last=CHANNELS[metrics.last_code]
-        if metrics.last_code < len(CHANNELS)
-        else ProfileChannelType.UNKNOWN,
-        timestamp=float(now),
-    )
 
 
 _REGISTRIES: weakref.WeakSet[ProfileRegistry] = weakref.WeakSet()

@@ -73,6 +73,10 @@ class Publisher:
         self._leaving: set[asyncio.Future[None]] = set()
         self._freed: asyncio.Future[None] | None = None
         self._running = asyncio.Event()
+        # Broadcasts that wait stand in line; `_waiting` counts them, so that newcomers do not overtake.
+        self._line = asyncio.Lock()
+        self._waiting = 0
+        self._stalled_ns = 0
         self._is_closed = False
         self._blocked = start_paused
         if not start_paused:
@@ -125,12 +129,12 @@ class Publisher:
         except BaseException:
             await self._listener.close()
             raise
-        self._metrics = self._profiles.register_publisher(
-            self.id, topic, num_buffers, graph_address=str(self._control.address)
-        )
-        if local:
-            DOORS.open(self, self._loop)
         try:
+            self._metrics = self._profiles.register_publisher(
+                self.id, topic, num_buffers, graph_address=str(self._control.address)
+            )
+            if local:
+                DOORS.open(self, self._loop)
             address = self._listener.address
             await self._control.request(
                 OpenPublisher(
@@ -178,8 +182,8 @@ class Publisher:
         if not self._next_id % self.num_buffers:
             await asyncio.sleep(0)
             publish_ns = PROFILE_TIME()
-        while self._blocked or held[self._next_id % self.num_buffers]:
-            wait_ns = await self._clear_to_send(wait_ns)
+        if self._blocked or self._waiting or held[self._next_id % self.num_buffers]:
+            wait_ns = await self._clear_to_send()
             publish_ns = PROFILE_TIME()
         message_id = self._next_id
         metrics = self._metrics
@@ -229,25 +233,41 @@ class Publisher:
             raise MessageTooLarge(self.topic, encoded.size, self._max_bytes)
         return encoded
 
-    async def _clear_to_send(self, waited_ns: int) -> int:
-        """Wait out a pause or a held slot; returns the backpressure so far, in ns."""
-        if self._is_closed:
-            raise PublisherClosed(self.topic)
-        if self._blocked:
-            await self._running.wait()
-            return waited_ns
+    async def _clear_to_send(self) -> int:
+        """Stand in line, and wait out a pause or a held slot; returns how much of it was backpressure, in ns.
+
+        Whoever called `broadcast` first sends first: the caller sends before anybody else runs.
+        """
+        began_ns, stalled_ns = PROFILE_TIME(), self._stalled_ns
+        self._waiting += 1
+        try:
+            async with self._line:
+                while not self._is_closed:
+                    if self._blocked:
+                        await self._running.wait()
+                    elif self._slots.held[self._next_id % self.num_buffers]:
+                        await self._stall()
+                    else:
+                        return min(self._stalled_ns - stalled_ns, PROFILE_TIME() - began_ns)
+                raise PublisherClosed(self.topic)
+        finally:
+            self._waiting -= 1
+
+    async def _stall(self) -> None:
         began_ns = PROFILE_TIME()
         if self._warns and began_ns - self._warned_ns > BACKPRESSURE_WARNING_INTERVAL_NS:
             self._warned_ns = began_ns
             logger.warning("%s under subscriber backpressure!", self.topic)
-        await self._any_release()
-        return waited_ns + PROFILE_TIME() - began_ns
+        try:
+            await self._any_release()
+        finally:
+            self._stalled_ns += PROFILE_TIME() - began_ns
 
     async def _any_release(self) -> None:
         if self._freed is None:
             self._freed = self._loop.create_future()
             self._slots.is_awaited = True
-        # Shielded: several broadcasts may wait for the same release, and one of them may be cancelled.
+        # Shielded: a broadcast and any number of `sync` may wait for the same release, and one of them be cancelled.
         await asyncio.shield(self._freed)
 
     # -- flow ---------------------------------------------------------------------------------------------------------

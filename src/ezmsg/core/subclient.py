@@ -5,10 +5,14 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+from ipaddress import ip_address
 from typing import Any
 from uuid import UUID, uuid4
 
+from msgspec.structs import replace
+
 from ezmsg.core.channelmanager import CHANNELS, ChannelManager
+from ezmsg.core.config import DEFAULT_HOST
 from ezmsg.core.control import ControlClient
 from ezmsg.core.errors import EzmsgError
 from ezmsg.core.inbox import Inbox, Lease
@@ -20,6 +24,9 @@ from ezmsg.core.wire.records import Done, OpenSubscriber, PublisherRoute, Record
 logger = logging.getLogger("ezmsg")
 
 DEFAULT_LEAKY_QUEUE = 1
+# Between attempts to reach a publisher that the server says is there: doubled after each, up to the second.
+REJOIN_FIRST_S = 0.1
+REJOIN_MOST_S = 3.0
 
 
 class Subscriber:
@@ -47,6 +54,11 @@ class Subscriber:
         self._max_queue = max_queue
         self._inbox = Inbox(topic, max_queue)
         self._subscriptions: dict[str, Subscription] = {}
+        # Who reaches us, as the server said last; who of the others is just ending; whom we try to reach again.
+        self._routes: dict[str, PublisherRoute] = {}
+        self._is_serverless = False
+        self._ending: set[str] = set()
+        self._rejoining: dict[str, asyncio.Task[None]] = {}
         self._routing = asyncio.Lock()
         self._channels = channels
 
@@ -80,10 +92,10 @@ class Subscriber:
             raise ValueError(f"max_queue={max_queue} must be positive")
         self = object.__new__(cls)
         self._prepare(topic, leaky, (max_queue or DEFAULT_LEAKY_QUEUE) if leaky else 0, channels)
-        self._control = await ControlClient.connect(graph_address, self, name=f"subscriber {topic}")
         self._profiles = profiles
-        self._metrics = profiles.register_subscriber(self.id, topic, graph_address=str(self._control.address))
+        self._control = await ControlClient.connect(graph_address, self, name=f"subscriber {topic}")
         try:
+            self._metrics = profiles.register_subscriber(self.id, topic, graph_address=str(self._control.address))
             opening = OpenSubscriber(str(self.id), topic, os.getpid(), boot_id())
             await self._apply(await self._control.request(opening, Routing))
         except BaseException:
@@ -153,30 +165,38 @@ class Subscriber:
 
     def on_closed(self, _connection: object, error: Exception | None) -> None:
         """The server is gone: messages go on arriving from the publishers that are connected."""
+        self._is_serverless = True
 
     async def _apply(self, routing: Routing) -> Record:
         async with self._routing:
-            wanted = {route.publisher_id: route for route in routing.publishers}
-            for publisher_id in [known for known in self._subscriptions if known not in wanted]:
-                # A publisher that ended closes its channel itself, after its last message.
-                if publisher_id not in routing.ended:
-                    self._cut(self._subscriptions.pop(publisher_id))
+            if self._inbox.is_closed:
+                return Done()
+            self._routes = wanted = {route.publisher_id: route for route in routing.publishers}
+            # A publisher that ended closes its channel itself, after its last message.
+            self._ending = (self._ending | set(routing.ended)) & self._subscriptions.keys() - wanted.keys()
+            for publisher_id in self._subscriptions.keys() - wanted.keys() - self._ending:
+                self._cut(self._subscriptions.pop(publisher_id))
+            for publisher_id in self._rejoining.keys() - wanted.keys():
+                self._rejoining.pop(publisher_id).cancel()
             added = [route for known, route in wanted.items() if known not in self._subscriptions]
-            await asyncio.gather(*(self._join(route) for route in added))
+            joined = await asyncio.gather(*(self._join(route) for route in added))
+            for route, is_joined in zip(added, joined, strict=True):
+                if not is_joined:
+                    self._rejoin_soon(route.publisher_id)
             return Done()
 
-    async def _join(self, route: PublisherRoute) -> None:
-        if self._inbox.is_closed:
-            return
+    async def _join(self, route: PublisherRoute) -> bool:
+        """Hear a publisher; False when it cannot be reached."""
+        publisher_id = route.publisher_id
         try:
-            channel = await self._channels.open(route)
+            channel = await self._channels.open(located(route, self._control.address.host))
         except (OSError, EzmsgError) as error:
-            # A publisher that is just going away; the server will say so.
-            logger.debug("%r could not reach publisher %s on %s: %s", self, route.publisher_id, route.topic, error)
-            return
-        if self._inbox.is_closed:
+            logger.debug("%r could not reach publisher %s on %s: %s", self, publisher_id, route.topic, error)
+            return False
+        is_needed = publisher_id in self._routes and publisher_id not in self._subscriptions
+        if channel.is_ended or not is_needed:
             self._channels.close(channel)
-            return
+            return not is_needed
         if self.leaky and self._max_queue >= channel.num_buffers:
             logger.warning(
                 "Leaky Subscriber on %s may cause backpressure on %s: max_queue=%d, num_buffers=%d",
@@ -186,16 +206,43 @@ class Subscriber:
         subscription = Subscription(channel, self._inbox.notify, self._channel_ended, metrics)
         self._subscriptions[route.publisher_id] = subscription
         channel.subscribe(subscription)
-        if channel.is_ended:
-            self._channel_ended(subscription)
+        return True
 
     def _channel_ended(self, subscription: Subscription) -> None:
-        """A publisher is gone; what it sent stays in the inbox."""
+        """A publisher is gone, or the connection to it; what it sent stays in the inbox."""
         publisher_id = subscription.channel.publisher_id
         if self._subscriptions.get(publisher_id) is subscription:
             del self._subscriptions[publisher_id]
             self._leave(subscription.channel, subscription)
             self._inbox.retire(subscription)
+            self._rejoin_soon(publisher_id)
+
+    def _rejoin_soon(self, publisher_id: str) -> None:
+        known = self._rejoining.get(publisher_id)
+        if publisher_id in self._routes and (known is None or known.done()):
+            self._rejoining[publisher_id] = asyncio.create_task(
+                self._rejoin(publisher_id), name=f"rejoin publisher {publisher_id}"
+            )
+
+    async def _rejoin(self, publisher_id: str) -> None:
+        """Reach a publisher again, until it is heard or the server says that it is gone."""
+        delay_s = REJOIN_FIRST_S
+        while True:
+            await asyncio.sleep(delay_s)
+            route = self._routes.get(publisher_id)
+            if route is None or publisher_id in self._subscriptions:
+                return
+            if await self._join(route):
+                logger.warning(
+                    "%r reaches publisher %s on %s again; what it sent meanwhile is missing",
+                    self, publisher_id, route.topic,
+                )  # fmt: skip
+                return
+            if self._is_serverless:
+                return  # nobody will say that it is gone; probably it is
+            if delay_s == REJOIN_FIRST_S:
+                logger.warning("%r cannot reach publisher %s on %s; trying again", self, publisher_id, route.topic)
+            delay_s = min(2 * delay_s, REJOIN_MOST_S)
 
     def _cut(self, subscription: Subscription) -> None:
         """Stop hearing a publisher at once: queued messages of it are dropped and released."""
@@ -214,6 +261,9 @@ class Subscriber:
         if self._inbox.is_closed:
             return
         self._inbox.close()
+        self._routes = {}
+        for rejoining in self._rejoining.values():
+            rejoining.cancel()
         while self._subscriptions:
             self._cut(self._subscriptions.popitem()[1])
         self._profiles.unregister_subscriber(self.id)
@@ -221,5 +271,23 @@ class Subscriber:
 
     async def wait_closed(self) -> None:
         """Wait until nothing of this subscriber is left."""
+        if self._rejoining:
+            await asyncio.wait(self._rejoining.values())
         await self._control.wait_closed()
         await self._channels.wait_closed()
+
+
+def located(route: PublisherRoute, server_host: str) -> PublisherRoute:
+    """Where to connect to, for a publisher that listens on every interface.
+
+    Args:
+        route: As the server tells it. Its host is unspecified only if the publisher and the server share a host.
+        server_host: Where we reach the server.
+    """
+    try:
+        is_everywhere = ip_address(route.host).is_unspecified
+    except ValueError:
+        return route  # a name
+    if not is_everywhere:
+        return route
+    return replace(route, host=DEFAULT_HOST if route.boot_id == boot_id() else server_host)

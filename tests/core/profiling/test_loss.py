@@ -40,7 +40,7 @@ def test_a_level_nobody_knows_is_refused(registry):
 
 @pytest.fixture
 def small(registry: ProfileRegistry) -> ProfileRegistry:
-    registry.recorder = Recorder(ring_rows=64, sample_limit=10, span_limit=5)
+    registry._recorder = Recorder(ring_rows=64, sample_limit=10, span_limit=5)
     return registry
 
 

@@ -1,3 +1,6 @@
+import threading
+
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -137,3 +140,37 @@ def test_what_was_recorded_was_delivered_or_counted_as_lost(steps: list[tuple[bo
             assert seen == written
     read()
     assert seen == written
+
+
+def test_a_reader_beside_a_busy_writer_sees_only_whole_rows_and_counts_the_rest():
+    ring = Ring(64)
+    total = 60_000
+
+    def write() -> None:
+        for number in range(total):
+            put(ring, number, sampled=number % 7 == 0, samples=number % 3)
+
+    writer = threading.Thread(target=write)
+    seen: list[int] = []
+    records = spans = samples = 0
+
+    def read() -> None:
+        nonlocal records, spans, samples
+        taken = ring.take()
+        rows = taken.rows
+        extras = rows[:, 0] & KIND_MASK == EXTRA
+        assert (np.flatnonzero(rows[:, 0] & EXTENDED) + 1 == np.flatnonzero(extras)).all()
+        assert (rows[extras, 3] == rows[np.flatnonzero(extras) - 1, 1]).all()
+        seen.extend(numbers(taken))
+        records += taken.records + taken.lost
+        spans += int((rows[:, 0] & SAMPLED != 0).sum()) + taken.lost_spans
+        samples += int(np.bitwise_count(rows[extras, 0] >> LABEL_SHIFT & 0xFFFF).sum()) + taken.lost_samples
+
+    writer.start()
+    while writer.is_alive():
+        read()
+    writer.join()
+    read()
+    assert (records, spans, samples) == (total, -(-total // 7), total)
+    assert seen == sorted(set(seen))
+    assert seen[-1] == total - 1

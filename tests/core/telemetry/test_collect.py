@@ -234,7 +234,7 @@ def test_a_link_takes_nothing_from_native_readers(registry, collector, publisher
 
 
 def test_what_a_link_delivered_and_dropped_is_what_was_recorded(registry, collector, publisher):
-    registry.recorder.samples._limit = 5
+    registry.recorder.digest.samples._limit = 5
     begin_trace(registry)
     delivered = 0
     for number in range(40):

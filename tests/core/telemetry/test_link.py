@@ -250,3 +250,12 @@ def test_finishing_waits_for_a_slow_server_only_so_long(server, link, publisher,
         step(link)
     link.finish(clock.now_s)
     assert not link.is_over
+
+
+def test_finishing_before_the_first_connection_still_tells_everything(server, link, publisher, clock):
+    publish(publisher, 0)
+    link.finish(clock.now_s + 5.0)
+    assert link.is_over
+    server.hello()
+    first, *_, last = server.batches_to_the_end()
+    assert (first.counters[0].values["sent"], last.final) == (1, True)

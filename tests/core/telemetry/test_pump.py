@@ -1,4 +1,3 @@
-import os
 import socket
 import threading
 from collections.abc import Iterator
@@ -169,20 +168,6 @@ def test_a_link_that_fails_in_a_way_nobody_foresaw_is_given_up_and_logged(regist
         pump.flush(PATIENCE_S)
     assert "unforeseen" in caplog.text
     registry.unregister_publisher(publisher.id)
-
-
-@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
-def test_a_forked_child_is_not_linked(registry, server, pump):
-    register(registry)
-    server.hello()
-    pid = os.fork()
-    if not pid:
-        registry.after_fork()
-        pump.after_fork()
-        fresh = not pump._links and pump._thread is None and pump.flush(0.0)
-        os._exit(0 if fresh else 1)
-    assert os.waitpid(pid, 0)[1] == 0
-    assert pump.flush(PATIENCE_S)
 
 
 def test_the_pace_is_slow_without_a_trace_and_fast_with_one():

@@ -122,3 +122,8 @@ class ControlClient:
         """Close the connection and wait for it."""
         self.close_soon()
         await self.wait_closed()
+
+    async def abort(self) -> None:
+        """End the connection without the server, which does not answer."""
+        self.connection.abort()
+        await self.close()

@@ -4,34 +4,23 @@ from __future__ import annotations
 
 import threading
 import time
-from collections import Counter
 from collections.abc import Callable, Iterable
-from typing import Any, Final
 from uuid import UUID
-
-import numpy as np
-from numpy.typing import NDArray
 
 from ezmsg.core import config
 from ezmsg.core.graphmeta import ProfileChannelType, ProfilingTraceControl
-from ezmsg.core.recorder.aggregate import Aggregator
 from ezmsg.core.recorder.budget import Budget
+from ezmsg.core.recorder.digest import SPANS, Digest
 from ezmsg.core.recorder.edge import EdgeMetrics
 from ezmsg.core.recorder.endpoints import CLOSED, Endpoint, Endpoints
 from ezmsg.core.recorder.labels import Labels
 from ezmsg.core.recorder.publisher import PublisherMetrics
-from ezmsg.core.recorder.ring import ROWS, Ring, Taken
-from ezmsg.core.recorder.rowlog import RowArray
-from ezmsg.core.recorder.rows import CHANNEL_CODES, INDEX_SHIFT, SAMPLE_ROW, SPAN_ROW
-from ezmsg.core.recorder.rowstore import RowStore
-from ezmsg.core.recorder.samples import sample_rows, span_rows
+from ezmsg.core.recorder.ring import ROWS, Ring
+from ezmsg.core.recorder.rows import CHANNEL_CODES
 from ezmsg.core.recorder.selection import Selector
 from ezmsg.core.recorder.subscriber import SubscriberMetrics
 from ezmsg.core.recorder.tracecontrol import TraceControl
 from ezmsg.core.wire.records import EndpointRecord
-
-SPANS: Final = 20_000
-"""Span rows kept per graph for readers."""
 
 
 class Recorder:
@@ -45,8 +34,7 @@ class Recorder:
         subscribers: Open subscribers by id.
         endpoints: What row indices mean.
         linked: Graphs with a telemetry link, which wants to see endpoints that closed.
-        spans: Rows of sampled messages, by graph.
-        samples: Samples of the native trace, by endpoint.
+        digest: What rows became; use it while holding `reading`.
     """
 
     def __init__(self, *, ring_rows: int = ROWS, sample_limit: int | None = None, span_limit: int = SPANS) -> None:
@@ -58,9 +46,7 @@ class Recorder:
         self.endpoints = Endpoints()
         self.linked: set[str] = set()
         self.labels = Labels()
-        self.aggregator = Aggregator(self.labels)
-        self.spans = RowStore(SPAN_ROW, span_limit)
-        self.samples = RowStore(SAMPLE_ROW, sample_limit or config.trace_max_samples())
+        self.digest = Digest(self.labels, sample_limit or config.trace_max_samples(), span_limit)
         self.trace = TraceControl()
         self.budget = Budget()
         self.level = config.telemetry_level()
@@ -69,8 +55,7 @@ class Recorder:
         self._opening: list[int] = []
         self._closing: list[int] = []
         self.settled: dict[int, Endpoint] = {}
-        self._records = self._thinned = self._stale = 0
-        self._lost: Counter[str] = Counter()
+        self._thinned = 0
 
     # -- endpoints ----------------------------------------------------------------------------------------------------
 
@@ -195,7 +180,7 @@ class Recorder:
         """Begin another native trace, or none; the samples of the last one are gone."""
         with self.reading, self.lock:
             self.trace.set(control)
-            self.samples.clear()
+            self.digest.samples.clear()
             self._configure()
 
     def expire_trace(self) -> None:
@@ -240,22 +225,13 @@ class Recorder:
             # Only now: no row that was taken is of an endpoint opened later.
             opening, self._opening = self._opening, []
         for index in opening:
-            self.aggregator.open(index)
+            self.digest.aggregator.open(index)
         for part in taken:
-            self._digest(part)
+            self.digest.add(part, self.trace.generation, self._find)
         with self.lock:
             self._settle(closing)
-            if self.budget.note(self._records + self.thinned(), time.perf_counter_ns()):
+            if self.budget.note(self.digest.records + self.thinned(), time.perf_counter_ns()):
                 self._configure()
-
-    def take_spans(self, reader: str, limit: int, graph: str | None = None) -> RowArray:
-        """At most `limit` span rows, of a graph or of all, that a reader has not had yet. Hold `reading`."""
-        taken = [np.empty(0, dtype=SPAN_ROW)]
-        for key, rows in self.spans.peek(reader, limit, graph).items():
-            part = rows[: limit - sum(map(len, taken))]
-            self.spans.advance(reader, key, len(part))
-            taken.append(part)
-        return np.concatenate(taken)
 
     def retire(self, indices: Iterable[int]) -> None:
         """Closed endpoints were delivered, or nobody asks for them. Hold `reading`, not `lock`."""
@@ -274,8 +250,8 @@ class Recorder:
             for metrics in (*self.publishers.values(), *self.subscribers.values()):
                 if metrics.graph == graph:
                     metrics.graph = None
-        self.spans.orphan(graph)
-        self.samples.orphan(graph)
+        self.digest.spans.orphan(graph)
+        self.digest.samples.orphan(graph)
         self.retire([index for index, endpoint in self.settled.items() if endpoint.graph is None])
 
     def unread(self) -> float:
@@ -288,27 +264,19 @@ class Recorder:
         open_or_closed = (*self.endpoints.open.values(), *self.endpoints.closed.values())
         return self._thinned + sum(endpoint.metrics.thinned for endpoint in open_or_closed)
 
-    def tally(self, reader: str) -> tuple[dict[str, int], dict[str, int]]:
-        """What was recorded, by kind, and what of it a reader will never see, by `kind:reason`. Hold `reading`."""
+    def tally(self, reader: str | None = None) -> tuple[dict[str, int], dict[str, int]]:
+        """What was recorded, by kind, and what of it was lost, by `kind:reason`, to a reader or to all.
+
+        Hold `reading`.
+        """
         with self.lock:
             thinned = self.thinned()
-        lost, samples, spans = self._lost, self.samples, self.spans
-        recorded = {
-            "row": self._records + thinned,
-            "span": spans.added + lost["span:ring_overrun"] + lost["span:unknown_endpoint"],
-            "sample": samples.added + lost["sample:ring_overrun"] + lost["sample:unknown_endpoint"] + self._stale,
-        }
-        evicted, cleared = samples.lost(reader)
-        dropped = {
-            **lost,
-            "row:thinned": thinned,
-            "span:span_store": spans.lost(reader)[0],
-            "sample:sample_store": evicted,
-            "sample:cleared": cleared + self._stale,
-            "endpoint:closed_store": self.endpoints.forgotten,
-            "label:overflow": self.labels.overflowed,
-        }
-        return recorded, {key: count for key, count in dropped.items() if count}
+        recorded, dropped = self.digest.recorded(), self.digest.dropped(reader)
+        recorded["row"] += thinned
+        dropped["row:thinned"] = thinned
+        dropped["endpoint:closed_store"] = self.endpoints.forgotten
+        dropped["label:overflow"] = self.labels.overflowed
+        return recorded, {reason: count for reason, count in dropped.items() if count}
 
     # -- beneath ------------------------------------------------------------------------------------------------------
 
@@ -333,49 +301,8 @@ class Recorder:
             edge = endpoint.subscriber.edges.pop(index, None)
             endpoint.subscriber.closed_consumed += 0 if edge is None else edge.consumed
 
-    def _digest(self, taken: Taken) -> None:
-        rows, records, lost, lost_spans, lost_samples = taken
-        self._records += records + lost
-        self._lost["row:ring_overrun"] += lost
-        self._lost["span:ring_overrun"] += lost_spans
-        self._lost["sample:ring_overrun"] += lost_samples
-        if not len(rows):
-            return
-        self._lost["row:unknown_endpoint"] += self.aggregator.add(rows)
-        spans = span_rows(rows)
-        if spans is not None:
-            self._keep_spans(spans)
-        sampled = sample_rows(rows, self.trace.generation)
-        if sampled is not None:
-            self._stale += sampled.stale
-            self._keep_samples(sampled.rows)
-
-    def _keep_spans(self, rows: RowArray) -> None:
-        indices = rows["meta"] >> INDEX_SHIFT
-        endpoints, known = self._known(indices)
-        self._lost["span:unknown_endpoint"] += len(rows) - known
-        for graph in dict.fromkeys(endpoint.graph for endpoint in endpoints.values()):
-            mine = [index for index, endpoint in endpoints.items() if endpoint.graph == graph]
-            self.spans.add(graph or "", graph, rows[np.isin(indices, mine)])
-
-    def _keep_samples(self, rows: RowArray) -> None:
-        indices = rows["index"]
-        endpoints, known = self._known(indices)
-        self._lost["sample:unknown_endpoint"] += len(rows) - known
-        for owner in dict.fromkeys(endpoint.record.endpoint_id for endpoint in endpoints.values()):
-            mine = [index for index, endpoint in endpoints.items() if endpoint.record.endpoint_id == owner]
-            self.samples.add(owner, endpoints[mine[0]].graph, rows[np.isin(indices, mine)])
-
-    def _known(self, indices: NDArray[Any]) -> tuple[dict[int, Endpoint], int]:
-        """The endpoints of rows, and how many rows are theirs: a lease may outlive its subscriber."""
-        endpoints: dict[int, Endpoint] = {}
-        known = 0
-        for index, count in zip(*(part.tolist() for part in np.unique(indices, return_counts=True)), strict=True):
-            endpoint = self.endpoints.open.get(index) or self.endpoints.closed.get(index)
-            if endpoint is not None:
-                endpoints[index] = endpoint
-                known += count
-        return endpoints, known
+    def _find(self, index: int) -> Endpoint | None:
+        return self.endpoints.open.get(index) or self.endpoints.closed.get(index)
 
     def _settle(self, closing: Iterable[int]) -> None:
         """Endpoints that closed before the rings were read have no more rows there."""
@@ -384,7 +311,7 @@ class Recorder:
             endpoint.ring.users -= 1
             owner = endpoint.record.endpoint_id
             if endpoint.subscriber is None or endpoint.subscriber.id not in self.subscribers:
-                self.samples.close(owner)
+                self.digest.samples.close(owner)
             if endpoint.graph in self.linked:
                 self.settled[index] = endpoint
             else:
@@ -404,4 +331,4 @@ class Recorder:
     def _retire(self, index: int) -> None:
         self._thinned += self.endpoints.closed[index].metrics.thinned
         self.endpoints.retire(index)
-        self.aggregator.close(index)
+        self.digest.aggregator.close(index)

@@ -41,15 +41,17 @@ class GraphCore:
         self.subscribers: dict[str, Connection] = {}
         self.clients: dict[str, Connection] = {}
         self.stop = stop
+        self._telling: dict[str, asyncio.Task[None]] = {}
         self._tasks: set[asyncio.Task[Any]] = set()
 
     # -- tasks --------------------------------------------------------------------------------------------------------
 
-    def spawn(self, work: Coroutine[Any, Any, Any], name: str) -> None:
+    def spawn(self, work: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:
         """Run something of the server's own; its failure is logged, never lost."""
         task = asyncio.get_running_loop().create_task(work, name=name)
         self._tasks.add(task)
         task.add_done_callback(self._finished)
+        return task
 
     def _finished(self, task: asyncio.Task[Any]) -> None:
         self._tasks.discard(task)
@@ -66,11 +68,24 @@ class GraphCore:
 
     # -- routing ------------------------------------------------------------------------------------------------------
 
-    async def reroute(self, reroutes: Iterable[Reroute]) -> None:
-        """Tell each affected subscriber its publishers, and wait until it is connected to them."""
+    async def reroute(self, reroutes: Iterable[Reroute], behind: Iterable[str] = ()) -> None:
+        """Tell each affected subscriber its publishers, and wait until it is connected to them.
+
+        Args:
+            reroutes: The affected subscribers.
+            behind: More subscribers to wait for, where they are just being told of an earlier change.
+        """
         self.telemetry.graph_changed()
-        if reroutes:
-            await asyncio.gather(*(self._tell(reroute) for reroute in reroutes))
+        for reroute in reroutes:
+            connection = self.subscribers.get(reroute.subscriber_id)
+            if connection is not None:
+                telling = self.spawn(self._tell(connection, reroute), f"tell {connection.name} its routing")
+                self._telling[reroute.subscriber_id] = telling
+        # A subscriber applies what it is told in order: the last is enough.
+        concerned = {reroute.subscriber_id for reroute in reroutes}.union(behind)
+        told = {self._telling[subscriber] for subscriber in concerned if subscriber in self._telling}
+        if told:
+            await asyncio.wait(told)
 
     def reroute_soon(self, reroutes: list[Reroute]) -> None:
         """As `reroute`, where nobody waits for it."""
@@ -78,10 +93,7 @@ class GraphCore:
         if reroutes:
             self.spawn(self.reroute(reroutes), "reroute")
 
-    async def _tell(self, reroute: Reroute) -> None:
-        connection = self.subscribers.get(reroute.subscriber_id)
-        if connection is None:
-            return
+    async def _tell(self, connection: Connection, reroute: Reroute) -> None:
         timeout_s = config.subscriber_update_timeout_s()
         try:
             await connection.request(reroute.routing, timeout_s)
@@ -89,6 +101,9 @@ class GraphCore:
             logger.warning("subscriber %s took longer than %g s to apply its routing", connection.name, timeout_s)
         except (OSError, EzmsgError) as error:
             logger.debug("subscriber %s was not told of its routing: %s", connection.name, error)
+        finally:
+            if self._telling.get(reroute.subscriber_id) is asyncio.current_task():
+                del self._telling[reroute.subscriber_id]
 
     # -- publishers ---------------------------------------------------------------------------------------------------
 

@@ -7,6 +7,7 @@ from typing import Any
 from uuid import uuid4
 
 from ezmsg.core.errors import EzmsgError, SessionClosed
+from ezmsg.core.net.address import is_loopback
 from ezmsg.core.net.connection import Connection
 from ezmsg.core.server.books.routing import PERSISTENT
 from ezmsg.core.server.core import GraphCore
@@ -23,10 +24,16 @@ class WrongRole(EzmsgError, RuntimeError):
 
 
 class Peer:
-    """Handles one connection. A role is opened by the first request; a connection has one role at most."""
+    """Handles one connection. A role is opened by the first request; a connection has one role at most.
 
-    def __init__(self, core: GraphCore) -> None:
+    Args:
+        core: The graph.
+        host: Where the peer is, as we see it.
+    """
+
+    def __init__(self, core: GraphCore, host: str) -> None:
         self._core = core
+        self._host = host
         self._role: type[r.Record] | None = None
         self._id = ""
 
@@ -66,6 +73,7 @@ class Peer:
         return r.SessionOpened(session_id, self._core.epoch)
 
     async def revert_session(self, connection: Connection, record: r.RevertSession) -> r.Record:
+        self._require(r.OpenSession, record)
         await self._core.reroute(self._core.routing.drop_owner(self._owner))
         return DONE
 
@@ -92,10 +100,18 @@ class Peer:
         self._core.publishers[publisher_id] = connection
         route = r.PublisherRoute(
             publisher_id, record.topic, record.pid, record.boot_id,
-            record.host, record.port, record.door, record.num_buffers,
+            self._host_of(record), record.port, record.door, record.num_buffers,
         )  # fmt: skip
         await self._core.reroute(self._core.routing.add_publisher(route))
         return r.PublisherOpened(self._core.epoch)
+
+    def _host_of(self, record: r.OpenPublisher) -> str:
+        """Where subscribers find a publisher that listens on every interface: where we see it.
+
+        One that we see on loopback keeps its unspecified address: it is wherever subscribers find us.
+        """
+        is_everywhere = record.host in ("0.0.0.0", "::")
+        return self._host if is_everywhere and not is_loopback(self._host) else record.host
 
     def publisher_closed(self) -> None:
         self._core.publishers.pop(self._id, None)
@@ -114,7 +130,8 @@ class Peer:
 
     async def connect(self, connection: Connection, record: r.Connect) -> r.Record:
         changes = self._core.routing.connect(record.from_topic, record.to_topic, self._owner)
-        await self._core.reroute(changes)
+        # Somebody else may just be making the same edge: it must carry when this returns as well.
+        await self._core.reroute(changes, self._core.routing.subscribers_behind(record.to_topic))
         return DONE
 
     async def disconnect(self, connection: Connection, record: r.Disconnect) -> r.Record:
@@ -176,7 +193,7 @@ class Peer:
     # -- telemetry ----------------------------------------------------------------------------------------------------
 
     def open_telemetry(self, connection: Connection, record: r.OpenTelemetry) -> Answer:
-        opened = self._core.telemetry.link_opened(record)
+        opened = self._core.telemetry.link_opened(record, connection)
         self._open(record, record.link_id)
         return opened
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 from uuid import uuid4
 
@@ -30,6 +31,8 @@ logger = logging.getLogger("ezmsg")
 MIN_STREAM_INTERVAL_S = 0.01
 # A stream whose client has not read this much is not sent more until it has.
 STREAM_BACKLOG_BYTES = 8 << 20
+# A process that stands still must not keep the exporter from its share of the time to drain.
+LINK_DRAIN_TIMEOUT_S = 0.3
 
 
 class TelemetryDesk:
@@ -38,6 +41,7 @@ class TelemetryDesk:
     def __init__(self, core: GraphCore) -> None:
         self._core = core
         self._book = TelemetryBook(config.trace_buffer_limit())
+        self._links: dict[str, Connection] = {}
         self._readers: dict[str, Connection] = {}
         self._streams: dict[str, asyncio.Task[None]] = {}
         self._told: GraphState | None = None
@@ -62,9 +66,11 @@ class TelemetryDesk:
         self._book.client_gone(client_id)
         self.graph_changed()
 
-    def link_opened(self, hello: OpenTelemetry) -> TelemetryOpened:
+    def link_opened(self, hello: OpenTelemetry, connection: Connection) -> TelemetryOpened:
         """A process begins to deliver."""
-        return self._book.link_opened(hello, time.monotonic_ns(), time.time_ns())
+        opened = self._book.link_opened(hello, time.monotonic_ns(), time.time_ns())
+        self._links[hello.link_id] = connection
+        return opened
 
     def batch(self, link_id: str, batch: TelemetryBatch) -> None:
         """A process delivered."""
@@ -73,6 +79,7 @@ class TelemetryDesk:
 
     def link_closed(self, link_id: str) -> None:
         """A process stopped delivering, in order (its last batch said so) or not."""
+        self._links.pop(link_id, None)
         self._book.link_closed(link_id)
         self._serve_readers()
 
@@ -123,9 +130,14 @@ class TelemetryDesk:
                 connection.notify(telemetry)
 
     async def drain(self) -> None:
-        """Ask every exporter to deliver all it has, and wait for its answer."""
+        """Ask every process for what it has not delivered yet, then every exporter to export it all."""
+        await self._ask_all(self._links.values(), LINK_DRAIN_TIMEOUT_S)
         self._serve_readers()
-        asked = [connection.request(DrainTelemetry()) for connection in self._readers.values()]
+        await self._ask_all(self._readers.values(), None)
+
+    async def _ask_all(self, connections: Iterable[Connection], timeout_s: float | None) -> None:
+        record = DrainTelemetry()
+        asked = [connection.request(record, timeout_s) for connection in connections if not connection.closed]
         for result in await asyncio.gather(*asked, return_exceptions=True):
             if isinstance(result, BaseException) and not isinstance(result, EzmsgError):
                 raise result

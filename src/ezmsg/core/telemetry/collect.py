@@ -9,7 +9,6 @@ from typing import Final, NamedTuple
 from ezmsg.core import config
 from ezmsg.core.profiling import PROFILE_TIME, ProfileRegistry
 from ezmsg.core.recorder.endpoints import Endpoint
-from ezmsg.core.recorder.samples import merge_oldest
 from ezmsg.core.wire.records import CounterState, HistogramState, TelemetryBatch
 
 REMEMBERED: Final = 256
@@ -58,12 +57,12 @@ class Collector:
         recorder = self._recorder
         with recorder.reading:
             if is_new_server:
-                recorder.spans.rewind_all(self._reader)
-                recorder.samples.rewind_all(self._reader)
+                recorder.digest.spans.rewind_all(self._reader)
+                recorder.digest.samples.rewind_all(self._reader)
             for sent in self._sent:
                 if sent.seq == last_seq:
-                    recorder.spans.rewind(self._reader, sent.spans)
-                    recorder.samples.rewind(self._reader, sent.samples)
+                    recorder.digest.spans.rewind(self._reader, sent.spans)
+                    recorder.digest.samples.rewind(self._reader, sent.samples)
         self._sent.clear()
 
     def collect(self, *, rows_only: bool = False) -> TelemetryBatch | None:
@@ -135,8 +134,8 @@ class Collector:
         with recorder.reading:
             recorder.linked.discard(self._graph)
             if is_goodbye:
-                recorder.spans.skip(self._reader)
-                recorder.samples.skip(self._reader)
+                recorder.digest.spans.skip(self._reader)
+                recorder.digest.samples.skip(self._reader)
             else:
                 with recorder.lock:
                     left = [index for index, at in recorder.settled.items() if at.graph == self._graph]
@@ -161,7 +160,7 @@ class Collector:
 
     def _changed_counters(self, endpoints: Iterable[Endpoint], closed: set[int]) -> list[CounterState]:
         changed: list[CounterState] = []
-        anomalies_of = self._recorder.aggregator.anomalies
+        anomalies_of = self._recorder.digest.aggregator.anomalies
         for endpoint in endpoints:
             values = endpoint.counters()
             if endpoint.record.subscription:
@@ -176,7 +175,7 @@ class Collector:
         return changed
 
     def _changed_histograms(self, endpoints: Iterable[Endpoint]) -> list[HistogramState]:
-        aggregator = self._recorder.aggregator
+        aggregator = self._recorder.digest.aggregator
         table = aggregator.series.histograms
         changed: list[HistogramState] = []
         for endpoint in endpoints:
@@ -188,16 +187,14 @@ class Collector:
         return changed
 
     def _rows(self) -> tuple[bytes, bytes]:
-        recorder, limit = self._recorder, self._rows_at_once
-        spans = recorder.take_spans(self._reader, limit, self._graph)
-        samples, taken = merge_oldest(recorder.samples.peek(self._reader, limit, self._graph), limit)
-        for endpoint_id, count in taken.items():
-            recorder.samples.advance(self._reader, endpoint_id, count)
+        digest, limit = self._recorder.digest, self._rows_at_once
+        spans = digest.take_spans(self._reader, limit, self._graph)
+        samples = digest.take_samples(self._reader, limit, self._graph)
         return spans.tobytes(), samples.tobytes()
 
     def _note_sent(self) -> None:
         recorder = self._recorder
-        positions = recorder.spans.positions(self._reader), recorder.samples.positions(self._reader)
+        positions = recorder.digest.spans.positions(self._reader), recorder.digest.samples.positions(self._reader)
         self._sent.append(_Sent(self._seq, *positions))
         self._seq += 1
 

@@ -112,7 +112,9 @@ class TelemetryLink:
             return 0.0 if self.is_over else self._backoff_s
 
     def finish(self, deadline_s: float) -> None:
-        """Tell the rest and say goodbye, if there is a connection; wait for the server until then."""
+        """Tell the rest and say goodbye, if the server is there; wait for it until then."""
+        if self._socket is None and not self._was_connected:
+            self._connect(is_wanted=False, timeout_s=min(CONNECT_TIMEOUT_S, max(0.0, deadline_s - self._clock())))
         while self._socket is not None and not self.is_over:
             self.step(rows_only=False, is_wanted=False)
             left_s = deadline_s - self._clock()
@@ -133,14 +135,14 @@ class TelemetryLink:
 
     # -- beneath ------------------------------------------------------------------------------------------------------
 
-    def _connect(self, *, is_wanted: bool) -> bool:
+    def _connect(self, *, is_wanted: bool, timeout_s: float = CONNECT_TIMEOUT_S) -> bool:
         try:
-            sock = self._dial(self._graph, CONNECT_TIMEOUT_S)
+            sock = self._dial(self._graph, timeout_s)
         except (OSError, EzmsgError) as error:
             self._fail(error, is_wanted=is_wanted)
             return False
         try:
-            sock.settimeout(CONNECT_TIMEOUT_S)
+            sock.settimeout(timeout_s)
             opened = self._introduce(sock)
         except (OSError, EzmsgError) as error:
             sock.close()

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Protocol
 
+from ezmsg.core.graphmeta import ProfileChannelType
 from ezmsg.core.messagemarshal import decode
 
 
@@ -68,6 +69,10 @@ class Inlet(Protocol):
 
 class Receiver(Protocol):
     """What a channel offers its transport."""
+
+    def opened(self, inlet: Inlet, kind: ProfileChannelType) -> None:
+        """Messages come through this inlet; called before the first of them does."""
+        ...
 
     def receive(
         self,

@@ -13,7 +13,13 @@ from concurrent.futures import Future
 from functools import partial
 from typing import Any
 
+from ezmsg.core.errors import ConnectionFailed
 from ezmsg.core.transport import PublisherDoor, Receiver
+
+# How long a channel waits for a publisher whose loop stands still.
+JOIN_TIMEOUT_S = 2.0
+# How often each end looks whether the loop of the other was closed with the channel still open.
+WATCH_INTERVAL_S = 1.0
 
 
 class LocalDoors:
@@ -52,7 +58,8 @@ class Crossing:
     def call(self, function: Callable[..., None], *args: Any) -> bool:
         """Run it soon on the other loop; False when that loop is closed."""
         self._calls.append((function, args))
-        if self._scheduled:
+        # A loop that was closed before it ran what is scheduled is found out by scheduling again.
+        if self._scheduled and not self._loop.is_closed():
             return True
         self._scheduled = True
         try:
@@ -119,6 +126,7 @@ class CrossLoopLink(LocalLink):
     ) -> None:
         super().__init__(door, receiver)
         self._publisher_loop = publisher_loop
+        self._channel_loop = channel_loop
         self._to_publisher = Crossing(publisher_loop)
         self._to_channel = Crossing(channel_loop)
 
@@ -133,22 +141,51 @@ class CrossLoopLink(LocalLink):
             self._door.detach(self)
 
     async def attach_across(self) -> None:
-        """Join the publisher, from the channel's loop."""
+        """Join the publisher, from the channel's loop.
+
+        Raises:
+            ConnectionFailed: The publisher's loop is closed, or stands still.
+            PublisherClosed: The publisher is.
+        """
         joined: Future[None] = Future()
-
-        def join() -> None:
-            try:
-                self.attach()
-            except Exception as error:
-                joined.set_exception(error)
-            else:
-                joined.set_result(None)
-
         try:
-            self._publisher_loop.call_soon_threadsafe(join)
+            self._publisher_loop.call_soon_threadsafe(self._join, joined)
         except RuntimeError as error:
-            raise ConnectionError("the publisher's event loop is closed") from error
-        await asyncio.wrap_future(joined)
+            raise ConnectionFailed("the publisher's event loop is closed") from error
+        try:
+            async with asyncio.timeout(JOIN_TIMEOUT_S):
+                await asyncio.wrap_future(joined)
+        except BaseException as error:
+            # It may have joined all the same, a moment ago.
+            self.close_soon()
+            if isinstance(error, TimeoutError):
+                raise ConnectionFailed("the publisher's event loop stands still") from error
+            raise
+        self._watch(self._channel_loop, self._publisher_loop, partial(self._receiver.ended, None))
+
+    def _join(self, joined: Future[None]) -> None:
+        """Join, on the publisher's loop, unless nobody waits for it any more."""
+        if not joined.set_running_or_notify_cancel():
+            return
+        try:
+            self.attach()
+        except Exception as error:
+            joined.set_exception(error)
+        else:
+            joined.set_result(None)
+            self._watch(self._publisher_loop, self._channel_loop, partial(self._door.detach, self))
+
+    def _watch(
+        self, loop: asyncio.AbstractEventLoop, other: asyncio.AbstractEventLoop, gone: Callable[[], None]
+    ) -> None:
+        """Look now and then, on one of the two loops, whether the other was closed: it can tell nobody itself."""
+        if self._closed:
+            return
+        if other.is_closed():
+            self._closed = True
+            gone()
+        else:
+            loop.call_later(WATCH_INTERVAL_S, self._watch, loop, other, gone)
 
     @property
     def acknowledge(self) -> Callable[[int], None]:
@@ -156,7 +193,9 @@ class CrossLoopLink(LocalLink):
         return self._acknowledge
 
     def _acknowledge(self, message_id: int) -> None:
-        self._to_publisher.call(self._door.release, self.bit, message_id)
+        # Once closed, the bit may be another channel's.
+        if not self._closed:
+            self._to_publisher.call(self._door.release, self.bit, message_id)
 
     def close_soon(self) -> None:
         """Either side leaves; both are told on their own loops."""

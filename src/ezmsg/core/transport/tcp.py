@@ -15,6 +15,7 @@ from collections.abc import Callable
 
 from ezmsg.core import config
 from ezmsg.core.errors import ConnectionFailed, ConnectionLost, EzmsgError, ProtocolError
+from ezmsg.core.graphmeta import ProfileChannelType
 from ezmsg.core.messagemarshal import Encoded
 from ezmsg.core.net.address import Address, boot_id
 from ezmsg.core.net.authkey import load_key
@@ -255,6 +256,8 @@ async def connect_channel(
     sock, _peer = await _dial(route, same_host)
     opening = OpenChannel(channel_id, route.publisher_id, os.getpid(), boot_id(), route.topic)
     inlet = ChannelInlet(receiver, opening)
+    # Now, not when the answer is there: messages may come in the same breath, and each must be acknowledged.
+    receiver.opened(inlet, ProfileChannelType.TCP)
     await inlet.attach(sock)
     try:
         async with asyncio.timeout(DIAL_TIMEOUT_S):

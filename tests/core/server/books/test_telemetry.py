@@ -431,3 +431,17 @@ def test_what_was_delivered_and_dropped_is_what_came(book, client):
     while found := read(book, one):
         delivered, dropped = delivered + len(seqs(found["c"])), found["c"].dropped
     assert delivered + dropped["sample:server_ring"] == came
+
+
+def test_an_exporter_and_a_stream_see_the_same_spans_id_for_id(book, client):
+    book.reader_open("x", EXPORTER)
+    one = stream(book, spans=True)
+    book.batch("link", batch(1, "c", spans=spans(1, 2, 3)))
+    exported = take(book)[-1]
+    streamed = read(book, one)["c"]
+    assert streamed.anchor is not None
+    known = {known.index: known for known in exported.batch.endpoints}
+    from_exporter = expand_spans(exported.batch.spans, known, exported.batch.labels, exported.anchor)
+    known = {known.index: known for known in streamed.endpoints}
+    assert from_exporter == expand_spans(streamed.spans, known, streamed.labels, streamed.anchor)
+    assert [int(span.span_id, 16) for span in from_exporter] == [1, 2, 3]

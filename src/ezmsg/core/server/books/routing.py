@@ -87,6 +87,10 @@ class RoutingBook:
         behind = {topic for target in targets for topic in self.dag.downstream(target)}
         return self._tell(behind) if self.dag.remove_owner(owner) else []
 
+    def subscribers_behind(self, topic: str) -> list[str]:
+        """Every subscriber that messages on `topic` reach."""
+        return [sub for reached in self.dag.downstream(topic) for sub in self._subscribers_on.get(reached, ())]
+
     def edges_of(self, owner: str) -> list[tuple[str, str]]:
         """The edges `owner` has a share in, sorted."""
         return sorted(edge for edge, owners in self.dag.edge_owners.items() if owner in owners)

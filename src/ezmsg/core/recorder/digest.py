@@ -1,0 +1,133 @@
+"""What rows become: histograms, rows of spans and samples for readers, and a count of everything that was lost."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ezmsg.core.recorder.aggregate import Aggregator
+from ezmsg.core.recorder.endpoints import Endpoint
+from ezmsg.core.recorder.labels import Labels
+from ezmsg.core.recorder.ring import Taken
+from ezmsg.core.recorder.rowlog import RowArray
+from ezmsg.core.recorder.rows import INDEX_SHIFT, SAMPLE_ROW, SPAN_ROW
+from ezmsg.core.recorder.rowstore import RowStore
+from ezmsg.core.recorder.samples import merge_oldest, sample_rows, span_rows
+
+SPANS: Final = 20_000
+"""Span rows kept per graph for readers."""
+
+Find = Callable[[int], Endpoint | None]
+
+
+class Digest:
+    """Fed with what was read from rings. Callers take turns (see `Recorder.reading`).
+
+    For each kind (row, span, sample) and every reader that has read to the end: recorded = delivered + dropped.
+
+    Attributes:
+        aggregator: Histograms by endpoint.
+        spans: Rows of sampled messages, by graph.
+        samples: Samples of the native trace, by endpoint.
+        records: Records that were written to rings, read or lost.
+        lost: What was lost before it came here, by `kind:reason`.
+    """
+
+    def __init__(self, labels: Labels, sample_limit: int, span_limit: int = SPANS) -> None:
+        """Make an empty one."""
+        self.aggregator = Aggregator(labels)
+        self.spans = RowStore(SPAN_ROW, span_limit)
+        self.samples = RowStore(SAMPLE_ROW, sample_limit)
+        self.records = 0
+        self.lost: Counter[str] = Counter()
+        self._stale = 0
+
+    def add(self, taken: Taken, generation: int, find: Find) -> None:
+        """Take in what was read from a ring.
+
+        Args:
+            taken: Rows, and what was lost before them.
+            generation: The native trace that is on: samples of others are stale.
+            find: The endpoint with an index, if it is still known.
+        """
+        self.records += taken.records + taken.lost
+        self.lost["row:ring_overrun"] += taken.lost
+        self.lost["span:ring_overrun"] += taken.lost_spans
+        self.lost["sample:ring_overrun"] += taken.lost_samples
+        rows = taken.rows
+        if not len(rows):
+            return
+        self.lost["row:unknown_endpoint"] += self.aggregator.add(rows)
+        spans = span_rows(rows)
+        if spans is not None:
+            self._keep_spans(spans, find)
+        sampled = sample_rows(rows, generation)
+        if sampled is not None:
+            self._stale += sampled.stale
+            self._keep_samples(sampled.rows, find)
+
+    def take_spans(self, reader: str, limit: int, graph: str | None = None) -> RowArray:
+        """At most `limit` span rows, of a graph or of all, that a reader has not had yet."""
+        taken = [np.empty(0, dtype=SPAN_ROW)]
+        for key, rows in self.spans.peek(reader, limit, graph).items():
+            part = rows[: limit - sum(map(len, taken))]
+            self.spans.advance(reader, key, len(part))
+            taken.append(part)
+        return np.concatenate(taken)
+
+    def take_samples(self, reader: str, limit: int, graph: str | None = None) -> RowArray:
+        """The oldest samples, at most `limit`, of a graph or of all, that a reader has not had yet."""
+        rows, counts = merge_oldest(self.samples.peek(reader, limit, graph), limit)
+        for endpoint_id, count in counts.items():
+            self.samples.advance(reader, endpoint_id, count)
+        return rows
+
+    def recorded(self) -> dict[str, int]:
+        """What was recorded, by kind; rows without those that were thinned."""
+        lost = self.lost
+        return {
+            "row": self.records,
+            "span": self.spans.added + lost["span:ring_overrun"] + lost["span:unknown_endpoint"],
+            "sample": self.samples.added + lost["sample:ring_overrun"] + lost["sample:unknown_endpoint"] + self._stale,
+        }
+
+    def dropped(self, reader: str | None) -> dict[str, int]:
+        """What of it was lost, by `kind:reason`; with a reader, also what that one came too late for."""
+        dropped = {**self.lost, "sample:cleared": self._stale}
+        if reader is not None:
+            dropped["span:span_store"] = self.spans.lost(reader)[0]
+            dropped["sample:sample_store"], cleared = self.samples.lost(reader)
+            dropped["sample:cleared"] += cleared
+        return dropped
+
+    def _keep_spans(self, rows: RowArray, find: Find) -> None:
+        indices = rows["meta"] >> INDEX_SHIFT
+        endpoints, known = _known(indices, find)
+        self.lost["span:unknown_endpoint"] += len(rows) - known
+        for graph in dict.fromkeys(endpoint.graph for endpoint in endpoints.values()):
+            mine = [index for index, endpoint in endpoints.items() if endpoint.graph == graph]
+            self.spans.add(graph or "", graph, rows[np.isin(indices, mine)])
+
+    def _keep_samples(self, rows: RowArray, find: Find) -> None:
+        indices = rows["index"]
+        endpoints, known = _known(indices, find)
+        self.lost["sample:unknown_endpoint"] += len(rows) - known
+        for owner in dict.fromkeys(endpoint.record.endpoint_id for endpoint in endpoints.values()):
+            mine = [index for index, endpoint in endpoints.items() if endpoint.record.endpoint_id == owner]
+            self.samples.add(owner, endpoints[mine[0]].graph, rows[np.isin(indices, mine)])
+
+
+def _known(indices: NDArray[Any], find: Find) -> tuple[dict[int, Endpoint], int]:
+    """The endpoints of rows, and how many rows are theirs: a lease may outlive its subscriber."""
+    endpoints: dict[int, Endpoint] = {}
+    known = 0
+    for index, count in zip(*(part.tolist() for part in np.unique(indices, return_counts=True)), strict=True):
+        endpoint = find(index)
+        if endpoint is not None:
+            endpoints[index] = endpoint
+            known += count
+    return endpoints, known

@@ -1,0 +1,126 @@
+"""Totals of a process, and what changed since a reader looked last."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Final
+
+from ezmsg.core.graphmeta import EdgeProfile, PublisherProfileSnapshot, SubscriberProfileSnapshot
+from ezmsg.core.recorder.endpoints import Endpoint
+from ezmsg.core.recorder.histograms import histogram_value
+from ezmsg.core.recorder.publisher import PublisherMetrics
+from ezmsg.core.recorder.recorder import Recorder
+from ezmsg.core.recorder.rows import CHANNELS
+from ezmsg.core.recorder.subscriber import SubscriberMetrics
+
+READERS: Final = 64
+"""Readers remembered; the one idle longest is forgotten, and would start anew."""
+
+
+@dataclass(slots=True)
+class Window:
+    """What one reader saw last; `time_ns` is None before its first look."""
+
+    time_ns: int | None = None
+    totals: dict[str, int] = field(default_factory=dict[str, int])
+
+
+@dataclass(slots=True)
+class Totals:
+    """All endpoints, as one reader sees them now."""
+
+    window_s: float
+    publishers: dict[str, PublisherProfileSnapshot]
+    subscribers: dict[str, SubscriberProfileSnapshot]
+
+
+class Windows:
+    """When each reader looked, and what it saw."""
+
+    def __init__(self) -> None:
+        """Nobody has looked."""
+        self._windows: dict[str, Window] = {}
+
+    def forget(self, reader: str) -> None:
+        """A reader is gone."""
+        self._windows.pop(reader, None)
+
+    def look(self, reader: str, recorder: Recorder, now_ns: int) -> Totals:
+        """Totals, and what changed in this reader's window, which ends now."""
+        with recorder.lock:
+            publishers, subscribers = list(recorder.publishers.values()), list(recorder.subscribers.values())
+        window = self._windows.pop(reader, None) or Window()
+        if len(self._windows) >= READERS:
+            del self._windows[next(iter(self._windows))]
+        self._windows[reader] = window
+        then_ns, before = window.time_ns, window.totals
+        window_s = 0.0 if then_ns is None else (now_ns - then_ns) / 1e9
+        totals: dict[str, int] = {}
+
+        def changed(endpoint_id: str, total: int) -> int:
+            totals[endpoint_id] = total
+            return 0 if then_ns is None else total - before.get(endpoint_id, 0)
+
+        seen = Totals(
+            window_s,
+            {metrics.endpoint_id: _publisher(metrics, changed, window_s, now_ns) for metrics in publishers},
+            {metrics.endpoint_id: _subscriber(metrics, changed, now_ns) for metrics in subscribers},
+        )
+        window.time_ns, window.totals = now_ns, totals
+        return seen
+
+
+def edge_profiles(recorder: Recorder) -> list[EdgeProfile]:
+    """What was measured of every open publisher and edge. Hold `recorder.reading`."""
+    with recorder.lock:
+        endpoints = list(recorder.endpoints.open.values())
+    return [_edge(recorder, endpoint) for endpoint in endpoints]
+
+
+def _edge(recorder: Recorder, endpoint: Endpoint) -> EdgeProfile:
+    record, counters, aggregator = endpoint.record, endpoint.counters(), recorder.digest.aggregator
+    if record.subscription:
+        counters["clock_anomalies"] = sum(aggregator.anomalies(endpoint.index))
+    states = map(aggregator.series.histograms.state, aggregator.series.of(endpoint.index))
+    return EdgeProfile(
+        topic=record.topic,
+        subscription=record.subscription or None,
+        endpoint_id=record.endpoint_id,
+        channel_kind=CHANNELS[record.channel_kind],
+        counters=counters,
+        histograms={
+            f"{state.name}:{state.label}" if state.label else state.name: histogram_value(state) for state in states
+        },
+    )
+
+
+def _publisher(
+    metrics: PublisherMetrics, changed: Callable[[str, int], int], window_s: float, now_ns: int
+) -> PublisherProfileSnapshot:
+    total = metrics.sent
+    window = changed(metrics.endpoint_id, total)
+    return PublisherProfileSnapshot(
+        endpoint_id=metrics.endpoint_id,
+        topic=metrics.topic,
+        messages_published_total=total,
+        messages_published_window=window,
+        publish_rate_hz_window=window / window_s if window_s > 0 else 0.0,
+        inflight_messages_current=metrics.inflight,
+        num_buffers=metrics.num_buffers,
+        timestamp=float(now_ns),
+    )
+
+
+def _subscriber(
+    metrics: SubscriberMetrics, changed: Callable[[str, int], int], now_ns: int
+) -> SubscriberProfileSnapshot:
+    total = metrics.total
+    return SubscriberProfileSnapshot(
+        endpoint_id=metrics.endpoint_id,
+        topic=metrics.topic,
+        messages_received_total=total,
+        messages_received_window=changed(metrics.endpoint_id, total),
+        channel_kind_last=CHANNELS[metrics.last_code],
+        timestamp=float(now_ns),
+    )
