@@ -11,14 +11,15 @@ from typing import Any
 import pytest
 
 from ezmsg.core import channelmanager, subclient
-from ezmsg.core.errors import ConnectionFailed, MessageNotReadable
+from ezmsg.core.errors import ConfigError, ConnectionFailed, EzmsgError, MessageNotReadable
 from ezmsg.core.graphcontext import GraphContext
-from ezmsg.core.graphserver import GraphServer
+from ezmsg.core.graphserver import GraphServer, GraphService
 from ezmsg.core.net.address import boot_id
+from ezmsg.core.profiling import PROFILES
 from ezmsg.core.pubclient import Publisher
 from ezmsg.core.subclient import Subscriber
 from ezmsg.core.transport import local
-from ezmsg.core.wire.records import PublisherRoute, Routing
+from ezmsg.core.wire.records import PublisherRoute, RevertSession, Routing
 
 REMOTE: list[dict[str, Any]] = [{"allow_local": False}, {"force_tcp": True}]
 
@@ -495,3 +496,26 @@ async def test_leaving_goes_on_quietly_when_the_server_is_frozen() -> None:
     finally:
         thaw.set()
         await asyncio.to_thread(server.stop)
+
+
+# -- creation that fails half-way -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["publisher", "subscriber"])
+async def test_an_endpoint_that_cannot_be_measured_leaves_no_connection_behind(
+    context: GraphContext, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*args: Any, **kwargs: Any) -> Any:
+        raise ConfigError("EZMSG_TRACE_RATE", "often", "a number")
+
+    monkeypatch.setattr(PROFILES, f"register_{kind}", refuse)
+    with pytest.raises(ConfigError):  # the leak guard looks for the rest
+        await getattr(context, kind)("A")
+
+
+async def test_only_a_session_can_be_reverted(server: GraphServer, context: GraphContext) -> None:
+    service = GraphService(server.address)
+    await service.connect("A", "B")
+    with pytest.raises(EzmsgError, match="OpenSession"):
+        await service._ask(RevertSession())
+    assert (await service.dag()).nodes == {"A", "B"}
