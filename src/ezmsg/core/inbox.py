@@ -13,7 +13,7 @@ from typing import Any
 from ezmsg.core.errors import SubscriberClosed
 from ezmsg.core.messagecache import MessageContext
 from ezmsg.core.messagechannel import Notification, Subscription
-from ezmsg.core.profiling import PROFILE_TIME, CurrentMessage, current_message, new_span_id
+from ezmsg.core.profiling import PROFILE_TIME, CurrentMessage, ProfileRegistry, current_message, new_span_id
 from ezmsg.core.transport import Undecoded
 
 
@@ -23,9 +23,10 @@ class Inbox:
     Args:
         topic: Of the subscriber, for errors.
         max_queue: Keep only so many, dropping the oldest; 0 keeps all.
+        profiles: The recorder of this process.
     """
 
-    def __init__(self, topic: str, max_queue: int) -> None:
+    def __init__(self, topic: str, max_queue: int, profiles: ProfileRegistry) -> None:
         self.topic = topic
         self.queue: deque[Notification] = deque()
         # The lease that was entered last, for `sweep`.
@@ -37,6 +38,7 @@ class Inbox:
         self.done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.done.set_result(None)
         self._max_queue = max_queue
+        self._profiles = profiles
         self._waiters: deque[asyncio.Future[None]] = deque()
 
     def notify(self, notification: Notification) -> None:
@@ -58,6 +60,7 @@ class Inbox:
         """
         if self.is_closed:
             raise SubscriberClosed(self.topic)
+        self._profiles.relieve()
         waiter = asyncio.get_running_loop().create_future()
         self._waiters.append(waiter)
         try:

@@ -256,6 +256,10 @@ class ProfileRegistry:
         self.recorder.expire_trace()
         return self.recorder.trace.enabled
 
+    def relieve(self) -> None:
+        """Let what this thread recorded be read now, if it is so much that it would be lost."""
+        self.recorder.relieve()
+
     # -- reading ------------------------------------------------------------------------------------------------------
 
     def snapshot(self, reader: str = DEFAULT_READER, *, process_id: UUID | None = None) -> ProcessProfilingSnapshot:

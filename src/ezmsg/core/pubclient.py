@@ -180,6 +180,7 @@ class Publisher:
         held = slots.held
         # At least one turn of the loop per round of the ring: a publisher that nobody holds up must not starve it.
         if not self._next_id % self.num_buffers:
+            self._profiles.relieve()
             await asyncio.sleep(0)
             publish_ns = PROFILE_TIME()
         if self._blocked or self._waiting or held[self._next_id % self.num_buffers]:

@@ -47,12 +47,14 @@ class Subscriber:
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         raise TypeError("use `await Subscriber.create(topic, ...)` or `await context.subscriber(topic)`")
 
-    def _prepare(self, topic: str, leaky: bool, max_queue: int, channels: ChannelManager) -> None:
+    def _prepare(
+        self, topic: str, leaky: bool, max_queue: int, channels: ChannelManager, profiles: ProfileRegistry
+    ) -> None:
         self.id: UUID = uuid4()
         self.topic = topic
         self.leaky = leaky
         self._max_queue = max_queue
-        self._inbox = Inbox(topic, max_queue)
+        self._inbox = Inbox(topic, max_queue, profiles)
         self._subscriptions: dict[str, Subscription] = {}
         # Who reaches us, as the server said last; who of the others is just ending; whom we try to reach again.
         self._routes: dict[str, PublisherRoute] = {}
@@ -61,6 +63,7 @@ class Subscriber:
         self._rejoining: dict[str, asyncio.Task[None]] = {}
         self._routing = asyncio.Lock()
         self._channels = channels
+        self._profiles = profiles
 
     @classmethod
     async def create(
@@ -91,8 +94,7 @@ class Subscriber:
         if max_queue is not None and max_queue < 1:
             raise ValueError(f"max_queue={max_queue} must be positive")
         self = object.__new__(cls)
-        self._prepare(topic, leaky, (max_queue or DEFAULT_LEAKY_QUEUE) if leaky else 0, channels)
-        self._profiles = profiles
+        self._prepare(topic, leaky, (max_queue or DEFAULT_LEAKY_QUEUE) if leaky else 0, channels, profiles)
         self._control = await ControlClient.connect(graph_address, self, name=f"subscriber {topic}")
         try:
             self._metrics = profiles.register_subscriber(self.id, topic, graph_address=str(self._control.address))

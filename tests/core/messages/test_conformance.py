@@ -21,6 +21,7 @@ from ezmsg.core.errors import (
 )
 from ezmsg.core.graphcontext import GraphContext
 from ezmsg.core.graphserver import GraphServer
+from ezmsg.core.profiling import PROFILES
 from ezmsg.core.pubclient import Publisher
 from ezmsg.core.subclient import Subscriber
 
@@ -536,3 +537,16 @@ async def test_many_publishers_reach_one_subscriber(context: GraphContext, many:
     for publisher in many:
         await publisher.broadcast(publisher.topic)
     assert sorted(await receive(subscriber, 10)) == sorted(publisher.topic for publisher in many)
+
+
+async def test_a_loop_that_never_rests_loses_no_row(context: GraphContext) -> None:
+    subscriber = await context.subscriber("A")
+    publisher = await context.publisher("A")
+    before = PROFILES.snapshot("before")
+    received = asyncio.create_task(receive(subscriber, 150_000))
+    for number in range(150_000):
+        await publisher.broadcast(number)
+    await received
+    after = PROFILES.snapshot("after")
+    assert after.recorded["row"] - before.recorded["row"] == 300_000
+    assert after.dropped.get("row:ring_overrun", 0) == before.dropped.get("row:ring_overrun", 0)

@@ -65,6 +65,7 @@ class PublisherMetrics:
         "_root_ratio",
         "_selector",
         "_thin_mask",
+        "_thins",
         "_wait_meta",
         "backpressure_ns",
         "bytes",
@@ -104,7 +105,7 @@ class PublisherMetrics:
         self._last_start_ns = NO_PREVIOUS
         self._blame = 0
         self._holders: dict[str, int] = {}
-        self.timed = self._plain = self._recording = False
+        self.timed = self._plain = self._thins = self._recording = False
         self._selector: Selector | None = None
         self._thin_mask = 0
         self.next_root_ns = NEVER
@@ -169,6 +170,9 @@ class PublisherMetrics:
             )
             ring.head = offset + 64
             self._last_start_ns = start_ns
+        elif self._thins and trace is None and self.sent & self._thin_mask:
+            self.thinned += 1
+            self._last_start_ns = start_ns
         elif self.timed:
             self._record(
                 self._meta,
@@ -226,6 +230,7 @@ class PublisherMetrics:
         self.timed = recording or selector is not None
         # One row a message, unless the message itself is special: the common case, decided in one look.
         self._plain = recording and selector is None and not thin_mask
+        self._thins = recording and selector is None and thin_mask > 0
 
     def configure_roots(self, rate_hz: float, ratio: float | None) -> None:
         """Change how many messages begin a trace: a share of them, or (with `ratio` None) so many per second."""

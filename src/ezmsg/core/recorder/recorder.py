@@ -215,6 +215,17 @@ class Recorder:
 
     # -- reading ------------------------------------------------------------------------------------------------------
 
+    def relieve(self) -> None:
+        """Read all rings in this thread, if its own is crowded. Writers call it now and then, not for every message.
+
+        A loop that never rests lets go of the GIL only for moments, and a thread that waits for it may not get it for
+        seconds: then the reader starves while rings run over. Whoever writes that much does the reading as well.
+        """
+        ring = self._rings.get(threading.get_ident())
+        if ring is not None and ring.is_crowded:
+            with self.reading:
+                self.drain()
+
     def drain(self) -> None:
         """Read everything recorded so far. Hold `reading`."""
         with self.lock:

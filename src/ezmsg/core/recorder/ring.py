@@ -101,6 +101,11 @@ class Ring:
         pack_extra(self.buffer, (offset + ROW_BYTES) & self.mask, *extra)
         self.mark(offset + 2 * ROW_BYTES, 1 if row[0] & SAMPLED else 0, samples)
 
+    @property
+    def is_crowded(self) -> bool:
+        """Whether more than half of it waits to be read."""
+        return (self.head - self._tail) * 2 > self._size
+
     def unread(self) -> int:
         """Rows a read would find or find lost."""
         return (self.head - self._tail) // ROW_BYTES
