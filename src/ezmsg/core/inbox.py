@@ -11,7 +11,7 @@ from types import TracebackType
 from typing import Any
 
 from ezmsg.core.errors import SubscriberClosed
-from ezmsg.core.messagecache import MessageContext
+from ezmsg.core.messagecache import CachedMessage, MessageContext
 from ezmsg.core.messagechannel import Notification, Subscription
 from ezmsg.core.profiling import PROFILE_TIME, CurrentMessage, ProfileRegistry, current_message, new_span_id
 from ezmsg.core.transport import Undecoded
@@ -41,16 +41,24 @@ class Inbox:
         self._profiles = profiles
         self._waiters: deque[asyncio.Future[None]] = deque()
 
-    def notify(self, notification: Notification) -> None:
-        """A message is there; an inbox that is full drops its oldest."""
-        queue = self.queue
-        if self._max_queue and len(queue) >= self._max_queue:
-            message, subscription = queue.popleft()
-            subscription.metrics.dropped()
-            subscription.channel.release(message)
-        queue.append(notification)
-        if self._waiters:
-            self._wake_one()
+    def accept(self, subscription: Subscription) -> None:
+        """Take the messages of a subscription from now on."""
+        # Closures: one is called for every message, and this saves looking everything up.
+        queue, waiters, wake_one = self.queue, self._waiters, self._wake_one
+
+        def deliver(message: CachedMessage) -> None:
+            queue.append((message, subscription))
+            if waiters:
+                wake_one()
+
+        def deliver_leaky(message: CachedMessage) -> None:
+            if len(queue) >= self._max_queue:
+                oldest, whose = queue.popleft()
+                whose.metrics.dropped()
+                whose.channel.release(oldest)
+            deliver(message)
+
+        subscription.deliver = deliver_leaky if self._max_queue else deliver
 
     async def arrival(self) -> None:
         """Wait for a notification. Cancelled, it passes its wake-up on.
@@ -191,7 +199,13 @@ class Lease:
             process_trace,
             error,
         )
-        subscription.channel.release(message)
+        if message.holders == 1:
+            # As `release` does, inline: the common case.
+            message.obj = None
+            message.holders = 0
+            subscription.channel.acknowledge(message.message_id)
+        else:
+            subscription.channel.release(message)
         if self._inbox.retired:
             self._inbox.sweep()
 

@@ -23,24 +23,19 @@ class Subscription:
 
     Attributes:
         channel: The channel.
-        notify: Called with every notification; the message must be released once, taken or not.
-        ended: Called when the publisher's end is gone; what was notified can still be taken.
         metrics: What is measured of this publisher's messages at this subscriber.
+        ended: Called when the publisher's end is gone; what was delivered can still be taken.
+        deliver: Called with every message; it must be released once, taken or not. Set by the inbox.
     """
 
-    __slots__ = ("channel", "ended", "metrics", "notify")
+    __slots__ = ("channel", "deliver", "ended", "metrics")
 
-    def __init__(
-        self,
-        channel: Channel,
-        notify: Callable[[Notification], None],
-        ended: Callable[[Subscription], None],
-        metrics: EdgeMetrics,
-    ) -> None:
+    deliver: Callable[[CachedMessage], None]
+
+    def __init__(self, channel: Channel, metrics: EdgeMetrics, ended: Callable[[Subscription], None]) -> None:
         self.channel = channel
-        self.notify = notify
-        self.ended = ended
         self.metrics = metrics
+        self.ended = ended
 
 
 Notification = tuple[CachedMessage, Subscription]
@@ -65,7 +60,10 @@ class Channel:
         self.owns_objects = False
         self._subscriptions: tuple[Subscription, ...] = ()
         self._inlet: Inlet | None = None
-        self._acknowledge: Callable[[int], None] = self._ignore
+        # Releases a message at the publisher.
+        self.acknowledge: Callable[[int], None] = self._ignore
+        # What a message is handed to, held by one; with one subscriber, its inbox itself.
+        self.hand: Callable[[CachedMessage], None] = self._refuse
 
     def __repr__(self) -> str:
         state = "ended" if self.is_ended else self.kind.value
@@ -74,7 +72,7 @@ class Channel:
     def opened(self, inlet: Inlet, kind: ProfileChannelType) -> None:
         """Messages come through this inlet, and are acknowledged there."""
         self._inlet = inlet
-        self._acknowledge = inlet.acknowledge
+        self.acknowledge = inlet.acknowledge
         self.kind = kind
         self.owns_objects = kind is not ProfileChannelType.LOCAL
 
@@ -83,10 +81,21 @@ class Channel:
     def subscribe(self, subscription: Subscription) -> None:
         """Messages that arrive from now on go to this subscriber too."""
         self._subscriptions = (*self._subscriptions, subscription)
+        self._choose_hand()
 
     def unsubscribe(self, subscription: Subscription) -> None:
         """No more messages for this subscriber; those it was notified of it must still release."""
         self._subscriptions = tuple(s for s in self._subscriptions if s is not subscription)
+        self._choose_hand()
+
+    def _choose_hand(self) -> None:
+        subscriptions = self._subscriptions
+        if not subscriptions:
+            self.hand = self._refuse
+        elif len(subscriptions) == 1:
+            self.hand = subscriptions[0].deliver
+        else:
+            self.hand = self._fan_out
 
     # -- the message path -----------------------------------------------------------------------------------------
 
@@ -100,22 +109,25 @@ class Channel:
         size: int,
         trace: tuple[int, int] | None,
     ) -> None:
-        """A message arrived: notify every subscriber."""
+        """A message arrived."""
+        self.hand(CachedMessage(message_id, obj, origin_ns, publish_ns, channel_ns, size, trace, 1))
+
+    def _refuse(self, message: CachedMessage) -> None:
+        # Acknowledge even with no listeners: the publisher frees the slot only on acknowledgement.
+        self.acknowledge(message.message_id)
+
+    def _fan_out(self, message: CachedMessage) -> None:
         subscriptions = self._subscriptions
-        if not subscriptions:
-            # Acknowledge even with no listeners: the publisher frees the slot only on acknowledgement.
-            self._acknowledge(message_id)
-            return
-        message = CachedMessage(message_id, obj, origin_ns, publish_ns, channel_ns, size, trace, len(subscriptions))
+        message.holders = len(subscriptions)
         for subscription in subscriptions:
-            subscription.notify((message, subscription))
+            subscription.deliver(message)
 
     def release(self, message: CachedMessage) -> None:
         """One subscriber let go of a message."""
         message.holders = holders = message.holders - 1
         if not holders:
             message.obj = None
-            self._acknowledge(message.message_id)
+            self.acknowledge(message.message_id)
 
     def decode(self, message: CachedMessage) -> Any:
         """The object of a message that arrived as bytes, decoded once.
@@ -141,7 +153,7 @@ class Channel:
             return
         self.is_ended = True
         self.ended_with = error
-        self._acknowledge = self._ignore
+        self.acknowledge = self._ignore
         for subscription in self._subscriptions:
             subscription.ended(subscription)
 

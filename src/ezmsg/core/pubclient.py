@@ -13,6 +13,7 @@ from ezmsg.core import config
 from ezmsg.core.backpressure import Backpressure
 from ezmsg.core.control import ControlClient
 from ezmsg.core.errors import EzmsgError, MessageNotSerializable, MessageTooLarge, PublisherClosed
+from ezmsg.core.messagecache import CachedMessage
 from ezmsg.core.messagemarshal import Encoded, encode
 from ezmsg.core.net.address import AddressType, boot_id
 from ezmsg.core.profiling import (
@@ -24,7 +25,7 @@ from ezmsg.core.profiling import (
     new_span_id,
     new_trace_id,
 )
-from ezmsg.core.transport import Outlet
+from ezmsg.core.transport import Outlet, Target
 from ezmsg.core.transport.local import DOORS, LocalLink
 from ezmsg.core.transport.tcp import ChannelOutlet, MessageListener
 from ezmsg.core.wire.records import Done, OpenPublisher, Pause, Record, Resume, Sync
@@ -67,7 +68,8 @@ class Publisher:
         self._loop = asyncio.get_running_loop()
         self._next_id = 0
         self._bits = 0
-        self._hands: tuple[Callable[..., None], ...] = ()
+        # Who is handed the very object: channels of this loop, and links to those of other loops.
+        self._targets: tuple[Target, ...] = ()
         self._remotes: tuple[ChannelOutlet, ...] = ()
         self._outlets: set[Outlet] = set()
         self._leaving: set[asyncio.Future[None]] = set()
@@ -213,8 +215,8 @@ class Publisher:
         if self._bits:
             held[message_id % self.num_buffers] = self._bits
             slots.inflight += 1
-            for hand in self._hands:
-                hand(message_id, obj, origin_ns, publish_ns, publish_ns, size, carried)
+            for target in self._targets:
+                target.hand(CachedMessage(message_id, obj, origin_ns, publish_ns, publish_ns, size, carried, 1))
             if encoded is not None:
                 parts = ChannelOutlet.frame(message_id, publish_ns, origin_ns, encoded, carried)
                 for outlet in remotes:
@@ -310,7 +312,7 @@ class Publisher:
         self._outlets.add(outlet)
         self._bits |= bit
         if isinstance(outlet, LocalLink):
-            self._hands = (*self._hands, outlet.hand)
+            self._targets = (*self._targets, outlet.target)
         elif isinstance(outlet, ChannelOutlet):
             self._remotes = (*self._remotes, outlet)
         return bit, self._next_id
@@ -321,7 +323,7 @@ class Publisher:
             return
         self._outlets.discard(outlet)
         self._bits &= ~outlet.bit
-        self._hands = tuple(other.hand for other in self._outlets if isinstance(other, LocalLink))
+        self._targets = tuple(other.target for other in self._outlets if isinstance(other, LocalLink))
         self._remotes = tuple(other for other in self._outlets if isinstance(other, ChannelOutlet))
         self._slots.remove_channel(outlet.bit)
 

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from typing import Any, Protocol
 
 from ezmsg.core.graphmeta import ProfileChannelType
+from ezmsg.core.messagecache import CachedMessage
 from ezmsg.core.messagemarshal import decode
 
 
@@ -67,7 +68,16 @@ class Inlet(Protocol):
         ...
 
 
-class Receiver(Protocol):
+class Target(Protocol):
+    """Takes messages of its own process."""
+
+    @property
+    def hand(self) -> Callable[[CachedMessage], None]:
+        """Called with each message; looked up every time, as it changes with the subscribers."""
+        ...
+
+
+class Receiver(Target, Protocol):
     """What a channel offers its transport."""
 
     def opened(self, inlet: Inlet, kind: ProfileChannelType) -> None:

@@ -14,7 +14,8 @@ from functools import partial
 from typing import Any
 
 from ezmsg.core.errors import ConnectionFailed
-from ezmsg.core.transport import PublisherDoor, Receiver
+from ezmsg.core.messagecache import CachedMessage
+from ezmsg.core.transport import PublisherDoor, Receiver, Target
 
 # How long a channel waits for a publisher whose loop stands still.
 JOIN_TIMEOUT_S = 2.0
@@ -89,9 +90,9 @@ class LocalLink:
         self.next_message_id = 0
 
     @property
-    def hand(self) -> Callable[..., None]:
-        """What the publisher calls with a message: the arguments of `Receiver.receive`."""
-        return self._receiver.receive
+    def target(self) -> Target:
+        """Whom the publisher hands its messages to."""
+        return self._receiver
 
     def attach(self) -> None:
         """Join the publisher."""
@@ -131,14 +132,22 @@ class CrossLoopLink(LocalLink):
         self._to_channel = Crossing(channel_loop)
 
     @property
-    def hand(self) -> Callable[..., None]:
-        """Hands the message to the channel's loop."""
+    def target(self) -> Target:
+        """This link, which passes messages on."""
+        return self
+
+    @property
+    def hand(self) -> Callable[[CachedMessage], None]:
+        """Passes a message to the channel's loop."""
         return self._hand
 
-    def _hand(self, message_id: int, *message: Any) -> None:
-        if not self._to_channel.call(self._receiver.receive, message_id, *message):
+    def _hand(self, message: CachedMessage) -> None:
+        if not self._to_channel.call(self._arrive, message):
             self._closed = True
             self._door.detach(self)
+
+    def _arrive(self, message: CachedMessage) -> None:
+        self._receiver.hand(message)
 
     async def attach_across(self) -> None:
         """Join the publisher, from the channel's loop.
