@@ -1,6 +1,7 @@
 """The records of the control plane: what a graph, a process, its settings and its timings look like from outside.
 
-Plain mutable dataclasses, compared by value, picklable. They know nothing of the wire.
+Plain mutable dataclasses, compared by value, picklable. They know nothing of the wire. One long table on
+purpose: users import everything of it from here.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The records of the control protocol and of the telemetry link, one table of them, and their encoding.
 
 A record is a msgspec struct in msgpack. Its opcode is explicit and never reused. Bytes that belong to the user
-(payloads of process requests) and columns of rows are opaque here.
+(payloads of process requests) and columns of rows are opaque here. One long table on purpose: it is the protocol.
 """
 
 from __future__ import annotations
@@ -60,19 +60,6 @@ class CloseSession(Record, frozen=True):
     """Drop everything this session owns, now; answered when done."""
 
 
-class OpenPublisher(Record, frozen=True):
-    """A publisher offers a topic, reachable at `host:port` and, on its own host, at the Unix door `door`."""
-
-    publisher_id: str
-    topic: str
-    pid: int
-    boot_id: str
-    host: str
-    port: int
-    door: str = ""
-    num_buffers: int = 32
-
-
 class PublisherOpened(Record, frozen=True):
     """The publisher is registered, every affected subscriber knows it; begin paused if the graph is."""
 
@@ -99,6 +86,10 @@ class PublisherRoute(Record, frozen=True):
     port: int
     door: str = ""
     num_buffers: int = 32
+
+
+class OpenPublisher(PublisherRoute, frozen=True):
+    """A publisher offers a topic, reachable at `host:port` and, on its own host, at the Unix door `door`."""
 
 
 class Routing(Record, frozen=True):
