@@ -85,7 +85,6 @@ class EdgeMetrics:
         "_ring",
         "_span_meta",
         "_thin_mask",
-        "_thins",
         "bytes",
         "consumed",
         "drops",
@@ -126,7 +125,7 @@ class EdgeMetrics:
         self._meta = meta_word(PROCESS, index, kind, FOREIGN if foreign else 0)
         self._span_meta = meta_word(SPAN, index, kind)
         self._lease_meta = meta_word(LEASE, index)
-        self.timed = self._plain = self._thins = self._recording = False
+        self.timed = self._plain = self._recording = False
         self._thin_mask = 0
 
     # -- the hot path -------------------------------------------------------------------------------------------------
@@ -160,6 +159,9 @@ class EdgeMetrics:
         self.bytes += size
         self._receiver.last_code = self._code
         if self._plain and trace is None and error is None:
+            if self.consumed & self._thin_mask:
+                self.thinned += 1
+                return
             ring = self._ring
             offset = ring.head
             pack_row(
@@ -175,8 +177,6 @@ class EdgeMetrics:
                 size,
             )
             ring.head = offset + 64
-        elif self._thins and trace is None and error is None and self.consumed & self._thin_mask:
-            self.thinned += 1
         elif self.timed or error is not None:
             self._record(
                 message_id,
@@ -225,8 +225,7 @@ class EdgeMetrics:
         self._recording, self._thin_mask = recording, thin_mask
         self.timed = recording or selected
         # One row a message, unless the message itself is special: the common case, decided in one look.
-        self._plain = recording and not selected and not thin_mask
-        self._thins = recording and not selected and thin_mask > 0
+        self._plain = recording and not selected
 
     def counters(self) -> dict[str, int]:
         """Totals, by the names of the wire."""
