@@ -12,8 +12,16 @@ from typing import Any
 
 from ezmsg.core.errors import SubscriberClosed
 from ezmsg.core.messagecache import CachedMessage, MessageContext
-from ezmsg.core.messagechannel import Notification, Subscription
-from ezmsg.core.profiling import PROFILE_TIME, CurrentMessage, ProfileRegistry, current_message, new_span_id
+from ezmsg.core.messagechannel import Subscription
+from ezmsg.core.profiling import (
+    CurrentMessage,
+    ProfileRegistry,
+    message_clock,
+    new_span_id,
+    reset_current_message,
+    set_current_message,
+)
+from ezmsg.core.recorder.rows import ROW_BYTES, pack_row
 from ezmsg.core.transport import Undecoded
 
 
@@ -26,9 +34,11 @@ class Inbox:
         profiles: The recorder of this process.
     """
 
+    __slots__ = ("_max_queue", "_profiles", "_waiters", "done", "held", "is_closed", "queue", "retired", "topic")
+
     def __init__(self, topic: str, max_queue: int, profiles: ProfileRegistry) -> None:
         self.topic = topic
-        self.queue: deque[Notification] = deque()
+        self.queue: deque[CachedMessage] = deque()
         # The lease that was entered last, for `sweep`.
         self.held: Lease | None = None
         self.is_closed = False
@@ -47,18 +57,22 @@ class Inbox:
         queue, waiters, wake_one = self.queue, self._waiters, self._wake_one
 
         def deliver(message: CachedMessage) -> None:
-            queue.append((message, subscription))
+            queue.append(message)
             if waiters:
                 wake_one()
 
         def deliver_leaky(message: CachedMessage) -> None:
             if len(queue) >= self._max_queue:
-                oldest, whose = queue.popleft()
+                oldest = queue.popleft()
+                whose: Subscription = oldest.subscription
                 whose.metrics.dropped()
                 whose.channel.release(oldest)
             deliver(message)
 
         subscription.deliver = deliver_leaky if self._max_queue else deliver
+        subscription.queue = None if self._max_queue else queue
+        subscription.waiters = waiters
+        subscription.wake = wake_one
 
     async def arrival(self) -> None:
         """Wait for a notification. Cancelled, it passes its wake-up on.
@@ -90,8 +104,8 @@ class Inbox:
 
     def drop(self, subscription: Subscription) -> None:
         """Release what is queued of one publisher, unread."""
-        dropped = [message for message, whose in self.queue if whose is subscription]
-        kept = [item for item in self.queue if item[1] is not subscription]
+        dropped = [message for message in self.queue if message.subscription is subscription]
+        kept = [message for message in self.queue if message.subscription is not subscription]
         self.queue.clear()
         self.queue.extend(kept)
         for message in dropped:
@@ -104,9 +118,9 @@ class Inbox:
 
     def sweep(self) -> None:
         """Close the measurements of retired publishers of which nothing is left."""
-        busy = {id(subscription) for _, subscription in self.queue}
+        busy = {id(message.subscription) for message in self.queue}
         if self.held is not None:
-            busy.add(id(self.held.notification[1]))
+            busy.add(id(self.held.message.subscription))
         for subscription in [retired for retired in self.retired if id(retired) not in busy]:
             self.retired.remove(subscription)
             subscription.metrics.close()
@@ -115,8 +129,8 @@ class Inbox:
         """Release everything unread; whoever waits gets SubscriberClosed."""
         self.is_closed = True
         while self.queue:
-            message, subscription = self.queue.popleft()
-            subscription.channel.release(message)
+            message = self.queue.popleft()
+            message.subscription.channel.release(message)
         for subscription in self.retired:
             subscription.metrics.close()
         self.retired.clear()
@@ -129,109 +143,129 @@ class Inbox:
 class Lease:
     """Holds one message for the time of an `async with` block; its slot is free for the publisher afterwards.
 
-    Within the block it is the `current_message` of the task: what the task publishes belongs to it.
+    Within the block it is the `current_message` of the task: what the task publishes belongs to it. One is made per
+    message, and without an `__init__`, which would double the time that takes: whoever makes it sets `inbox`.
 
     Attributes:
-        origin_ns: When the first message of its chain was published.
+        inbox: Where the message is taken from.
+        origin_s: When the first message of its chain was published.
         trace: Trace id and the span id of this processing, when it is sampled.
-        notification: The message, and through which subscription it came.
     """
 
-    __slots__ = ("_inbox", "_start_ns", "_token", "notification", "origin_ns", "trace")
+    __slots__ = ("_message", "_start_s", "_token", "inbox", "origin_s", "trace")
 
-    _start_ns: int
-    _token: Token[CurrentMessage | None]
-    notification: Notification
-    origin_ns: int
+    inbox: Inbox
+    origin_s: float
     trace: tuple[int, int] | None
-
-    def __init__(self, inbox: Inbox) -> None:
-        self._inbox = inbox
+    _message: CachedMessage | None
+    _start_s: float
+    _token: Token[CurrentMessage | None]
 
     async def __aenter__(self) -> Any:
-        inbox = self._inbox
+        inbox = self.inbox
         queue = inbox.queue
         while not queue:
             await inbox.arrival()
-        self.notification = message, subscription = queue.popleft()
-        self._start_ns = PROFILE_TIME()
-        self.origin_ns = message.origin_ns
+        self._message = message = queue.popleft()
+        self._start_s = message_clock()
+        self.origin_s = message.origin_s
         trace = message.trace
         self.trace = None if trace is None else (trace[0], new_span_id())
         obj = message.obj
         if type(obj) is Undecoded:
             try:
-                obj = subscription.channel.decode(message)
+                obj = message.subscription.channel.decode(message)
             except BaseException as error:
-                self._release(type(error).__qualname__)
+                self._release(message, type(error).__qualname__)
                 raise
-        self._token = current_message.set(self)
+        self._token = set_current_message(self)
         inbox.held = self
         return obj
 
     def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> Awaitable[None]:
-        # Not a coroutine: there is nothing to wait for, and awaiting a finished future costs half as much.
-        inbox = self._inbox
+        # Not a coroutine: there is nothing to wait for, and awaiting a finished future costs less.
+        inbox = self.inbox
         inbox.held = None
         try:
-            current_message.reset(self._token)
+            reset_current_message(self._token)
         except ValueError:
             # Left in another context than it was entered in: an async generator that the loop closed.
-            current_message.set(None)
-        self._release(None if kind is None else kind.__qualname__)
+            set_current_message(None)
+        message = self._message
+        assert message is not None
+        subscription: Subscription = message.subscription
+        metrics = subscription.metrics
+        if kind is not None or message.trace is not None or message.shared is not None or not metrics.is_plain:
+            self._release(message, None if kind is None else kind.__qualname__)
+            return inbox.done
+        # As `_release` does, inline: the common case.
+        metrics.consumed += 1
+        metrics.receiver.last_code = metrics.code
+        publisher = message.publisher
+        if publisher:
+            meta, size = metrics.hop_meta, publisher
+        else:
+            meta, size = metrics.meta, message.size
+            metrics.bytes += size
+        ring = metrics.ring
+        offset = ring.head
+        pack_row(
+            ring.buffer, offset & ring.mask, meta, message.message_id,
+            message.origin_s, message.publish_s, message.channel_s, self._start_s, message_clock(), size,
+        )  # fmt: skip
+        ring.head = offset + ROW_BYTES
+        self._message = None  # a task begun in the block may keep the lease as its context
+        subscription.channel.acknowledge(message.message_id)
+        if inbox.retired:
+            inbox.sweep()
         return inbox.done
 
-    def _release(self, error: str | None) -> None:
+    def _release(self, message: CachedMessage, error: str | None) -> None:
         """Record what was measured, and let the message go."""
-        message, subscription = self.notification
+        self._message = None
         trace = self.trace
         process_trace = None if trace is None or message.trace is None else (*trace, message.trace[1])
+        subscription: Subscription = message.subscription
         subscription.metrics.processed(
-            message.message_id,
-            message.origin_ns,
-            message.publish_ns,
-            message.channel_ns,
-            self._start_ns,
-            PROFILE_TIME(),
-            message.size,
-            process_trace,
-            error,
-        )
-        if message.holders == 1:
-            # As `release` does, inline: the common case.
-            message.obj = None
-            message.holders = 0
-            subscription.channel.acknowledge(message.message_id)
-        else:
-            subscription.channel.release(message)
-        if self._inbox.retired:
-            self._inbox.sweep()
+            message.message_id, message.origin_s, message.publish_s, message.channel_s,
+            self._start_s, message_clock(), message.size, process_trace, error,
+        )  # fmt: skip
+        subscription.channel.release(message)
+        if self.inbox.retired:
+            self.inbox.sweep()
+
+    @property
+    def message(self) -> CachedMessage:
+        """What was taken from the inbox and is still held."""
+        assert self._message is not None, "the message was released"
+        return self._message
 
     def own(self, obj: Any) -> Any:
         """The caller's own copy of the message; the object itself where nobody else can hold it."""
-        message, subscription = self.notification
-        if message.holders == 1 and subscription.channel.owns_objects:
+        message = self.message
+        is_only_holder = message.shared is None or message.shared.holders == 1
+        if is_only_holder and message.subscription.channel.owns_objects:
             return obj
         return copy.deepcopy(obj)
 
     def keep_context(self) -> None:
         """What this task publishes from now on belongs to this message, though it is held no more."""
-        current_message.set(MessageContext(self.origin_ns, self.trace))
+        set_current_message(MessageContext(self.origin_s, self.trace))
 
     def is_of(self, inbox: Inbox) -> bool:
         """Whether the message came through this inbox."""
-        return self._inbox is inbox
+        return self.inbox is inbox
 
     @property
     def is_sampled(self) -> bool:
         """Whether user spans of this message are recorded."""
-        message, subscription = self.notification
-        return self.trace is not None or subscription.metrics.selects(message.message_id)
+        message = self.message
+        return self.trace is not None or message.subscription.metrics.selects(message.message_id)
 
     def record_user_span(self, start_ns: int, end_ns: int, label: str | None) -> None:
         """Record a span that user code measured inside this message."""
-        message, subscription = self.notification
+        message = self.message
         trace = None if self.trace is None else (self.trace[0], new_span_id(), self.trace[1])
-        subscription.metrics.user_span(message.message_id, start_ns, end_ns, label, trace)
+        message.subscription.metrics.user_span(message.message_id, start_ns, end_ns, label, trace)

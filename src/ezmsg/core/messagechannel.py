@@ -5,12 +5,13 @@ It receives each message once, notifies its subscribers, and acknowledges the me
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from ezmsg.core.errors import MessageNotReadable
 from ezmsg.core.graphmeta import ProfileChannelType
-from ezmsg.core.messagecache import CachedMessage
+from ezmsg.core.messagecache import CachedMessage, Shared
 from ezmsg.core.transport import Undecoded
 
 if TYPE_CHECKING:
@@ -26,19 +27,22 @@ class Subscription:
         metrics: What is measured of this publisher's messages at this subscriber.
         ended: Called when the publisher's end is gone; what was delivered can still be taken.
         deliver: Called with every message; it must be released once, taken or not. Set by the inbox.
+        queue: Where `deliver` puts it; None where that is not all, because old messages may have to give way.
+        waiters: Not empty when somebody waits for a message in the queue, and wants a call of `wake`.
+        wake: Wakes one of them.
     """
 
-    __slots__ = ("channel", "deliver", "ended", "metrics")
+    __slots__ = ("channel", "deliver", "ended", "metrics", "queue", "waiters", "wake")
 
     deliver: Callable[[CachedMessage], None]
+    queue: deque[CachedMessage] | None
+    waiters: deque[Any]
+    wake: Callable[[], None]
 
     def __init__(self, channel: Channel, metrics: EdgeMetrics, ended: Callable[[Subscription], None]) -> None:
         self.channel = channel
         self.metrics = metrics
         self.ended = ended
-
-
-Notification = tuple[CachedMessage, Subscription]
 
 
 class Channel:
@@ -47,6 +51,21 @@ class Channel:
     Attributes:
         users: How many want it open; counted by the channel manager.
     """
+
+    __slots__ = (
+        "__weakref__",
+        "_inlet",
+        "_subscriptions",
+        "acknowledge",
+        "ended_with",
+        "is_ended",
+        "kind",
+        "num_buffers",
+        "owns_objects",
+        "publisher_id",
+        "topic",
+        "users",
+    )
 
     def __init__(self, publisher_id: str, topic: str, num_buffers: int) -> None:
         self.publisher_id = publisher_id
@@ -62,8 +81,6 @@ class Channel:
         self._inlet: Inlet | None = None
         # Releases a message at the publisher.
         self.acknowledge: Callable[[int], None] = self._ignore
-        # What a message is handed to, held by one; with one subscriber, its inbox itself.
-        self.hand: Callable[[CachedMessage], None] = self._refuse
 
     def __repr__(self) -> str:
         state = "ended" if self.is_ended else self.kind.value
@@ -80,22 +97,17 @@ class Channel:
 
     def subscribe(self, subscription: Subscription) -> None:
         """Messages that arrive from now on go to this subscriber too."""
-        self._subscriptions = (*self._subscriptions, subscription)
-        self._choose_hand()
+        self._listen((*self._subscriptions, subscription))
 
     def unsubscribe(self, subscription: Subscription) -> None:
         """No more messages for this subscriber; those it was notified of it must still release."""
-        self._subscriptions = tuple(s for s in self._subscriptions if s is not subscription)
-        self._choose_hand()
+        self._listen(tuple(s for s in self._subscriptions if s is not subscription))
 
-    def _choose_hand(self) -> None:
-        subscriptions = self._subscriptions
-        if not subscriptions:
-            self.hand = self._refuse
-        elif len(subscriptions) == 1:
-            self.hand = subscriptions[0].deliver
-        else:
-            self.hand = self._fan_out
+    def _listen(self, subscriptions: tuple[Subscription, ...]) -> None:
+        self._subscriptions = subscriptions
+        if self._inlet is not None:
+            only = subscriptions[0] if len(subscriptions) == 1 else None
+            self._inlet.only_listener(None if only is None or only.queue is None else only)
 
     # -- the message path -----------------------------------------------------------------------------------------
 
@@ -103,31 +115,40 @@ class Channel:
         self,
         message_id: int,
         obj: Any,
-        origin_ns: int,
-        publish_ns: int,
-        channel_ns: int,
+        origin_s: float,
+        publish_s: float,
+        channel_s: float,
         size: int,
         trace: tuple[int, int] | None,
     ) -> None:
         """A message arrived."""
-        self.hand(CachedMessage(message_id, obj, origin_ns, publish_ns, channel_ns, size, trace, 1))
-
-    def _refuse(self, message: CachedMessage) -> None:
-        # Acknowledge even with no listeners: the publisher frees the slot only on acknowledgement.
-        self.acknowledge(message.message_id)
-
-    def _fan_out(self, message: CachedMessage) -> None:
         subscriptions = self._subscriptions
-        message.holders = len(subscriptions)
-        for subscription in subscriptions:
-            subscription.deliver(message)
+        if len(subscriptions) == 1:
+            (only,) = subscriptions
+            only.deliver(CachedMessage(only, message_id, obj, origin_s, publish_s, channel_s, size, trace))
+            return
+        if not subscriptions:
+            # Acknowledge even with no listeners: the publisher frees the slot only on acknowledgement.
+            self.acknowledge(message_id)
+            return
+        shared = Shared(len(subscriptions))
+        for listener in subscriptions:
+            listener.deliver(
+                CachedMessage(listener, message_id, obj, origin_s, publish_s, channel_s, size, trace, shared)
+            )
 
     def release(self, message: CachedMessage) -> None:
-        """One subscriber let go of a message."""
-        message.holders = holders = message.holders - 1
-        if not holders:
-            message.obj = None
-            self.acknowledge(message.message_id)
+        """One subscriber let go of a message, read or not."""
+        message.obj = None
+        if message.publisher and self._inlet is not None:
+            self._inlet.record_publish(message)
+        shared = message.shared
+        if shared is not None:
+            shared.holders -= 1
+            if shared.holders:
+                return
+            shared.obj = None
+        self.acknowledge(message.message_id)
 
     def decode(self, message: CachedMessage) -> Any:
         """The object of a message that arrived as bytes, decoded once.
@@ -135,14 +156,18 @@ class Channel:
         Raises:
             MessageNotReadable: Its bytes cannot be turned into an object in this process.
         """
-        pending = message.obj
+        shared, pending = message.shared, message.obj
         if not isinstance(pending, Undecoded):
             return pending
+        if shared is not None and shared.obj is not None:
+            return shared.obj
         try:
-            message.obj = obj = pending.decode()
+            obj = pending.decode()
         except Exception as error:
             reason = f"{type(error).__name__}: {error}"
             raise MessageNotReadable(self.topic, message.message_id, reason) from error
+        if shared is not None:
+            shared.obj = obj
         return obj
 
     # -- the end --------------------------------------------------------------------------------------------------

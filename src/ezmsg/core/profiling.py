@@ -24,8 +24,9 @@ from ezmsg.core.graphmeta import (
 from ezmsg.core.recorder.edge import EdgeMetrics
 from ezmsg.core.recorder.expand import expand_samples, expand_spans
 from ezmsg.core.recorder.ids import new_span_id, new_trace_id
-from ezmsg.core.recorder.publisher import PublisherMetrics
+from ezmsg.core.recorder.publisher import PublisherMetrics, PublishTrace
 from ezmsg.core.recorder.recorder import Recorder
+from ezmsg.core.recorder.rows import clock as message_clock
 from ezmsg.core.recorder.snapshots import Windows, edge_profiles
 from ezmsg.core.recorder.subscriber import SubscriberMetrics
 from ezmsg.core.wire.records import ClockAnchor
@@ -37,14 +38,20 @@ __all__ = [
     "CurrentMessage",
     "EdgeMetrics",
     "ProfileRegistry",
+    "PublishTrace",
     "PublisherMetrics",
     "SubscriberMetrics",
     "current_message",
+    "get_current_message",
+    "message_clock",
     "new_span_id",
     "new_trace_id",
+    "reset_current_message",
+    "set_current_message",
 ]
 
-# The clock of everything measured; programs may replace it. CLOCK_MONOTONIC on Linux.
+# The clock of everything measured; programs may replace it. CLOCK_MONOTONIC on Linux. The message path has the same
+# clock in seconds, `message_clock`.
 PROFILE_TIME = time.perf_counter_ns
 TRACE_MAX_SAMPLES = config.trace_max_samples()
 DEFAULT_READER: Final = "default"
@@ -55,7 +62,7 @@ class CurrentMessage(Protocol):
     """What a publish takes over from the message it belongs to: its origin, and its trace and processing span."""
 
     @property
-    def origin_ns(self) -> int:
+    def origin_s(self) -> float:
         """When the first message of the chain was published."""
         ...
 
@@ -66,6 +73,11 @@ class CurrentMessage(Protocol):
 
 
 current_message: ContextVar[CurrentMessage | None] = ContextVar("ezmsg_current_message", default=None)
+
+# Bound once: the message path calls them for every message.
+get_current_message = current_message.get
+set_current_message = current_message.set
+reset_current_message = current_message.reset
 
 FirstEndpointHook = Callable[[str, bool], None]
 

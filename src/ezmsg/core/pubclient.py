@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Generator
+from types import coroutine
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -17,15 +18,16 @@ from ezmsg.core.messagecache import CachedMessage
 from ezmsg.core.messagemarshal import Encoded, encode
 from ezmsg.core.net.address import AddressType, boot_id
 from ezmsg.core.profiling import (
-    PROFILE_TIME,
     PROFILES,
     ProfileRegistry,
     PublisherMetrics,
-    current_message,
+    PublishTrace,
+    get_current_message,
+    message_clock,
     new_span_id,
     new_trace_id,
 )
-from ezmsg.core.transport import Outlet, Target
+from ezmsg.core.transport import Outlet
 from ezmsg.core.transport.local import DOORS, LocalLink
 from ezmsg.core.transport.tcp import ChannelOutlet, MessageListener
 from ezmsg.core.wire.records import Done, OpenPublisher, Pause, Record, Resume, Sync
@@ -34,7 +36,13 @@ logger = logging.getLogger("ezmsg")
 
 DEFAULT_NUM_BUFFERS = 32
 DEFAULT_BUF_SIZE = 65536
-BACKPRESSURE_WARNING_INTERVAL_NS = 5_000_000_000
+BACKPRESSURE_WARNING_INTERVAL_S = 5.0
+
+
+@coroutine
+def one_turn() -> Generator[None]:
+    """Let the loop run what is ready; as `asyncio.sleep(0)`, for half the time."""
+    yield
 
 
 class Publisher:
@@ -48,6 +56,14 @@ class Publisher:
         topic: What it publishes on.
         log_name: How it is called in logs.
     """
+
+    # The hot path finds slots faster than the entries of a large `__dict__`; that is for whoever wants to patch.
+    __slots__ = (
+        "__dict__", "__weakref__", "_bits", "_blocked", "_control", "_direct", "_freed", "_held", "_is_closed",
+        "_leaving", "_line", "_listener", "_locals", "_looks", "_loop", "_max_bytes", "_metrics", "_next_id",
+        "_outlets", "_profiles", "_remotes", "_running", "_slot", "_slots", "_stalled_s", "_waiting", "_warned_s",
+        "_warns", "id", "log_name", "num_buffers", "pid", "publisher_id", "topic",
+    )  # fmt: skip
 
     _control: ControlClient
     _profiles: ProfileRegistry
@@ -65,11 +81,18 @@ class Publisher:
         self.log_name = f"{topic}({self.publisher_id[:8]})"
         self.num_buffers = num_buffers
         self._slots = Backpressure(num_buffers, self._slot_freed)
+        self._held = self._slots.held
         self._loop = asyncio.get_running_loop()
+        # The next message: its number, and its slot, which is the number modulo the slots.
         self._next_id = 0
+        self._slot = 0
         self._bits = 0
-        # Who is handed the very object: channels of this loop, and links to those of other loops.
-        self._targets: tuple[Target, ...] = ()
+        # Whether a broadcast must look closer before it sends: in every round of the ring, while paused or closed, and
+        # while others stand in line.
+        self._looks = True
+        # Who is handed the very object; if there is nobody else, and just one subscriber, it.
+        self._locals: tuple[LocalLink, ...] = ()
+        self._direct: Any = None
         self._remotes: tuple[ChannelOutlet, ...] = ()
         self._outlets: set[Outlet] = set()
         self._leaving: set[asyncio.Future[None]] = set()
@@ -78,13 +101,13 @@ class Publisher:
         # Broadcasts that wait stand in line; `_waiting` counts them, so that newcomers do not overtake.
         self._line = asyncio.Lock()
         self._waiting = 0
-        self._stalled_ns = 0
+        self._stalled_s = 0.0
         self._is_closed = False
         self._blocked = start_paused
         if not start_paused:
             self._running.set()
         self._max_bytes = config.max_message_bytes()
-        self._warned_ns = 0
+        self._warned_s = -BACKPRESSURE_WARNING_INTERVAL_S
         self._warns = not config.backpressure_warning_disabled()
 
     @classmethod
@@ -135,6 +158,7 @@ class Publisher:
             self._metrics = self._profiles.register_publisher(
                 self.id, topic, num_buffers, graph_address=str(self._control.address)
             )
+            self._metrics.inflight_gauge = lambda: self._slots.inflight
             if local:
                 DOORS.open(self, self._loop)
             address = self._listener.address
@@ -176,55 +200,76 @@ class Publisher:
             MessageTooLarge: The message needs more bytes than the limit; nothing was sent.
             MessageNotSerializable: It cannot be pickled for another process; nothing was sent.
         """
-        start_ns = publish_ns = PROFILE_TIME()
-        wait_ns = 0
-        slots = self._slots
-        held = slots.held
-        # At least one turn of the loop per round of the ring: a publisher that nobody holds up must not starve it.
-        if not self._next_id % self.num_buffers:
-            self._profiles.relieve()
-            await asyncio.sleep(0)
-            publish_ns = PROFILE_TIME()
-        if self._blocked or self._waiting or held[self._next_id % self.num_buffers]:
-            wait_ns = await self._clear_to_send()
-            publish_ns = PROFILE_TIME()
-        message_id = self._next_id
+        start_s = publish_s = message_clock()
+        wait_s = serialize_s = 0.0
+        slot = self._slot
+        if self._looks or self._held[slot]:
+            wait_s = await self._clear_to_send()
+            publish_s = message_clock()
+            slot = self._slot
         metrics = self._metrics
-        context = current_message.get()
-        trace: tuple[int, int, int] | None = None
-        if context is None:
-            origin_ns = start_ns
-            if start_ns >= metrics.next_root_ns and metrics.begin_root(start_ns):
-                trace = (new_trace_id(), new_span_id(), 0)
+        context = get_current_message()
+        if context is not None:
+            origin_s = context.origin_s
+            within = context.trace
+            trace = None if within is None else (within[0], new_span_id(), within[1])
         else:
-            origin_ns = context.origin_ns
-            if context.trace is not None:
-                trace = (context.trace[0], new_span_id(), context.trace[1])
-        carried = None if trace is None else (trace[0], trace[1])
-        serialize_ns = size = 0
-        remotes = self._remotes
+            origin_s = start_s
+            trace = None
+            if start_s >= metrics.next_root_s and metrics.begin_root(start_s):
+                trace = (new_trace_id(), new_span_id(), 0)
         encoded: Encoded | None = None
-        if remotes:
+        if self._remotes:
             encoded = self._encode(obj)
-            size = encoded.size
-            encoded_ns = PROFILE_TIME()
-            serialize_ns = encoded_ns - publish_ns
-            publish_ns = encoded_ns
+            encoded_s = message_clock()
+            serialize_s = encoded_s - publish_s
+            publish_s = encoded_s
         # From here on nothing fails and nothing waits.
-        self._next_id = message_id + 1
-        if self._bits:
-            held[message_id % self.num_buffers] = self._bits
-            slots.inflight += 1
-            for target in self._targets:
-                target.hand(CachedMessage(message_id, obj, origin_ns, publish_ns, publish_ns, size, carried, 1))
-            if encoded is not None:
-                parts = ChannelOutlet.frame(message_id, publish_ns, origin_ns, encoded, carried)
-                for outlet in remotes:
-                    outlet.send(parts)
-        metrics.published(
-            message_id, origin_ns, start_ns, PROFILE_TIME(), wait_ns, serialize_ns, size,
-            slots.inflight, len(self._outlets), trace,
-        )  # fmt: skip
+        message_id = self._next_id
+        self._next_id = metrics.sent = message_id + 1
+        self._held[slot] = self._bits
+        slot += 1
+        if slot < self.num_buffers:
+            self._slot = slot
+        else:
+            self._slot = 0
+            self._looks = True
+        direct = self._direct
+        if direct is not None and metrics.is_plain and trace is None and not wait_s:
+            # One subscriber of this loop is all: it records the publish together with what it does itself.
+            metrics.last_start_s = start_s
+            direct.queue.append(
+                CachedMessage(direct, message_id, obj, origin_s, start_s, message_clock(), 0, None, None, metrics.index)
+            )
+            if direct.waiters:
+                direct.wake()
+            return
+        size = self._send(message_id, obj, origin_s, publish_s, encoded, trace)
+        if metrics.timed:
+            fanout = len(self._outlets)
+            end_s = message_clock()
+            metrics.record(message_id, origin_s, start_s, end_s, wait_s, serialize_s, size, fanout, trace)
+
+    def _send(
+        self,
+        message_id: int,
+        obj: Any,
+        origin_s: float,
+        publish_s: float,
+        encoded: Encoded | None,
+        trace: PublishTrace | None,
+    ) -> int:
+        """Hand the message to every channel; returns the bytes that each remote one gets."""
+        carried = None if trace is None else (trace[0], trace[1])
+        size = 0 if encoded is None else encoded.size
+        for link in self._locals:
+            link.receive(message_id, obj, origin_s, publish_s, publish_s, size, carried)
+        if encoded is not None:
+            parts = ChannelOutlet.frame(message_id, publish_s, origin_s, encoded, carried)
+            for outlet in self._remotes:
+                outlet.send(parts)
+            self._metrics.bytes += size
+        return size
 
     def _encode(self, obj: Any) -> Encoded:
         try:
@@ -236,35 +281,46 @@ class Publisher:
             raise MessageTooLarge(self.topic, encoded.size, self._max_bytes)
         return encoded
 
-    async def _clear_to_send(self) -> int:
-        """Stand in line, and wait out a pause or a held slot; returns how much of it was backpressure, in ns.
+    async def _clear_to_send(self) -> float:
+        """Stand in line, and wait out a pause or a held slot; returns how much of it was backpressure, in s.
 
         Whoever called `broadcast` first sends first: the caller sends before anybody else runs.
         """
-        began_ns, stalled_ns = PROFILE_TIME(), self._stalled_ns
+        if not self._slot and not self._waiting and not self._blocked:
+            # One turn of the loop per round of the ring: a publisher that nobody holds up must not starve it.
+            self._profiles.relieve()
+            await one_turn()
+            if not (self._held[self._slot] or self._waiting or self._blocked):
+                self._looks = False
+                return 0.0
         self._waiting += 1
+        self._looks = True
         try:
             async with self._line:
+                began_s, stalled_s = message_clock(), self._stalled_s
                 while not self._is_closed:
                     if self._blocked:
                         await self._running.wait()
-                    elif self._slots.held[self._next_id % self.num_buffers]:
+                    elif self._slots.held[self._slot]:
                         await self._stall()
                     else:
-                        return min(self._stalled_ns - stalled_ns, PROFILE_TIME() - began_ns)
+                        return min(self._stalled_s - stalled_s, message_clock() - began_s)
                 raise PublisherClosed(self.topic)
         finally:
             self._waiting -= 1
+            self._looks = self._blocked or self._waiting > 0
 
     async def _stall(self) -> None:
-        began_ns = PROFILE_TIME()
-        if self._warns and began_ns - self._warned_ns > BACKPRESSURE_WARNING_INTERVAL_NS:
-            self._warned_ns = began_ns
+        began_s = message_clock()
+        if self._warns and began_s - self._warned_s > BACKPRESSURE_WARNING_INTERVAL_S:
+            self._warned_s = began_s
             logger.warning("%s under subscriber backpressure!", self.topic)
         try:
             await self._any_release()
         finally:
-            self._stalled_ns += PROFILE_TIME() - began_ns
+            stalled_s = message_clock() - began_s
+            self._stalled_s += stalled_s
+            self._metrics.backpressure_ns += round(stalled_s * 1e9)
 
     async def _any_release(self) -> None:
         if self._freed is None:
@@ -282,7 +338,7 @@ class Publisher:
 
     def pause(self) -> None:
         """Make every `broadcast` wait from now on."""
-        self._blocked = True
+        self._blocked = self._looks = True
         self._running.clear()
 
     def resume(self) -> None:
@@ -299,10 +355,9 @@ class Publisher:
 
     # -- called by transports -----------------------------------------------------------------------------------------
 
-    @property
-    def release(self) -> Callable[[int, int], None]:
-        """Called with a channel's bit and the id of a message that it is done with."""
-        return self._slots.release
+    def releaser(self, bit: int) -> Callable[[int], None]:
+        """What is called, for a channel with this bit, with the id of a message that it is done with."""
+        return self._slots.releaser(bit)
 
     def attach(self, outlet: Outlet) -> tuple[int, int]:
         """A channel arrived: its bit, and the id of the first message it gets."""
@@ -311,10 +366,7 @@ class Publisher:
         bit = self._slots.add_channel()
         self._outlets.add(outlet)
         self._bits |= bit
-        if isinstance(outlet, LocalLink):
-            self._targets = (*self._targets, outlet.target)
-        elif isinstance(outlet, ChannelOutlet):
-            self._remotes = (*self._remotes, outlet)
+        self._choose_ways()
         return bit, self._next_id
 
     def detach(self, outlet: Outlet) -> None:
@@ -323,9 +375,26 @@ class Publisher:
             return
         self._outlets.discard(outlet)
         self._bits &= ~outlet.bit
-        self._targets = tuple(other.target for other in self._outlets if isinstance(other, LocalLink))
-        self._remotes = tuple(other for other in self._outlets if isinstance(other, ChannelOutlet))
+        self._choose_ways()
         self._slots.remove_channel(outlet.bit)
+
+    def rerouted(self) -> None:
+        """The listeners of a channel of this loop changed."""
+        self._choose_ways()
+
+    def _choose_ways(self) -> None:
+        self._locals = tuple(outlet for outlet in self._outlets if isinstance(outlet, LocalLink))
+        self._remotes = tuple(outlet for outlet in self._outlets if isinstance(outlet, ChannelOutlet))
+        only = self._locals[0] if len(self._outlets) == 1 and self._locals else None
+        self._direct = None if only is None else only.direct
+
+    def record_publish(self, message: CachedMessage) -> None:
+        """Record the publish of a message, which was left to a receiver that does not read it."""
+        message.publisher = 0
+        if self._metrics.timed:
+            self._metrics.record(
+                message.message_id, message.origin_s, message.publish_s, message.channel_s, 0.0, 0.0, 0, 1, None
+            )
 
     def _slot_freed(self) -> None:
         self._slots.is_awaited = False
@@ -364,9 +433,13 @@ class Publisher:
         if self._is_closed:
             return
         self._is_closed = True
-        self._blocked = True
+        self._blocked = self._looks = True
         self._running.set()
         DOORS.close(self.publisher_id)
+        if self._direct is not None:
+            for message in self._direct.queue:
+                if message.publisher == self._metrics.index:
+                    self.record_publish(message)
         self._profiles.unregister_publisher(self.id)
         for outlet in list(self._outlets):
             outlet.close_soon()

@@ -121,7 +121,7 @@ class Subscriber:
             SubscriberClosed: It is closed, or was while waiting.
             MessageNotReadable: The message cannot be decoded in this process.
         """
-        lease = Lease(self._inbox)
+        lease = self.recv_zero_copy()
         async with lease as obj:
             own = lease.own(obj)
         lease.keep_context()
@@ -136,7 +136,9 @@ class Subscriber:
             SubscriberClosed: It is closed, or was while waiting.
             MessageNotReadable: The message cannot be decoded in this process.
         """
-        return Lease(self._inbox)
+        lease = Lease()
+        lease.inbox = self._inbox
+        return lease
 
     def begin_profile(self) -> int:
         """Begin a user span within the message this task holds: its start in ns, or 0 when it is not sampled."""

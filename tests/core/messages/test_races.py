@@ -432,7 +432,7 @@ async def test_a_user_span_belongs_to_the_message_of_its_own_task(
             await both.wait()
             held = subscriber._held()
             assert held is not None
-            recorded[message] = held.notification[0].message_id
+            recorded[message] = held.message.message_id
             await both.wait()
 
     for text in "ab":

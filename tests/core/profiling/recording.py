@@ -30,7 +30,9 @@ def publish(
     trace: tuple[int, int, int] | None = None,
 ) -> None:
     end = start if end is None else end
-    metrics.published(number, start, start, end, wait, serialize, size, inflight, 1, trace)
+    metrics.sample_inflight(inflight)
+    times_s = (time / 1e9 for time in (start, start, end, wait, serialize))
+    metrics.published(number, *times_s, size, 1, trace)
 
 
 def receive(
@@ -46,7 +48,8 @@ def receive(
     trace: tuple[int, int, int] | None = None,
     error: str | None = None,
 ) -> None:
-    metrics.processed(number, origin, published, channel, start, end, size, trace, error)
+    times_s = (time / 1e9 for time in (origin, published, channel, start, end))
+    metrics.processed(number, *times_s, size, trace, error)
 
 
 def begin_trace(registry: ProfileRegistry, sample_mod: int = 1, **filters: object) -> None:

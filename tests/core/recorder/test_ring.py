@@ -27,8 +27,9 @@ def put(ring: Ring, number: int, *, sampled: bool = False, samples: int = 0) -> 
         return
     flags = EXTENDED | (SAMPLED if sampled else 0) | (SELECTED if samples else 0)
     emit = (1 << samples) - 1
-    row = (PLAIN | flags, number, 0, 0, 0, 0, 0, 0)
-    ring.put_extended(row, (EXTRA | emit << LABEL_SHIFT, 0, 0, number, 0, 0, 0, 0), samples)
+    ring.put_extended(
+        PLAIN | flags, (number, 0, 0, 0, 0, 0, 0), (EXTRA | emit << LABEL_SHIFT, 0, 0, number, 0, 0, 0, 0), samples
+    )
 
 
 def numbers(taken: Taken) -> list[int]:

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from ezmsg.core.graphmeta import ProfileChannelType
+from ezmsg.core.messagecache import CachedMessage
 from ezmsg.core.transport import Inlet, Outlet
 from ezmsg.core.transport.local import Crossing, CrossLoopLink
 
@@ -29,9 +30,14 @@ class Door:
     def detach(self, outlet: Outlet) -> None:
         self.outlets.remove(outlet)
 
-    @property
-    def release(self) -> Callable[[int, int], None]:
-        return lambda bit, message_id: self.released.append((bit, message_id))
+    def releaser(self, bit: int) -> Callable[[int], None]:
+        return lambda message_id: self.released.append((bit, message_id))
+
+    def rerouted(self) -> None:
+        pass
+
+    def record_publish(self, message: CachedMessage) -> None:
+        pass
 
 
 class Receiver:

@@ -25,15 +25,15 @@ from ezmsg.core.wire.records import ACK_OPCODE, MESSAGE_OPCODE
 TRACE = (0x0102030405060708090A0B0C0D0E0F10, 0x1112131415161718)
 
 ids = st.integers(0, 2**64 - 1)
-times = st.integers(-(2**63), 2**63 - 1)
+times = st.floats(allow_nan=False)
 traces = st.none() | st.tuples(st.integers(0, 2**128 - 1), ids)
 
 
 def frame_of(header: MessageHeader, head: bytes, buffers: list[bytes]) -> bytes:
     encoded = encode_message_header(
         header.message_id,
-        header.publish_ns,
-        header.origin_ns,
+        header.publish_s,
+        header.origin_s,
         header.codec,
         len(head),
         [len(buffer) for buffer in buffers],
@@ -43,20 +43,20 @@ def frame_of(header: MessageHeader, head: bytes, buffers: list[bytes]) -> bytes:
 
 
 def test_a_plain_message_is_these_bytes() -> None:
-    frame = frame_of(MessageHeader(0x0102, 0x0304, -2, 5, None), b"pickle", [])
+    frame = frame_of(MessageHeader(0x0102, 1.5, -2.0, 5, None), b"pickle", [])
     assert frame.hex() == (
         "2e000000000000006400000000000000"  # 46 bytes, opcode 100
-        "02010000000000000403000000000000feffffffffffffff"  # id, time of publishing, time of origin
+        "0201000000000000000000000000f83f00000000000000c0"  # id, time of publishing, time of origin
         "05000000000000000600000000000000"  # codec 5, no flags, no buffers, 6 bytes of pickle
         "7069636b6c65"
     )
 
 
 def test_a_sampled_message_with_a_buffer_is_these_bytes() -> None:
-    frame = frame_of(MessageHeader(1, 2, 3, 0, TRACE), b"pickle", [b"buffer"])
+    frame = frame_of(MessageHeader(1, 2.5, 3.0, 0, TRACE), b"pickle", [b"buffer"])
     assert frame.hex() == (
         "86000000000000006400000000000000"  # 134 bytes, opcode 100
-        "010000000000000002000000000000000300000000000000"
+        "010000000000000000000000000004400000000000000840"
         "00010000010000000600000000000000"  # codec 0, sampled, one buffer, 6 bytes of pickle
         "0102030405060708090a0b0c0d0e0f101112131415161718"  # trace id and span id, as W3C writes them
         "0600000000000000"  # 6 bytes in the buffer
@@ -67,7 +67,7 @@ def test_a_sampled_message_with_a_buffer_is_these_bytes() -> None:
 @settings(deadline=None)
 @given(ids, times, times, st.integers(0, 255), traces, st.binary(), st.lists(st.binary(max_size=200), max_size=5))
 def test_a_message_survives(
-    message_id: int, publish: int, origin: int, codec: int, trace: Trace | None, head: bytes, buffers: list[bytes]
+    message_id: int, publish: float, origin: float, codec: int, trace: Trace | None, head: bytes, buffers: list[bytes]
 ) -> None:
     header = MessageHeader(message_id, publish, origin, codec, trace)
     (frame,) = FrameDecoder().feed(frame_of(header, head, buffers))

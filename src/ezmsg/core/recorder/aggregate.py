@@ -16,6 +16,7 @@ from ezmsg.core.recorder.rows import (
     ERROR,
     EXTENDED,
     FOREIGN,
+    HOP,
     INDEX_SHIFT,
     INSTANT,
     KIND_MASK,
@@ -29,6 +30,7 @@ from ezmsg.core.recorder.rows import (
     SPAN,
     WAIT,
 )
+from ezmsg.core.recorder.runs import Counted, PublishRun, process_run, publish_run
 from ezmsg.core.recorder.series import NOWHERE, Mask, SeriesTable
 
 _NOTHING_BEFORE: Final = -(1 << 62)
@@ -91,16 +93,74 @@ class Aggregator:
         """Count rows, in the order they were written; returns how many are of endpoints not known."""
         self.turn += 1
         kinds = rows[:, 0] & KIND_MASK
+        hops = np.flatnonzero(rows[:, 0] & HOP)
         return (
-            self._hand(rows, kinds == PUBLISH, self._publish)
+            self._hand_publishes(rows, np.flatnonzero(kinds == PUBLISH), hops)
             + self._hand(rows, kinds == PROCESS, self._process)
             + self._hand(rows, kinds == WAIT, self._wait)
             + self._hand(rows, (kinds == LEASE) | (kinds == SPAN), self._lease)
         )
 
+    def add_run(self, rows: Rows) -> int | None:
+        """Count rows as they were written, of one endpoint and none of them special (see `runs`).
+
+        Returns how many are of an endpoint not known; None if they need a closer look and nothing was counted.
+        """
+        meta = int(rows[0, 0])
+        processed = None if meta & KIND_MASK == PUBLISH else process_run(rows)
+        published = publish_run(rows) if meta & HOP or meta & KIND_MASK == PUBLISH else None
+        if (processed is None and meta & KIND_MASK == PROCESS) or (published is None and meta & HOP):
+            return None
+        if meta & KIND_MASK == PUBLISH and published is None:
+            return None
+        self.turn += 1
+        unknown = 0
+        index = meta >> INDEX_SHIFT
+        if processed is not None:
+            unknown += self._count_run(index, processed, len(rows))
+        if published is not None:
+            index = int(rows[0, 7]) if meta & HOP else index
+            unknown += self._count_run(index, published.histograms, len(rows))
+            self._follow(index, published)
+        return unknown
+
+    def _count_run(self, index: int, histograms: dict[str, Counted], rows: int) -> int:
+        position = self.series.position(index)
+        if position == NOWHERE:
+            return rows
+        self.series.count_run(position, histograms, self.turn)
+        return 0
+
+    def _follow(self, index: int, run: PublishRun) -> None:
+        """Count the interval before a run, and remember how it ended."""
+        position = self.series.position(index)
+        if position == NOWHERE:
+            return
+        interval_ns = run.first_start_ns - int(self._last_start[position])
+        if int(self._last_id[position]) == run.first_id - 1 and interval_ns >= 0:
+            self.series.count("interval", np.array([position]), np.array([interval_ns]), self.turn)
+        self._last_id[position], self._last_start[position] = run.last_id, run.last_start_ns
+
+    def _hand_publishes(self, rows: Rows, at: Column, hops: Column) -> int:
+        """Count publishes, also those that receivers recorded; each publisher's in the order of its messages."""
+        words = rows[at]
+        if len(hops):
+            told = rows[hops]
+            told[:, 0] = PUBLISH | told[:, 7] << INDEX_SHIFT
+            told[:, 5:] = 0
+            if len(at):
+                words, at = np.concatenate((words, told)), np.concatenate((at, hops))
+                order = np.lexsort((words[:, 1], words[:, 0] >> INDEX_SHIFT))
+                words, at = words[order], at[order]
+            else:
+                words, at = told, hops
+        return self._hand_words(rows, at, words, self._publish)
+
     def _hand(self, rows: Rows, of_kind: Mask, handle: Callable[[_Chunk], None]) -> int:
         at = np.flatnonzero(of_kind)
-        words = rows[at]
+        return self._hand_words(rows, at, rows[at], handle)
+
+    def _hand_words(self, rows: Rows, at: Column, words: Rows, handle: Callable[[_Chunk], None]) -> int:
         positions = self.series.positions(words[:, 0] >> INDEX_SHIFT)
         known = positions != NOWHERE
         unknown = len(at) - int(np.count_nonzero(known))
@@ -122,6 +182,8 @@ class Aggregator:
     def _process(self, chunk: _Chunk) -> None:
         words = chunk.words
         origin, publish, channel, start, end = (words[:, column] for column in range(2, 7))
+        # A hand-over takes no time: what lies between is the publish.
+        publish = np.where(words[:, 0] & HOP, channel, publish)
         foreign = words[:, 0] & FOREIGN != 0
         ageless = foreign | (origin < 0)
         age, transport, queue, process = start - origin, channel - publish, start - channel, end - start

@@ -6,7 +6,7 @@ ns could not be shifted to seconds later: 8 * log2(1e9) is not a whole number.
 
 from __future__ import annotations
 
-from math import isqrt
+from math import isqrt, log2
 from typing import Final
 
 import numpy as np
@@ -59,6 +59,25 @@ def columns(durations_ns: NDArray[np.int64]) -> NDArray[np.int64]:
     found += 1
     found[durations_ns == 0] = 0
     return found
+
+
+# Bounds above this many ns lie too close to whole numbers for a logarithm to tell.
+_EXACT_BELOW: Final = float(1 << 40)
+# More than the error of the logarithm, less than the distance of any whole number below that from a bound.
+_NUDGE: Final = 2e-13
+_OFFSET: Final = 8 * log2(1e9) + _NUDGE + FIRST
+
+
+def float_columns(durations_ns: NDArray[np.float64]) -> NDArray[np.int64]:
+    """As `columns`, for whole numbers that came as floats; faster."""
+    if durations_ns.max() >= _EXACT_BELOW:
+        return columns(durations_ns.astype(np.int64))
+    found = np.log2(np.maximum(durations_ns, 1))
+    found *= 8
+    found -= _OFFSET
+    np.ceil(found, out=found)
+    found[durations_ns == 0] = 0
+    return found.astype(np.int64)
 
 
 def compact(counts: NDArray[np.int64]) -> tuple[int, int, list[int]]:

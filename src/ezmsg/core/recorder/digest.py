@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, Final
 
 import numpy as np
@@ -12,12 +12,15 @@ from numpy.typing import NDArray
 from ezmsg.core.recorder.aggregate import Aggregator
 from ezmsg.core.recorder.endpoints import Endpoint
 from ezmsg.core.recorder.labels import Labels
-from ezmsg.core.recorder.ring import Taken
+from ezmsg.core.recorder.ring import Rows, Taken, rows_in_ns
 from ezmsg.core.recorder.rowlog import RowArray
-from ezmsg.core.recorder.rows import INDEX_SHIFT, SAMPLE_ROW, SPAN_ROW
+from ezmsg.core.recorder.rows import EXTRA, INDEX_SHIFT, KIND_MASK, SAMPLE_ROW, SPAN_ROW
 from ezmsg.core.recorder.rowstore import RowStore
+from ezmsg.core.recorder.runs import is_run
 from ezmsg.core.recorder.samples import merge_oldest, sample_rows, span_rows
 
+PIECE: Final = 4096
+"""Rows looked at together: what is made of them stays in the caches, in memory that was used before."""
 SPANS: Final = 20_000
 """Span rows kept per graph for readers."""
 
@@ -58,9 +61,14 @@ class Digest:
         self.lost["row:ring_overrun"] += taken.lost
         self.lost["span:ring_overrun"] += taken.lost_spans
         self.lost["sample:ring_overrun"] += taken.lost_samples
-        rows = taken.rows
-        if not len(rows):
-            return
+        for rows in _pieces(taken.rows):
+            unknown = self.aggregator.add_run(rows) if is_run(rows) else None
+            if unknown is None:
+                self._look_closer(rows_in_ns(rows), generation, find)
+            else:
+                self.lost["row:unknown_endpoint"] += unknown
+
+    def _look_closer(self, rows: Rows, generation: int, find: Find) -> None:
         self.lost["row:unknown_endpoint"] += self.aggregator.add(rows)
         spans = span_rows(rows)
         if spans is not None:
@@ -119,6 +127,17 @@ class Digest:
         for owner in dict.fromkeys(endpoint.record.endpoint_id for endpoint in endpoints.values()):
             mine = [index for index, endpoint in endpoints.items() if endpoint.record.endpoint_id == owner]
             self.samples.add(owner, endpoints[mine[0]].graph, rows[np.isin(indices, mine)])
+
+
+def _pieces(rows: Rows) -> Iterator[Rows]:
+    """Parts of rows, small enough for the caches, with each extra row behind its row."""
+    start = 0
+    while start < len(rows):
+        stop = start + PIECE
+        if stop < len(rows) and int(rows[stop, 0]) & KIND_MASK == EXTRA:
+            stop += 1
+        yield rows[start:stop]
+        start = stop
 
 
 def _known(indices: NDArray[Any], find: Find) -> tuple[dict[int, Endpoint], int]:

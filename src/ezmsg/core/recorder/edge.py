@@ -1,4 +1,7 @@
-"""The receiving end of the recorder: one call per message, for each publisher that a subscriber is routed to."""
+"""The receiving end of the recorder: what a lease records, for each publisher that a subscriber is routed to.
+
+Times of messages are seconds of `rows.clock`, as floats; see `rows`.
+"""
 
 from __future__ import annotations
 
@@ -16,6 +19,7 @@ from ezmsg.core.recorder.rows import (
     EXTENDED,
     EXTRA,
     FOREIGN,
+    HOP,
     INDEX_SHIFT,
     LABEL_SHIFT,
     LEASE,
@@ -64,8 +68,16 @@ class EdgeOwner(Protocol):
 class EdgeMetrics:
     """Counts and records what one subscriber receives from one publisher. Used by one thread at a time.
 
+    The subscriber counts and writes plain rows itself, inline; `processed` does the same for everybody else.
+
     Attributes:
-        timed: Whether durations are recorded at all; when not, the caller may leave out its clock reads (pass 0).
+        is_plain: Whether a message without a trace and an error becomes one row of the ring and nothing else.
+        timed: Whether durations are recorded at all.
+        meta: The first word of the rows.
+        hop_meta: The same for rows that speak for the publish as well.
+        ring: Where they go.
+        receiver: What the edges of the subscriber share.
+        code: The channel kind, as a code of `rows.CHANNELS`.
         consumed: Messages whose lease was released.
         bytes: Their size in all.
         drops: Messages that a leaky queue dropped.
@@ -74,25 +86,26 @@ class EdgeMetrics:
     """
 
     __slots__ = (
-        "_code",
         "_labels",
         "_lease_meta",
-        "_meta",
         "_owner",
-        "_plain",
-        "_receiver",
         "_recording",
-        "_ring",
         "_span_meta",
         "_thin_mask",
         "bytes",
+        "code",
         "consumed",
         "drops",
         "failed",
         "foreign",
+        "hop_meta",
         "index",
+        "is_plain",
         "kind",
+        "meta",
         "publisher_id",
+        "receiver",
+        "ring",
         "thinned",
         "timed",
         "topic",
@@ -111,21 +124,16 @@ class EdgeMetrics:
         owner: EdgeOwner,
     ) -> None:
         """Made by the registry."""
-        self.publisher_id, self.topic, self.kind, self.foreign, self.index = (
-            publisher_id,
-            topic,
-            kind,
-            foreign,
-            index,
-        )
+        self.publisher_id, self.topic, self.kind, self.foreign, self.index = publisher_id, topic, kind, foreign, index
         self.consumed = self.bytes = self.drops = self.thinned = 0
         self.failed: dict[str, int] = {}
-        self._receiver, self._ring, self._labels, self._owner = receiver, ring, labels, owner
-        self._code = CHANNEL_CODES[kind]
-        self._meta = meta_word(PROCESS, index, kind, FOREIGN if foreign else 0)
+        self.receiver, self.ring, self._labels, self._owner = receiver, ring, labels, owner
+        self.code = CHANNEL_CODES[kind]
+        self.meta = meta_word(PROCESS, index, kind, FOREIGN if foreign else 0)
+        self.hop_meta = self.meta | HOP
         self._span_meta = meta_word(SPAN, index, kind)
         self._lease_meta = meta_word(LEASE, index)
-        self.timed = self._plain = self._recording = False
+        self.timed = self.is_plain = self._recording = False
         self._thin_mask = 0
 
     # -- the hot path -------------------------------------------------------------------------------------------------
@@ -133,11 +141,11 @@ class EdgeMetrics:
     def processed(
         self,
         message_id: int,
-        origin_ns: int,
-        publish_ns: int,
-        channel_ns: int,
-        start_ns: int,
-        end_ns: int,
+        origin_s: float,
+        publish_s: float,
+        channel_s: float,
+        start_s: float,
+        end_s: float,
         size: int,
         trace: ProcessTrace | None,
         error: str | None = None,
@@ -146,55 +154,55 @@ class EdgeMetrics:
 
         Args:
             message_id: Its number.
-            origin_ns: When the first message of its chain was published; negative if by another host's clock.
-            publish_ns: When it was published.
-            channel_ns: When this process's channel had it.
-            start_ns: When it was handed to the task.
-            end_ns: When its lease was released.
+            origin_s: When the first message of its chain was published; negative if by another host's clock.
+            publish_s: When it was published.
+            channel_s: When this process's channel had it.
+            start_s: When it was handed to the task.
+            end_s: When its lease was released.
             size: Its bytes (0 for an object handed over by reference).
             trace: Trace id, span id of this processing and span id of the publish, if it is sampled.
             error: The type of the exception that left the lease's block.
         """
         self.consumed += 1
         self.bytes += size
-        self._receiver.last_code = self._code
-        if self._plain and trace is None and error is None:
+        self.receiver.last_code = self.code
+        meta, extra_meta = self.meta, EXTRA
+        if error is not None:
+            meta |= ERROR | self._labels.code(self._count_error(error)) << LABEL_SHIFT
+        samples = spans = trace_id = span_id = parent_id = 0
+        selector = self.receiver.selector
+        if selector is not None and selector.settle(self.index, message_id):
+            wanted, _, generation = selector.selection
+            owed = 1 << LEASE_TIME | (start_s >= channel_s) << QUEUE_WAIT
+            if not self.foreign:
+                owed |= (channel_s >= publish_s) << TRANSPORT | (0 <= origin_s <= start_s) << AGE
+            if emit := wanted & owed:
+                meta |= SELECTED
+                extra_meta |= emit << LABEL_SHIFT | generation << INDEX_SHIFT
+                samples = emit.bit_count()
+        ring = self.ring
+        offset = ring.head
+        if trace is not None and self._recording:
+            trace_id, span_id, parent_id = trace
+            meta |= SAMPLED
+            spans = 1
+        elif not samples:
+            if not self._recording:
+                return
             if self.consumed & self._thin_mask:
                 self.thinned += 1
-                return
-            ring = self._ring
-            offset = ring.head
-            pack_row(
-                ring.buffer,
-                offset & ring.mask,
-                self._meta,
-                message_id,
-                origin_ns,
-                publish_ns,
-                channel_ns,
-                start_ns,
-                end_ns,
-                size,
-            )
-            ring.head = offset + 64
-        elif self.timed or error is not None:
-            self._record(
-                message_id,
-                origin_ns,
-                publish_ns,
-                channel_ns,
-                start_ns,
-                end_ns,
-                size,
-                trace,
-                error,
-            )
-
-    def counted(self, size: int) -> None:
-        """The lease of a message was released that nobody times: what `processed` does when `timed` is false."""
-        self.consumed += 1
-        self.bytes += size
-        self._receiver.last_code = self._code
+            else:
+                ring.put(meta, message_id, origin_s, publish_s, channel_s, start_s, end_s, size)
+            return
+        pack_row(
+            ring.buffer, offset & ring.mask,
+            meta | EXTENDED, message_id, origin_s, publish_s, channel_s, start_s, end_s, size,
+        )  # fmt: skip
+        pack_extra(
+            ring.buffer, offset + 64 & ring.mask,
+            extra_meta, trace_id >> 64, trace_id & _TRACE_LOW, span_id, parent_id, 0.0, 0, 0,
+        )  # fmt: skip
+        ring.mark(offset + 128, spans, samples)
 
     def user_span(
         self, message_id: int, start_ns: int, end_ns: int, label: str | None, trace: ProcessTrace | None
@@ -202,12 +210,11 @@ class EdgeMetrics:
         """Record a span of the user within a message: its trace is trace id, own span id, span id of the processing."""
         if self.timed:
             meta = self._span_meta | self._labels.code(label or "") << LABEL_SHIFT
-            row = (meta, message_id, 0, 0, 0, start_ns, end_ns, 0)
-            self._put(row, 1 << USER_SPAN, self.selects(message_id), trace)
+            self._put(meta, message_id, start_ns, end_ns, 1 << USER_SPAN, self.selects(message_id), trace)
 
     def selects(self, message_id: int) -> bool:
         """Whether the native trace selects a message (the same answer for all that is measured of it)."""
-        selector = self._receiver.selector
+        selector = self.receiver.selector
         return selector is not None and selector.decide(self.index, message_id)
 
     def dropped(self, n: int = 1) -> None:
@@ -224,8 +231,7 @@ class EdgeMetrics:
         """Change what is recorded, from any thread: rows at all, a native trace, one row in `thin_mask + 1`."""
         self._recording, self._thin_mask = recording, thin_mask
         self.timed = recording or selected
-        # One row a message, unless the message itself is special: the common case, decided in one look.
-        self._plain = recording and not selected
+        self.is_plain = recording and not selected and not thin_mask
 
     def counters(self) -> dict[str, int]:
         """Totals, by the names of the wire."""
@@ -237,29 +243,14 @@ class EdgeMetrics:
     def lease(self, code: int, start_ns: int, end_ns: int, message_id: int, sampled: bool) -> None:
         """Record a lease of which nothing else is known."""
         if self.timed:
-            row = (
-                self._lease_meta & ~_CHANNEL | code << CHANNEL_SHIFT,
-                message_id,
-                0,
-                0,
-                0,
-                start_ns,
-                end_ns,
-                0,
-            )
-            self._put(row, 1 << LEASE_TIME, sampled, None)
+            meta = self._lease_meta & ~_CHANNEL | code << CHANNEL_SHIFT
+            self._put(meta, message_id, start_ns, end_ns, 1 << LEASE_TIME, sampled, None)
 
     def span(self, code: int, start_ns: int, end_ns: int, label: str | None, message_id: int, sampled: bool) -> None:
         """Record a span of the user of which nothing else is known."""
         if self.timed:
-            meta = self._span_meta & ~_CHANNEL | code << CHANNEL_SHIFT
-            meta |= self._labels.code(label or "") << LABEL_SHIFT
-            self._put(
-                (meta, message_id, 0, 0, 0, start_ns, end_ns, 0),
-                1 << USER_SPAN,
-                sampled,
-                None,
-            )
+            meta = self._span_meta & ~_CHANNEL | code << CHANNEL_SHIFT | self._labels.code(label or "") << LABEL_SHIFT
+            self._put(meta, message_id, start_ns, end_ns, 1 << USER_SPAN, sampled, None)
 
     def _count_error(self, error: str) -> str:
         if error not in self.failed and len(self.failed) >= ERROR_TYPES:
@@ -267,88 +258,31 @@ class EdgeMetrics:
         self.failed[error] = self.failed.get(error, 0) + 1
         return error
 
-    def _record(
+    def _put(
         self,
+        meta: int,
         message_id: int,
-        origin_ns: int,
-        publish_ns: int,
-        channel_ns: int,
         start_ns: int,
         end_ns: int,
-        size: int,
+        owed: int,
+        selected: bool,
         trace: ProcessTrace | None,
-        error: str | None,
     ) -> None:
-        """Record a message that is not plain: sampled, selected, failed, thinned, or none of it after all."""
-        meta, extra_meta = self._meta, EXTRA
-        if error is not None:
-            meta |= ERROR | self._labels.code(self._count_error(error)) << LABEL_SHIFT
-        samples = spans = trace_id = span_id = parent_id = 0
-        selector = self._receiver.selector
-        if selector is not None and selector.settle(self.index, message_id):
-            wanted, _, generation = selector.selection
-            owed = 1 << LEASE_TIME | (start_ns >= channel_ns) << QUEUE_WAIT
-            if not self.foreign:
-                owed |= (channel_ns >= publish_ns) << TRANSPORT | (0 <= origin_ns <= start_ns) << AGE
-            if emit := wanted & owed:
-                meta |= SELECTED
-                extra_meta |= emit << LABEL_SHIFT | generation << INDEX_SHIFT
-                samples = emit.bit_count()
-        ring = self._ring
-        offset = ring.head
-        if trace is not None and self._recording:
-            trace_id, span_id, parent_id = trace
-            meta |= SAMPLED
-            spans = 1
-        elif not samples:
-            if not self._recording:
-                return
-            if self.consumed & self._thin_mask:
-                self.thinned += 1
-            else:
-                ring.put(meta, message_id, origin_ns, publish_ns, channel_ns, start_ns, end_ns, size)
-            return
-        pack_row(
-            ring.buffer,
-            offset & ring.mask,
-            meta | EXTENDED,
-            message_id,
-            origin_ns,
-            publish_ns,
-            channel_ns,
-            start_ns,
-            end_ns,
-            size,
-        )
-        pack_extra(
-            ring.buffer,
-            offset + 64 & ring.mask,
-            extra_meta,
-            trace_id >> 64,
-            trace_id & _TRACE_LOW,
-            span_id,
-            parent_id,
-            0,
-            0,
-            0,
-        )
-        ring.mark(offset + 128, spans, samples)
-
-    def _put(self, row: tuple[int, ...], owed: int, selected: bool, trace: ProcessTrace | None) -> None:
         """Record a row off the hot path; `owed` are the metrics it gives if it is `selected`."""
         emit = generation = 0
-        selector = self._receiver.selector
+        selector = self.receiver.selector
         if selected and selector is not None:
             wanted, _, generation = selector.selection
             emit = wanted & owed
         if not self._recording:
             trace = None
+        words = (message_id, 0.0, 0.0, 0.0, start_ns / 1e9, end_ns / 1e9, 0)
         if trace is None and not emit:
             if self._recording:
-                self._ring.put(*row)
+                self.ring.put(meta, *words)
             return
-        flags = EXTENDED | (SAMPLED if trace is not None else 0) | (SELECTED if emit else 0)
+        meta |= EXTENDED | (SAMPLED if trace is not None else 0) | (SELECTED if emit else 0)
         trace_id, span_id, parent_id = trace or (0, 0, 0)
         extra_meta = EXTRA | emit << LABEL_SHIFT | generation << INDEX_SHIFT
-        extra = (extra_meta, trace_id >> 64, trace_id & _TRACE_LOW, span_id, parent_id, 0, 0, 0)
-        self._ring.put_extended((row[0] | flags, *row[1:]), extra, emit.bit_count())
+        extra = (extra_meta, trace_id >> 64, trace_id & _TRACE_LOW, span_id, parent_id, 0.0, 0, 0)
+        self.ring.put_extended(meta, words, extra, emit.bit_count())

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from ezmsg.core.graphmeta import HistogramValue
 from ezmsg.core.recorder.buckets import COLUMNS, columns, compact
+from ezmsg.core.recorder.runs import Counted
 from ezmsg.core.wire.records import HistogramState
 
 Exemplar = tuple[int, int, str, str]
@@ -77,6 +78,14 @@ class Histograms:
         np.add.at(self._sums, slots, durations_ns)
         np.minimum.at(self._mins, slots, durations_ns)
         np.maximum.at(self._maxs, slots, durations_ns)
+
+    def add_counted(self, slot: int, counted: Counted, turn: int) -> None:
+        """Count durations of one series that were sorted into columns already."""
+        self._changed[slot] = turn
+        self._counts[slot] += counted.counts
+        self._sums[slot] += counted.sum_ns
+        self._mins[slot] = min(self._mins[slot], counted.min_ns)
+        self._maxs[slot] = max(self._maxs[slot], counted.max_ns)
 
     def changed_since(self, series: Series, turn: int) -> bool:
         """Whether a series changed after a turn."""

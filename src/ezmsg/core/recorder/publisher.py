@@ -1,4 +1,7 @@
-"""The publisher's end of the recorder: one call per broadcast, and the methods of the 3.9 profiling API."""
+"""The publisher's end of the recorder: what a broadcast records, and the methods of the 3.9 profiling API.
+
+Times are seconds of `rows.clock`, as floats; see `rows`.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +19,7 @@ from ezmsg.core.recorder.rows import (
     INDEX_SHIFT,
     INSTANT,
     LABEL_SHIFT,
-    NO_PREVIOUS,
+    NO_PREVIOUS_S,
     PUBLISH,
     PUBLISH_DELTA,
     SAMPLED,
@@ -29,7 +32,7 @@ from ezmsg.core.recorder.rows import (
 )
 from ezmsg.core.recorder.selection import Selector
 
-NEVER: Final = 1 << 62
+NEVER: Final = float("inf")
 ALWAYS: Final = -NEVER
 _TRACE_LOW: Final = (1 << 64) - 1
 
@@ -40,32 +43,34 @@ PublishTrace = tuple[int, int, int]
 class PublisherMetrics:
     """Counts and records what one publisher does. Used by one thread at a time, the one that registered it.
 
+    A publisher counts and writes plain rows itself, inline; `published` does the same for everybody else.
+
     Attributes:
-        timed: Whether durations are recorded at all; when not, the caller may leave out its clock reads (pass 0).
+        is_plain: Whether a message without a trace becomes one row of the ring and nothing else.
+        timed: Whether durations are recorded at all.
+        meta: The first word of the rows.
+        ring: Where they go.
         sent: Messages published.
         bytes: Their size in all.
         backpressure_ns: Time they waited for a slot.
-        inflight: Messages not yet released, as of the last call.
+        last_start_s: When `broadcast` was entered last.
+        inflight_gauge: Tells the messages not yet released; set by the publisher.
         shm_reallocations: How often the shared memory grew; the publisher adds to it.
         thinned: Rows left out to stay within the row budget.
-        next_root_ns: From when on a message without a trace may begin one (see `sample_root`).
+        next_root_s: From when on a message without a trace may begin one (see `begin_root`).
     """
 
     __slots__ = (
         "_blame",
         "_clock",
         "_holders",
+        "_inflight",
         "_labels",
-        "_last_start_ns",
-        "_meta",
-        "_plain",
         "_recording",
-        "_ring",
-        "_root_period_ns",
+        "_root_period_s",
         "_root_ratio",
         "_selector",
         "_thin_mask",
-        "_thins",
         "_wait_meta",
         "backpressure_ns",
         "bytes",
@@ -73,9 +78,13 @@ class PublisherMetrics:
         "graph",
         "id",
         "index",
-        "inflight",
-        "next_root_ns",
+        "inflight_gauge",
+        "is_plain",
+        "last_start_s",
+        "meta",
+        "next_root_s",
         "num_buffers",
+        "ring",
         "sent",
         "shm_reallocations",
         "thinned",
@@ -98,39 +107,32 @@ class PublisherMetrics:
         self.graph = graph
         self.id, self.topic, self.num_buffers, self.index = publisher_id, topic, num_buffers, index
         self.endpoint_id = f"{topic}:{publisher_id}"
-        self.sent = self.bytes = self.backpressure_ns = self.inflight = self.shm_reallocations = self.thinned = 0
-        self._ring, self._labels, self._clock = ring, labels, clock
-        self._meta = meta_word(PUBLISH, index)
+        self.sent = self.bytes = self.backpressure_ns = self.shm_reallocations = self.thinned = self._inflight = 0
+        self.inflight_gauge: Callable[[], int] | None = None
+        self.ring, self._labels, self._clock = ring, labels, clock
+        self.meta = meta_word(PUBLISH, index)
         self._wait_meta = meta_word(WAIT, index)
-        self._last_start_ns = NO_PREVIOUS
+        self.last_start_s = NO_PREVIOUS_S
         self._blame = 0
         self._holders: dict[str, int] = {}
-        self.timed = self._plain = self._thins = self._recording = False
+        self.timed = self.is_plain = self._recording = False
         self._selector: Selector | None = None
         self._thin_mask = 0
-        self.next_root_ns = NEVER
-        self._root_period_ns = 0
+        self.next_root_s = NEVER
+        self._root_period_s = 0.0
         self._root_ratio: float | None = None
 
     # -- the hot path -------------------------------------------------------------------------------------------------
 
-    def sample_root(self, start_ns: int) -> bool:
-        """Whether a message without a trace shall begin one; the first of a publisher does.
-
-        The publisher does this inline, to save the call.
-        """
-        return start_ns >= self.next_root_ns and self.begin_root(start_ns)
-
     def published(
         self,
         message_id: int,
-        origin_ns: int,
-        start_ns: int,
-        end_ns: int,
-        wait_ns: int,
-        serialize_ns: int,
+        origin_s: float,
+        start_s: float,
+        end_s: float,
+        wait_s: float,
+        serialize_s: float,
         size: int,
-        inflight: int,
         fanout: int,
         trace: PublishTrace | None,
     ) -> None:
@@ -138,60 +140,76 @@ class PublisherMetrics:
 
         Args:
             message_id: Its number.
-            origin_ns: When the first message of its chain was published; negative if by another host's clock.
-            start_ns: `broadcast` entered.
-            end_ns: `broadcast` about to return.
-            wait_ns: Time spent waiting for a slot, 0 if it did not wait.
-            serialize_ns: Time spent serializing, 0 if it was not serialized.
+            origin_s: When the first message of its chain was published; negative if by another host's clock.
+            start_s: `broadcast` entered.
+            end_s: `broadcast` about to return.
+            wait_s: Time spent waiting for a slot, 0 if it did not wait.
+            serialize_s: Time spent serializing, 0 if it was not serialized.
             size: Bytes sent (0 for an object handed over by reference).
-            inflight: Messages not yet released, this one included.
             fanout: Channels it went to.
             trace: Trace id, span id and parent span id of a sampled message.
         """
         self.sent += 1
         self.bytes += size
-        self.inflight = inflight
-        if wait_ns:
-            self.backpressure_ns += wait_ns
-        if self._plain and trace is None:
-            ring = self._ring
-            offset = ring.head
-            pack_row(
-                ring.buffer,
-                offset & ring.mask,
-                self._meta,
-                message_id,
-                origin_ns,
-                start_ns,
-                end_ns,
-                wait_ns,
-                serialize_ns,
-                size,
-            )
-            ring.head = offset + 64
-            self._last_start_ns = start_ns
-        elif self._thins and trace is None and self.sent & self._thin_mask:
-            self.thinned += 1
-            self._last_start_ns = start_ns
-        elif self.timed:
-            self._record(
-                self._meta,
-                message_id,
-                origin_ns,
-                start_ns,
-                end_ns,
-                wait_ns,
-                serialize_ns,
-                size,
-                fanout,
-                trace,
-            )
+        if wait_s:
+            self.backpressure_ns += round(wait_s * 1e9)
+        self.record(message_id, origin_s, start_s, end_s, wait_s, serialize_s, size, fanout, trace)
 
-    def counted(self, size: int, inflight: int) -> None:
-        """One broadcast is done that nobody times: what `published` does when `timed` is false, for less."""
-        self.sent += 1
-        self.bytes += size
-        self.inflight = inflight
+    def record(
+        self,
+        message_id: int,
+        origin_s: float,
+        start_s: float,
+        end_s: float,
+        wait_s: float,
+        serialize_s: float,
+        size: int,
+        fanout: int,
+        trace: PublishTrace | None,
+        flags: int = 0,
+    ) -> None:
+        """Record a broadcast that was counted: plain, sampled, selected, thinned, or none of it after all."""
+        previous_s, self.last_start_s = self.last_start_s, start_s
+        ring = self.ring
+        offset = ring.head
+        if self.is_plain and trace is None:
+            pack_row(
+                ring.buffer, offset & ring.mask,
+                self.meta | flags, message_id, origin_s, start_s, end_s, wait_s, serialize_s, size,
+            )  # fmt: skip
+            ring.head = offset + 64
+            return
+        meta, extra_meta = self.meta | flags | EXTENDED, EXTRA
+        samples = spans = trace_id = span_id = parent_id = 0
+        selector = self._selector
+        if selector is not None and selector.settle(self.index, message_id):
+            wanted, _, generation = selector.selection
+            owed = 1 << PUBLISH_DELTA | (wait_s > 0) << BACKPRESSURE_WAIT | (serialize_s > 0) << SERIALIZE
+            if emit := wanted & owed:
+                meta |= SELECTED
+                extra_meta |= emit << LABEL_SHIFT | generation << INDEX_SHIFT
+                samples = emit.bit_count()
+        if trace is not None and self._recording:
+            trace_id, span_id, parent_id = trace
+            meta |= SAMPLED
+            spans = 1
+        elif not samples:
+            if not self._recording:
+                return
+            if self.sent & self._thin_mask:
+                self.thinned += 1
+                return
+        blame, self._blame = self._blame, 0
+        # Extended also when nothing but thinning asks for it: the interval needs the start of the message before.
+        pack_row(
+            ring.buffer, offset & ring.mask,
+            meta, message_id, origin_s, start_s, end_s, wait_s, serialize_s, size,
+        )  # fmt: skip
+        pack_extra(
+            ring.buffer, offset + 64 & ring.mask,
+            extra_meta, trace_id >> 64, trace_id & _TRACE_LOW, span_id, parent_id, previous_s, fanout, blame,
+        )  # fmt: skip
+        ring.mark(offset + 128, spans, samples)
 
     def blame(self, holder: str, wait_ns: int) -> None:
         """Say who held the slot that the broadcast about to be recorded had to wait for."""
@@ -199,28 +217,41 @@ class PublisherMetrics:
         if self.timed:
             self._blame = self._labels.code(holder)
 
+    def begin_root(self, start_s: float) -> bool:
+        """Whether a message begins a trace, now that the time for one (`next_root_s`) has come; the first one does."""
+        ratio = self._root_ratio
+        if ratio is None:
+            self.next_root_s = start_s + self._root_period_s
+            return True
+        return self.sent == 0 or chance(ratio)
+
     # -- the methods of the 3.9 API -----------------------------------------------------------------------------------
 
     def record_publish(self, inflight: int, msg_seq: int | None = None) -> None:
         """Count a message published now, as number `msg_seq`."""
         seq = self.sent if msg_seq is None else msg_seq
         self.sent += 1
-        self.inflight = inflight
+        self._inflight = inflight
         if self.timed:
-            now = self._clock()
-            self._record(self._meta | INSTANT, seq, now, now, now, 0, 0, 0, 0, None)
+            now_s = self._clock() / 1e9
+            self.record(seq, now_s, now_s, now_s, 0.0, 0.0, 0, 0, None, INSTANT)
 
     def record_backpressure_wait(self, wait_ns: int, msg_seq: int | None = None) -> None:
         """Count time that message `msg_seq` (default: the next) waited for a slot; it ended now."""
         seq = self.sent if msg_seq is None else msg_seq
         self.backpressure_ns += wait_ns
         if self.timed:
-            now = self._clock()
-            self._record_wait((self._wait_meta, seq, 0, now - wait_ns, now, wait_ns, 0, 0))
+            now_ns = self._clock()
+            self._record_wait(seq, (now_ns - wait_ns) / 1e9, now_ns / 1e9, wait_ns / 1e9)
 
     def sample_inflight(self, inflight: int) -> None:
         """Note how many messages are not yet released."""
-        self.inflight = inflight
+        self._inflight = inflight
+
+    @property
+    def inflight(self) -> int:
+        """Messages not yet released: now where the publisher tells, else as noted last."""
+        return self._inflight if self.inflight_gauge is None else self.inflight_gauge()
 
     # -- for the registry ---------------------------------------------------------------------------------------------
 
@@ -228,21 +259,19 @@ class PublisherMetrics:
         """Change what is recorded, from any thread: rows at all, a native trace, one row in `thin_mask + 1`."""
         self._recording, self._selector, self._thin_mask = recording, selector, thin_mask
         self.timed = recording or selector is not None
-        # One row a message, unless the message itself is special: the common case, decided in one look.
-        self._plain = recording and selector is None and not thin_mask
-        self._thins = recording and selector is None and thin_mask > 0
+        self.is_plain = recording and selector is None and not thin_mask
 
     def configure_roots(self, rate_hz: float, ratio: float | None) -> None:
         """Change how many messages begin a trace: a share of them, or (with `ratio` None) so many per second."""
         self._root_ratio = ratio
         if ratio is not None:
-            self.next_root_ns = ALWAYS if ratio > 0 else NEVER
-            self._root_period_ns = 0
+            self.next_root_s = ALWAYS if ratio > 0 else NEVER
+            self._root_period_s = 0.0
         elif rate_hz <= 0:
-            self.next_root_ns = NEVER
+            self.next_root_s = NEVER
         else:
-            self._root_period_ns = int(1e9 / rate_hz)
-            self.next_root_ns = ALWAYS
+            self._root_period_s = 1 / rate_hz
+            self.next_root_s = ALWAYS
 
     def counters(self) -> dict[str, int]:
         """Totals and last gauges, by the names of the wire."""
@@ -264,86 +293,14 @@ class PublisherMetrics:
 
     # -- beneath ------------------------------------------------------------------------------------------------------
 
-    def begin_root(self, start_ns: int) -> bool:
-        """Whether a message begins a trace, now that the time for one has come."""
-        ratio = self._root_ratio
-        if ratio is None:
-            self.next_root_ns = start_ns + self._root_period_ns
-            return True
-        return self.sent == 0 or chance(ratio)
-
-    def _record(
-        self,
-        meta: int,
-        message_id: int,
-        origin_ns: int,
-        start_ns: int,
-        end_ns: int,
-        wait_ns: int,
-        serialize_ns: int,
-        size: int,
-        fanout: int,
-        trace: PublishTrace | None,
-    ) -> None:
-        """Record a publish that is not plain: sampled, selected, thinned, or none of it after all."""
-        previous_ns, self._last_start_ns = self._last_start_ns, start_ns
-        extra_meta = EXTRA
-        samples = spans = trace_id = span_id = parent_id = 0
+    def _record_wait(self, message_id: int, start_s: float, end_s: float, wait_s: float) -> None:
+        words = (message_id, 0.0, start_s, end_s, wait_s, 0.0, 0)
         selector = self._selector
-        if selector is not None and selector.settle(self.index, message_id):
-            wanted, _, generation = selector.selection
-            owed = 1 << PUBLISH_DELTA | (wait_ns > 0) << BACKPRESSURE_WAIT | (serialize_ns > 0) << SERIALIZE
-            if emit := wanted & owed:
-                meta |= SELECTED
-                extra_meta |= emit << LABEL_SHIFT | generation << INDEX_SHIFT
-                samples = emit.bit_count()
-        if trace is not None and self._recording:
-            trace_id, span_id, parent_id = trace
-            meta |= SAMPLED
-            spans = 1
-        elif not samples:
-            if not self._recording:
-                return
-            if self.sent & self._thin_mask:
-                self.thinned += 1
-                return
-        blame, self._blame = self._blame, 0
-        # Extended also when nothing but thinning asks for it: the interval needs the start of the message before.
-        ring = self._ring
-        offset = ring.head
-        pack_row(
-            ring.buffer,
-            offset & ring.mask,
-            meta | EXTENDED,
-            message_id,
-            origin_ns,
-            start_ns,
-            end_ns,
-            wait_ns,
-            serialize_ns,
-            size,
-        )
-        pack_extra(
-            ring.buffer,
-            offset + 64 & ring.mask,
-            extra_meta,
-            trace_id >> 64,
-            trace_id & _TRACE_LOW,
-            span_id,
-            parent_id,
-            previous_ns,
-            fanout,
-            blame,
-        )
-        ring.mark(offset + 128, spans, samples)
-
-    def _record_wait(self, row: tuple[int, ...]) -> None:
-        selector = self._selector
-        if selector is not None and selector.decide(self.index, row[1]):
+        if selector is not None and selector.decide(self.index, message_id):
             wanted, _, generation = selector.selection
             if emit := wanted & 1 << BACKPRESSURE_WAIT:
-                extra = (EXTRA | emit << LABEL_SHIFT | generation << INDEX_SHIFT, 0, 0, 0, 0, NO_PREVIOUS, 0, 0)
-                self._ring.put_extended((row[0] | SELECTED | EXTENDED, *row[1:]), extra, 1)
+                extra = (EXTRA | emit << LABEL_SHIFT | generation << INDEX_SHIFT, 0, 0, 0, 0, NO_PREVIOUS_S, 0, 0)
+                self.ring.put_extended(self._wait_meta | SELECTED | EXTENDED, words, extra, 1)
                 return
         if self._recording:
-            self._ring.put(*row)
+            self.ring.put(self._wait_meta, *words)

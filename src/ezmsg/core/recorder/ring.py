@@ -15,9 +15,13 @@ from numpy.typing import NDArray
 from ezmsg.core.recorder.rows import (
     EXTENDED,
     EXTRA,
+    FIRST_TIME,
+    HOP,
     KIND_MASK,
     LABEL_MASK,
     LABEL_SHIFT,
+    LAST_TIME,
+    PREVIOUS,
     ROW_BYTES,
     ROW_WORDS,
     SAMPLED,
@@ -25,7 +29,7 @@ from ezmsg.core.recorder.rows import (
     pack_row,
 )
 
-ROWS: Final = 1 << 16
+ROWS: Final = 1 << 15
 """Rows of a ring. The hot path masks with RING_MASK, so every ring has this size unless made smaller by a test."""
 
 Rows = NDArray[np.int64]
@@ -36,7 +40,11 @@ Marks = tuple[int, int, int, int]
 
 
 class Taken(NamedTuple):
-    """What one read found: rows, how many records they are (a row and its extra count once), and what was lost."""
+    """What one read found.
+
+    Rows as they were written; how many records they are: a row and its extra row count once, a hop twice; and what was
+    lost of it: what was overwritten unread counts once a row, whatever it was.
+    """
 
     rows: Rows
     records: int
@@ -55,6 +63,7 @@ class Ring:
 
     __slots__ = (
         "_accounted",
+        "_copied",
         "_size",
         "_tail",
         "_view",
@@ -79,9 +88,10 @@ class Ring:
         self.marks: Marks = (0, 0, 0, 0)
         self._tail = 0
         self._accounted = self.marks
+        self._copied: Rows = np.empty((0, ROW_WORDS), dtype=np.int64)
         self._view: Rows = np.frombuffer(self.buffer, dtype=np.int64).reshape(rows, ROW_WORDS)
 
-    def put(self, *words: int) -> None:
+    def put(self, *words: float) -> None:
         """Write one row (off the hottest path; see the class)."""
         offset = self.head
         pack_row(self.buffer, offset & self.mask, *words)
@@ -94,24 +104,27 @@ class Ring:
         _, extras, all_spans, all_samples = self.marks
         self.marks = (end, extras + 1, all_spans + spans, all_samples + samples)
 
-    def put_extended(self, row: tuple[int, ...], extra: tuple[int, ...], samples: int) -> None:
-        """Write a row and its extra row; `samples` says how many native samples they owe."""
+    def put_extended(self, meta: int, row: tuple[float, ...], extra: tuple[float, ...], samples: int) -> None:
+        """Write a row, its first word apart, and its extra row; `samples` says how many native samples they owe."""
         offset = self.head
-        pack_row(self.buffer, offset & self.mask, *row)
+        pack_row(self.buffer, offset & self.mask, meta, *row)
         pack_extra(self.buffer, (offset + ROW_BYTES) & self.mask, *extra)
-        self.mark(offset + 2 * ROW_BYTES, 1 if row[0] & SAMPLED else 0, samples)
+        self.mark(offset + 2 * ROW_BYTES, 1 if meta & SAMPLED else 0, samples)
 
     @property
     def is_crowded(self) -> bool:
-        """Whether more than half of it waits to be read."""
-        return (self.head - self._tail) * 2 > self._size
+        """Whether so much waits to be read that its writer should do it: a quarter, or the pump would hurry."""
+        return (self.head - self._tail) * 4 > self._size
 
     def unread(self) -> int:
         """Rows a read would find or find lost."""
         return (self.head - self._tail) // ROW_BYTES
 
     def take(self) -> Taken:
-        """Everything written since the last call. Callers take turns (the registry holds a lock)."""
+        """Everything written since the last call. Callers take turns (the registry holds a lock).
+
+        The rows are valid until the next call.
+        """
         # Marks first: all they count lies before this head.
         marks, head, tail = self.marks, self.head, self._tail
         start = max(tail, head - self._size)
@@ -130,15 +143,22 @@ class Ring:
         count = (head - start) // ROW_BYTES
         at = (start & self.mask) // ROW_BYTES
         whole = len(self._view)
-        if at + count <= whole:
-            return self._view[at : at + count].copy()
-        return np.concatenate((self._view[at:], self._view[: at + count - whole]))
+        if len(self._copied) < count:
+            # Kept: memory new for every read would have to be zeroed by the system first.
+            self._copied = np.empty((count, ROW_WORDS), dtype=np.int64)
+        rows = self._copied[:count]
+        until = min(count, whole - at)
+        rows[:until] = self._view[at : at + until]
+        rows[until:] = self._view[: count - until]
+        return rows
 
     def _account(self, rows: Rows, marks: Marks, first: int, lost_rows: int) -> Taken:
         before = self._accounted
+        flags = int(np.bitwise_or.reduce(rows[:, 0]))
+        hops = int(np.count_nonzero(rows[:, 0] & HOP)) if flags & HOP else 0
+        if not flags & EXTENDED and marks == before:
+            return Taken(rows, len(rows) + hops, lost_rows, 0, 0)
         extended = np.flatnonzero(rows[:, 0] & EXTENDED)
-        if not len(extended) and marks == before:
-            return Taken(rows, len(rows), lost_rows, 0, 0)
         metas, emits = rows[extended, 0], rows[extended + 1, 0]
         spans: NDArray[Any] = metas & SAMPLED != 0
         owed = np.bitwise_count(emits >> LABEL_SHIFT & LABEL_MASK).astype(np.int64)
@@ -148,4 +168,17 @@ class Ring:
         ahead = (int(late.sum()), int(spans[late].sum()), int(owed[late].sum()))
         self._accounted = (marks[0], marks[1] + ahead[0], marks[2] + ahead[1], marks[3] + ahead[2])
         extras, lost_spans, lost_samples = (self._accounted[n + 1] - before[n + 1] - seen[n] for n in range(3))
-        return Taken(rows, len(rows) - len(extended), lost_rows - extras, lost_spans, lost_samples)
+        return Taken(rows, len(rows) - len(extended) + hops, lost_rows - extras, lost_spans, lost_samples)
+
+
+def rows_in_ns(rows: Rows) -> Rows:
+    """Rows as they were written, with their times turned into nanoseconds."""
+    made = rows.copy()
+    extras = np.flatnonzero(rows[:, 0] & KIND_MASK == EXTRA)
+    # The bits of ids are no times: zero meanwhile, as a float of them may be anything.
+    made[extras, FIRST_TIME : LAST_TIME + 1] = 0
+    times = made[:, FIRST_TIME : LAST_TIME + 1]
+    times[:] = np.rint(times.view(np.float64) * 1e9)
+    made[extras, FIRST_TIME : LAST_TIME + 1] = rows[extras, FIRST_TIME : LAST_TIME + 1]
+    made[extras, PREVIOUS] = np.rint(rows[extras, PREVIOUS].view(np.float64) * 1e9)
+    return made

@@ -11,13 +11,18 @@ with ids. The first word of a row (`meta`) packs, from the low end: kind (4 bits
     WAIT     message id, 0, start, end, wait, 0, 0        (record_backpressure_wait)
     EXTRA    trace id (high), trace id (low), span id, parent span id, previous publish start, fanout, blame label
 
-Times and durations are nanoseconds of PROFILE_TIME. In an extra row the label bits hold the metrics that this row owes
-to the native trace, and the index bits the generation of the control that selected it.
+In an extra row the label bits hold the metrics that this row owes to the native trace, and the index bits the
+generation of the control that selected it.
+
+Times and durations are nanoseconds, except where rows are written: the writer packs seconds as float64, and `Ring.take`
+makes nanoseconds of a whole column at once. A float of the clock costs its writer a third of what a whole number of
+more than 30 bits does, and is exact to 1 ns for 52 days of uptime (docs/adr/0004-float-clock.md).
 """
 
 from __future__ import annotations
 
 import struct
+import time
 from typing import Final
 
 import numpy as np
@@ -49,17 +54,28 @@ ERROR: Final = 1 << 11
 """The operation failed; the label is the error type."""
 INSTANT: Final = 1 << 12
 """A point in time: the row has no duration."""
+HOP: Final = 1 << 13
+"""A PROCESS row that speaks for the publish as well, which took from publish to channel; its last word is the endpoint
+index of the publisher. One process and loop: what lies between is a hand-over, and transport takes no time."""
 LABEL_SHIFT: Final = 16
 LABEL_MASK: Final = 0xFFFF
 INDEX_SHIFT: Final = 32
 
 NO_MESSAGE: Final = -1
 """Message id of a row whose caller did not name one."""
-NO_PREVIOUS: Final = -(1 << 62)
+NO_PREVIOUS_S: Final = -float(1 << 32)
+NO_PREVIOUS: Final = -(1 << 32) * 1_000_000_000
 """In the extra row of a publish: the publisher had not published before."""
 
-pack_row: Final = struct.Struct("8q").pack_into
-pack_extra: Final = struct.Struct("q4Q3q").pack_into
+clock: Final = time.perf_counter
+"""What the message path reads: PROFILE_TIME in seconds."""
+pack_row: Final = struct.Struct("2q5dq").pack_into
+pack_extra: Final = struct.Struct("q4Qd2q").pack_into
+FIRST_TIME: Final = 2
+LAST_TIME: Final = 6
+"""The words of a row that are times, as `pack_row` has them."""
+PREVIOUS: Final = 5
+"""The word of an extra row that is one."""
 
 METRICS: Final = (
     "publish_delta_ns",

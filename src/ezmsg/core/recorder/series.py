@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from ezmsg.core.recorder.histograms import Column, Exemplar, Histograms, Series
 from ezmsg.core.recorder.ids import below, chance
 from ezmsg.core.recorder.labels import Labels
+from ezmsg.core.recorder.runs import Counted
 
 NAMES: Final = (
     "publish",
@@ -92,6 +93,14 @@ class SeriesTable:
                 self._slots[CODES[name], position] = self._one(int(self._index[position]), name, 0).slot
             slots = self._slots[CODES[name]][positions]
         self.histograms.add(slots, durations_ns, turn)
+
+    def count_run(self, position: int, histograms: dict[str, Counted], turn: int) -> None:
+        """Count what a run of rows of one endpoint gave."""
+        for name, counted in histograms.items():
+            slot = int(self._slots[CODES[name], position])
+            if slot == NOWHERE:
+                slot = self._slots[CODES[name], position] = self._one(int(self._index[position]), name, 0).slot
+            self.histograms.add_counted(slot, counted, turn)
 
     def count_labelled(self, name: str, positions: Column, labels: Column, durations_ns: Column, turn: int) -> None:
         """Count durations (all >= 0) under a name and a label each."""

@@ -38,6 +38,8 @@ class Collector:
         self._rows_at_once = config.trace_push_max_samples()
         self._seq = 0
         self._sent: deque[_Sent] = deque(maxlen=REMEMBERED)
+        # Whether the last batch left rows for another one.
+        self.has_more = False
         self._forget()
         self._recorder.linked.add(graph)
 
@@ -90,7 +92,9 @@ class Collector:
             labels = recorder.labels.since(self._labels)
             self._labels += len(labels)
             tally = recorded, dropped
-            if not (new or gone or counters or histograms or spans or samples or tally != self._tally):
+            # A busy process has a new tally all the time: alone, it waits for the counters.
+            is_tally_due = not rows_only and tally != self._tally
+            if not (new or gone or counters or histograms or spans or samples or is_tally_due):
                 return None
             self._tally = tally
             batch = TelemetryBatch(
@@ -190,6 +194,7 @@ class Collector:
         digest, limit = self._recorder.digest, self._rows_at_once
         spans = digest.take_spans(self._reader, limit, self._graph)
         samples = digest.take_samples(self._reader, limit, self._graph)
+        self.has_more = max(len(spans), len(samples)) >= limit
         return spans.tobytes(), samples.tobytes()
 
     def _note_sent(self) -> None:

@@ -179,13 +179,16 @@ class TelemetryLink:
 
     def _talk(self, *, rows_only: bool, is_wanted: bool) -> float:
         rows_only = rows_only and is_wanted and not self._drains
+        # Once is enough while endpoints are at work: they have something new to tell at any time.
+        is_told = False
         while self._flush():
             if self._is_last_sent:
                 self._end()
                 return 0.0
-            batch = self._collector.collect(rows_only=rows_only)
+            batch = None if is_told else self._collector.collect(rows_only=rows_only)
             if batch is not None:
                 self._outbox = memoryview(_frame(batch))
+                is_told = is_wanted and not self._collector.has_more
             elif self._drains:
                 self._outbox = memoryview(_frame(Done(), self._drains.pop(0), REPLY))
             elif is_wanted:

@@ -177,9 +177,10 @@ class TelemetryPump:
         """One turn; returns how long until the next, and whether a server does not take what there is."""
         recorder = self._registry.recorder
         pace.turn(time.monotonic(), recorder.unread(), is_forced=is_forced)
-        # Also when no server listens: totals go on, rows wait in bounded stores.
-        with recorder.reading:
-            recorder.drain()
+        if not any(link.socket for link in links.values()):
+            # No server listens: totals go on, rows wait in bounded stores.
+            with recorder.reading:
+                recorder.drain()
         delays = [math.inf]
         for graph, link in links.items():
             is_wanted = self._registry.has_endpoints(graph) and not link.is_stale

@@ -31,9 +31,16 @@ class PublisherDoor(Protocol):
         """A channel left: everything it holds is released."""
         ...
 
-    @property
-    def release(self) -> Callable[[int, int], None]:
-        """Called with a channel's bit and the id of a message that it is done with."""
+    def releaser(self, bit: int) -> Callable[[int], None]:
+        """What is called, for a channel with this bit, with the id of a message that it is done with."""
+        ...
+
+    def rerouted(self) -> None:
+        """A channel of the publisher's loop tells that its listeners changed."""
+        ...
+
+    def record_publish(self, message: CachedMessage) -> None:
+        """Record the publish of a message, which was left to a receiver that does not read it."""
         ...
 
 
@@ -59,6 +66,14 @@ class Inlet(Protocol):
         """Called with the id of a message that the channel is done with."""
         ...
 
+    def only_listener(self, subscription: Any) -> None:
+        """The channel's listeners changed; this is the only one, if a publisher may fill its queue itself."""
+        ...
+
+    def record_publish(self, message: CachedMessage) -> None:
+        """Record the publish of a message, which was left to a receiver that does not read it."""
+        ...
+
     def close_soon(self) -> None:
         """The channel leaves; what it holds is released at the publisher."""
         ...
@@ -68,16 +83,7 @@ class Inlet(Protocol):
         ...
 
 
-class Target(Protocol):
-    """Takes messages of its own process."""
-
-    @property
-    def hand(self) -> Callable[[CachedMessage], None]:
-        """Called with each message; looked up every time, as it changes with the subscribers."""
-        ...
-
-
-class Receiver(Target, Protocol):
+class Receiver(Protocol):
     """What a channel offers its transport."""
 
     def opened(self, inlet: Inlet, kind: ProfileChannelType) -> None:
@@ -88,9 +94,9 @@ class Receiver(Target, Protocol):
         self,
         message_id: int,
         obj: Any,
-        origin_ns: int,
-        publish_ns: int,
-        channel_ns: int,
+        origin_s: float,
+        publish_s: float,
+        channel_s: float,
         size: int,
         trace: tuple[int, int] | None,
     ) -> None:

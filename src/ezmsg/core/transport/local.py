@@ -15,7 +15,7 @@ from typing import Any
 
 from ezmsg.core.errors import ConnectionFailed
 from ezmsg.core.messagecache import CachedMessage
-from ezmsg.core.transport import PublisherDoor, Receiver, Target
+from ezmsg.core.transport import PublisherDoor, Receiver
 
 # How long a channel waits for a publisher whose loop stands still.
 JOIN_TIMEOUT_S = 2.0
@@ -80,7 +80,12 @@ class Crossing:
 
 
 class LocalLink:
-    """One channel at one publisher of the same process: outlet and inlet at once."""
+    """One channel at one publisher of the same process: outlet and inlet at once.
+
+    Attributes:
+        receive: Hands the channel a message (see `Receiver`).
+        direct: The channel's only subscription, when the publisher may put messages into its queue itself.
+    """
 
     def __init__(self, door: PublisherDoor, receiver: Receiver) -> None:
         self._door = door
@@ -88,20 +93,26 @@ class LocalLink:
         self._closed = False
         self.bit = 0
         self.next_message_id = 0
-
-    @property
-    def target(self) -> Target:
-        """Whom the publisher hands its messages to."""
-        return self._receiver
+        self.receive: Callable[..., None] = receiver.receive
+        self.direct: Any = None
 
     def attach(self) -> None:
         """Join the publisher."""
         self.bit, self.next_message_id = self._door.attach(self)
 
+    def record_publish(self, message: CachedMessage) -> None:
+        """Let the publisher do it."""
+        self._door.record_publish(message)
+
+    def only_listener(self, subscription: Any) -> None:
+        """Let the publisher know a shorter way."""
+        self.direct = subscription
+        self._door.rerouted()
+
     @property
     def acknowledge(self) -> Callable[[int], None]:
         """Releases the slot at once."""
-        return partial(self._door.release, self.bit)
+        return self._door.releaser(self.bit)
 
     def close_soon(self) -> None:
         """Either side leaves; the other is told."""
@@ -130,24 +141,22 @@ class CrossLoopLink(LocalLink):
         self._channel_loop = channel_loop
         self._to_publisher = Crossing(publisher_loop)
         self._to_channel = Crossing(channel_loop)
+        self._release: Callable[[int], None] | None = None
+        self.receive = self._pass_on
 
-    @property
-    def target(self) -> Target:
-        """This link, which passes messages on."""
-        return self
-
-    @property
-    def hand(self) -> Callable[[CachedMessage], None]:
-        """Passes a message to the channel's loop."""
-        return self._hand
-
-    def _hand(self, message: CachedMessage) -> None:
-        if not self._to_channel.call(self._arrive, message):
+    def _pass_on(self, *message: Any) -> None:
+        """Pass a message to the channel's loop."""
+        if not self._to_channel.call(self._receiver.receive, *message):
             self._closed = True
             self._door.detach(self)
 
-    def _arrive(self, message: CachedMessage) -> None:
-        self._receiver.hand(message)
+    def only_listener(self, subscription: Any) -> None:
+        """There is no shorter way."""
+
+    def attach(self) -> None:
+        """Join the publisher, on its loop."""
+        self.bit, self.next_message_id = self._door.attach(self)
+        self._release = self._door.releaser(self.bit)
 
     async def attach_across(self) -> None:
         """Join the publisher, from the channel's loop.
@@ -203,8 +212,8 @@ class CrossLoopLink(LocalLink):
 
     def _acknowledge(self, message_id: int) -> None:
         # Once closed, the bit may be another channel's.
-        if not self._closed:
-            self._to_publisher.call(self._door.release, self.bit, message_id)
+        if not self._closed and self._release is not None:
+            self._to_publisher.call(self._release, message_id)
 
     def close_soon(self) -> None:
         """Either side leaves; both are told on their own loops."""

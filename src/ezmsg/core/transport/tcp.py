@@ -12,10 +12,12 @@ import logging
 import os
 import socket
 from collections.abc import Callable
+from typing import Any
 
 from ezmsg.core import config
 from ezmsg.core.errors import ConnectionFailed, ConnectionLost, EzmsgError, ProtocolError
 from ezmsg.core.graphmeta import ProfileChannelType
+from ezmsg.core.messagecache import CachedMessage
 from ezmsg.core.messagemarshal import Encoded
 from ezmsg.core.net.address import Address, boot_id
 from ezmsg.core.net.authkey import load_key
@@ -23,7 +25,7 @@ from ezmsg.core.net.dial import connect
 from ezmsg.core.net.door import open_door
 from ezmsg.core.net.framestream import FrameStream
 from ezmsg.core.net.listener import Listener, bind_tcp
-from ezmsg.core.profiling import PROFILE_TIME
+from ezmsg.core.profiling import message_clock
 from ezmsg.core.transport import PublisherDoor, Receiver, Undecoded
 from ezmsg.core.wire.frames import REPLY, REQUEST, Frame, encode_frame, error_of, refusal_of
 from ezmsg.core.wire.handshake import PeerInfo
@@ -81,6 +83,8 @@ class MessageSocket(FrameStream):
 class ChannelOutlet(MessageSocket):
     """The publisher's end of one channel."""
 
+    _release: Callable[[int], None]
+
     def __init__(self, door: PublisherDoor, name: str) -> None:
         super().__init__(name)
         self._door = door
@@ -103,9 +107,9 @@ class ChannelOutlet(MessageSocket):
         if self._is_open:
             if frame.opcode != ACK_OPCODE:
                 raise ProtocolError(f"a channel sent opcode {frame.opcode} instead of acknowledgements")
-            release, bit = self._door.release, self.bit
+            release = self._release
             for message_id in decode_ack(frame.body):
-                release(bit, message_id)
+                release(message_id)
             return
         record = decode_record(frame.opcode, frame.body)
         if not isinstance(record, OpenChannel) or not frame.flags & REQUEST:
@@ -119,6 +123,7 @@ class ChannelOutlet(MessageSocket):
             if record.publisher_id != door.publisher_id:
                 raise ConnectionFailed(f"publisher {record.publisher_id} is not here")
             self.bit, next_message_id = door.attach(self)
+            self._release = door.releaser(self.bit)
         except EzmsgError as error:
             self.write_record(refusal_of(error), REPLY)
             self.close_soon()
@@ -134,15 +139,15 @@ class ChannelOutlet(MessageSocket):
 
     @staticmethod
     def frame(
-        message_id: int, publish_ns: int, origin_ns: int, encoded: Encoded, trace: tuple[int, int] | None
+        message_id: int, publish_s: float, origin_s: float, encoded: Encoded, trace: tuple[int, int] | None
     ) -> list[bytes | memoryview]:
         """A message as parts to send: one where it is small, the large buffers by themselves where it is not."""
         codec, head, buffers, size = encoded
         if not buffers:
-            header = encode_message_header(message_id, publish_ns, origin_ns, codec, len(head), (), trace)
+            header = encode_message_header(message_id, publish_s, origin_s, codec, len(head), (), trace)
             return [header + head] if size <= JOIN_BYTES else [header, head]
         sizes = [buffer.nbytes for buffer in buffers]
-        header = encode_message_header(message_id, publish_ns, origin_ns, codec, len(head), sizes, trace)
+        header = encode_message_header(message_id, publish_s, origin_s, codec, len(head), sizes, trace)
         parts = message_parts(header, head, buffers)
         return [b"".join(parts)] if size <= JOIN_BYTES else parts
 
@@ -186,9 +191,9 @@ class ChannelInlet(MessageSocket):
         self._receiver.receive(
             header.message_id,
             Undecoded(header.codec, head, buffers),
-            header.origin_ns,
-            header.publish_ns,
-            PROFILE_TIME(),
+            header.origin_s,
+            header.publish_s,
+            message_clock(),
             len(body),
             header.trace,
         )
@@ -208,6 +213,12 @@ class ChannelInlet(MessageSocket):
         if not self._opened.done():
             self._opened.set_exception(ConnectionLost(self._opening.topic, "the publisher hung up"))
         self._receiver.ended(error)
+
+    def only_listener(self, subscription: Any) -> None:
+        """Nothing changes."""
+
+    def record_publish(self, message: CachedMessage) -> None:
+        """The publisher does it itself."""
 
     # -- acknowledgements ---------------------------------------------------------------------------------------------
 

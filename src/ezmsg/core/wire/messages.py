@@ -22,8 +22,8 @@ ALIGNMENT = 64
 BUFFERS_MAX = 1 << 16
 Trace = tuple[int, int]
 
-# Message id, publish and origin time in CLOCK_MONOTONIC ns, codec, flags, number of buffers, bytes of the pickle.
-_FIELDS = "QqqBBxxIQ"
+# Message id, publish and origin time in seconds of CLOCK_MONOTONIC, codec, flags, buffers, bytes of the pickle.
+_FIELDS = "QddBBxxIQ"
 _BODY = struct.Struct("<" + _FIELDS)
 _FRAME = struct.Struct(HEADER.format + _FIELDS)
 _TRACE = struct.Struct(">QQQ")
@@ -40,8 +40,8 @@ class MessageHeader(NamedTuple):
     """What a message says of itself. `trace` is (trace id, publish span id) when it is sampled."""
 
     message_id: int
-    publish_ns: int
-    origin_ns: int
+    publish_s: float
+    origin_s: float
     codec: int
     trace: Trace | None
 
@@ -53,8 +53,8 @@ def _sizes(count: int) -> struct.Struct:
 
 def encode_message_header(
     message_id: int,
-    publish_ns: int,
-    origin_ns: int,
+    publish_s: float,
+    origin_s: float,
     codec: int,
     head_size: int,
     buffer_sizes: Sequence[int] = (),
@@ -70,7 +70,7 @@ def encode_message_header(
     if trace is None and not buffer_sizes:
         return _FRAME.pack(
             _BODY_BYTES + head_size, MESSAGE_OPCODE, 0, 0,
-            message_id, publish_ns, origin_ns, codec, 0, 0, head_size,
+            message_id, publish_s, origin_s, codec, 0, 0, head_size,
         )  # fmt: skip
     if len(buffer_sizes) > BUFFERS_MAX:
         raise ProtocolError(f"a message has {len(buffer_sizes)} out-of-band buffers, the limit is {BUFFERS_MAX}")
@@ -84,7 +84,7 @@ def encode_message_header(
         body_size += -body_size % ALIGNMENT + size
     header = _FRAME.pack(
         body_size, MESSAGE_OPCODE, 0, 0,
-        message_id, publish_ns, origin_ns, codec, flags, len(buffer_sizes), head_size,
+        message_id, publish_s, origin_s, codec, flags, len(buffer_sizes), head_size,
     )  # fmt: skip
     if buffer_sizes:
         return header + context + _sizes(len(buffer_sizes)).pack(*buffer_sizes)
@@ -113,11 +113,11 @@ def decode_message(body: memoryview) -> tuple[MessageHeader, memoryview, list[me
     total = len(body)
     if total < _BODY_BYTES:
         raise ProtocolError(f"a message of {total} bytes is shorter than its header")
-    message_id, publish_ns, origin_ns, codec, flags, count, head_size = _BODY.unpack_from(body)
+    message_id, publish_s, origin_s, codec, flags, count, head_size = _BODY.unpack_from(body)
     if not flags and not count:
         if _BODY_BYTES + head_size != total:
             raise ProtocolError(f"message {message_id} has {total} bytes, its header says {_BODY_BYTES + head_size}")
-        return MessageHeader(message_id, publish_ns, origin_ns, codec, None), body[_BODY_BYTES:], []
+        return MessageHeader(message_id, publish_s, origin_s, codec, None), body[_BODY_BYTES:], []
     if flags & ~SAMPLED:
         raise ProtocolError(f"message {message_id} has unknown flags {flags:#04x}")
     position = _BODY_BYTES + 8 * count + (_TRACE_BYTES if flags else 0)
@@ -138,7 +138,7 @@ def decode_message(body: memoryview) -> tuple[MessageHeader, memoryview, list[me
     # Slices are forgiving, so this one look at the end vouches for all of them.
     if stop != total:
         raise ProtocolError(f"message {message_id} has {total} bytes, its header says {stop}")
-    return MessageHeader(message_id, publish_ns, origin_ns, codec, trace), head, buffers
+    return MessageHeader(message_id, publish_s, origin_s, codec, trace), head, buffers
 
 
 def encode_ack(message_ids: Sequence[int]) -> bytes:
