@@ -6,6 +6,7 @@ failure. `code` names the class on the wire: a server refuses with a code, and t
 
 from __future__ import annotations
 
+import errno
 from typing import Any, ClassVar
 
 
@@ -274,3 +275,26 @@ class MessageNotReadable(EzmsgError, ValueError):
     def __init__(self, topic: str, message_id: int, reason: str) -> None:
         super().__init__(f"message {message_id} on {topic!r} cannot be read here: {reason}")
         self.topic, self.message_id, self.reason = topic, message_id, reason
+
+
+# -- shared memory ------------------------------------------------------------------------------------------------
+
+_REMEDIES = {
+    errno.ENOSPC: "Enlarge /dev/shm (docker: --shm-size), or share less",
+    errno.ENOMEM: "Raise the memory limit of this container or process (ulimit -v), or share less",
+    errno.EFBIG: "Share less, or raise the limit on file sizes (ulimit -f)",
+    errno.EMFILE: "Raise the limit on descriptors (ulimit -n), or close what is not needed",
+    errno.ENFILE: "Close what is not needed: the system has no descriptors left",
+}
+
+
+class SharedMemoryUnavailable(EzmsgError, OSError):
+    """Memory to share could not be had; what was there before is as it was. `errno` says why."""
+
+    code = "SHARED_MEMORY_UNAVAILABLE"
+
+    def __init__(self, action: str, size: int, number: int, reason: str) -> None:
+        remedy = _REMEDIES.get(number, "See whether this system allows shared memory")
+        super().__init__(f"cannot {action} shared memory of {size} bytes: {reason}. {remedy}")
+        self.action, self.size, self.reason = action, size, reason
+        self.errno = number
