@@ -105,6 +105,11 @@ def max_message_bytes() -> int:
     return integer("EZMSG_MAX_MESSAGE_BYTES", 1 << 30, minimum=1)
 
 
+def max_shm_bytes() -> int:
+    """How large the named shared memory of one GraphServer may be, all together."""
+    return integer("EZMSG_SHM_MAX_BYTES", 16 << 30, minimum=1)
+
+
 def backpressure_warning_disabled() -> bool:
     """Whether any value silences the backpressure warning."""
     return "EZMSG_DISABLE_BACKPRESSURE_WARNING" in os.environ

@@ -18,6 +18,7 @@ from ezmsg.core.net.listener import Listener, bind_tcp
 from ezmsg.core.server.agent import AgentProcess
 from ezmsg.core.server.core import GraphCore
 from ezmsg.core.server.peers import Peer
+from ezmsg.core.shm import SHMContext
 from ezmsg.core.wire.records import (
     Connect,
     Disconnect,
@@ -90,6 +91,7 @@ class GraphServer(threading.Thread):
         super().start()
         self._serving.wait()
         if self._error is not None:
+            self._socket.close()
             raise self._error
 
     def stop(self) -> None:
@@ -291,3 +293,31 @@ class GraphService:
             for owner in owners:
                 dag.add_edge(from_topic, to_topic, owner)
         return dag
+
+    # -- shared memory ------------------------------------------------------------------------------------------------
+
+    async def create_shm(self, num_buffers: int, buf_size: int = 65536) -> SHMContext:
+        """Make memory that processes of the server's host can attach by its name, zeroed and reserved.
+
+        Args:
+            num_buffers: How many buffers.
+            buf_size: Bytes of each; 16 of them cannot be used.
+
+        Raises:
+            ConfigError: These numbers make no shared memory (a ValueError).
+            SharedMemoryUnavailable: There is not so much memory, or the server may not keep so much.
+            SharedMemoryElsewhere: The server is on another host, or its memory cannot be opened here.
+            ServerUnreachable: No server answers.
+        """
+        return await SHMContext.create(self.address, num_buffers, buf_size)
+
+    async def attach_shm(self, name: str) -> SHMContext:
+        """Open the shared memory of that name.
+
+        Raises:
+            UnknownSharedMemory: There is none, or no more (a ValueError).
+            SharedMemoryUnavailable: It cannot be mapped: address space or descriptors are used up.
+            SharedMemoryElsewhere: The server is on another host, or its memory cannot be opened here.
+            ServerUnreachable: No server answers.
+        """
+        return await SHMContext.attach(self.address, name)

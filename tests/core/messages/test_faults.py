@@ -16,41 +16,9 @@ import pytest
 
 from ezmsg.core.graphcontext import GraphContext
 from ezmsg.core.graphserver import GraphServer
+from tests.core.workerprocess import Worker
 
 WORKER = Path(__file__).with_name("worker.py")
-
-
-class Worker:
-    """One process of the graph.
-
-    Not asyncio's: its `wait` waits for the pipes too, which a forked child of the process holds open.
-    """
-
-    def __init__(self, process: subprocess.Popen[str]) -> None:
-        self.process = process
-        self.ready = ""
-
-    async def line(self) -> str:
-        assert self.process.stdout is not None
-        line = await asyncio.wait_for(asyncio.to_thread(self.process.stdout.readline), 20)
-        assert line, f"the worker ended with {self.process.poll()}"
-        return line.strip()
-
-    async def kill(self) -> None:
-        self.process.kill()
-        await asyncio.to_thread(self.process.wait, 10)
-
-    async def end(self) -> int:
-        assert self.process.stdin is not None
-        assert self.process.stdout is not None
-        self.process.stdin.close()
-        try:
-            return await asyncio.to_thread(self.process.wait, 10)
-        except subprocess.TimeoutExpired:
-            self.process.kill()
-            return await asyncio.to_thread(self.process.wait, 10)
-        finally:
-            self.process.stdout.close()
 
 
 class Workers:

@@ -1,18 +1,17 @@
 """A forked child keeps nothing that hides the end of its parent."""
 
 import asyncio
-import os
 import signal
 import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Callable
 
 import pytest
 
 from ezmsg.core.errors import CannotConnect, HandshakeError
 from ezmsg.core.net import forking
+from tests.core.forked import in_child
 from tests.core.net.serving import KEY, Serving
 
 # Connects to the address given, accepts one peer itself, forks under its running loop, says so, and waits to be killed.
@@ -92,18 +91,6 @@ async def until_nobody_listens(serving: Serving, port: int) -> None:
             continue
 
 
-def in_child(check: Callable[[], bool]) -> bool:
-    """Whether this holds in a forked child."""
-    pid = os.fork()
-    if pid == 0:
-        code = 1
-        try:
-            code = 0 if check() else 1
-        finally:
-            os._exit(code)
-    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
-
-
 def test_tracked_sockets_are_closed_in_a_child_only() -> None:
     tracked, untracked = forking.new_socket(socket.AF_INET), socket.socket()
     with tracked, untracked:
@@ -121,9 +108,9 @@ def test_accepted_sockets_are_tracked() -> None:
 def test_a_socket_that_is_closed_is_forgotten() -> None:
     sock = forking.new_socket(socket.AF_INET)
     sock.close()
-    before = len(forking._sockets)
+    before = len(forking._tracked)
     del sock
-    assert len(forking._sockets) == before - 1
+    assert len(forking._tracked) == before - 1
 
 
 def test_callbacks_run_in_the_child_in_order_after_the_sockets_are_closed(monkeypatch, caplog) -> None:

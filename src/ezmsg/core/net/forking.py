@@ -1,6 +1,6 @@
-"""What a forked child must not keep: every socket of ours is closed in it, and globals are reset.
+"""What a forked child must not keep: every socket and descriptor of ours is closed in it, and globals are reset.
 
-A child that held a copy of a socket would hide the death of its parent from the peer. Only the socket objects are
+A child that held a copy of a socket would hide the death of its parent from the peer. Only the objects themselves are
 closed there: a transport or loop call in the child would reach into the epoll instance it shares with its parent.
 """
 
@@ -12,14 +12,25 @@ import os
 import socket
 import threading
 from collections.abc import Callable, Generator
-from typing import Any
+from typing import Any, Protocol, TypeVar
 from weakref import WeakSet
 
 logger = logging.getLogger("ezmsg")
 
-_sockets: WeakSet[socket.socket] = WeakSet()
+
+class Closable(Protocol):
+    """A socket, or something else with a descriptor; it can be referenced weakly."""
+
+    def close(self) -> None:
+        """Close the descriptor; safe to call twice."""
+        ...
+
+
+C = TypeVar("C", bound=Closable)
+
+_tracked: WeakSet[Closable] = WeakSet()
 _callbacks: list[Callable[[], None]] = []
-# Held while a socket is made but not yet known here, and by a thread that forks.
+# Held while a descriptor is made but not yet known here, and by a thread that forks.
 _guard = threading.RLock()
 
 
@@ -30,11 +41,11 @@ def no_fork() -> Generator[None]:
         yield
 
 
-def track(sock: socket.socket) -> socket.socket:
-    """Close this socket in every forked child; call it before another thread can fork (see `no_fork`)."""
+def track(closable: C) -> C:
+    """Close this in every forked child; call it before another thread can fork (see `no_fork`)."""
     with _guard:
-        _sockets.add(sock)
-    return sock
+        _tracked.add(closable)
+    return closable
 
 
 def new_socket(family: int, kind: int = socket.SOCK_STREAM) -> socket.socket:
@@ -55,7 +66,7 @@ def accept(sock: socket.socket) -> tuple[socket.socket, Any]:
 
 
 def on_fork(callback: Callable[[], None]) -> None:
-    """Call this in every forked child, after its inherited sockets are closed, in the order of registration."""
+    """Call this in every forked child, after what it inherited is closed, in the order of registration."""
     _callbacks.append(callback)
 
 
@@ -70,10 +81,10 @@ def _after_in_parent() -> None:
 def _after_in_child() -> None:
     global _guard
     _guard = threading.RLock()
-    for sock in list(_sockets):
+    for closable in list(_tracked):
         with contextlib.suppress(OSError):
-            sock.close()
-    _sockets.clear()
+            closable.close()
+    _tracked.clear()
     for callback in _callbacks:
         try:
             callback()

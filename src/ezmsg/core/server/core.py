@@ -14,6 +14,7 @@ from ezmsg.core.net.connection import Connection
 from ezmsg.core.server.books.processes import ProcessBook
 from ezmsg.core.server.books.routing import Reroute, RoutingBook
 from ezmsg.core.server.books.sessions import SessionBook
+from ezmsg.core.server.shm import SharedMemoryDesk
 from ezmsg.core.server.telemetry import TelemetryDesk
 from ezmsg.core.wire.records import (
     Pause,
@@ -37,6 +38,7 @@ class GraphCore:
         self.sessions = SessionBook(self.routing)
         self.processes = ProcessBook()
         self.telemetry = TelemetryDesk(self)
+        self.shm = SharedMemoryDesk()
         self.publishers: dict[str, Connection] = {}
         self.subscribers: dict[str, Connection] = {}
         self.clients: dict[str, Connection] = {}
@@ -60,6 +62,7 @@ class GraphCore:
 
     async def close(self) -> None:
         """End what the server does of its own accord."""
+        self.shm.close()
         await self.telemetry.close()
         for task in self._tasks:
             task.cancel()

@@ -215,6 +215,17 @@ class Peer:
     def stream_closed(self) -> None:
         self._core.telemetry.close_stream(self._id)
 
+    # -- named shared memory ------------------------------------------------------------------------------------------
+
+    def create_shm(self, connection: Connection, record: r.CreateShm) -> Answer:
+        return self._core.shm.create(self._open(record, str(uuid4())), record)
+
+    def attach_shm(self, connection: Connection, record: r.AttachShm) -> Answer:
+        return self._core.shm.attach(self._open(record, str(uuid4())), record.name)
+
+    def shm_closed(self) -> None:
+        self._core.shm.release(self._id)
+
 
 HANDLERS: dict[type[r.Record], Callable[[Peer, Connection, Any], Answer]] = {
     r.OpenSession: Peer.open_session,
@@ -238,6 +249,8 @@ HANDLERS: dict[type[r.Record], Callable[[Peer, Connection, Any], Answer]] = {
     r.OpenTelemetry: Peer.open_telemetry,
     r.OpenTelemetryReader: Peer.open_reader,
     r.OpenProfilingStream: Peer.open_stream,
+    r.CreateShm: Peer.create_shm,
+    r.AttachShm: Peer.attach_shm,
 }
 CLOSERS: dict[type[r.Record], Callable[[Peer], None]] = {
     r.OpenSession: Peer.session_closed,
@@ -247,4 +260,6 @@ CLOSERS: dict[type[r.Record], Callable[[Peer], None]] = {
     r.OpenTelemetry: Peer.telemetry_closed,
     r.OpenTelemetryReader: Peer.reader_closed,
     r.OpenProfilingStream: Peer.stream_closed,
+    r.CreateShm: Peer.shm_closed,
+    r.AttachShm: Peer.shm_closed,
 }

@@ -15,3 +15,7 @@ CONTROL_FRAME_BYTES = 64 << 20
 WRITE_BUFFER_BYTES = 64 << 20
 REQUESTS_AT_ONCE = 1024
 RECEIVE_BUFFER_BYTES = 64 << 10
+
+# -- named shared memory --------------------------------------------------------------------------------------------
+# Each takes a descriptor of the server.
+SHM_SEGMENTS = 256

@@ -232,6 +232,37 @@ class ProcessResponse(Record, frozen=True):
     process_id: str | None = None
 
 
+# -- named shared memory ----------------------------------------------------------------------------------------------
+
+
+class CreateShm(Record, frozen=True):
+    """Opens a role: this connection holds new shared memory, which it enlarges itself from 0 bytes.
+
+    `as_file`: the memory has a name in the file system, for a holder that cannot open a descriptor of the server.
+    """
+
+    num_buffers: int
+    buf_size: int
+    as_file: bool = False
+
+
+class AttachShm(Record, frozen=True):
+    """Opens a role: this connection holds the shared memory of that name, too."""
+
+    name: str
+
+
+class ShmOpened(Record, frozen=True):
+    """The memory is held. It is at `path` for who finds `device` and `inode` there; else that is something else."""
+
+    name: str
+    num_buffers: int
+    buf_size: int
+    path: str
+    device: int
+    inode: int
+
+
 # -- telemetry ----------------------------------------------------------------------------------------------------
 
 
@@ -457,6 +488,9 @@ OPCODES: dict[int, type[Record]] = {
     51: ProcessUpdateOwnership,
     52: ProcessRequest,
     53: ProcessResponse,
+    60: CreateShm,
+    61: AttachShm,
+    62: ShmOpened,
     70: OpenTelemetry,
     71: TelemetryOpened,
     72: TelemetryBatch,
