@@ -41,8 +41,9 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--warmup", type=float, default=0.3, help="seconds before it")
     parser.add_argument("--only", action="append", default=[], metavar="CELL", help="part of a name, or a pattern")
     parser.add_argument(
-        "--all", action="store_true", help="fan-out, and receivers that read all of a large message, too"
+        "--group", action="append", default=[], choices=list(cells.GROUPS), help="its cells instead of the default ones"
     )
+    parser.add_argument("--all", action="store_true", help="the cells of all groups")
     parser.add_argument("--smoke", action="store_true", help="one very short round of two cells")
     parser.add_argument("--list", action="store_true", help="print the names of the cells and leave")
     parser.add_argument("--json", type=Path, metavar="PATH", help="write everything there")
@@ -68,7 +69,10 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
 def _cells_of(options: argparse.Namespace) -> tuple[Cell, ...]:
     if options.smoke:
         return cells.SMOKE
-    return cells.DEFAULT + cells.EXTRA if options.all else cells.DEFAULT
+    if options.all:
+        return cells.ALL
+    groups = dict.fromkeys(options.group or ["default"])
+    return tuple(cell for group in groups for cell in cells.GROUPS[group])
 
 
 def environment(level: str) -> dict[str, str]:
@@ -177,7 +181,7 @@ def progress(run: Run, done: int, total: int) -> None:
     else:
         metrics = cells.BY_NAME[run.cell].metrics
         figures = ", ".join(f"{summary.number(run.metrics[metric.name])} {metric.unit}" for metric in metrics)
-    print(f"{done:>4}/{total}  {run.cell:<32} {run.implementation:<6} {figures}", file=sys.stderr, flush=True)
+    print(f"{done:>4}/{total}  {run.cell:<37} {run.implementation:<6} {figures}", file=sys.stderr, flush=True)
 
 
 def compare(options: argparse.Namespace) -> int:

@@ -4,11 +4,12 @@ from collections import Counter
 
 import pytest
 
-from benchmarks.cells import BY_NAME, DEFAULT, EXTRA, SMOKE, Cell, schedule, select
+from benchmarks.cells import ALL, BY_NAME, DEFAULT, SMOKE, Cell, schedule, select
+from benchmarks.payloads import PAYLOADS
 from benchmarks.summary import Run, Spread, ratios, summarise, table, tail_of
 
 THROUGHPUT = Cell("throughput", "shm", "ndarray-64B")
-ROUNDTRIP = Cell("roundtrip", "tcp", "ndarray-64B")
+ROUNDTRIP = Cell("roundtrip", "tcp", "ndarray-64B", hops=1)
 
 
 def rates(implementation: str, *values: float | None, cell: Cell = THROUGHPUT) -> list[Run]:
@@ -123,9 +124,32 @@ def test_cells_are_chosen_by_a_part_of_their_name_or_a_pattern(patterns: list[st
     assert [cell.name for cell in select(DEFAULT, patterns)] == names
 
 
-def test_names_of_cells_are_unique_and_the_smoke_test_uses_known_ones() -> None:
-    assert len(BY_NAME) == len(DEFAULT) + len(EXTRA)
+def test_names_of_cells_are_unique_and_their_payloads_known() -> None:
+    assert len(BY_NAME) == len(ALL)
+    assert {cell.payload for cell in ALL} == PAYLOADS.keys()
     assert all(BY_NAME[cell.name] == cell for cell in SMOKE)
+    assert all(cell.share * cell.receiving == cell.subscribers for cell in ALL)
+
+
+@pytest.mark.parametrize(
+    ("cell", "name", "roles"),
+    [
+        (THROUGHPUT, "throughput-shm-ndarray-64B", ["source-0"]),
+        (ROUNDTRIP, "roundtrip-tcp-ndarray-64B", ["hop-0"]),
+        (
+            Cell("fanout", "tcp", "ndarray-1MB", subscribers=6, receiving=3),
+            "fanout6in3-tcp-ndarray-1MB",
+            ["receivers-1", "receivers-2", "source-0"],
+        ),
+        (Cell("fanin", "local", "ndarray-64B", publishers=4), "fanin4-local-ndarray-64B", ["source-0"]),
+        (Cell("relay", "shm", "ndarray-64B", hops=2), "relay2-shm-ndarray-64B", ["hop-1", "hop-0", "source-0"]),
+        (Cell("relaytime", "shm", "ndarray-64B", hops=2), "relaytime2-shm-ndarray-64B", ["hop-1", "hop-0"]),
+        (Cell("handoff", "local", "ndarray-64B"), "handoff-local-ndarray-64B", []),
+        (Cell("throughput", "shm", "x", num_buffers=1), "throughput-shm-x-buffers1", ["source-0"]),
+    ],
+)
+def test_a_cell_has_a_name_and_roles_from_its_end_to_its_source(cell: Cell, name: str, roles: list[str]) -> None:
+    assert (cell.name, cell.roles) == (name, roles)
 
 
 def test_the_tail_of_an_error_leaves_out_source_lines_and_the_beginning() -> None:
