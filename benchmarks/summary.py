@@ -8,8 +8,8 @@ from statistics import median
 from typing import Any
 
 LEGEND = """\
-median (lowest..highest) of the rounds; ratios are ours divided by theirs within a round
-↑ more is better: a ratio above 1 is in favour of ours; ↓ less is better: a ratio below 1 is"""
+median (lowest..highest) of the rounds; a ratio a/b is a divided by b within a round
+↑ more is better: a ratio above 1 is in favour of a; ↓ less is better: a ratio below 1 is"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +50,7 @@ class Row:
     values: Mapping[str, Spread | None]
     """By implementation."""
     ratios: Mapping[str, Spread | None]
-    """Ours divided by theirs in the same round, by their name."""
+    """Of runs in the same round, by who is divided by whom: `ours/peer`."""
 
 
 def by_round(runs: Iterable[Run], cell: str, implementation: str, metric: str) -> dict[int, float]:
@@ -66,16 +66,21 @@ def ratios(ours: Mapping[int, float], theirs: Mapping[int, float]) -> list[float
     return [ours[number] / theirs[number] for number in sorted(ours.keys() & theirs.keys())]
 
 
-def summarise(
-    runs: Sequence[Run], cells: Iterable[Any], implementations: Sequence[str], reference: str = "ours"
-) -> list[Row]:
+def pairs(implementations: Sequence[str], reference: str = "ours") -> list[tuple[str, str]]:
+    """Who is divided by whom: the reference by all others, but what is only a variant of it by the reference."""
+    if reference not in implementations:
+        return []
+    others = [name for name in implementations if name != reference]
+    return [(name, reference) if name.startswith(f"{reference}:") else (reference, name) for name in others]
+
+
+def summarise(runs: Sequence[Run], cells: Iterable[Any], implementations: Sequence[str]) -> list[Row]:
     """One row per metric of each cell.
 
     Args:
         runs: In any order.
         cells: `cells.Cell`, in the order of the rows.
         implementations: In the order of the columns.
-        reference: The implementation that the others are compared with, if it is among them.
     """
     rows = []
     for cell in cells:
@@ -88,11 +93,7 @@ def summarise(
                     unit=metric.unit,
                     higher_is_better=metric.higher_is_better,
                     values={name: Spread.of(values.values()) for name, values in measured.items()},
-                    ratios={
-                        name: Spread.of(ratios(measured[reference], values))
-                        for name, values in measured.items()
-                        if name != reference and reference in measured
-                    },
+                    ratios={f"{a}/{b}": Spread.of(ratios(measured[a], measured[b])) for a, b in pairs(implementations)},
                 )
             )
     return rows
@@ -112,15 +113,15 @@ def _spread(spread: Spread | None, text: Callable[[float], str], missing: str) -
 
 
 def _ratio(value: float) -> str:
-    return f"{value:.2f}"
+    return f"{value:.2f}" if value >= 0.1 else f"{value:.1g}"
 
 
 def table(rows: Sequence[Row]) -> str:
     """Text for people: median (lowest..highest) of the rounds."""
     if not rows:
         return "nothing was measured\n"
-    implementations, others = list(rows[0].values), list(rows[0].ratios)
-    lines = [["cell", "unit", *implementations, *(f"ours/{name}" for name in others)]]
+    implementations, pairs = list(rows[0].values), list(rows[0].ratios)
+    lines = [["cell", "unit", *implementations, *pairs]]
     for row in rows:
         unit = f"{row.unit} {row.metric}" if row.metric != "rate" else row.unit
         lines.append(
@@ -128,7 +129,7 @@ def table(rows: Sequence[Row]) -> str:
                 row.cell,
                 f"{unit} {'↑' if row.higher_is_better else '↓'}",
                 *(_spread(row.values[name], number, "failed") for name in implementations),
-                *(_spread(row.ratios[name], _ratio, "-") for name in others),
+                *(_spread(row.ratios[pair], _ratio, "-") for pair in pairs),
             ]
         )
     return "".join(line + "\n" for line in [*_aligned(lines), "", LEGEND])

@@ -6,7 +6,7 @@ import pytest
 
 from benchmarks.cells import ALL, BY_NAME, DEFAULT, SMOKE, Cell, schedule, select
 from benchmarks.payloads import PAYLOADS
-from benchmarks.summary import Run, Spread, ratios, summarise, table, tail_of
+from benchmarks.summary import Run, Spread, pairs, ratios, summarise, table, tail_of
 
 THROUGHPUT = Cell("throughput", "shm", "ndarray-64B")
 ROUNDTRIP = Cell("roundtrip", "tcp", "ndarray-64B", hops=1)
@@ -36,14 +36,14 @@ def test_the_ratio_is_the_median_of_ratios_not_the_ratio_of_medians() -> None:
     # The machine was three times as slow in the second round, for both.
     runs = rates("ours", 300.0, 100.0, 260.0) + rates("peer", 150.0, 50.0, 200.0)
     (row,) = summarise(runs, [THROUGHPUT], ["ours", "peer"])
-    assert row.ratios == {"peer": Spread(median=2.0, low=1.3, high=2.0)}
+    assert row.ratios == {"ours/peer": Spread(median=2.0, low=1.3, high=2.0)}
     assert row.values["ours"] == Spread(median=260.0, low=100.0, high=300.0)
 
 
 def test_a_failed_round_counts_for_nobody() -> None:
     runs = rates("ours", 100.0, None, 100.0) + rates("peer", 50.0, 1.0, None)
     (row,) = summarise(runs, [THROUGHPUT], ["ours", "peer"])
-    assert row.ratios["peer"] == Spread(2.0, 2.0, 2.0)
+    assert row.ratios["ours/peer"] == Spread(2.0, 2.0, 2.0)
     assert row.values["peer"] == Spread(median=25.5, low=1.0, high=50.0)
 
 
@@ -61,6 +61,13 @@ def test_without_ours_there_are_values_and_no_ratios() -> None:
     (row,) = summarise(rates("peer", 1.0), [THROUGHPUT], ["peer", "pyzmq"])
     assert row.values == {"peer": Spread(1.0, 1.0, 1.0), "pyzmq": None}
     assert row.ratios == {}
+
+
+def test_others_divide_ours_and_ours_divides_its_variants() -> None:
+    assert pairs(["ours", "ours:trace-all", "peer"]) == [("ours:trace-all", "ours"), ("ours", "peer")]
+    runs = rates("ours", 100.0, 10.0) + rates("ours:trace-all", 75.0, 5.0)
+    (row,) = summarise(runs, [THROUGHPUT], ["ours", "ours:trace-all"])
+    assert row.ratios == {"ours:trace-all/ours": Spread(median=0.625, low=0.5, high=0.75)}
 
 
 def test_a_round_trip_has_a_row_for_its_median_and_one_for_its_p99() -> None:

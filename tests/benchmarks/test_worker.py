@@ -43,3 +43,9 @@ def test_groups_replace_the_default_cells() -> None:
         "fanin4-local-ndarray-64B",
         "fanin4-shm-ndarray-64B",
     ]
+
+
+def test_an_unknown_variant_is_refused() -> None:
+    done = run("compare.py", "--list", "--variants", "metrics,everything")
+    assert done.returncode == 2
+    assert "no variant everything" in done.stderr
