@@ -6,6 +6,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
+IMPLEMENTATIONS = ("ours", "peer", "pyzmq")
+RIVALS = ("zenoh", "iceoryx2")
+"""Measured when asked for, and only where shared memory is their point."""
+
 TRANSPORTS = ("local", "shm", "tcp")
 PAYLOADS = ("ndarray-64B", "dataclass-64B", "ndarray-1MB", "ndarray-8MB")
 NUM_BUFFERS = 32
@@ -75,7 +79,11 @@ class Cell:
         hops = [f"hop-{number}" for number in reversed(range(self.hops))]
         return receivers + hops + (["source-0"] if RATE in self.metrics else [])
 
+    def is_for(self, implementation: str) -> bool:
+        return implementation not in RIVALS or self.name in FOR_RIVALS
 
+
+FOR_RIVALS = ("throughput-shm-ndarray-64B", "throughput-shm-ndarray-1MB")
 SIZES = ("64B", "1MB")
 
 GROUPS = {
@@ -135,6 +143,9 @@ def schedule(cells: tuple[Cell, ...], implementations: list[str], rounds: int) -
     """
     for number in range(rounds):
         for index, cell in enumerate(cells):
-            first = (number + index) % len(implementations)
-            for implementation in implementations[first:] + implementations[:first]:
+            measured = [name for name in implementations if cell.is_for(name)]
+            if not measured:
+                continue
+            first = (number + index) % len(measured)
+            for implementation in measured[first:] + measured[:first]:
                 yield number, cell, implementation

@@ -1,4 +1,4 @@
-"""Compare this package with upstream ezmsg and with pyzmq: the same messages, in turn, on the same machine.
+"""Compare this package with upstream ezmsg, pyzmq and others: the same messages, in turn, on the same machine.
 
 A figure of one moment says little; the ratio of two runs that follow each other says more. Every round measures each
 cell with each implementation; reported are medians, lowest and highest of the rounds, and ratios within a round.
@@ -21,14 +21,13 @@ from pathlib import Path
 from typing import Any
 
 import cells
+import environments
 import machine
-import peer
 import summary
 from cells import Cell
 from summary import Run
 
 WORKER = Path(__file__).with_name("worker.py")
-IMPLEMENTATIONS = ("ours", "peer", "pyzmq")
 VARIANTS = {
     "off": {"EZMSG_OTEL_LEVEL": "off"},
     "metrics": {"EZMSG_OTEL_LEVEL": "metrics"},
@@ -61,8 +60,11 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
         metavar="NAME,...",
         help=f"telemetry of ours: {', '.join(VARIANTS)}; the first is `ours`, the others are compared with it",
     )
-    for name in IMPLEMENTATIONS:
+    for name in cells.IMPLEMENTATIONS:
         parser.add_argument(f"--no-{name}", action="store_true")
+    parser.add_argument(
+        "--with", action="append", default=[], choices=cells.RIVALS, dest="rivals", help="this one, too"
+    )
     options = parser.parse_args(arguments)
     if options.smoke:
         options.rounds, options.seconds, options.warmup = 1, 0.1, 0.05
@@ -75,9 +77,10 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     options.implementations = _implementations_of(options)
     if not options.implementations:
         parser.error("nothing is left to measure")
-    options.cells = cells.select(_cells_of(options), options.only)
+    chosen = cells.select(_cells_of(options), options.only)
+    options.cells = tuple(cell for cell in chosen if any(map(cell.is_for, options.implementations)))
     if not options.cells:
-        parser.error(f"no cell matches {' or '.join(options.only)}; --list prints their names")
+        parser.error(f"no cell of these is for {' or '.join(options.implementations)}; --list prints their names")
     return options
 
 
@@ -89,7 +92,8 @@ def variants(names: list[str]) -> dict[str, dict[str, str]]:
 
 def _implementations_of(options: argparse.Namespace) -> list[str]:
     ours = [] if options.no_ours else list(options.variants)
-    return ours + [name for name in IMPLEMENTATIONS[1:] if not getattr(options, f"no_{name}")]
+    others = [name for name in cells.IMPLEMENTATIONS[1:] if not getattr(options, f"no_{name}")]
+    return ours + others + list(dict.fromkeys(options.rivals))
 
 
 def _cells_of(options: argparse.Namespace) -> tuple[Cell, ...]:
@@ -103,7 +107,7 @@ def _cells_of(options: argparse.Namespace) -> tuple[Cell, ...]:
 
 def environment(variant: dict[str, str]) -> dict[str, str]:
     """The variables of a worker: nothing of the caller's configuration."""
-    foreign = ("EZMSG_", "OTEL_", "PYTHON")
+    foreign = ("EZMSG_", "OTEL_", "PYTHON", "ZENOH_")
     kept = {name: value for name, value in os.environ.items() if not name.startswith(foreign)}
     return kept | {
         "EZMSG_LOGLEVEL": "WARNING",
@@ -118,7 +122,11 @@ class Workers:
 
     def __init__(self, options: argparse.Namespace) -> None:
         self._options = options
-        self._pythons = {"peer": peer.ensure()} if "peer" in options.implementations else {}
+        self._pythons = {
+            name: environments.ensure(packages)
+            for name, packages in environments.PACKAGES.items()
+            if name in options.implementations
+        }
         self.versions: dict[str, dict[str, str]] = {}
 
     def run(self, number: int, cell: Cell, implementation: str) -> Run:
@@ -141,7 +149,7 @@ class Workers:
     def _check(self, implementation: str, versions: dict[str, str]) -> str:
         """Whether it was what it should be; comparing a package with itself would look very good."""
         self.versions[implementation] = versions
-        if "ezmsg" in versions and (versions["ezmsg"] == peer.VERSION) != (implementation == "peer"):
+        if "ezmsg" in versions and (versions["ezmsg"] == environments.PEER_VERSION) != (implementation == "peer"):
             return f"{implementation} ran ezmsg {versions['ezmsg']}"
         return ""
 
@@ -207,6 +215,8 @@ def progress(run: Run, done: int, total: int) -> None:
     else:
         metrics = cells.BY_NAME[run.cell].metrics
         figures = ", ".join(f"{summary.number(run.metrics[metric.name])} {metric.unit}" for metric in metrics)
+        if run.metrics.get("lost"):
+            figures += f", {run.metrics['lost']:,} lost"
     print(f"{done:>4}/{total}  {run.cell:<37} {run.implementation:<8} {figures}", file=sys.stderr, flush=True)
 
 
@@ -215,8 +225,8 @@ def compare(options: argparse.Namespace) -> int:
     started = datetime.now(UTC)
     try:
         workers = Workers(options)
-    except (OSError, subprocess.SubprocessError) as error:
-        print(f"ezmsg {peer.VERSION} cannot be installed ({error}); --no-peer goes without it", file=sys.stderr)
+    except environments.NotInstalled as error:
+        print(f"{error}; leave out --with, or use --no-peer, to go without it", file=sys.stderr)
         return 1
     jobs = list(cells.schedule(options.cells, options.implementations, options.rounds))
     runs: list[Run] = []

@@ -13,7 +13,7 @@ from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from typing import Any, Protocol
 
 import payloads
-from cells import Cell
+from cells import RIVALS, Cell
 from measures import Receive, Send
 
 Addresses = dict[str, Any]
@@ -27,6 +27,9 @@ def lane(number: int) -> str:
 
 
 class Wiring(Protocol):
+    may_lose: bool
+    """Whether messages may get lost although everything was done against it."""
+
     @property
     def addresses(self) -> Addresses: ...
 
@@ -45,6 +48,8 @@ class Wiring(Protocol):
 
 class EzmsgWiring:
     """A GraphServer in the first process, as `run()` has it, and a session in each."""
+
+    may_lose = False
 
     def __init__(self, cell: Cell, addresses: Addresses | None = None) -> None:
         self._options: dict[str, Any] = {"num_buffers": cell.num_buffers}
@@ -88,6 +93,8 @@ class ZmqWiring:
 
     PUB drops at its mark, so a fan-out is one PUSH socket per receiver and a message is pickled once.
     """
+
+    may_lose = False
 
     def __init__(self, cell: Cell, addresses: Addresses | None = None) -> None:
         self._scheme = {"local": "inproc", "shm": "ipc", "tcp": "tcp"}[cell.transport]
@@ -186,4 +193,8 @@ class _PullingLarge(_Pulling):
 
 
 def make(implementation: str, cell: Cell, addresses: Addresses | None = None) -> Wiring:
+    if implementation in RIVALS:
+        import rivals
+
+        return rivals.WIRINGS[implementation](cell, addresses)
     return (ZmqWiring if implementation == "pyzmq" else EzmsgWiring)(cell, addresses)

@@ -1,6 +1,6 @@
-"""Measure one cell once, with the ezmsg (or pyzmq) of this interpreter; print the result as one line of JSON.
+"""Measure one cell once, with the ezmsg (or whatever else) of this interpreter; print the result as one line of JSON.
 
-python benchmarks/worker.py --implementation ours|peer|pyzmq --cell NAME [--seconds S] [--warmup S]
+python benchmarks/worker.py --implementation ours|peer|pyzmq|zenoh|iceoryx2 --cell NAME [--seconds S] [--warmup S]
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ from cells import Cell
 from partners import Partner, partners, serve
 from wiring import Wiring, lane
 
-IMPLEMENTATIONS = ("ours", "peer", "pyzmq")
+DISTRIBUTIONS = {"ours": "ezmsg", "peer": "ezmsg", "zenoh": "eclipse-zenoh"}
 # Starting, warming up a ring of large messages and ending, on a machine that is busy with something else.
 OVERHEAD_S = 60.0
 
 
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--implementation", choices=IMPLEMENTATIONS, required=True)
+    parser.add_argument("--implementation", choices=(*cells.IMPLEMENTATIONS, *cells.RIVALS), required=True)
     parser.add_argument("--cell", choices=list(cells.BY_NAME), required=True, metavar="NAME")
     parser.add_argument("--seconds", type=float, default=1.0)
     parser.add_argument("--warmup", type=float, default=0.3)
@@ -74,6 +74,7 @@ async def throughput(options: argparse.Namespace, cell: Cell, wires: Wiring) -> 
             seconds=options.seconds,
             # Every slot has been used, and has grown if it had to.
             warmup_messages=2 * cells.NUM_BUFFERS * cell.publishers,
+            may_lose=wires.may_lose,
         )
 
 
@@ -90,7 +91,7 @@ async def measure(options: argparse.Namespace, cell: Cell) -> dict[str, float]:
 
 
 def versions(implementation: str) -> dict[str, str]:
-    package = "pyzmq" if implementation == "pyzmq" else "ezmsg"
+    package = DISTRIBUTIONS.get(implementation, implementation)
     return {"python": platform.python_version(), "numpy": version("numpy"), package: version(package)}
 
 

@@ -97,6 +97,22 @@ def test_the_table_shows_values_ratios_and_failures_in_straight_columns() -> Non
         assert line[header.index(f" {column}") + 1 :].startswith(shown)
 
 
+def test_a_cell_that_is_not_for_a_rival_has_no_figure_and_has_not_failed() -> None:
+    runs = rates("ours", 1000.0) + rates("zenoh", 500.0)
+    other_cell = Cell("throughput", "tcp", "ndarray-64B")
+    _, _, line, other, *_ = table(summarise(runs, [THROUGHPUT, other_cell], ["ours", "zenoh"])).splitlines()
+    assert line.split()[-3:] == ["1,000", "500", "2.00"]
+    assert other.split()[-3:] == ["failed", "-", "-"]
+
+
+def test_lost_messages_are_marked() -> None:
+    lossy = [Run(number, THROUGHPUT.name, "zenoh", {"rate": 500.0, "lost": 600}) for number in range(2)]
+    text = table(summarise(rates("ours", 1000.0) + lossy, [THROUGHPUT], ["ours", "zenoh"]))
+    assert "500 !1,200" in text
+    assert "were lost" in text
+    assert "were lost" not in table(summarise(rates("ours", 1000.0), [THROUGHPUT], ["ours"]))
+
+
 def test_a_table_of_nothing_says_so() -> None:
     assert table([]) == "nothing was measured\n"
 
@@ -129,6 +145,15 @@ def test_the_implementations_of_a_cell_follow_each_other_directly() -> None:
 )
 def test_cells_are_chosen_by_a_part_of_their_name_or_a_pattern(patterns: list[str], names: list[str]) -> None:
     assert [cell.name for cell in select(DEFAULT, patterns)] == names
+
+
+def test_rivals_run_only_the_cells_for_them() -> None:
+    jobs = list(schedule((THROUGHPUT, ROUNDTRIP), ["ours", "zenoh"], rounds=1))
+    assert [(cell, name) for _, cell, name in jobs] == [
+        (THROUGHPUT, "ours"),
+        (THROUGHPUT, "zenoh"),
+        (ROUNDTRIP, "ours"),
+    ]
 
 
 def test_names_of_cells_are_unique_and_their_payloads_known() -> None:
