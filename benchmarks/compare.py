@@ -1,4 +1,4 @@
-"""Compare this package with upstream ezmsg and with pyzmq: the same messages, in turn, on the same machine.
+"""Compare this package with upstream ezmsg, pyzmq and others: the same messages, in turn, on the same machine.
 
 A figure of one moment says little; the ratio of two runs that follow each other says more. Every round measures each
 cell with each implementation; reported are medians, lowest and highest of the rounds, and ratios within a round.
@@ -21,14 +21,20 @@ from pathlib import Path
 from typing import Any
 
 import cells
+import environments
 import machine
-import peer
 import summary
 from cells import Cell
 from summary import Run
 
 WORKER = Path(__file__).with_name("worker.py")
-IMPLEMENTATIONS = ("ours", "peer", "pyzmq")
+VARIANTS = {
+    "off": {"EZMSG_OTEL_LEVEL": "off"},
+    "metrics": {"EZMSG_OTEL_LEVEL": "metrics"},
+    "trace": {"EZMSG_OTEL_LEVEL": "trace"},
+    "trace-all": {"EZMSG_OTEL_LEVEL": "trace", "EZMSG_TRACE_RATIO": "1"},
+}
+"""How ours may be set up."""
 # More than a worker allows itself.
 WORKER_TIMEOUT_S = 75.0
 GRACE_S = 1.0
@@ -41,44 +47,73 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--warmup", type=float, default=0.3, help="seconds before it")
     parser.add_argument("--only", action="append", default=[], metavar="CELL", help="part of a name, or a pattern")
     parser.add_argument(
-        "--all", action="store_true", help="fan-out, and receivers that read all of a large message, too"
+        "--group", action="append", default=[], choices=list(cells.GROUPS), help="its cells instead of the default ones"
     )
+    parser.add_argument("--all", action="store_true", help="the cells of all groups")
     parser.add_argument("--smoke", action="store_true", help="one very short round of two cells")
     parser.add_argument("--list", action="store_true", help="print the names of the cells and leave")
     parser.add_argument("--json", type=Path, metavar="PATH", help="write everything there")
     parser.add_argument(
-        "--profile-level", default="metrics", choices=["off", "metrics", "trace"], help="EZMSG_OTEL_LEVEL for ours"
+        "--variants",
+        "--profile-level",
+        default="metrics",
+        metavar="NAME,...",
+        help=f"telemetry of ours: {', '.join(VARIANTS)}; the first is `ours`, the others are compared with it",
     )
-    for name in IMPLEMENTATIONS:
+    for name in cells.IMPLEMENTATIONS:
         parser.add_argument(f"--no-{name}", action="store_true")
+    parser.add_argument(
+        "--with", action="append", default=[], choices=cells.RIVALS, dest="rivals", help="this one, too"
+    )
     options = parser.parse_args(arguments)
     if options.smoke:
         options.rounds, options.seconds, options.warmup = 1, 0.1, 0.05
     if options.rounds < 1:
         parser.error("--rounds must be at least 1")
-    options.cells = cells.select(_cells_of(options), options.only)
-    if not options.cells:
-        parser.error(f"no cell matches {' or '.join(options.only)}; --list prints their names")
-    options.implementations = [name for name in IMPLEMENTATIONS if not getattr(options, f"no_{name}")]
+    names = options.variants.split(",")
+    if unknown := set(names) - VARIANTS.keys():
+        parser.error(f"there is no variant {', '.join(sorted(unknown))}; there are {', '.join(VARIANTS)}")
+    options.variants = variants(names)
+    options.implementations = _implementations_of(options)
     if not options.implementations:
         parser.error("nothing is left to measure")
+    chosen = cells.select(_cells_of(options), options.only)
+    options.cells = tuple(cell for cell in chosen if any(map(cell.is_for, options.implementations)))
+    if not options.cells:
+        parser.error(f"no cell of these is for {' or '.join(options.implementations)}; --list prints their names")
     return options
+
+
+def variants(names: list[str]) -> dict[str, dict[str, str]]:
+    """Environment of each variant of ours, by the name of its column: the first one is what is compared with others."""
+    first, *others = dict.fromkeys(names)
+    return {"ours": VARIANTS[first]} | {f"ours:{name}": VARIANTS[name] for name in others}
+
+
+def _implementations_of(options: argparse.Namespace) -> list[str]:
+    ours = [] if options.no_ours else list(options.variants)
+    others = [name for name in cells.IMPLEMENTATIONS[1:] if not getattr(options, f"no_{name}")]
+    return ours + others + list(dict.fromkeys(options.rivals))
 
 
 def _cells_of(options: argparse.Namespace) -> tuple[Cell, ...]:
     if options.smoke:
         return cells.SMOKE
-    return cells.DEFAULT + cells.EXTRA if options.all else cells.DEFAULT
+    if options.all:
+        return cells.ALL
+    groups = dict.fromkeys(options.group or ["default"])
+    return tuple(cell for group in groups for cell in cells.GROUPS[group])
 
 
-def environment(level: str) -> dict[str, str]:
-    """The variables of a worker: nothing of the caller's configuration, the same for all implementations."""
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(("EZMSG_", "OTEL_", "PYTHON"))}
+def environment(variant: dict[str, str]) -> dict[str, str]:
+    """The variables of a worker: nothing of the caller's configuration."""
+    foreign = ("EZMSG_", "OTEL_", "PYTHON", "ZENOH_")
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(foreign)}
     return kept | {
         "EZMSG_LOGLEVEL": "WARNING",
         "EZMSG_DISABLE_BACKPRESSURE_WARNING": "1",
-        "EZMSG_OTEL_LEVEL": level,
         "EZMSG_AUTHKEY": secrets.token_hex(32),
+        **variant,
     }
 
 
@@ -87,19 +122,22 @@ class Workers:
 
     def __init__(self, options: argparse.Namespace) -> None:
         self._options = options
-        self._pythons: dict[str, str] = dict.fromkeys(IMPLEMENTATIONS, sys.executable)
-        if "peer" in options.implementations:
-            self._pythons["peer"] = peer.ensure()
-        self._environment = environment(options.profile_level)
+        self._pythons = {
+            name: environments.ensure(packages)
+            for name, packages in environments.PACKAGES.items()
+            if name in options.implementations
+        }
         self.versions: dict[str, dict[str, str]] = {}
 
     def run(self, number: int, cell: Cell, implementation: str) -> Run:
         load = os.getloadavg()[0]
-        command = [self._pythons[implementation], str(WORKER)]
-        command += ["--implementation", implementation, "--cell", cell.name]
+        # The same for all, but for variants of ours.
+        variables = environment(self._options.variants.get(implementation, {}))
+        command = [self._pythons.get(implementation, sys.executable), str(WORKER)]
+        command += ["--implementation", implementation.partition(":")[0], "--cell", cell.name]
         command += ["--seconds", str(self._options.seconds), "--warmup", str(self._options.warmup)]
         limit = WORKER_TIMEOUT_S + self._options.seconds + self._options.warmup
-        code, out, err = finish(command, self._environment, limit)
+        code, out, err = finish(command, variables, limit)
         error = "" if code == 0 else f"{summary.tail_of(err)}\n{code}".strip()
         metrics = None
         if not error:
@@ -111,7 +149,7 @@ class Workers:
     def _check(self, implementation: str, versions: dict[str, str]) -> str:
         """Whether it was what it should be; comparing a package with itself would look very good."""
         self.versions[implementation] = versions
-        if "ezmsg" in versions and (versions["ezmsg"] == peer.VERSION) != (implementation == "peer"):
+        if "ezmsg" in versions and (versions["ezmsg"] == environments.PEER_VERSION) != (implementation == "peer"):
             return f"{implementation} ran ezmsg {versions['ezmsg']}"
         return ""
 
@@ -164,7 +202,7 @@ def report(options: argparse.Namespace, runs: list[Run], workers: Workers, start
             "seconds": options.seconds,
             "warmup_s": options.warmup,
             "num_buffers": cells.NUM_BUFFERS,
-            "telemetry_level": options.profile_level,
+            "variants": options.variants,
         },
         "rows": [asdict(row) for row in rows],
         "runs": [asdict(run) for run in runs],
@@ -177,7 +215,9 @@ def progress(run: Run, done: int, total: int) -> None:
     else:
         metrics = cells.BY_NAME[run.cell].metrics
         figures = ", ".join(f"{summary.number(run.metrics[metric.name])} {metric.unit}" for metric in metrics)
-    print(f"{done:>4}/{total}  {run.cell:<32} {run.implementation:<6} {figures}", file=sys.stderr, flush=True)
+        if run.metrics.get("lost"):
+            figures += f", {run.metrics['lost']:,} lost"
+    print(f"{done:>4}/{total}  {run.cell:<37} {run.implementation:<8} {figures}", file=sys.stderr, flush=True)
 
 
 def compare(options: argparse.Namespace) -> int:
@@ -185,8 +225,8 @@ def compare(options: argparse.Namespace) -> int:
     started = datetime.now(UTC)
     try:
         workers = Workers(options)
-    except (OSError, subprocess.SubprocessError) as error:
-        print(f"ezmsg {peer.VERSION} cannot be installed ({error}); --no-peer goes without it", file=sys.stderr)
+    except environments.NotInstalled as error:
+        print(f"{error}; leave out --with, or use --no-peer, to go without it", file=sys.stderr)
         return 1
     jobs = list(cells.schedule(options.cells, options.implementations, options.rounds))
     runs: list[Run] = []

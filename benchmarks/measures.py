@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from collections import deque
 from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
 from time import perf_counter_ns
@@ -39,22 +40,27 @@ async def pump(send: Send, message: Any, stop: threading.Event) -> int:
     return sent
 
 
-async def echo(send: Send, receive: Receive) -> None:
-    """Send back each message while it is held, as a unit does."""
+async def relay(receive: Receive, send: Send) -> int:
+    """Send each message on while it is held, as a unit does, and the end mark; the number of messages before it."""
+    count = 0
     while True:
         async with receive() as message:
-            if message is None:
-                return
             await send(message)
+            if message is None:
+                return count
+        count += 1
 
 
-async def drain(receive: Receive) -> int:
-    """Receive up to the end mark; the number of messages before it."""
+async def drain(receive: Receive, flows: int = 1) -> int:
+    """Receive up to the end marks of all flows; the number of messages before them."""
     count = 0
     while True:
         async with receive() as message:
             if message is None:
-                return count
+                flows -= 1
+                if not flows:
+                    return count
+                continue
         count += 1
 
 
@@ -79,25 +85,29 @@ async def _take_first(receive: Receive, expected: Any) -> None:
 
 async def throughput(
     receivers: list[Receive],
-    stop: Callable[[], Awaitable[int]],
+    stop: Callable[[], Awaitable[tuple[int, list[int]]]],
     payload: str,
     *,
+    flows: int,
     warmup_s: float,
     seconds: float,
     warmup_messages: int,
+    may_lose: bool = False,
 ) -> dict[str, float]:
     """Messages per second at the first receiver, in steady state.
 
     Args:
         receivers: Every one gets every message.
-        stop: Stops the sender; the number of messages that it has sent.
+        stop: Stops the senders; how many messages they have sent, and how many passed whoever else there is.
         payload: Name of the message.
+        flows: Senders, each with an end mark of its own.
         warmup_s: Time before counting starts.
         seconds: Time of counting.
         warmup_messages: Messages that pass at least before counting starts.
+        may_lose: Tell how many messages were lost, instead of refusing to measure.
     """
     first, *others = receivers
-    draining = [asyncio.create_task(drain(receive)) for receive in others]
+    draining = [asyncio.create_task(drain(receive, flows)) for receive in others]
     probe = payloads.probe(payload)
     await _take_first(first, payloads.make(payload))
     warm, _ = await _take_for(first, probe, int(warmup_s * NS_PER_S))
@@ -107,17 +117,18 @@ async def throughput(
         warm += 1
     count, duration_ns = await _take_for(first, probe, int(seconds * NS_PER_S))
 
-    # The sender may wait for a slot: receive on until its end mark.
-    rest = asyncio.create_task(drain(first))
-    sent = await stop()
-    received = [1 + warm + count + await rest, *[await task for task in draining]]
-    if any(number != sent for number in received):
+    # The senders may wait for a slot: receive on until their end marks.
+    rest = asyncio.create_task(drain(first, flows))
+    sent, passed = await stop()
+    received = [1 + warm + count + await rest, *[await task for task in draining], *passed]
+    lost = sum(abs(sent - number) for number in received)
+    if lost and not may_lose:
         raise MeasurementError(f"{sent} messages were sent, {received} received")
-    return {"rate": count * NS_PER_S / duration_ns, "messages": count, "seconds": duration_ns / NS_PER_S}
+    return {"rate": count * NS_PER_S / duration_ns, "messages": count, "seconds": duration_ns / NS_PER_S, "lost": lost}
 
 
 async def roundtrip(send: Send, receive: Receive, payload: str, *, warmup_s: float, seconds: float) -> dict[str, float]:
-    """Time from sending a message to receiving its echo, one at a time."""
+    """Time from sending a message to receiving it from the last hop, one at a time."""
     ball = payloads.make(payload)
     await send(ball)
     await _take_first(receive, ball)
@@ -134,8 +145,50 @@ async def roundtrip(send: Send, receive: Receive, payload: str, *, warmup_s: flo
                 times.append(perf_counter_ns() - start)
 
     await play(int(warmup_s * NS_PER_S))
-    times = sorted(await play(int(seconds * NS_PER_S)))
+    times = await play(int(seconds * NS_PER_S))
     await send(None)
+    if more := await drain(receive):
+        raise MeasurementError(f"{more} messages arrived that nobody waited for")
+    return _durations(times)
+
+
+async def handoff(send: Send, receive: Receive, payload: str, *, warmup_s: float, seconds: float) -> dict[str, float]:
+    """Time from sending a message to another task of the loop having it, at one message per turn of the loop."""
+    ball = payloads.make(payload)
+    entered: deque[int] = deque()
+    times: list[int] = []
+
+    async def take() -> None:
+        while True:
+            async with receive() as message:
+                if message is None:
+                    return
+                times.append(perf_counter_ns() - entered.popleft())
+
+    async def hand(duration_ns: int) -> None:
+        start = perf_counter_ns()
+        end = start + duration_ns
+        while start < end:
+            entered.append(start)
+            await send(ball)
+            await asyncio.sleep(0)
+            start = perf_counter_ns()
+
+    await send(ball)
+    await _take_first(receive, ball)
+    taking = asyncio.create_task(take())
+    await hand(int(warmup_s * NS_PER_S))
+    warm = len(times)
+    await hand(int(seconds * NS_PER_S))
+    await send(None)
+    await taking
+    if entered:
+        raise MeasurementError(f"{len(entered)} messages never arrived")
+    return _durations(times[warm:])
+
+
+def _durations(times_ns: list[int]) -> dict[str, float]:
+    times = sorted(times_ns)
     return {
         "median": times[len(times) // 2] / 1e3,
         "p99": times[min(len(times) - 1, len(times) * 99 // 100)] / 1e3,

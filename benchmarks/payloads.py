@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -21,6 +21,30 @@ class Sample:
     flags: int
 
 
+@dataclass
+class Axis:
+    """Where the values along a dimension lie: value = offset + gain * index."""
+
+    gain: float = 1.0
+    offset: float = 0.0
+    unit: str = ""
+
+
+@dataclass
+class AxisArray:
+    """A chunk of a signal with what it takes to read it, as most units of a pipeline pass it on."""
+
+    data: np.ndarray
+    """(time, ch) float64"""
+    dims: list[str]
+    axes: dict[str, Axis] = field(default_factory=dict)
+    attrs: dict[str, Any] = field(default_factory=dict)
+    key: str = ""
+
+
+CHANNELS = 4
+
+
 def ndarray(nbytes: int) -> np.ndarray:
     # Written to: pages of np.zeros would all be the one page of zeros, and cost nothing to read.
     return np.arange(nbytes // 8, dtype=np.float64)
@@ -28,6 +52,16 @@ def ndarray(nbytes: int) -> np.ndarray:
 
 def sample(nbytes: int) -> Sample:
     return Sample(ndarray(nbytes), index=1, flags=2)
+
+
+def axisarray(nbytes: int) -> AxisArray:
+    return AxisArray(
+        ndarray(nbytes).reshape(-1, CHANNELS),
+        dims=["time", "ch"],
+        axes={"time": Axis(gain=1e-3, offset=12.5, unit="s"), "ch": Axis(unit="channel")},
+        attrs={"device": "amplifier", "rate_hz": 1000.0},
+        key="eeg",
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +81,10 @@ def _last_of_sample(message: Any) -> Any:
     return message.data[-1]
 
 
+def _last_of_axisarray(message: Any) -> Any:
+    return message.data[-1, -1]
+
+
 def _sum_of_array(message: Any) -> Any:
     return message.sum()
 
@@ -56,6 +94,8 @@ PAYLOADS = {
     "dataclass-64B": Payload(sample, 64, _last_of_sample),
     "ndarray-1MB": Payload(ndarray, MEGABYTE, _last_of_array),
     "ndarray-8MB": Payload(ndarray, 8 * MEGABYTE, _last_of_array),
+    "axisarray-64B": Payload(axisarray, 64, _last_of_axisarray),
+    "axisarray-1MB": Payload(axisarray, MEGABYTE, _last_of_axisarray),
     "ndarray-1MB-summed": Payload(ndarray, MEGABYTE, _sum_of_array),
 }
 
@@ -75,12 +115,15 @@ def probe(name: str) -> Callable[[Any], Any]:
 
 def is_intact(message: Any, expected: Any) -> bool:
     """Whether a message arrived as it was sent."""
-    if isinstance(expected, Sample):
+    if isinstance(expected, np.ndarray):
         return (
-            isinstance(message, Sample)
-            and (message.index, message.flags) == (expected.index, expected.flags)
-            and is_intact(message.data, expected.data)
+            isinstance(message, np.ndarray)
+            and message.dtype == expected.dtype
+            and bool(np.array_equal(message, expected))
         )
+    # A dataclass around an array.
     return (
-        isinstance(message, np.ndarray) and message.dtype == expected.dtype and bool(np.array_equal(message, expected))
+        type(message) is type(expected)
+        and is_intact(message.data, expected.data)
+        and vars(message) | {"data": None} == vars(expected) | {"data": None}
     )

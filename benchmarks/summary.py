@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from statistics import median
 from typing import Any
 
 LEGEND = """\
-median (lowest..highest) of the rounds; ratios are ours divided by theirs within a round
-↑ more is better: a ratio above 1 is in favour of ours; ↓ less is better: a ratio below 1 is"""
+median (lowest..highest) of the rounds; a ratio a/b is a divided by b within a round
+↑ more is better: a ratio above 1 is in favour of a; ↓ less is better: a ratio below 1 is"""
+LOST = "! so many messages were lost on the way: do not compare"
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,16 +49,20 @@ class Row:
     unit: str
     higher_is_better: bool
     values: Mapping[str, Spread | None]
-    """By implementation."""
+    """By implementation, without those who are not measured in this cell."""
     ratios: Mapping[str, Spread | None]
-    """Ours divided by theirs in the same round, by their name."""
+    """Of runs in the same round, by who is divided by whom: `ours/peer`."""
+    lost: Mapping[str, int] = field(default_factory=dict)
+    """Messages lost in all rounds, by implementation."""
 
 
 def by_round(runs: Iterable[Run], cell: str, implementation: str, metric: str) -> dict[int, float]:
     return {
         run.round: run.metrics[metric]
         for run in runs
-        if run.metrics is not None and (run.cell, run.implementation) == (cell, implementation)
+        if run.metrics is not None
+        and metric in run.metrics
+        and (run.cell, run.implementation) == (cell, implementation)
     }
 
 
@@ -66,21 +71,28 @@ def ratios(ours: Mapping[int, float], theirs: Mapping[int, float]) -> list[float
     return [ours[number] / theirs[number] for number in sorted(ours.keys() & theirs.keys())]
 
 
-def summarise(
-    runs: Sequence[Run], cells: Iterable[Any], implementations: Sequence[str], reference: str = "ours"
-) -> list[Row]:
+def pairs(implementations: Sequence[str], reference: str = "ours") -> list[tuple[str, str]]:
+    """Who is divided by whom: the reference by all others, but what is only a variant of it by the reference."""
+    if reference not in implementations:
+        return []
+    others = [name for name in implementations if name != reference]
+    return [(name, reference) if name.startswith(f"{reference}:") else (reference, name) for name in others]
+
+
+def summarise(runs: Sequence[Run], cells: Iterable[Any], implementations: Sequence[str]) -> list[Row]:
     """One row per metric of each cell.
 
     Args:
         runs: In any order.
         cells: `cells.Cell`, in the order of the rows.
         implementations: In the order of the columns.
-        reference: The implementation that the others are compared with, if it is among them.
     """
     rows = []
     for cell in cells:
+        names = [name for name in implementations if cell.is_for(name)]
+        lost = {name: int(sum(by_round(runs, cell.name, name, "lost").values())) for name in names}
         for metric in cell.metrics:
-            measured = {name: by_round(runs, cell.name, name, metric.name) for name in implementations}
+            measured = {name: by_round(runs, cell.name, name, metric.name) for name in names}
             rows.append(
                 Row(
                     cell=cell.name,
@@ -88,11 +100,8 @@ def summarise(
                     unit=metric.unit,
                     higher_is_better=metric.higher_is_better,
                     values={name: Spread.of(values.values()) for name, values in measured.items()},
-                    ratios={
-                        name: Spread.of(ratios(measured[reference], values))
-                        for name, values in measured.items()
-                        if name != reference and reference in measured
-                    },
+                    ratios={f"{a}/{b}": Spread.of(ratios(measured[a], measured[b])) for a, b in pairs(names)},
+                    lost={name: number for name, number in lost.items() if number},
                 )
             )
     return rows
@@ -111,27 +120,36 @@ def _spread(spread: Spread | None, text: Callable[[float], str], missing: str) -
     return f"{text(spread.median)} ({text(spread.low)}..{text(spread.high)})"
 
 
+def _value(row: Row, implementation: str) -> str:
+    if implementation not in row.values:
+        return "-"
+    lost = f" !{row.lost[implementation]:,}" if implementation in row.lost else ""
+    return _spread(row.values[implementation], number, "failed") + lost
+
+
 def _ratio(value: float) -> str:
-    return f"{value:.2f}"
+    return f"{value:.2f}" if value >= 0.1 else f"{value:.1g}"
 
 
 def table(rows: Sequence[Row]) -> str:
     """Text for people: median (lowest..highest) of the rounds."""
     if not rows:
         return "nothing was measured\n"
-    implementations, others = list(rows[0].values), list(rows[0].ratios)
-    lines = [["cell", "unit", *implementations, *(f"ours/{name}" for name in others)]]
+    implementations = list(dict.fromkeys(name for row in rows for name in row.values))
+    pairs = list(dict.fromkeys(pair for row in rows for pair in row.ratios))
+    lines = [["cell", "unit", *implementations, *pairs]]
     for row in rows:
         unit = f"{row.unit} {row.metric}" if row.metric != "rate" else row.unit
         lines.append(
             [
                 row.cell,
                 f"{unit} {'↑' if row.higher_is_better else '↓'}",
-                *(_spread(row.values[name], number, "failed") for name in implementations),
-                *(_spread(row.ratios[name], _ratio, "-") for name in others),
+                *(_value(row, name) for name in implementations),
+                *(_spread(row.ratios.get(pair), _ratio, "-") for pair in pairs),
             ]
         )
-    return "".join(line + "\n" for line in [*_aligned(lines), "", LEGEND])
+    legend = [LEGEND, LOST] if any(row.lost for row in rows) else [LEGEND]
+    return "".join(line + "\n" for line in [*_aligned(lines), "", *legend])
 
 
 def _aligned(lines: list[list[str]]) -> list[str]:

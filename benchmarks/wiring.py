@@ -1,7 +1,7 @@
 """How messages get from a sender to its receivers: ezmsg, whichever one this interpreter has, or pyzmq.
 
-A lane is a topic, or for pyzmq one socket pair per receiver. The first process opens its wiring without addresses
-and hands `addresses` to the second one.
+A lane is a topic, or for pyzmq one socket pair per receiver. The first process opens its wiring without addresses,
+every other one with the `addresses` of those that were opened before it.
 """
 
 from __future__ import annotations
@@ -10,10 +10,10 @@ import pickle
 import tempfile
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
-from typing import Any
+from typing import Any, Protocol
 
 import payloads
-from cells import NUM_BUFFERS, Cell
+from cells import RIVALS, Cell
 from measures import Receive, Send
 
 Addresses = dict[str, Any]
@@ -22,11 +22,39 @@ COPY_THRESHOLD = 1 << 16
 """Bytes from which pyzmq itself stops copying a message that it may send without a copy."""
 
 
+def lane(number: int) -> str:
+    return f"LANE{number}"
+
+
+class Wiring(Protocol):
+    may_lose: bool
+    """Whether messages may get lost although everything was done against it."""
+
+    @property
+    def addresses(self) -> Addresses: ...
+
+    async def __aenter__(self) -> Wiring: ...
+
+    async def __aexit__(self, *exc_info: Any) -> None: ...
+
+    async def sender(self, lane: str, receivers: int = 1) -> Send:
+        """A way to send to all receivers of a lane, of which there are so many."""
+        ...
+
+    async def receivers(self, lane: str, count: int = 1, first: int = 0) -> list[Receive]:
+        """Some receivers of a lane: `count` of them, from number `first` on."""
+        ...
+
+
 class EzmsgWiring:
     """A GraphServer in the first process, as `run()` has it, and a session in each."""
 
+    may_lose = False
+
     def __init__(self, cell: Cell, addresses: Addresses | None = None) -> None:
-        self._options = {"force_tcp": True} if cell.transport == "tcp" else {}
+        self._options: dict[str, Any] = {"num_buffers": cell.num_buffers}
+        if cell.transport == "tcp":
+            self._options["force_tcp"] = True
         self._addresses = addresses
         self._stack = AsyncExitStack()
 
@@ -53,10 +81,10 @@ class EzmsgWiring:
         await self._stack.__aexit__(*exc_info)
 
     async def sender(self, lane: str, receivers: int = 1) -> Send:
-        publisher = await self._context.publisher(lane, num_buffers=NUM_BUFFERS, **self._options)
+        publisher = await self._context.publisher(lane, **self._options)
         return publisher.broadcast
 
-    async def receivers(self, lane: str, count: int = 1) -> list[Receive]:
+    async def receivers(self, lane: str, count: int = 1, first: int = 0) -> list[Receive]:
         return [(await self._context.subscriber(lane)).recv_zero_copy for _ in range(count)]
 
 
@@ -66,10 +94,12 @@ class ZmqWiring:
     PUB drops at its mark, so a fan-out is one PUSH socket per receiver and a message is pickled once.
     """
 
+    may_lose = False
+
     def __init__(self, cell: Cell, addresses: Addresses | None = None) -> None:
         self._scheme = {"local": "inproc", "shm": "ipc", "tcp": "tcp"}[cell.transport]
         self._is_large = payloads.nbytes(cell.payload) >= COPY_THRESHOLD
-        self._binds = addresses is None
+        self._hwm = cell.num_buffers
         self.addresses: Addresses = {} if addresses is None else addresses
         self._stack = AsyncExitStack()
 
@@ -78,7 +108,7 @@ class ZmqWiring:
 
         self._context = zmq.asyncio.Context()
         self._stack.callback(self._context.destroy, linger=0)
-        if self._binds and self._scheme == "ipc":
+        if self._scheme == "ipc":
             self._directory = self._stack.enter_context(tempfile.TemporaryDirectory(prefix="ezmsg-bench-"))
         return self
 
@@ -91,15 +121,15 @@ class ZmqWiring:
         sockets = [self._socket(zmq.PUSH, f"{lane}{index}") for index in range(receivers)]
         return _send_large(sockets) if self._is_large else _send_small(sockets)
 
-    async def receivers(self, lane: str, count: int = 1) -> list[Receive]:
+    async def receivers(self, lane: str, count: int = 1, first: int = 0) -> list[Receive]:
         import zmq
 
         pulling: Callable[[Any], Receive] = _PullingLarge if self._is_large else _PullingSmall
-        return [pulling(self._socket(zmq.PULL, f"{lane}{index}")) for index in range(count)]
+        return [pulling(self._socket(zmq.PULL, f"{lane}{index}")) for index in range(first, first + count)]
 
     def _socket(self, kind: int, lane: str) -> Any:
         socket: Any = self._context.socket(kind)
-        socket.set_hwm(NUM_BUFFERS)
+        socket.set_hwm(self._hwm)
         if lane in self.addresses:
             socket.connect(self.addresses[lane])
         else:
@@ -162,8 +192,9 @@ class _PullingLarge(_Pulling):
         return pickle.loads(head.buffer, buffers=[frame.buffer for frame in buffers])
 
 
-Wiring = EzmsgWiring | ZmqWiring
-
-
 def make(implementation: str, cell: Cell, addresses: Addresses | None = None) -> Wiring:
+    if implementation in RIVALS:
+        import rivals
+
+        return rivals.WIRINGS[implementation](cell, addresses)
     return (ZmqWiring if implementation == "pyzmq" else EzmsgWiring)(cell, addresses)

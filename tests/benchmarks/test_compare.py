@@ -4,11 +4,12 @@ from collections import Counter
 
 import pytest
 
-from benchmarks.cells import BY_NAME, DEFAULT, EXTRA, SMOKE, Cell, schedule, select
-from benchmarks.summary import Run, Spread, ratios, summarise, table, tail_of
+from benchmarks.cells import ALL, BY_NAME, DEFAULT, SMOKE, Cell, schedule, select
+from benchmarks.payloads import PAYLOADS
+from benchmarks.summary import Run, Spread, pairs, ratios, summarise, table, tail_of
 
 THROUGHPUT = Cell("throughput", "shm", "ndarray-64B")
-ROUNDTRIP = Cell("roundtrip", "tcp", "ndarray-64B")
+ROUNDTRIP = Cell("roundtrip", "tcp", "ndarray-64B", hops=1)
 
 
 def rates(implementation: str, *values: float | None, cell: Cell = THROUGHPUT) -> list[Run]:
@@ -35,14 +36,14 @@ def test_the_ratio_is_the_median_of_ratios_not_the_ratio_of_medians() -> None:
     # The machine was three times as slow in the second round, for both.
     runs = rates("ours", 300.0, 100.0, 260.0) + rates("peer", 150.0, 50.0, 200.0)
     (row,) = summarise(runs, [THROUGHPUT], ["ours", "peer"])
-    assert row.ratios == {"peer": Spread(median=2.0, low=1.3, high=2.0)}
+    assert row.ratios == {"ours/peer": Spread(median=2.0, low=1.3, high=2.0)}
     assert row.values["ours"] == Spread(median=260.0, low=100.0, high=300.0)
 
 
 def test_a_failed_round_counts_for_nobody() -> None:
     runs = rates("ours", 100.0, None, 100.0) + rates("peer", 50.0, 1.0, None)
     (row,) = summarise(runs, [THROUGHPUT], ["ours", "peer"])
-    assert row.ratios["peer"] == Spread(2.0, 2.0, 2.0)
+    assert row.ratios["ours/peer"] == Spread(2.0, 2.0, 2.0)
     assert row.values["peer"] == Spread(median=25.5, low=1.0, high=50.0)
 
 
@@ -60,6 +61,13 @@ def test_without_ours_there_are_values_and_no_ratios() -> None:
     (row,) = summarise(rates("peer", 1.0), [THROUGHPUT], ["peer", "pyzmq"])
     assert row.values == {"peer": Spread(1.0, 1.0, 1.0), "pyzmq": None}
     assert row.ratios == {}
+
+
+def test_others_divide_ours_and_ours_divides_its_variants() -> None:
+    assert pairs(["ours", "ours:trace-all", "peer"]) == [("ours:trace-all", "ours"), ("ours", "peer")]
+    runs = rates("ours", 100.0, 10.0) + rates("ours:trace-all", 75.0, 5.0)
+    (row,) = summarise(runs, [THROUGHPUT], ["ours", "ours:trace-all"])
+    assert row.ratios == {"ours:trace-all/ours": Spread(median=0.625, low=0.5, high=0.75)}
 
 
 def test_a_round_trip_has_a_row_for_its_median_and_one_for_its_p99() -> None:
@@ -87,6 +95,22 @@ def test_the_table_shows_values_ratios_and_failures_in_straight_columns() -> Non
         "ours/pyzmq": "-",
     }.items():
         assert line[header.index(f" {column}") + 1 :].startswith(shown)
+
+
+def test_a_cell_that_is_not_for_a_rival_has_no_figure_and_has_not_failed() -> None:
+    runs = rates("ours", 1000.0) + rates("zenoh", 500.0)
+    other_cell = Cell("throughput", "tcp", "ndarray-64B")
+    _, _, line, other, *_ = table(summarise(runs, [THROUGHPUT, other_cell], ["ours", "zenoh"])).splitlines()
+    assert line.split()[-3:] == ["1,000", "500", "2.00"]
+    assert other.split()[-3:] == ["failed", "-", "-"]
+
+
+def test_lost_messages_are_marked() -> None:
+    lossy = [Run(number, THROUGHPUT.name, "zenoh", {"rate": 500.0, "lost": 600}) for number in range(2)]
+    text = table(summarise(rates("ours", 1000.0) + lossy, [THROUGHPUT], ["ours", "zenoh"]))
+    assert "500 !1,200" in text
+    assert "were lost" in text
+    assert "were lost" not in table(summarise(rates("ours", 1000.0), [THROUGHPUT], ["ours"]))
 
 
 def test_a_table_of_nothing_says_so() -> None:
@@ -123,9 +147,41 @@ def test_cells_are_chosen_by_a_part_of_their_name_or_a_pattern(patterns: list[st
     assert [cell.name for cell in select(DEFAULT, patterns)] == names
 
 
-def test_names_of_cells_are_unique_and_the_smoke_test_uses_known_ones() -> None:
-    assert len(BY_NAME) == len(DEFAULT) + len(EXTRA)
+def test_rivals_run_only_the_cells_for_them() -> None:
+    jobs = list(schedule((THROUGHPUT, ROUNDTRIP), ["ours", "zenoh"], rounds=1))
+    assert [(cell, name) for _, cell, name in jobs] == [
+        (THROUGHPUT, "ours"),
+        (THROUGHPUT, "zenoh"),
+        (ROUNDTRIP, "ours"),
+    ]
+
+
+def test_names_of_cells_are_unique_and_their_payloads_known() -> None:
+    assert len(BY_NAME) == len(ALL)
+    assert {cell.payload for cell in ALL} == PAYLOADS.keys()
     assert all(BY_NAME[cell.name] == cell for cell in SMOKE)
+    assert all(cell.share * cell.receiving == cell.subscribers for cell in ALL)
+
+
+@pytest.mark.parametrize(
+    ("cell", "name", "roles"),
+    [
+        (THROUGHPUT, "throughput-shm-ndarray-64B", ["source-0"]),
+        (ROUNDTRIP, "roundtrip-tcp-ndarray-64B", ["hop-0"]),
+        (
+            Cell("fanout", "tcp", "ndarray-1MB", subscribers=6, receiving=3),
+            "fanout6in3-tcp-ndarray-1MB",
+            ["receivers-1", "receivers-2", "source-0"],
+        ),
+        (Cell("fanin", "local", "ndarray-64B", publishers=4), "fanin4-local-ndarray-64B", ["source-0"]),
+        (Cell("relay", "shm", "ndarray-64B", hops=2), "relay2-shm-ndarray-64B", ["hop-1", "hop-0", "source-0"]),
+        (Cell("relaytime", "shm", "ndarray-64B", hops=2), "relaytime2-shm-ndarray-64B", ["hop-1", "hop-0"]),
+        (Cell("handoff", "local", "ndarray-64B"), "handoff-local-ndarray-64B", []),
+        (Cell("throughput", "shm", "x", num_buffers=1), "throughput-shm-x-buffers1", ["source-0"]),
+    ],
+)
+def test_a_cell_has_a_name_and_roles_from_its_end_to_its_source(cell: Cell, name: str, roles: list[str]) -> None:
+    assert (cell.name, cell.roles) == (name, roles)
 
 
 def test_the_tail_of_an_error_leaves_out_source_lines_and_the_beginning() -> None:
