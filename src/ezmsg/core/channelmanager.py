@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 from uuid import uuid4
 from weakref import WeakKeyDictionary
 
+from ezmsg.core.errors import CannotConnect
 from ezmsg.core.graphmeta import ProfileChannelType
 from ezmsg.core.messagechannel import Channel
 from ezmsg.core.net import forking
 from ezmsg.core.net.address import boot_id
+from ezmsg.core.transport import shm, tcp
 from ezmsg.core.transport.local import DOORS, CrossLoopLink, LocalLink
-from ezmsg.core.transport.tcp import connect_channel
 from ezmsg.core.wire.records import PublisherRoute
 
 
@@ -67,7 +69,7 @@ class LoopChannels:
     async def _connect(self, route: PublisherRoute, channel: Channel) -> None:
         local = DOORS.get(route.publisher_id) if route.pid == os.getpid() else None
         if local is None:
-            await connect_channel(route, channel, str(uuid4()), same_host=route.boot_id == boot_id())
+            await self._connect_remote(route, channel)
             return
         door, publisher_loop = local
         loop = asyncio.get_running_loop()
@@ -79,6 +81,15 @@ class LoopChannels:
             link = CrossLoopLink(door, channel, publisher_loop, loop)
             channel.opened(link, ProfileChannelType.LOCAL)
             await link.attach_across()
+
+    async def _connect_remote(self, route: PublisherRoute, channel: Channel) -> None:
+        channel_id = str(uuid4())
+        if route.door and route.boot_id == boot_id():
+            # Another network namespace of the same host has no such door: then TCP.
+            with contextlib.suppress(CannotConnect):
+                await shm.connect_channel(route, channel, channel_id)
+                return
+        await tcp.connect_channel(route, channel, channel_id)
 
     async def _closed(self, channel: Channel, connecting: asyncio.Task[None]) -> None:
         """Wait until nothing is left of a channel; one that could not be connected has seen to that itself."""

@@ -1,48 +1,178 @@
-"""Turns a message into a pickle with out-of-band buffers, and back.
+"""Turns a message into bytes, and back.
 
-Protocol 5: large contiguous data (arrays, bytearrays) stays in buffers that are written and read without a copy.
+Arrays, bytes and str go as they are, behind a few bytes that say what they are. Everything else is pickled, protocol 5:
+large contiguous data in it stays in buffers of its own, which are written and read without a copy; arrays in it go the
+short way, too.
 """
 
 from __future__ import annotations
 
+import copyreg
 import pickle
-from collections.abc import Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable, Sequence
+from typing import Any, Final, cast
 
+import msgspec
+import numpy as np
+
+from ezmsg.core.arraycodec import LAYOUT, Array, array_head, array_of
 from ezmsg.core.wire.messages import BUFFERS_MAX
 
-# The one codec so far; the message header names it, so that others can be added.
-PICKLE5 = 0
+# The message header names the codec. Numbers are part of the protocol: append, never renumber.
+PICKLE5: Final = 0
+NDARRAY: Final = 1
+BYTES: Final = 2
+STR: Final = 3
+
+INLINE_BYTES: Final = 4096
+"""Up to this size data is copied into the message: a buffer of its own costs more than copying it."""
+
+Data = bytes | bytearray | memoryview
 
 
-class Encoded(NamedTuple):
-    """A message as bytes: the pickle, and the raw buffers beside it."""
+class Encoded(msgspec.Struct, gc=False):
+    """A message as bytes.
+
+    Attributes:
+        codec: How to read it.
+        head: The pickle, or what an array is.
+        data: What follows it, if it is little.
+        buffers: What follows it, if it is much: raw memory of the object itself.
+        size: Bytes in all.
+    """
 
     codec: int
     head: bytes
-    buffers: list[memoryview]
+    data: bytes
+    buffers: Sequence[memoryview]
     size: int
 
 
-def encode(obj: Any) -> Encoded:
-    """Serialise a message; whatever its pickling raises comes through."""
-    views: list[pickle.PickleBuffer] = []
-    head = pickle.dumps(obj, protocol=5, buffer_callback=views.append)
-    if not views:
-        return Encoded(PICKLE5, head, [], len(head))
+class Encoder:
+    """Serialises messages, one at a time; remembers what the last array was."""
+
+    __slots__ = ("_dtype", "_head", "_known", "_layout", "_parts", "_pickler", "_shape", "_views")
+
+    def __init__(self) -> None:
+        self._dtype: np.dtype[Any] | None = None
+        self._shape: tuple[int, ...] = ()
+        self._layout = 0
+        self._head = b""
+        self._parts: list[Any] = []
+        self._views: list[memoryview] = []
+        self._known = -1
+        self._pickler: pickle.Pickler | None = None
+
+    def encode(self, obj: Any) -> Encoded:
+        """A message as bytes; its large buffers are memory of `obj`. Whatever its pickling raises comes through."""
+        kind: type = type(obj)
+        if kind is np.ndarray:
+            layout = obj.flags.num & LAYOUT
+            if obj.dtype is self._dtype and layout == self._layout and obj.shape == self._shape:
+                head = self._head
+            else:
+                head = array_head(obj, layout)
+                if head is None:
+                    return self._pickle(obj)
+                self._dtype, self._layout, self._shape, self._head = obj.dtype, layout, obj.shape, head
+            size = obj.nbytes
+            if size <= INLINE_BYTES:
+                return Encoded(NDARRAY, head, obj.tobytes("A"), (), size)
+            try:
+                return Encoded(NDARRAY, head, b"", (pickle.PickleBuffer(obj).raw(),), size)
+            except (BufferError, ValueError):
+                return self._pickle(obj)  # not contiguous, or of a type that has no buffers (dates)
+        if kind is bytes:
+            return _flat(BYTES, obj)
+        if kind is str:
+            return _flat(STR, obj.encode("utf-8", "surrogatepass"))
+        return self._pickle(obj)
+
+    def _pickle(self, obj: Any) -> Encoded:
+        parts, views = self._parts, self._views
+        try:
+            pickler = self._pickler
+            if pickler is None or self._known != len(copyreg.dispatch_table):
+                pickler = self._new_pickler()
+            pickler.clear_memo()
+            pickler.dump(obj)
+            head = parts[0] if len(parts) == 1 else b"".join(parts)
+            if len(views) > BUFFERS_MAX:
+                # More than a message can name.
+                head = pickle.dumps(obj, protocol=5)
+                views.clear()
+            size = len(head) + sum(view.nbytes for view in views)
+            return Encoded(PICKLE5, head, b"", tuple(views), size)
+        finally:
+            parts.clear()
+            views.clear()
+
+    def _new_pickler(self) -> pickle.Pickler:
+        # Programs may register more types at any time; a table of our own must have them, too.
+        self._known = len(copyreg.dispatch_table)
+        pickler = pickle.Pickler(_Sink(self._parts.append), protocol=5, buffer_callback=self._keep)  # pyright: ignore[reportArgumentType]
+        pickler.dispatch_table = {**copyreg.dispatch_table, np.ndarray: reduce_array}
+        self._pickler = pickler
+        return pickler
+
+    def _keep(self, buffer: pickle.PickleBuffer) -> bool:
+        """Keep a buffer out of the pickle; True leaves it in."""
+        try:
+            view = buffer.raw()
+        except BufferError:
+            return True
+        if view.nbytes <= INLINE_BYTES:
+            return True
+        self._views.append(view)
+        return False
+
+
+class _Sink:
+    """What a pickler writes to."""
+
+    def __init__(self, write: Callable[[bytes], None]) -> None:
+        self.write = write
+
+
+def _flat(codec: int, data: bytes) -> Encoded:
+    if len(data) <= INLINE_BYTES:
+        return Encoded(codec, b"", data, (), len(data))
+    return Encoded(codec, b"", b"", (memoryview(data),), len(data))
+
+
+def reduce_array(array: Array) -> Any:
+    """How an array within an object is pickled."""
+    layout = array.flags.num & LAYOUT
+    head = array_head(array, layout)
+    if head is None:
+        return array.__reduce_ex__(5)
+    if array.nbytes <= INLINE_BYTES:
+        data = array.tobytes("A")
+        return array_of, (head, bytearray(data) if array.flags.writeable else data)
     try:
-        buffers = [view.raw() for view in views] if len(views) <= BUFFERS_MAX else None
-    except BufferError:
-        buffers = None
-    if buffers is None:
-        # Non-contiguous buffers, which some exporters offer, or more than a message can name: everything in-band.
-        head = pickle.dumps(obj, protocol=5)
-        return Encoded(PICKLE5, head, [], len(head))
-    return Encoded(PICKLE5, head, buffers, len(head) + sum(buffer.nbytes for buffer in buffers))
+        return array_of, (head, pickle.PickleBuffer(cast(Any, array)))
+    except (BufferError, ValueError):
+        return array.__reduce_ex__(5)
 
 
-def decode(codec: int, head: bytes | bytearray | memoryview, buffers: Sequence[memoryview]) -> Any:
-    """The message again; its arrays are views of `buffers`."""
-    if codec != PICKLE5:
+def encode(obj: Any) -> Encoded:
+    """As `Encoder.encode`, once."""
+    return Encoder().encode(obj)
+
+
+def decode(codec: int, head: Data, buffers: Sequence[Data]) -> Any:
+    """The message again; its arrays are views of `buffers`.
+
+    Raises:
+        ValueError: There is no such codec, or the bytes do not fit it.
+        Exception: Whatever unpickling raises.
+    """
+    if codec == PICKLE5:
+        return pickle.loads(head, buffers=buffers)
+    if codec > STR:
         raise ValueError(f"unknown codec {codec}")
-    return pickle.loads(head, buffers=buffers)
+    if len(buffers) != 1:
+        raise ValueError(f"codec {codec} takes one buffer, not {len(buffers)}")
+    if codec == NDARRAY:
+        return array_of(bytes(head), buffers[0])
+    return bytes(buffers[0]) if codec == BYTES else str(buffers[0], "utf-8", "surrogatepass")

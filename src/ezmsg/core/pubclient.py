@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import socket
 from collections.abc import Callable, Generator
 from types import coroutine
 from typing import Any
@@ -13,9 +14,15 @@ from uuid import UUID, uuid4
 from ezmsg.core import config
 from ezmsg.core.backpressure import Backpressure
 from ezmsg.core.control import ControlClient
-from ezmsg.core.errors import EzmsgError, MessageNotSerializable, MessageTooLarge, PublisherClosed
+from ezmsg.core.errors import (
+    EzmsgError,
+    MessageNotSerializable,
+    MessageTooLarge,
+    PublisherClosed,
+    SharedMemoryUnavailable,
+)
 from ezmsg.core.messagecache import CachedMessage
-from ezmsg.core.messagemarshal import Encoded, encode
+from ezmsg.core.messagemarshal import Encoded, Encoder
 from ezmsg.core.net.address import AddressType, boot_id
 from ezmsg.core.profiling import (
     PROFILES,
@@ -27,9 +34,10 @@ from ezmsg.core.profiling import (
     new_span_id,
     new_trace_id,
 )
-from ezmsg.core.transport import Outlet
+from ezmsg.core.transport import Outlet, shm, tcp
 from ezmsg.core.transport.local import DOORS, LocalLink
-from ezmsg.core.transport.tcp import ChannelOutlet, MessageListener
+from ezmsg.core.transport.stream import ChannelOutlet, MessageListener
+from ezmsg.core.wire.messages import encode_in_parts, encode_in_segment, encode_plain
 from ezmsg.core.wire.records import Done, OpenPublisher, Pause, Record, Resume, Sync
 
 logger = logging.getLogger("ezmsg")
@@ -37,6 +45,8 @@ logger = logging.getLogger("ezmsg")
 DEFAULT_NUM_BUFFERS = 32
 DEFAULT_BUF_SIZE = 65536
 BACKPRESSURE_WARNING_INTERVAL_S = 5.0
+# Messages up to this size are joined with others of their turn of the loop, rather than sent in parts.
+JOIN_BYTES = 1 << 16
 
 
 @coroutine
@@ -59,10 +69,11 @@ class Publisher:
 
     # The hot path finds slots faster than the entries of a large `__dict__`; that is for whoever wants to patch.
     __slots__ = (
-        "__dict__", "__weakref__", "_bits", "_blocked", "_control", "_direct", "_freed", "_held", "_is_closed",
-        "_leaving", "_line", "_listener", "_locals", "_looks", "_loop", "_max_bytes", "_metrics", "_next_id",
-        "_outlets", "_profiles", "_remotes", "_running", "_slot", "_slots", "_stalled_s", "_waiting", "_warned_s",
-        "_warns", "id", "log_name", "num_buffers", "pid", "publisher_id", "topic",
+        "__dict__", "__weakref__", "_bits", "_blocked", "_control", "_direct", "_encoder", "_freed", "_held",
+        "_is_closed", "_leaving", "_lent", "_line", "_listener", "_locals", "_looks", "_loop", "_max_bytes",
+        "_memory", "_metrics", "_next_id", "_outlets", "_profiles", "_remotes", "_running", "_slot", "_slots",
+        "_stalled_s", "_waiting", "_warned_s", "_warns", "id", "log_name", "num_buffers", "pid", "publisher_id",
+        "topic",
     )  # fmt: skip
 
     _control: ControlClient
@@ -82,6 +93,8 @@ class Publisher:
         self.num_buffers = num_buffers
         self._slots = Backpressure(num_buffers, self._slot_freed)
         self._held = self._slots.held
+        self._encoder = Encoder()
+        self._memory: shm.MessageMemory | None = None
         self._loop = asyncio.get_running_loop()
         # The next message: its number, and its slot, which is the number modulo the slots.
         self._next_id = 0
@@ -94,6 +107,8 @@ class Publisher:
         self._locals: tuple[LocalLink, ...] = ()
         self._direct: Any = None
         self._remotes: tuple[ChannelOutlet, ...] = ()
+        # Connections that still send memory of the last message.
+        self._lent: list[ChannelOutlet] = []
         self._outlets: set[Outlet] = set()
         self._leaving: set[asyncio.Future[None]] = set()
         self._freed: asyncio.Future[None] | None = None
@@ -148,7 +163,9 @@ class Publisher:
         self._prepare(topic, num_buffers, start_paused)
         self._profiles = profiles
         tcp_only, local = cls._delivery(topic, force_tcp, allow_local)
-        self._listener = await MessageListener.open(self, host, port, with_door=not tcp_only)
+        self._listener = await MessageListener.open(
+            f"publisher {topic}", host, port, self._welcome, with_door=not tcp_only
+        )
         try:
             self._control = await ControlClient.connect(graph_address, self, name=f"publisher {topic}")
         except BaseException:
@@ -158,6 +175,7 @@ class Publisher:
             self._metrics = self._profiles.register_publisher(
                 self.id, topic, num_buffers, graph_address=str(self._control.address)
             )
+            self._open_memory(buf_size)
             self._metrics.inflight_gauge = lambda: self._slots.inflight
             if local:
                 DOORS.open(self, self._loop)
@@ -173,6 +191,20 @@ class Publisher:
             await self.wait_closed()
             raise
         return self
+
+    async def _welcome(self, sock: socket.socket, peer: str) -> ChannelOutlet:
+        if sock.family != getattr(socket, "AF_UNIX", None):
+            return await tcp.welcome(self, sock, peer)
+        return await shm.welcome(self, sock, peer, None if self._memory is None else self._memory.segment)
+
+    def _open_memory(self, place_bytes: int) -> None:
+        """Have memory for large messages, if there is a door to hand it out through."""
+        if not self._listener.door:
+            return
+        try:
+            self._memory = shm.MessageMemory(self._held, place_bytes, message_clock)
+        except SharedMemoryUnavailable as error:
+            logger.warning("%s; messages on %s go through a socket", error, self.topic)
 
     @staticmethod
     def _delivery(topic: str, force_tcp: bool | None, allow_local: bool | None) -> tuple[bool, bool]:
@@ -249,6 +281,8 @@ class Publisher:
             fanout = len(self._outlets)
             end_s = message_clock()
             metrics.record(message_id, origin_s, start_s, end_s, wait_s, serialize_s, size, fanout, trace)
+        if self._lent:
+            await self._settle()
 
     def _send(
         self,
@@ -265,15 +299,58 @@ class Publisher:
         for link in self._locals:
             link.receive(message_id, obj, origin_s, publish_s, publish_s, size, carried)
         if encoded is not None:
-            parts = ChannelOutlet.frame(message_id, publish_s, origin_s, encoded, carried)
-            for outlet in self._remotes:
-                outlet.send(parts)
             self._metrics.bytes += size
+            if encoded.buffers:
+                self._send_buffers(message_id, origin_s, publish_s, encoded, carried)
+            else:
+                codec, head, data = encoded.codec, encoded.head, encoded.data
+                frame = encode_plain(message_id, publish_s, origin_s, codec, head, data, carried)
+                for outlet in self._remotes:
+                    outlet.write(frame)
         return size
+
+    def _send_buffers(
+        self, message_id: int, origin_s: float, publish_s: float, encoded: Encoded, carried: tuple[int, int] | None
+    ) -> None:
+        """Send a large message: through shared memory to whom sees it, in parts to others."""
+        codec, head, buffers = encoded.codec, encoded.head, encoded.buffers
+        others = self._remotes
+        if self._memory is not None:
+            readers = [outlet for outlet in others if outlet.reads_segment]
+            at = self._memory.put(message_id % self.num_buffers, buffers) if readers else None
+            if at is not None:
+                frame = encode_in_segment(message_id, publish_s, origin_s, codec, head, at, carried)
+                for outlet in readers:
+                    outlet.write(frame)
+                others = [outlet for outlet in others if not outlet.reads_segment]
+                self._metrics.shm_reallocations = self._memory.reallocations
+        if not others:
+            return
+        parts = encode_in_parts(message_id, publish_s, origin_s, codec, head, buffers, carried)
+        if encoded.size <= JOIN_BYTES:
+            frame = b"".join(parts)
+            for outlet in others:
+                outlet.write(frame)
+            return
+        for outlet in others:
+            if outlet.write_parts(parts):
+                self._lent.append(outlet)
+
+    async def _settle(self) -> None:
+        """Wait until no connection needs the memory of a message any more."""
+        lent, self._lent = self._lent, []
+        try:
+            while lent:
+                await lent[-1].settled()
+                lent.pop()
+        except asyncio.CancelledError:
+            for outlet in lent:
+                outlet.own()
+            raise
 
     def _encode(self, obj: Any) -> Encoded:
         try:
-            encoded = encode(obj)
+            encoded = self._encoder.encode(obj)
         except Exception as error:
             reason = f"{type(error).__name__}: {error}"
             raise MessageNotSerializable(self.topic, type(obj).__qualname__, reason) from error
@@ -446,6 +523,8 @@ class Publisher:
             self.detach(outlet)
             self._leaving.add(asyncio.ensure_future(outlet.wait_closed()))
         self._slot_freed()
+        if self._memory is not None:
+            self._memory.close()
         self._leaving.add(asyncio.ensure_future(self._listener.close()))
         self._control.close_soon()
 

@@ -144,15 +144,18 @@ class Segment:
         Raises:
             SharedMemoryUnavailable: The address space of this process, or its descriptors, are used up.
         """
+        return self.map_range(0, self.size if size is None else size, writable=writable)
+
+    def map_range(self, offset: int, size: int, *, writable: bool) -> memoryview:
+        """As `map`, of `size` bytes from `offset` on, a multiple of the page size."""
         fd, available = self.fileno(), self.size
-        size = available if size is None else size
-        if not 0 < size <= available:
-            raise ValueError(f"cannot map {size} bytes of a segment of {available}")
+        if offset % mmap.ALLOCATIONGRANULARITY or offset < 0 or not 0 < size <= available - offset:
+            raise ValueError(f"cannot map {size} bytes at {offset} of a segment of {available}")
         access = mmap.ACCESS_WRITE if writable else mmap.ACCESS_READ
         with _unavailable("map", size):
             if sys.version_info >= (3, 13):
-                return memoryview(mmap.mmap(fd, size, access=access, trackfd=False))
-            return memoryview(mmap.mmap(fd, size, access=access))
+                return memoryview(mmap.mmap(fd, size, access=access, offset=offset, trackfd=False))
+            return memoryview(mmap.mmap(fd, size, access=access, offset=offset))
 
     def read(self, offset: int, length: int) -> bytearray:
         """A copy of a range, for who cannot map it: no address space is needed but that of the copy."""

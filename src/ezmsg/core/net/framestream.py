@@ -6,15 +6,15 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import socket
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Self, cast
 
 from ezmsg.core.errors import ConnectionLost, EzmsgError
 from ezmsg.core.net.loglimit import LogLimiter
-from ezmsg.core.wire.frames import Frame, FrameDecoder, new_body
+from ezmsg.core.net.sockettransport import Buffer, SocketTransport
+from ezmsg.core.wire.frames import Frame, FrameDecoder
 from ezmsg.core.wire.limits import CONTROL_FRAME_BYTES, WRITE_BUFFER_BYTES
 
 logger = logging.getLogger("ezmsg")
@@ -34,7 +34,7 @@ class FrameStream(asyncio.BufferedProtocol):
         name: How the peer is called in errors and in the log.
         frame_limit: The largest body accepted, in bytes.
         write_limit: How many bytes may wait for the peer before it is dropped.
-        allocate: Gives the memory for a large body (see `FrameDecoder`).
+        decoder: Cuts what is received into frames; one with this limit if there is none.
     """
 
     def __init__(
@@ -43,13 +43,13 @@ class FrameStream(asyncio.BufferedProtocol):
         *,
         frame_limit: int = CONTROL_FRAME_BYTES,
         write_limit: int = WRITE_BUFFER_BYTES,
-        allocate: Callable[[int, int], memoryview] = new_body,
+        decoder: FrameDecoder | None = None,
     ) -> None:
         self.name = name
-        self._decoder = FrameDecoder(frame_limit, allocate=allocate)
+        self._decoder = decoder or FrameDecoder(frame_limit)
         self._write_limit = write_limit
         self._loop = asyncio.get_running_loop()
-        self._transport: asyncio.Transport | None = None
+        self._transport: SocketTransport | None = None
         self._error: Exception | None = None
         self._is_closing = False
         self._lost = asyncio.Event()
@@ -64,9 +64,10 @@ class FrameStream(asyncio.BufferedProtocol):
         return f"<{type(self).__name__} {self.name} {state}>"
 
     async def attach(self, sock: socket.socket) -> None:
-        """Take over an authenticated socket; frames may be received before this returns."""
+        """Take over an authenticated socket; frames may be received from the next turn of the loop on."""
         try:
-            await self._loop.connect_accepted_socket(lambda: self, sock)
+            sock.setblocking(False)
+            SocketTransport(sock, self)
         except BaseException:
             sock.close()
             raise
@@ -105,16 +106,27 @@ class FrameStream(asyncio.BufferedProtocol):
         self._loop.call_soon(self._end_turn)
         self._transport.write(frame)
 
-    def write_parts(self, parts: Sequence[bytes | memoryview]) -> None:
-        """Send a large frame in parts, without joining them; in order with what was written before."""
+    def write_parts(self, parts: Sequence[Buffer]) -> bool:
+        """Send a large frame in parts, without joining them; in order with what was written before.
+
+        Returns whether some of the memory is still needed: until `settled` has returned.
+        """
         if self._is_closing or self._transport is None:
-            return
+            return False
         self._flush()
-        for part in parts:
-            if self._transport.is_closing():
-                return
-            self._transport.write(part)
+        is_lent = self._transport.lend(parts)
         self._drop_if_slow()
+        return is_lent
+
+    async def settled(self) -> None:
+        """Wait until the memory of parts is not needed any more."""
+        if self._transport is not None:
+            await self._transport.settle()
+
+    def own(self) -> None:
+        """Copy what is still needed of the memory of parts."""
+        if self._transport is not None:
+            self._transport.own()
 
     def _end_turn(self) -> None:
         self._in_turn = False
@@ -150,9 +162,7 @@ class FrameStream(asyncio.BufferedProtocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """The transport is there."""
-        self._transport = cast(asyncio.Transport, transport)
-        # Nothing here waits for the buffer to shrink: it is bounded by dropping the peer.
-        self._transport.set_write_buffer_limits(high=1 << 62)
+        self._transport = cast(SocketTransport, transport)
 
     def get_buffer(self, sizehint: int) -> memoryview:  # pyright: ignore[reportIncompatibleMethodOverride] - is a Buffer
         """Where the transport reads to."""
@@ -161,14 +171,18 @@ class FrameStream(asyncio.BufferedProtocol):
     def buffer_updated(self, nbytes: int) -> None:
         """The transport has read."""
         try:
-            for frame in self._decoder.received(nbytes):
-                if not self._is_closing:
-                    self.frame_received(frame)
+            self.take(nbytes)
         except EzmsgError as error:
             self.fail(error)
         except Exception as error:
             logger.exception("%r failed on a frame", self)
             self.fail(error)
+
+    def take(self, nbytes: int) -> None:
+        """So many bytes came into the buffer of the decoder."""
+        for frame in self._decoder.received(nbytes):
+            if not self._is_closing:
+                self.frame_received(frame)
 
     def eof_received(self) -> None:
         """The peer will send no more; the transport sends what waits, and closes."""
@@ -218,8 +232,7 @@ class FrameStream(asyncio.BufferedProtocol):
         self.resume_reading()
         # Say that nothing follows, and read until the peer says so too: closing with bytes unread would throw away
         # what it has not read yet.
-        with contextlib.suppress(OSError):
-            self._transport.write_eof()
+        self._transport.write_eof()
 
     async def close(self, timeout_s: float = CLOSE_TIMEOUT_S) -> None:
         """Send what was written, and close. What the peer still sends is ignored.

@@ -11,9 +11,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Protocol
 
+import msgspec
+
+from ezmsg.core.arraycodec import Spec, array_spec
+from ezmsg.core.errors import ProtocolError
 from ezmsg.core.graphmeta import ProfileChannelType
 from ezmsg.core.messagecache import CachedMessage
-from ezmsg.core.messagemarshal import decode
+from ezmsg.core.messagemarshal import NDARRAY, decode
+from ezmsg.core.wire.messages import NUMBER_SHIFT, Chunk, Placed, decode_content
 
 
 class PublisherDoor(Protocol):
@@ -108,16 +113,60 @@ class Receiver(Protocol):
         ...
 
 
-class Undecoded:
-    """A message that arrived as bytes; decoded when the first subscriber takes it."""
+class Source:
+    """Where the messages of one connection come from: what their bytes need to become objects again.
 
-    __slots__ = ("_buffers", "_codec", "_head")
+    Remembers what the last array was; the next is most often of the same kind.
+    """
 
-    def __init__(self, codec: int, head: memoryview, buffers: list[memoryview]) -> None:
-        self._codec = codec
-        self._head = head
-        self._buffers = buffers
+    __slots__ = ("_head", "_spec")
+
+    def __init__(self) -> None:
+        self._head = b""
+        self._spec: Spec | None = None
+
+    def array(self, chunk: Chunk, start: int, size: int) -> Any:
+        """The array of a plain message: its head is `size` bytes from `start`, its data follows."""
+        spec = self._spec
+        head = self._head
+        if spec is None or type(chunk) is memoryview or len(head) != size or not chunk.startswith(head, start):
+            self._head = head = bytes(chunk[start : start + size])
+            self._spec = spec = array_spec(head)
+        return spec.view(chunk, start + size)
+
+    def see(self, chunk: Chunk, start: int, stop: int, layout: int) -> None:
+        """A message came that lies in shared memory; arguments as for `decode_placed`."""
+        raise ProtocolError("a message claims to be in shared memory, of which this connection has none")
+
+    def buffers(self, at: Placed) -> list[memoryview]:
+        """The buffers of a message in shared memory."""
+        raise ProtocolError(f"there is no shared memory to find {at} in")
+
+    def close(self) -> None:
+        """No more messages come; those that came stay readable."""
+
+
+class Undecoded(msgspec.Struct, gc=False):
+    """A message that arrived as bytes; decoded when the first subscriber takes it.
+
+    Attributes:
+        source: The connection it came by.
+        layout: How it is laid out (see `wire.messages`).
+        chunk: The memory that holds it.
+        start: Where it begins there, behind its times.
+        stop: Where it ends.
+    """
+
+    source: Source
+    layout: int
+    chunk: Chunk
+    start: int
+    stop: int
 
     def decode(self) -> Any:
         """The message; whatever its unpickling raises comes through."""
-        return decode(self._codec, self._head, self._buffers)
+        layout = self.layout
+        if layout & 0xFFFF == NDARRAY:
+            return self.source.array(self.chunk, self.start, layout >> NUMBER_SHIFT)
+        codec, head, buffers, at = decode_content(self.chunk, layout, self.start, self.stop)
+        return decode(codec, head, buffers if at is None else self.source.buffers(at))

@@ -1,8 +1,17 @@
 """One message as a frame, and its acknowledgement: what a publisher and a channel send each other.
 
-The body of a message is a fixed header, 24 bytes of trace context when it is sampled, the sizes of its out-of-band
-buffers, the pickle, and the buffers, each at a multiple of 64 bytes from the beginning of the body, so that arrays are
-aligned wherever the body is. All numbers are little-endian, except the trace context, which is as W3C has it.
+The request id of a message's frame says how its body is laid out: codec (8 bits), flags (8), and a number (16). The
+body begins with message id, publish and origin time (24 bytes), and 32 bytes of trace context when it is sampled. Then:
+
+    plain     Head and data, one behind the other. The number is the size of an array's head, else how many bytes of
+              padding are at the end.
+    parts     The size of the head and of each buffer (8 bytes each; the number says how many), the head, and the
+              buffers, each at a multiple of 64 bytes from the beginning of the body, trace context aside.
+    segment   The same, but the buffers are in shared memory, one behind the other at multiples of 64 bytes, and before
+              the sizes stand what to map (offset and size, 8 bytes each) and the offset of the first buffer.
+
+Frames of messages are padded to multiples of 16 bytes, so that arrays are aligned also where many messages are received
+at once. Numbers are little-endian, except the trace context, which is as W3C has it.
 """
 
 from __future__ import annotations
@@ -10,40 +19,40 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
-from typing import NamedTuple
+from typing import Any, Final, NamedTuple
 
-from ezmsg.core.errors import ProtocolError
-from ezmsg.core.wire.frames import HEADER
+from ezmsg.core.errors import FrameTooLarge, ProtocolError
+from ezmsg.core.wire.frames import HEADER, FrameDecoder
 from ezmsg.core.wire.records import ACK_OPCODE, MESSAGE_OPCODE
 
-SAMPLED = 1
-ALIGNMENT = 64
+SAMPLED: Final = 1
+PARTS: Final = 2
+SEGMENT: Final = 4
+_KNOWN_FLAGS: Final = SAMPLED | PARTS | SEGMENT
+FLAGS_SHIFT: Final = 8
+NUMBER_SHIFT: Final = 16
+NDARRAY_CODEC: Final = 1
+"""The codec whose plain messages have a head and data; see `messagemarshal`."""
+
+ALIGNMENT: Final = 64
+_FRAME_ALIGNMENT: Final = 16
 # Each costs a Python object at the receiver; what pickles into more is better pickled in-band.
-BUFFERS_MAX = 1 << 16
+BUFFERS_MAX: Final = 0xFFFF
 Trace = tuple[int, int]
 
-# Message id, publish and origin time in seconds of CLOCK_MONOTONIC, codec, flags, buffers, bytes of the pickle.
-_FIELDS = "QddBBxxIQ"
-_BODY = struct.Struct("<" + _FIELDS)
-_FRAME = struct.Struct(HEADER.format + _FIELDS)
-_TRACE = struct.Struct(">QQQ")
-_BODY_BYTES = _BODY.size
-_TRACE_BYTES = _TRACE.size
-_LOW = (1 << 64) - 1
+# Frame header, message id, publish and origin time in seconds of CLOCK_MONOTONIC.
+_FRAME: Final = struct.Struct(HEADER.format + "Qdd")
+_FIELDS: Final = struct.Struct("<Qdd")
+_TRACE: Final = struct.Struct(">QQQ8x")
+_LOW: Final = (1 << 64) - 1
+_WINDOW: Final = struct.Struct("<3Q")
+_ID: Final = struct.Struct("<Q")
+FIELDS_BYTES: Final = _FIELDS.size
+FRAME_BYTES: Final = _FRAME.size
+TRACE_BYTES: Final = _TRACE.size
 
-_ACK = struct.Struct(HEADER.format + "Q")
-_ID = struct.Struct("<Q")
-PADDING = tuple(bytes(size) for size in range(ALIGNMENT))
-
-
-class MessageHeader(NamedTuple):
-    """What a message says of itself. `trace` is (trace id, publish span id) when it is sampled."""
-
-    message_id: int
-    publish_s: float
-    origin_s: float
-    codec: int
-    trace: Trace | None
+_ACK: Final = struct.Struct(HEADER.format + "Q")
+PADDING: Final = tuple(bytes(size) for size in range(ALIGNMENT))
 
 
 @lru_cache(maxsize=64)
@@ -51,94 +60,257 @@ def _sizes(count: int) -> struct.Struct:
     return struct.Struct(f"<{count}Q")
 
 
-def encode_message_header(
+def _trace_bytes(trace: Trace) -> bytes:
+    trace_id, span_id = trace
+    return _TRACE.pack(trace_id >> 64, trace_id & _LOW, span_id)
+
+
+# -- sending ----------------------------------------------------------------------------------------------------------
+
+
+def encode_plain(
+    message_id: int, publish_s: float, origin_s: float, codec: int, head: bytes, data: bytes, trace: Trace | None
+) -> bytes:
+    """A whole frame of a message without buffers."""
+    size = FIELDS_BYTES + len(head) + len(data)
+    context, flags = b"", 0
+    if trace is not None:
+        context, flags = _trace_bytes(trace), SAMPLED << FLAGS_SHIFT
+        size += _TRACE.size
+    padding = -(size + HEADER.size) % _FRAME_ALIGNMENT
+    number = len(head) if codec == NDARRAY_CODEC else padding
+    layout = codec | flags | number << NUMBER_SHIFT
+    frame = _FRAME.pack(size + padding, MESSAGE_OPCODE, 0, layout, message_id, publish_s, origin_s)
+    if padding or context:
+        return b"".join((frame, context, head, data, PADDING[padding]))
+    return frame + head + data
+
+
+def encode_in_parts(
     message_id: int,
     publish_s: float,
     origin_s: float,
     codec: int,
-    head_size: int,
-    buffer_sizes: Sequence[int] = (),
-    trace: Trace | None = None,
-) -> bytes:
-    """Everything of a message's frame that comes before its pickle.
-
-    The pickle follows, then the buffers, as `message_parts` lays them out.
+    head: bytes,
+    buffers: Sequence[memoryview],
+    trace: Trace | None,
+) -> list[bytes | memoryview]:
+    """A frame as parts to write one after the other, the buffers as they are.
 
     Raises:
         ProtocolError: There are more than `BUFFERS_MAX` buffers.
     """
-    if trace is None and not buffer_sizes:
-        return _FRAME.pack(
-            _BODY_BYTES + head_size, MESSAGE_OPCODE, 0, 0,
-            message_id, publish_s, origin_s, codec, 0, 0, head_size,
-        )  # fmt: skip
-    if len(buffer_sizes) > BUFFERS_MAX:
-        raise ProtocolError(f"a message has {len(buffer_sizes)} out-of-band buffers, the limit is {BUFFERS_MAX}")
-    body_size = _BODY_BYTES + 8 * len(buffer_sizes) + head_size
-    flags, context = 0, b""
-    if trace is not None:
-        trace_id, span_id = trace
-        flags, context = SAMPLED, _TRACE.pack(trace_id >> 64, trace_id & _LOW, span_id)
-        body_size += _TRACE_BYTES
-    for size in buffer_sizes:
-        body_size += -body_size % ALIGNMENT + size
-    header = _FRAME.pack(
-        body_size, MESSAGE_OPCODE, 0, 0,
-        message_id, publish_s, origin_s, codec, flags, len(buffer_sizes), head_size,
-    )  # fmt: skip
-    if buffer_sizes:
-        return header + context + _sizes(len(buffer_sizes)).pack(*buffer_sizes)
-    return header + context
-
-
-def message_parts(header: bytes, head: bytes, buffers: Sequence[memoryview]) -> list[bytes | memoryview]:
-    """A whole frame, as the parts to write one after the other: `header` as encoded, pickle, buffers and padding."""
-    parts: list[bytes | memoryview] = [header, head]
-    position = len(header) - HEADER.size + len(head)
+    sizes = [buffer.nbytes for buffer in buffers]
+    table = _sizes(len(sizes) + 1).pack(len(head), *sizes)
+    context = b"" if trace is None else _trace_bytes(trace)
+    position = FIELDS_BYTES + len(table) + len(head)
+    parts: list[bytes | memoryview] = [b""]
     for buffer in buffers:
         padding = -position % ALIGNMENT
         if padding:
             parts.append(PADDING[padding])
         parts.append(buffer)
         position += padding + buffer.nbytes
+    position += len(context)
+    padding = -(position + HEADER.size) % _FRAME_ALIGNMENT
+    if padding:
+        parts.append(PADDING[padding])
+    layout = _layout(codec, PARTS | (SAMPLED if context else 0), len(buffers))
+    frame = _FRAME.pack(position + padding, MESSAGE_OPCODE, 0, layout, message_id, publish_s, origin_s)
+    parts[0] = b"".join((frame, context, table, head))
     return parts
 
 
-def decode_message(body: memoryview) -> tuple[MessageHeader, memoryview, list[memoryview]]:
-    """The header, the pickle and the out-of-band buffers of a message; views of `body`, nothing is copied.
+class Placed(NamedTuple):
+    """Where in shared memory the buffers of a message are: what to map, the offset of the first, and their sizes."""
+
+    window: int
+    window_bytes: int
+    offset: int
+    sizes: list[int]
+
+
+def encode_in_segment(
+    message_id: int, publish_s: float, origin_s: float, codec: int, head: bytes, at: Placed, trace: Trace | None
+) -> bytes:
+    """A whole frame of a message whose buffers are in shared memory, as `placed` lays them out."""
+    sizes = at.sizes
+    table = _sizes(len(sizes) + 4).pack(at.window, at.window_bytes, at.offset, len(head), *sizes)
+    context = b"" if trace is None else _trace_bytes(trace)
+    size = FIELDS_BYTES + len(context) + len(table) + len(head)
+    padding = -(size + HEADER.size) % _FRAME_ALIGNMENT
+    layout = _layout(codec, SEGMENT | (SAMPLED if context else 0), len(sizes))
+    frame = _FRAME.pack(size + padding, MESSAGE_OPCODE, 0, layout, message_id, publish_s, origin_s)
+    return b"".join((frame, context, table, head, PADDING[padding]))
+
+
+def placed(sizes: Iterable[int]) -> tuple[list[int], int]:
+    """Where buffers of these sizes lie in shared memory, from the offset of the first, and what they take in all."""
+    offsets: list[int] = []
+    position = 0
+    for size in sizes:
+        offsets.append(position)
+        position += size + -size % ALIGNMENT
+    return offsets, position
+
+
+def _layout(codec: int, flags: int, count: int) -> int:
+    if count > BUFFERS_MAX:
+        raise ProtocolError(f"a message has {count} out-of-band buffers, the limit is {BUFFERS_MAX}")
+    return codec | flags << FLAGS_SHIFT | count << NUMBER_SHIFT
+
+
+# -- receiving --------------------------------------------------------------------------------------------------------
+
+Found = tuple[int, float, float, int, int, int]
+"""Message id, publish and origin time, layout, and where in a chunk what follows them begins and ends."""
+
+Chunk = bytearray | memoryview
+
+
+class MessageDecoder(FrameDecoder):
+    """Cuts a stream into messages, all that one read completes at once.
+
+    The beginning of a connection, which is records, goes through `received`.
+    """
+
+    __slots__ = ()
+
+    def messages(self, size: int) -> tuple[Chunk, list[Found]]:
+        """The messages that `size` more bytes in the buffer complete, and the memory they are in, which is theirs.
+
+        Raises:
+            FrameTooLarge: A frame announces more than the limit.
+            ProtocolError: The bytes are no frame of a message.
+        """
+        if self._head is not None:
+            return self._rest_of_large(size)
+        view = self._view
+        first = start = self._start
+        self._end = end = self._end + size
+        found: list[Found] = []
+        body_size = layout = 0
+        while end - start >= FRAME_BYTES:
+            body_size, opcode, flags, layout, message_id, publish_s, origin_s = _FRAME.unpack_from(view, start)
+            if opcode != MESSAGE_OPCODE or flags or body_size < FIELDS_BYTES:
+                raise ProtocolError(f"opcode {opcode}, flags {flags:#06x}, {body_size} bytes: that is no message")
+            if body_size > self._limit:
+                raise FrameTooLarge(opcode, body_size, self._limit)
+            stop = start + HEADER.size + body_size
+            if stop > end:
+                break
+            found.append((message_id, publish_s, origin_s, layout, start + FRAME_BYTES - first, stop - first))
+            start = stop
+        # One copy for all of them: the next read overwrites the buffer.
+        chunk = bytearray(view[first:start])
+        self._start = start
+        if end - start >= FRAME_BYTES and body_size > self._own_from:
+            self._receive_apart(MESSAGE_OPCODE, 0, layout, view[start + HEADER.size : end], body_size)
+        return chunk, found
+
+    def _rest_of_large(self, size: int) -> tuple[Chunk, list[Found]]:
+        self._filled += size
+        own = self._own
+        if self._filled < len(own):
+            return own, []
+        assert self._head is not None
+        layout = self._head[2]
+        self._head, self._own = None, memoryview(b"")
+        return own, [(*_FIELDS.unpack_from(own), layout, FIELDS_BYTES, len(own))]
+
+
+def decode_trace(chunk: Chunk, start: int, stop: int) -> Trace:
+    """The trace context of a sampled message, which begins at `start`.
+
+    Raises:
+        ProtocolError: There is none.
+    """
+    if stop - start < _TRACE.size:
+        raise ProtocolError("a sampled message is shorter than its trace context")
+    high, low, span_id = _TRACE.unpack_from(chunk, start)
+    return high << 64 | low, span_id
+
+
+class Content(NamedTuple):
+    """What a message says, still as bytes; in a segment there are no buffers, but where they are."""
+
+    codec: int
+    head: bytes | memoryview
+    buffers: list[memoryview]
+    placed: Placed | None = None
+
+
+def decode_content(chunk: Chunk, layout: int, start: int, stop: int) -> Content:
+    """Take a message apart.
+
+    Args:
+        chunk: The memory that holds it.
+        layout: As its frame says.
+        start: Where it begins behind its times, trace context included if `layout` says that it is sampled.
+        stop: Where it ends.
 
     Raises:
         ProtocolError: The sizes do not add up.
     """
-    total = len(body)
-    if total < _BODY_BYTES:
-        raise ProtocolError(f"a message of {total} bytes is shorter than its header")
-    message_id, publish_s, origin_s, codec, flags, count, head_size = _BODY.unpack_from(body)
-    if not flags and not count:
-        if _BODY_BYTES + head_size != total:
-            raise ProtocolError(f"message {message_id} has {total} bytes, its header says {_BODY_BYTES + head_size}")
-        return MessageHeader(message_id, publish_s, origin_s, codec, None), body[_BODY_BYTES:], []
-    if flags & ~SAMPLED:
-        raise ProtocolError(f"message {message_id} has unknown flags {flags:#04x}")
-    position = _BODY_BYTES + 8 * count + (_TRACE_BYTES if flags else 0)
-    if position > total or count > BUFFERS_MAX:
-        raise ProtocolError(f"message {message_id} has {total} bytes and claims {count} buffers")
-    trace = None
-    if flags:
-        high, low, span_id = _TRACE.unpack_from(body, _BODY_BYTES)
-        trace = (high << 64 | low, span_id)
-    sizes = _sizes(count).unpack_from(body, position - 8 * count)
-    stop = position + head_size
-    head = body[position:stop]
+    codec, flags, number = layout & 0xFF, layout >> FLAGS_SHIFT & 0xFF, layout >> NUMBER_SHIFT
+    if flags & ~_KNOWN_FLAGS or (flags & PARTS and flags & SEGMENT):
+        raise ProtocolError(f"a message has unknown flags {flags:#04x}")
+    if flags & SAMPLED:
+        start += _TRACE.size
+    view = memoryview(chunk)
+    if not flags & (PARTS | SEGMENT):
+        if codec == NDARRAY_CODEC:
+            if start + number > stop:
+                raise ProtocolError(f"a message of {stop - start} bytes has a head of {number}")
+            return Content(codec, view[start : start + number], [view[start + number : stop]])
+        if start + number > stop:
+            raise ProtocolError(f"a message of {stop - start} bytes has {number} of padding")
+        content = view[start : stop - number]
+        return Content(codec, content, [content] if codec else [])
+    return _decode_table(view, codec, flags, number, start, stop)
+
+
+def _decode_table(view: memoryview, codec: int, flags: int, count: int, start: int, stop: int) -> Content:
+    body = start - FIELDS_BYTES  # as if there were no trace context
+    at: Placed | None = None
+    if flags & SEGMENT:
+        at = decode_placed(view, start, stop, count << NUMBER_SHIFT)
+        start += _WINDOW.size
+    if start + 8 * (count + 1) > stop:
+        raise ProtocolError(f"a message of {stop - body} bytes claims {count} buffers")
+    head_size, *sizes = _sizes(count + 1).unpack_from(view, start)
+    start += 8 * (count + 1)
+    end = start + head_size
+    head = view[start:end]
     buffers: list[memoryview] = []
-    for size in sizes:
-        start = stop + -stop % ALIGNMENT
-        stop = start + size
-        buffers.append(body[start:stop])
+    if at is None:
+        for size in sizes:
+            begin = end + -(end - body) % ALIGNMENT
+            end = begin + size
+            buffers.append(view[begin:end])
     # Slices are forgiving, so this one look at the end vouches for all of them.
-    if stop != total:
-        raise ProtocolError(f"message {message_id} has {total} bytes, its header says {stop}")
-    return MessageHeader(message_id, publish_s, origin_s, codec, trace), head, buffers
+    if end > stop:
+        raise ProtocolError(f"a message has {stop - body} bytes, its header says {end - body}")
+    return Content(codec, head, buffers, at)
+
+
+def decode_placed(chunk: Chunk, start: int, stop: int, layout: int) -> Placed:
+    """Where the buffers of a message in a segment are; arguments as for `decode_content`, trace context left out.
+
+    Raises:
+        ProtocolError: It does not say so, or they would lie outside of what is to be mapped.
+    """
+    count = layout >> NUMBER_SHIFT
+    if start + _WINDOW.size + 8 * (count + 1) > stop:
+        raise ProtocolError(f"a message in a segment claims {count} buffers and says nothing of them")
+    window, window_bytes, offset = _WINDOW.unpack_from(chunk, start)
+    _, *sizes = _sizes(count + 1).unpack_from(chunk, start + _WINDOW.size)
+    if not window <= offset <= offset + placed(sizes)[1] <= window + window_bytes:
+        raise ProtocolError(f"buffers of {sizes} bytes at {offset} are not in {window_bytes} bytes at {window}")
+    return Placed(window, window_bytes, offset, sizes)
+
+
+# -- acknowledgements -------------------------------------------------------------------------------------------------
 
 
 def encode_ack(message_ids: Sequence[int]) -> bytes:
@@ -148,7 +320,7 @@ def encode_ack(message_ids: Sequence[int]) -> bytes:
     return HEADER.pack(8 * len(message_ids), ACK_OPCODE, 0, 0) + _sizes(len(message_ids)).pack(*message_ids)
 
 
-def decode_ack(body: bytes | bytearray | memoryview) -> Iterable[int]:
+def decode_ack(body: Any) -> Iterable[int]:
     """The messages an acknowledgement releases.
 
     Raises:

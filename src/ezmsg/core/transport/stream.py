@@ -1,0 +1,394 @@
+"""Messages over a socket, whatever a transport adds to it.
+
+Each channel has a connection of its own to its publisher: messages go one way, releases the other. Backpressure bounds
+what lies in either direction.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import socket
+import sys
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from ezmsg.core import config
+from ezmsg.core.errors import ConnectionFailed, ConnectionLost, EzmsgError, ProtocolError
+from ezmsg.core.graphmeta import ProfileChannelType
+from ezmsg.core.messagecache import CachedMessage
+from ezmsg.core.net.address import Address, boot_id
+from ezmsg.core.net.authkey import load_key
+from ezmsg.core.net.door import open_door
+from ezmsg.core.net.framestream import FrameStream
+from ezmsg.core.net.listener import Listener, bind_tcp
+from ezmsg.core.profiling import message_clock
+from ezmsg.core.transport import PublisherDoor, Receiver, Source, Undecoded
+from ezmsg.core.wire.frames import REPLY, REQUEST, Frame, FrameDecoder, encode_frame, error_of, refusal_of
+from ezmsg.core.wire.handshake import PeerInfo
+from ezmsg.core.wire.messages import (
+    FLAGS_SHIFT,
+    SAMPLED,
+    SEGMENT,
+    TRACE_BYTES,
+    MessageDecoder,
+    decode_ack,
+    decode_trace,
+    encode_ack,
+)
+from ezmsg.core.wire.records import (
+    ACK_OPCODE,
+    ChannelOpened,
+    OpenChannel,
+    PublisherRoute,
+    Record,
+    Refusal,
+    decode_record,
+    encode_record,
+)
+
+logger = logging.getLogger("ezmsg")
+
+DIAL_TIMEOUT_S = 2.0
+# A peer that is authenticated but does not open its channel within this time is cut off.
+OPEN_TIMEOUT_S = 5.0
+# How long a publisher that ends waits for a peer to take what was sent to it.
+LINGER_S = 5.0
+# Beside the message itself: header, trace context, buffer sizes, padding.
+MESSAGE_OVERHEAD_BYTES = 1 << 20
+# Memory of large messages that a connection keeps to use it again.
+POOL_BYTES = 64 << 20
+_SAMPLED = SAMPLED << FLAGS_SHIFT
+_SEGMENT = SEGMENT << FLAGS_SHIFT
+
+
+class BufferPool:
+    """Memory for large messages, used again once nobody has a view of it.
+
+    Memory that was used lately is in the caches, and need not be zeroed by the system first.
+    """
+
+    def __init__(self, limit: int = POOL_BYTES) -> None:
+        self._limit = limit
+        self._size = 0
+        # Used last: at the end.
+        self._buffers: list[bytearray] = []
+
+    def take(self, opcode: int, size: int) -> memoryview:
+        """Writable memory of so many bytes."""
+        buffers = self._buffers
+        for index in range(len(buffers) - 1, -1, -1):
+            # Whoever has a view of a bytearray holds it. Here hold it: the list, and the argument.
+            if size <= len(buffers[index]) <= 2 * size and sys.getrefcount(buffers[index]) == 2:
+                buffer = buffers.pop(index)
+                break
+        else:
+            buffer = bytearray(size)
+            if size > self._limit:
+                return memoryview(buffer)
+            self._size += size
+            self._make_room()
+        buffers.append(buffer)
+        return memoryview(buffer)[:size]
+
+    def _make_room(self) -> None:
+        while self._size > self._limit:
+            self._size -= len(self._buffers.pop(0))
+
+
+class MessageSocket(FrameStream):
+    """One connection of the message path, at either end."""
+
+    def __init__(self, name: str, decoder: FrameDecoder | None = None) -> None:
+        # What may wait for a peer is bounded by the slots of the publisher, not in bytes.
+        super().__init__(name, write_limit=1 << 62, decoder=decoder)
+        self._closing: asyncio.Task[None] | None = None
+
+    def write_record(self, record: Record, flags: int) -> None:
+        """Send one record."""
+        opcode, body = encode_record(record)
+        self.write(encode_frame(opcode, body, 0, flags))
+
+    def close_soon(self) -> None:
+        """Begin to close: what was written is still delivered, for LINGER_S at most."""
+        if self._closing is None:
+            self._closing = self._loop.create_task(self.close(LINGER_S), name=f"close {self.name}")
+
+    async def wait_closed(self) -> None:
+        """Wait until nothing of the connection is left."""
+        await super().wait_closed()
+        if self._closing is not None and self._closing is not asyncio.current_task():
+            await asyncio.wait([self._closing])
+
+
+class ChannelOutlet(MessageSocket):
+    """The publisher's end of one channel.
+
+    Attributes:
+        reads_segment: Whether the channel sees the publisher's shared memory.
+    """
+
+    _release: Callable[[int], None]
+    reads_segment = False
+
+    def __init__(self, door: PublisherDoor, name: str) -> None:
+        super().__init__(name)
+        self._door = door
+        self._is_open = False
+        self._deadline = self._loop.call_later(OPEN_TIMEOUT_S, self.abort)
+        self.bit = 0
+
+    def frame_received(self, frame: Frame) -> None:
+        """An acknowledgement; or, first, the opening of the channel."""
+        if self._is_open:
+            if frame.opcode != ACK_OPCODE:
+                raise ProtocolError(f"a channel sent opcode {frame.opcode} instead of acknowledgements")
+            release = self._release
+            for message_id in decode_ack(frame.body):
+                release(message_id)
+            return
+        record = decode_record(frame.opcode, frame.body)
+        if not isinstance(record, OpenChannel) or not frame.flags & REQUEST:
+            raise ProtocolError(f"a channel began with {type(record).__name__} instead of OpenChannel")
+        self._open(record)
+
+    def _open(self, record: OpenChannel) -> None:
+        self._deadline.cancel()
+        door = self._door
+        try:
+            if record.publisher_id != door.publisher_id:
+                raise ConnectionFailed(f"publisher {record.publisher_id} is not here")
+            self.bit, next_message_id = door.attach(self)
+            self._release = door.releaser(self.bit)
+        except EzmsgError as error:
+            self.write_record(refusal_of(error), REPLY)
+            self.close_soon()
+            return
+        self._is_open = True
+        self.write_record(ChannelOpened(door.topic, door.num_buffers, next_message_id), REPLY)
+
+    def stream_ended(self, error: Exception | None) -> None:
+        """The channel is gone: the publisher releases what it held."""
+        self._deadline.cancel()
+        if self._is_open:
+            self._door.detach(self)
+
+
+class ChannelInlet(MessageSocket):
+    """The channel's end.
+
+    Args:
+        receiver: Gets the messages.
+        opening: What to ask the publisher first.
+        source: What the bytes of its messages need to become objects.
+    """
+
+    def __init__(self, receiver: Receiver, opening: OpenChannel, source: Source) -> None:
+        limit = config.max_message_bytes() + MESSAGE_OVERHEAD_BYTES
+        self._messages = MessageDecoder(limit, allocate=BufferPool().take)
+        super().__init__(f"publisher on {opening.topic}", decoder=self._messages)
+        self._receiver = receiver
+        self._source = source
+        self._opening = opening
+        self._opened: asyncio.Future[ChannelOpened] = self._loop.create_future()
+        self._acks: list[int] = []
+        self._ack_at = 1
+        self._acks_scheduled = False
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Ask for the publisher's messages."""
+        super().connection_made(transport)
+        self.write_record(self._opening, REQUEST)
+
+    async def opened(self) -> ChannelOpened:
+        """Wait for the publisher's answer.
+
+        Raises:
+            ConnectionFailed: It refused, or hung up.
+        """
+        return await self._opened
+
+    def take(self, nbytes: int) -> None:
+        """Messages; or, first, the answer to the opening."""
+        if not self._opened.done():
+            for frame in self._messages.received(nbytes):
+                self._answered(decode_record(frame.opcode, frame.body))
+                break
+            if not self._opened.done() or self._is_closing:
+                return
+            nbytes = 0
+        chunk, found = self._messages.messages(nbytes)
+        if not found:
+            return
+        now_s = message_clock()
+        receive, source = self._receiver.receive, self._source
+        for message_id, publish_s, origin_s, layout, start, stop in found:
+            trace = None
+            if layout & _SAMPLED:
+                trace = decode_trace(chunk, start, stop)
+                start += TRACE_BYTES
+                layout &= ~_SAMPLED
+            if layout & _SEGMENT:
+                source.see(chunk, start, stop, layout)
+            message = Undecoded(source, layout, chunk, start, stop)
+            receive(message_id, message, origin_s, publish_s, now_s, stop - start, trace)
+
+    def _answered(self, record: Record) -> None:
+        if isinstance(record, ChannelOpened):
+            # Half of the slots may wait for the end of the turn; the publisher still has the other half.
+            self._ack_at = max(1, record.num_buffers // 2)
+            self._opened.set_result(record)
+        elif isinstance(record, Refusal):
+            self._opened.set_exception(error_of(record))
+        else:
+            raise ProtocolError(f"a publisher answered OpenChannel with {type(record).__name__}")
+
+    def stream_ended(self, error: Exception | None) -> None:
+        """The publisher is gone."""
+        if not self._opened.done():
+            self._opened.set_exception(ConnectionLost(self._opening.topic, "the publisher hung up"))
+        # What is still queued holds the source; this end of a connection, being part of a cycle, must not.
+        self._source.close()
+        self._source = Source()
+        self._receiver.ended(error)
+
+    def only_listener(self, subscription: Any) -> None:
+        """Nothing changes."""
+
+    def record_publish(self, message: CachedMessage) -> None:
+        """The publisher does it itself."""
+
+    # -- acknowledgements ---------------------------------------------------------------------------------------------
+
+    @property
+    def acknowledge(self) -> Callable[[int], None]:
+        """Tells the publisher."""
+        return self._acknowledge
+
+    def _acknowledge(self, message_id: int) -> None:
+        """Release a message at the publisher: at half its slots at once, else when this turn of the loop ends."""
+        acks = self._acks
+        acks.append(message_id)
+        if len(acks) >= self._ack_at:
+            self._send_acks()
+        elif not self._acks_scheduled:
+            self._acks_scheduled = True
+            self._loop.call_soon(self._send_scheduled_acks)
+
+    def _send_scheduled_acks(self) -> None:
+        self._acks_scheduled = False
+        if self._acks:
+            self._send_acks()
+
+    def _send_acks(self) -> None:
+        acks, self._acks = self._acks, []
+        self.write(encode_ack(acks))
+
+
+# -- connecting -------------------------------------------------------------------------------------------------------
+
+
+def opening_of(route: PublisherRoute, channel_id: str) -> OpenChannel:
+    """How a channel of this process asks for a publisher's messages."""
+    return OpenChannel(channel_id, route.publisher_id, os.getpid(), boot_id(), route.topic)
+
+
+async def join(inlet: ChannelInlet, sock: socket.socket, kind: ProfileChannelType, receiver: Receiver) -> None:
+    """Begin with an authenticated connection, which is the inlet's from now on.
+
+    Raises:
+        ConnectionFailed: The publisher does not accept the channel, or does not answer.
+    """
+    # Now, not when the answer is there: messages may come in the same breath, and each must be acknowledged.
+    receiver.opened(inlet, kind)
+    await inlet.attach(sock)
+    try:
+        async with asyncio.timeout(DIAL_TIMEOUT_S):
+            await inlet.opened()
+    except BaseException as error:
+        inlet.abort()
+        await inlet.wait_closed()
+        if isinstance(error, TimeoutError):
+            raise ConnectionFailed(f"{inlet.name} does not answer") from error
+        raise
+
+
+Welcome = Callable[[socket.socket, str], Awaitable[ChannelOutlet]]
+"""Makes the outlet of a peer that came in through a socket; it may talk over the socket first."""
+
+
+class MessageListener:
+    """Where channels of other processes reach a publisher."""
+
+    def __init__(self, address: Address, door: str) -> None:
+        self.address = address
+        self.door = door
+        self._listener: Listener | None = None
+        self._serving: set[asyncio.Task[None]] = set()
+        self._outlets: set[ChannelOutlet] = set()
+
+    @classmethod
+    async def open(
+        cls, name: str, host: str | None, port: int | None, welcome: Welcome, *, with_door: bool
+    ) -> MessageListener:
+        """Listen on TCP and, where the host has such a thing and it is wanted, on a Unix door.
+
+        Args:
+            name: What the publisher is called in the log.
+            host: Interface; None for loopback.
+            port: None for the first free one from EZMSG_PUBLISHER_PORT_START.
+            welcome: Makes an outlet for each peer.
+            with_door: Whether to offer the door.
+
+        Raises:
+            OSError: The address cannot be bound.
+            InsecureBind: `host` is not loopback and no key was configured.
+        """
+        key = load_key()
+        tcp = bind_tcp(
+            host or config.DEFAULT_HOST, port, key,
+            search_from=config.publisher_port_start(), skip={config.GRAPHSERVER_PORT_DEFAULT},
+        )  # fmt: skip
+        sockets = [tcp]
+        door_name = ""
+        if with_door:
+            door_socket, door_name = open_door()
+            if door_socket is not None:
+                sockets.append(door_socket)
+        self = cls(Address(*tcp.getsockname()[:2]), door_name)
+        loop = asyncio.get_running_loop()
+
+        def on_peer(sock: socket.socket, info: PeerInfo, peer: str) -> None:
+            task = loop.create_task(self._serve(welcome, sock, peer), name=f"channel to {peer}")
+            self._serving.add(task)
+            task.add_done_callback(self._serving.discard)
+
+        self._listener = await Listener.start(sockets, key, on_peer, name=name)
+        return self
+
+    async def _serve(self, welcome: Welcome, sock: socket.socket, peer: str) -> None:
+        try:
+            outlet = await welcome(sock, peer)
+        except OSError as error:
+            logger.debug("%s hung up before its channel was open: %s", peer, error)
+            sock.close()
+            return
+        except BaseException:
+            sock.close()
+            raise
+        await outlet.attach(sock)
+        self._outlets.add(outlet)
+        try:
+            await outlet.wait_closed()
+        finally:
+            self._outlets.discard(outlet)
+
+    async def close(self) -> None:
+        """Accept nobody any more, and wait until every channel got what was sent to it and is closed."""
+        assert self._listener is not None
+        await self._listener.close()
+        while self._serving:
+            for outlet in self._outlets:
+                outlet.close_soon()
+            await asyncio.wait(self._serving, return_when=asyncio.FIRST_COMPLETED, timeout=LINGER_S)
