@@ -65,7 +65,7 @@ class Encoder:
 
     def encode(self, obj: Any) -> Encoded:
         """A message as bytes; its large buffers are memory of `obj`. Whatever its pickling raises comes through."""
-        kind: type = type(obj)
+        kind: type[Any] = type(obj)
         if kind is np.ndarray:
             layout = obj.flags.num & LAYOUT
             if obj.dtype is self._dtype and layout == self._layout and obj.shape == self._shape:
