@@ -8,10 +8,13 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
+import threading
+from collections import deque
 from collections.abc import Sequence
 from typing import Self, cast
 
 from ezmsg.core.errors import ConnectionLost, EzmsgError
+from ezmsg.core.net.lateflush import LATE
 from ezmsg.core.net.loglimit import LogLimiter
 from ezmsg.core.net.sockettransport import Buffer, SocketTransport
 from ezmsg.core.wire.frames import Frame, FrameDecoder
@@ -35,6 +38,8 @@ class FrameStream(asyncio.BufferedProtocol):
         frame_limit: The largest body accepted, in bytes.
         write_limit: How many bytes may wait for the peer before it is dropped.
         decoder: Cuts what is received into frames; one with this limit if there is none.
+        gather: How many frames of a turn of the loop are gathered at most before they are sent; with a number, they are
+            also sent when the loop takes long to end its turn.
     """
 
     def __init__(
@@ -44,9 +49,12 @@ class FrameStream(asyncio.BufferedProtocol):
         frame_limit: int = CONTROL_FRAME_BYTES,
         write_limit: int = WRITE_BUFFER_BYTES,
         decoder: FrameDecoder | None = None,
+        gather: int | None = None,
     ) -> None:
         self.name = name
         self._decoder = decoder or FrameDecoder(frame_limit)
+        self._gather = gather or 1 << 30
+        self._is_watched = gather is not None and gather > 1
         self._write_limit = write_limit
         self._loop = asyncio.get_running_loop()
         self._transport: SocketTransport | None = None
@@ -54,10 +62,13 @@ class FrameStream(asyncio.BufferedProtocol):
         self._is_closing = False
         self._lost = asyncio.Event()
         self._cut_off: asyncio.TimerHandle | None = None
-        # Written since the first write of this turn of the loop, which went out at once.
-        self._followers: list[bytes] = []
+        # Written since the first write of this turn of the loop, which went out at once; appended to by the loop only.
+        self._followers: deque[bytes] = deque()
         self._followers_bytes = 0
         self._in_turn = False
+        self._turn = 0
+        # Held while something is sent: the late flusher does it in a thread of its own.
+        self._sending = threading.Lock()
 
     def __repr__(self) -> str:
         state = "closed" if self.closed else "closing" if self._is_closing else "open"
@@ -97,14 +108,19 @@ class FrameStream(asyncio.BufferedProtocol):
         if self._is_closing or self._transport is None:
             return
         if self._in_turn:
-            self._followers.append(frame)
+            followers = self._followers
+            followers.append(frame)
             self._followers_bytes += len(frame)
-            if self._followers_bytes > COALESCED_BYTES:
+            if len(followers) >= self._gather or self._followers_bytes > COALESCED_BYTES:
                 self._flush()
+            elif LATE.is_idle and self._is_watched:
+                LATE.wake()
             return
         self._in_turn = True
+        self._turn += 1
         self._loop.call_soon(self._end_turn)
-        self._transport.write(frame)
+        with self._sending:
+            self._transport.write(frame)
 
     def write_parts(self, parts: Sequence[Buffer]) -> bool:
         """Send a large frame in parts, without joining them; in order with what was written before.
@@ -114,7 +130,8 @@ class FrameStream(asyncio.BufferedProtocol):
         if self._is_closing or self._transport is None:
             return False
         self._flush()
-        is_lent = self._transport.lend(parts)
+        with self._sending:
+            is_lent = self._transport.lend(parts)
         self._drop_if_slow()
         return is_lent
 
@@ -134,11 +151,29 @@ class FrameStream(asyncio.BufferedProtocol):
 
     def _flush(self) -> None:
         if self._followers and self._transport is not None:
-            joined = b"".join(self._followers)
-            self._followers.clear()
-            self._followers_bytes = 0
-            self._transport.write(joined)
+            with self._sending:
+                self._transport.write(self._take_followers())
         self._drop_if_slow()
+
+    def _take_followers(self) -> bytes:
+        followers = self._followers
+        self._followers_bytes = 0
+        return b"".join([followers.popleft() for _ in range(len(followers))])
+
+    @property
+    def gathered(self) -> int:
+        """Which turn of the loop it gathers frames of; 0 if it has none to send."""
+        return self._turn if self._followers else 0
+
+    def flush_late(self) -> None:
+        """Send what was gathered, in the thread of the late flusher."""
+        with self._sending:
+            transport = self._transport
+            if not self._followers or transport is None or self._is_closing:
+                return
+            # Where something waits, the peer does not take what it has; only the loop can go on then.
+            if not transport.get_write_buffer_size():
+                transport.write_from_outside(self._take_followers())
 
     def _drop_if_slow(self) -> None:
         if self._transport is not None and self._transport.get_write_buffer_size() > self._write_limit:
@@ -163,6 +198,8 @@ class FrameStream(asyncio.BufferedProtocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """The transport is there."""
         self._transport = cast(SocketTransport, transport)
+        if self._is_watched:
+            LATE.watch(self)
 
     def get_buffer(self, sizehint: int) -> memoryview:  # pyright: ignore[reportIncompatibleMethodOverride] - is a Buffer
         """Where the transport reads to."""
@@ -198,6 +235,8 @@ class FrameStream(asyncio.BufferedProtocol):
             self._cut_off.cancel()
         self._followers.clear()
         self._followers_bytes = 0
+        if self._is_watched:
+            LATE.forget(self)
         if self._error is None and exc is not None:
             self._error = ConnectionLost(self.name, str(exc))
         self._lost.set()

@@ -107,6 +107,24 @@ class SocketTransport(asyncio.Transport):
             self._loop.add_writer(self._fd, self._writable)
         self._wait(memoryview(data))
 
+    def write_from_outside(self, data: bytes) -> None:
+        """As `write`, from another thread than that of the loop, which writes nothing meanwhile; nothing may wait."""
+        if self._is_lost or self._is_eof_due:
+            return
+        sent = 0
+        with contextlib.suppress(OSError):
+            sent = self._sock.send(data)
+        if sent == len(data):
+            return
+        self._wait(memoryview(data)[sent:])
+        # A loop that is closed sends nothing any more.
+        with contextlib.suppress(RuntimeError):
+            self._loop.call_soon_threadsafe(self._begin_waiting)
+
+    def _begin_waiting(self) -> None:
+        if self._waiting and not self._is_lost:
+            self._loop.add_writer(self._fd, self._writable)
+
     def lend(self, parts: Sequence[Buffer]) -> bool:
         """As writing one part after the other; whether memory of the caller's still waits (see `settle`)."""
         if self._is_lost or self._is_eof_due:

@@ -100,9 +100,9 @@ class BufferPool:
 class MessageSocket(FrameStream):
     """One connection of the message path, at either end."""
 
-    def __init__(self, name: str, decoder: FrameDecoder | None = None) -> None:
+    def __init__(self, name: str, decoder: FrameDecoder | None = None, gather: int | None = None) -> None:
         # What may wait for a peer is bounded by the slots of the publisher, not in bytes.
-        super().__init__(name, write_limit=1 << 62, decoder=decoder)
+        super().__init__(name, write_limit=1 << 62, decoder=decoder, gather=gather)
         self._closing: asyncio.Task[None] | None = None
 
     def write_record(self, record: Record, flags: int) -> None:
@@ -133,7 +133,8 @@ class ChannelOutlet(MessageSocket):
     reads_segment = False
 
     def __init__(self, door: PublisherDoor, name: str) -> None:
-        super().__init__(name)
+        # The channel works on one half of the slots while the other half is being filled.
+        super().__init__(name, gather=max(1, door.num_buffers // 2))
         self._door = door
         self._is_open = False
         self._deadline = self._loop.call_later(OPEN_TIMEOUT_S, self.abort)
