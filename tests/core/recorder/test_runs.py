@@ -11,7 +11,7 @@ from ezmsg.core.recorder.buckets import columns, float_columns
 from ezmsg.core.recorder.labels import Labels
 from ezmsg.core.recorder.ring import Ring, Rows, rows_in_ns
 from ezmsg.core.recorder.rows import EXTENDED, FOREIGN, HOP, INDEX_SHIFT, PROCESS, PUBLISH, meta_word
-from ezmsg.core.recorder.runs import is_run
+from ezmsg.core.recorder.runs import RUNS, runs_of
 from ezmsg.core.wire.records import HistogramState
 
 EDGE, PUBLISHER = 1, 2
@@ -51,8 +51,8 @@ def both_ways(*parts: Rows) -> tuple[dict[tuple[int, str], HistogramState], dict
     """What runs give, and what a closer look gives."""
     quick, thorough = aggregator(), aggregator()
     for rows in parts:
-        assert is_run(rows)
-        assert quick.add_run(rows) == 0
+        (run,) = runs_of(rows) or []
+        assert quick.add_run(run) == 0
         assert thorough.add(rows_in_ns(rows)) == 0
     return states(quick), states(thorough)
 
@@ -119,12 +119,24 @@ def test_rows_of_an_endpoint_that_is_not_known_are_counted():
     assert states(made)[PUBLISHER, "publish"].count == 3
 
 
-@pytest.mark.parametrize("flag", [EXTENDED, FOREIGN, 1 << INDEX_SHIFT])
-def test_special_rows_and_rows_of_several_endpoints_are_no_run(flag: int):
+def test_rows_of_several_endpoints_are_as_many_runs_in_their_order():
+    rows = written(EDGE_META, [[0, 1, 2, 3, 4]] * 6)
+    rows[1::2, 0] ^= 1 << INDEX_SHIFT
+    assert [run[:, 1].tolist() for run in runs_of(rows) or []] == [[0, 2, 4], [1, 3, 5]]
+
+
+def test_rows_of_many_endpoints_are_no_runs():
+    rows = written(EDGE_META, [[0, 1, 2, 3, 4]] * (RUNS + 1))
+    rows[:, 0] += np.arange(RUNS + 1) << INDEX_SHIFT
+    assert runs_of(rows) is None
+    assert len(runs_of(rows[1:]) or []) == RUNS
+
+
+@pytest.mark.parametrize("flag", [EXTENDED, FOREIGN])
+def test_special_rows_are_in_no_run(flag: int):
     rows = written(EDGE_META, [[0, 1, 2, 3, 4]] * 3)
-    assert is_run(rows)
-    rows[1, 0] ^= flag
-    assert not is_run(rows)
+    rows[1, 0] |= flag
+    assert runs_of(rows) is None
 
 
 @settings(deadline=None)

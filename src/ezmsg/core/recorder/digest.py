@@ -16,7 +16,7 @@ from ezmsg.core.recorder.ring import Rows, Taken, rows_in_ns
 from ezmsg.core.recorder.rowlog import RowArray
 from ezmsg.core.recorder.rows import EXTRA, INDEX_SHIFT, KIND_MASK, SAMPLE_ROW, SPAN_ROW
 from ezmsg.core.recorder.rowstore import RowStore
-from ezmsg.core.recorder.runs import is_run
+from ezmsg.core.recorder.runs import runs_of
 from ezmsg.core.recorder.samples import merge_oldest, sample_rows, span_rows
 
 PIECE: Final = 4096
@@ -62,11 +62,16 @@ class Digest:
         self.lost["span:ring_overrun"] += taken.lost_spans
         self.lost["sample:ring_overrun"] += taken.lost_samples
         for rows in _pieces(taken.rows):
-            unknown = self.aggregator.add_run(rows) if is_run(rows) else None
-            if unknown is None:
+            runs = runs_of(rows)
+            if runs is None:
                 self._look_closer(rows_in_ns(rows), generation, find)
-            else:
-                self.lost["row:unknown_endpoint"] += unknown
+                continue
+            for run in runs:
+                unknown = self.aggregator.add_run(run)
+                if unknown is None:
+                    self._look_closer(rows_in_ns(run), generation, find)
+                else:
+                    self.lost["row:unknown_endpoint"] += unknown
 
     def _look_closer(self, rows: Rows, generation: int, find: Find) -> None:
         self.lost["row:unknown_endpoint"] += self.aggregator.add(rows)

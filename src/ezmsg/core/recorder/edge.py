@@ -71,7 +71,7 @@ class EdgeMetrics:
     The subscriber counts and writes plain rows itself, inline; `processed` does the same for everybody else.
 
     Attributes:
-        is_plain: Whether a message without a trace and an error becomes one row of the ring and nothing else.
+        is_plain: Whether a message without a trace and an error becomes one row of the ring at most, and nothing else.
         timed: Whether durations are recorded at all.
         meta: The first word of the rows.
         hop_meta: The same for rows that speak for the publish as well.
@@ -166,6 +166,8 @@ class EdgeMetrics:
         self.consumed += 1
         self.bytes += size
         self.receiver.last_code = self.code
+        if not self.timed and error is None:
+            return
         meta, extra_meta = self.meta, EXTRA
         if error is not None:
             meta |= ERROR | self._labels.code(self._count_error(error)) << LABEL_SHIFT
@@ -231,7 +233,7 @@ class EdgeMetrics:
         """Change what is recorded, from any thread: rows at all, a native trace, one row in `thin_mask + 1`."""
         self._recording, self._thin_mask = recording, thin_mask
         self.timed = recording or selected
-        self.is_plain = recording and not selected and not thin_mask
+        self.is_plain = not selected and not thin_mask
 
     def counters(self) -> dict[str, int]:
         """Totals, by the names of the wire."""

@@ -46,8 +46,9 @@ class PublisherMetrics:
     A publisher counts and writes plain rows itself, inline; `published` does the same for everybody else.
 
     Attributes:
-        is_plain: Whether a message without a trace becomes one row of the ring and nothing else.
+        is_plain: Whether a message without a trace becomes one row of the ring at most, and nothing else.
         timed: Whether durations are recorded at all.
+        teller: What a receiver in the same loop is told that records the publish as well: `index`, or 0 if nobody does.
         meta: The first word of the rows.
         ring: Where they go.
         sent: Messages published.
@@ -87,6 +88,7 @@ class PublisherMetrics:
         "ring",
         "sent",
         "shm_reallocations",
+        "teller",
         "thinned",
         "timed",
         "topic",
@@ -116,6 +118,7 @@ class PublisherMetrics:
         self._blame = 0
         self._holders: dict[str, int] = {}
         self.timed = self.is_plain = self._recording = False
+        self.teller = 0
         self._selector: Selector | None = None
         self._thin_mask = 0
         self.next_root_s = NEVER
@@ -169,6 +172,8 @@ class PublisherMetrics:
         flags: int = 0,
     ) -> None:
         """Record a broadcast that was counted: plain, sampled, selected, thinned, or none of it after all."""
+        if not self.timed:
+            return
         previous_s, self.last_start_s = self.last_start_s, start_s
         ring = self.ring
         offset = ring.head
@@ -259,7 +264,8 @@ class PublisherMetrics:
         """Change what is recorded, from any thread: rows at all, a native trace, one row in `thin_mask + 1`."""
         self._recording, self._selector, self._thin_mask = recording, selector, thin_mask
         self.timed = recording or selector is not None
-        self.is_plain = recording and selector is None and not thin_mask
+        self.is_plain = selector is None and not thin_mask
+        self.teller = self.index if recording else 0
 
     def configure_roots(self, rate_hz: float, ratio: float | None) -> None:
         """Change how many messages begin a trace: a share of them, or (with `ratio` None) so many per second."""

@@ -26,6 +26,8 @@ from ezmsg.core.recorder.rows import (
     PUBLISH,
 )
 
+RUNS: Final = 4
+"""In so many the rows of a piece may fall."""
 _SPECIAL: Final = EXTENDED | FOREIGN | INSTANT | LABEL_MASK << LABEL_SHIFT
 
 Times = NDArray[np.float64]
@@ -50,10 +52,22 @@ class PublishRun(NamedTuple):
     last_start_ns: int
 
 
-def is_run(rows: Rows) -> bool:
-    """Whether rows are of one endpoint, and none of them is special."""
-    first = int(rows[0, 0])
-    return not first & _SPECIAL and first & KIND_MASK in (PUBLISH, PROCESS) and bool((rows[:, 0] == first).all())
+def runs_of(rows: Rows) -> list[Rows] | None:
+    """Rows by endpoint; None if some of them are special, or there are too many endpoints for this to pay."""
+    if len(set(rows[:64, 0].tolist())) > RUNS:
+        return None
+    runs: list[Rows] = []
+    while len(rows):
+        first = int(rows[0, 0])
+        if first & _SPECIAL or first & KIND_MASK not in (PUBLISH, PROCESS) or len(runs) == RUNS:
+            return None
+        of_first = rows[:, 0] == first
+        if of_first.all():
+            runs.append(rows)
+            break
+        runs.append(rows[of_first])
+        rows = rows[~of_first]
+    return runs
 
 
 def process_run(rows: Rows) -> dict[str, Counted] | None:
