@@ -18,6 +18,20 @@ from ezmsg.core.transport.local import DOORS, CrossLoopLink, LocalLink
 from ezmsg.core.wire.records import PublisherRoute
 
 
+async def connect_channel(route: PublisherRoute, channel: Channel, channel_id: str) -> None:
+    """Connect a channel to a publisher of another process (or, without local delivery, of this one).
+
+    Raises:
+        ConnectionFailed: The publisher cannot be reached, or does not accept the channel.
+    """
+    if route.door and route.boot_id == boot_id():
+        # Another network namespace of the same host has no such door: then TCP.
+        with contextlib.suppress(CannotConnect):
+            await shm.connect_channel(route, channel, channel_id)
+            return
+    await tcp.connect_channel(route, channel, channel_id)
+
+
 class LoopChannels:
     """The channels of one event loop; touched on that loop only."""
 
@@ -69,7 +83,7 @@ class LoopChannels:
     async def _connect(self, route: PublisherRoute, channel: Channel) -> None:
         local = DOORS.get(route.publisher_id) if route.pid == os.getpid() else None
         if local is None:
-            await self._connect_remote(route, channel)
+            await connect_channel(route, channel, str(uuid4()))
             return
         door, publisher_loop = local
         loop = asyncio.get_running_loop()
@@ -81,15 +95,6 @@ class LoopChannels:
             link = CrossLoopLink(door, channel, publisher_loop, loop)
             channel.opened(link, ProfileChannelType.LOCAL)
             await link.attach_across()
-
-    async def _connect_remote(self, route: PublisherRoute, channel: Channel) -> None:
-        channel_id = str(uuid4())
-        if route.door and route.boot_id == boot_id():
-            # Another network namespace of the same host has no such door: then TCP.
-            with contextlib.suppress(CannotConnect):
-                await shm.connect_channel(route, channel, channel_id)
-                return
-        await tcp.connect_channel(route, channel, channel_id)
 
     async def _closed(self, channel: Channel, connecting: asyncio.Task[None]) -> None:
         """Wait until nothing is left of a channel; one that could not be connected has seen to that itself."""

@@ -229,8 +229,10 @@ class Lease:
         trace = self.trace
         process_trace = None if trace is None or message.trace is None else (*trace, message.trace[1])
         subscription: Subscription = message.subscription
+        # Where the publish is left to be recorded here, its times say how long it took, not when a hand-over began.
+        publish_s = message.channel_s if message.publisher else message.publish_s
         subscription.metrics.processed(
-            message.message_id, message.origin_s, message.publish_s, message.channel_s,
+            message.message_id, message.origin_s, publish_s, message.channel_s,
             self._start_s, message_clock(), message.size, process_trace, error,
         )  # fmt: skip
         subscription.channel.release(message)
@@ -247,7 +249,7 @@ class Lease:
         """The caller's own copy of the message; the object itself where nobody else can hold it."""
         message = self.message
         is_only_holder = message.shared is None or message.shared.holders == 1
-        if is_only_holder and message.subscription.channel.owns_objects:
+        if is_only_holder and type(message.obj) is Undecoded and message.obj.is_private:
             return obj
         return copy.deepcopy(obj)
 

@@ -61,7 +61,6 @@ class Channel:
         "is_ended",
         "kind",
         "num_buffers",
-        "owns_objects",
         "publisher_id",
         "topic",
         "users",
@@ -75,8 +74,6 @@ class Channel:
         self.users = 0
         self.ended_with: Exception | None = None
         self.is_ended = False
-        # Whether messages are this process's own copies, so that the last holder may keep one.
-        self.owns_objects = False
         self._subscriptions: tuple[Subscription, ...] = ()
         self._inlet: Inlet | None = None
         # Releases a message at the publisher.
@@ -91,7 +88,6 @@ class Channel:
         self._inlet = inlet
         self.acknowledge = inlet.acknowledge
         self.kind = kind
-        self.owns_objects = kind is not ProfileChannelType.LOCAL
 
     # -- subscribers ----------------------------------------------------------------------------------------------
 

@@ -272,7 +272,9 @@ class Publisher:
             # One subscriber of this loop is all: it records the publish together with what it does itself.
             metrics.last_start_s = start_s
             direct.queue.append(
-                CachedMessage(direct, message_id, obj, origin_s, start_s, message_clock(), 0, None, None, metrics.teller)
+                CachedMessage(
+                    direct, message_id, obj, origin_s, start_s, message_clock(), 0, None, None, metrics.teller
+                )
             )
             if direct.waiters:
                 direct.wake()

@@ -409,7 +409,7 @@ async def test_a_message_is_released_although_reading_it_is_interrupted(
 
     subscriber = await context.subscriber("A")
     publisher = await context.publisher("A", num_buffers=1, **remote)
-    await publisher.broadcast("first")
+    await publisher.broadcast(["first"])
     await until(lambda: "queued=1" in repr(subscriber))
     with monkeypatch.context() as patched:
         patched.setattr(pickle, "loads", interrupted)

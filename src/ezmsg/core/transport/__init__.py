@@ -18,7 +18,7 @@ from ezmsg.core.errors import ProtocolError
 from ezmsg.core.graphmeta import ProfileChannelType
 from ezmsg.core.messagecache import CachedMessage
 from ezmsg.core.messagemarshal import NDARRAY, decode
-from ezmsg.core.wire.messages import NUMBER_SHIFT, Chunk, Placed, decode_content
+from ezmsg.core.wire.messages import FLAGS_SHIFT, NUMBER_SHIFT, SEGMENT, Chunk, Placed, decode_content
 
 
 class PublisherDoor(Protocol):
@@ -162,6 +162,11 @@ class Undecoded(msgspec.Struct, gc=False):
     chunk: Chunk
     start: int
     stop: int
+
+    @property
+    def is_private(self) -> bool:
+        """Whether its memory is this process's own, and stays as it is when the message is released."""
+        return not self.layout & SEGMENT << FLAGS_SHIFT
 
     def decode(self) -> Any:
         """The message; whatever its unpickling raises comes through."""
