@@ -38,7 +38,7 @@ def clock_reads(n: int) -> None:
 
 
 def message_loop(publisher: PublisherMetrics, edge: EdgeMetrics) -> Loop:
-    """What one hop between processes records, as a broadcast and a lease do it inline; their clock reads not counted."""
+    """What one hop between processes records, as a broadcast and a lease do it; their clock reads not counted."""
     now_s = message_clock()
 
     def loop(n: int) -> None:
