@@ -36,7 +36,8 @@ class Digest:
         aggregator: Histograms by endpoint.
         spans: Rows of sampled messages, by graph.
         samples: Samples of the native trace, by endpoint.
-        records: Records that were written to rings, read or lost.
+        rows: Rows that were read.
+        records: Records that were written to rings, read or lost; a row may be two (see `rows.HOP`).
         lost: What was lost before it came here, by `kind:reason`.
     """
 
@@ -45,7 +46,7 @@ class Digest:
         self.aggregator = Aggregator(labels)
         self.spans = RowStore(SPAN_ROW, span_limit)
         self.samples = RowStore(SAMPLE_ROW, sample_limit)
-        self.records = 0
+        self.rows = self.records = 0
         self.lost: Counter[str] = Counter()
         self._stale = 0
 
@@ -57,6 +58,7 @@ class Digest:
             generation: The native trace that is on: samples of others are stale.
             find: The endpoint with an index, if it is still known.
         """
+        self.rows += len(taken.rows)
         self.records += taken.records + taken.lost
         self.lost["row:ring_overrun"] += taken.lost
         self.lost["span:ring_overrun"] += taken.lost_spans

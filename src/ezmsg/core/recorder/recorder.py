@@ -241,7 +241,7 @@ class Recorder:
             self.digest.add(part, self.trace.generation, self._find)
         with self.lock:
             self._settle(closing)
-            if self.budget.note(self.digest.records + self.thinned(), time.perf_counter_ns()):
+            if self.budget.note(self.digest.rows + self.thinned(), time.perf_counter_ns()):
                 self._configure()
 
     def retire(self, indices: Iterable[int]) -> None:
