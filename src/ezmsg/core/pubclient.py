@@ -47,6 +47,10 @@ DEFAULT_BUF_SIZE = 65536
 BACKPRESSURE_WARNING_INTERVAL_S = 5.0
 # Messages up to this size are joined with others of their turn of the loop, rather than sent in parts.
 JOIN_BYTES = 1 << 16
+# Of messages in shared memory, so much is gathered before their reader is told; and with more than so much of it held,
+# releases are heard before every message: memory that was freed lately is still in the caches.
+TELL_BYTES = 4 << 20
+WARM_BYTES = 6 << 20
 
 
 @coroutine
@@ -72,7 +76,7 @@ class Publisher:
         "__dict__", "__weakref__", "_bits", "_blocked", "_control", "_direct", "_encoder", "_freed", "_held",
         "_is_closed", "_is_turn_due", "_leaving", "_lent", "_line", "_listener", "_locals", "_looks", "_loop",
         "_max_bytes", "_memory", "_metrics", "_next_id", "_outlets", "_profiles", "_remotes", "_running", "_slot",
-        "_slots", "_stalled_s", "_waiting", "_warned_s", "_warns", "id", "log_name", "num_buffers", "pid",
+        "_slots", "_stalled_s", "_untold", "_waiting", "_warned_s", "_warns", "id", "log_name", "num_buffers", "pid",
         "publisher_id", "topic",
     )  # fmt: skip
 
@@ -100,6 +104,7 @@ class Publisher:
         self._next_id = 0
         self._slot = 0
         self._is_turn_due = False
+        self._untold = 0
         self._bits = 0
         # Whether a broadcast must look closer before it sends: in every round of the ring, while paused or closed, and
         # while others stand in line.
@@ -234,7 +239,7 @@ class Publisher:
             MessageNotSerializable: It cannot be pickled for another process; nothing was sent.
         """
         start_s = publish_s = message_clock()
-        wait_s = serialize_s = 0.0
+        wait_s = 0.0
         slot = self._slot
         if self._looks or self._held[slot]:
             wait_s = await self._clear_to_send()
@@ -251,13 +256,13 @@ class Publisher:
             trace = None
             if start_s >= metrics.next_root_s and metrics.begin_root(start_s):
                 trace = (new_trace_id(), new_span_id(), 0)
-        encoded: Encoded | None = None
-        if self._remotes:
-            encoded = self._encode(obj)
-            encoded_s = message_clock()
-            serialize_s = encoded_s - publish_s
-            publish_s = encoded_s
-        # From here on nothing fails and nothing waits.
+        direct = self._direct
+        if direct is None or trace is not None or wait_s or not metrics.is_plain:
+            self._publish(obj, origin_s, start_s, publish_s, wait_s, trace)
+            if self._lent:
+                await self._settle()
+            return
+        # One subscriber of this loop is all: it records the publish together with what it does itself.
         message_id = self._next_id
         self._next_id = metrics.sent = message_id + 1
         self._held[slot] = self._bits
@@ -267,42 +272,46 @@ class Publisher:
         else:
             self._slot = 0
             self._looks = True
-        direct = self._direct
-        if direct is not None and metrics.is_plain and trace is None and not wait_s:
-            # One subscriber of this loop is all: it records the publish together with what it does itself.
-            metrics.last_start_s = start_s
-            direct.queue.append(
-                CachedMessage(
-                    direct, message_id, obj, origin_s, start_s, message_clock(), 0, None, None, metrics.teller
-                )
-            )
-            if direct.waiters:
-                direct.wake()
-            return
-        size = self._send(message_id, obj, origin_s, publish_s, encoded, trace)
-        if metrics.timed:
-            fanout = len(self._outlets)
-            end_s = message_clock()
-            metrics.record(message_id, origin_s, start_s, end_s, wait_s, serialize_s, size, fanout, trace)
-        if self._lent:
-            await self._settle()
+        metrics.last_start_s = start_s
+        direct.queue.append(
+            CachedMessage(direct, message_id, obj, origin_s, start_s, message_clock(), 0, None, None, metrics.teller)
+        )
+        if direct.waiters:
+            direct.wake()
 
-    def _send(
+    def _publish(
         self,
-        message_id: int,
         obj: Any,
         origin_s: float,
+        start_s: float,
         publish_s: float,
-        encoded: Encoded | None,
+        wait_s: float,
         trace: PublishTrace | None,
-    ) -> int:
-        """Hand the message to every channel; returns the bytes that each remote one gets."""
+    ) -> None:
+        """Send a message to every channel, and record that."""
+        encoded: Encoded | None = None
+        serialize_s, size = 0.0, 0
+        if self._remotes:
+            encoded = self._encode(obj)
+            size = encoded.size
+            encoded_s = message_clock()
+            serialize_s = encoded_s - publish_s
+            publish_s = encoded_s
+        # From here on nothing fails.
+        metrics = self._metrics
+        message_id, slot = self._next_id, self._slot
+        self._next_id = metrics.sent = message_id + 1
+        self._held[slot] = self._bits
+        if slot + 1 < self.num_buffers:
+            self._slot = slot + 1
+        else:
+            self._slot = 0
+            self._looks = True
         carried = None if trace is None else (trace[0], trace[1])
-        size = 0 if encoded is None else encoded.size
         for link in self._locals:
             link.receive(message_id, obj, origin_s, publish_s, publish_s, size, carried)
         if encoded is not None:
-            self._metrics.bytes += size
+            metrics.bytes += size
             if encoded.buffers:
                 self._send_buffers(message_id, origin_s, publish_s, encoded, carried)
             else:
@@ -310,7 +319,10 @@ class Publisher:
                 frame = encode_plain(message_id, publish_s, origin_s, codec, head, data, carried)
                 for outlet in self._remotes:
                     outlet.write(frame)
-        return size
+        if metrics.timed:
+            fanout = len(self._outlets)
+            end_s = message_clock()
+            metrics.record(message_id, origin_s, start_s, end_s, wait_s, serialize_s, size, fanout, trace)
 
     def _send_buffers(
         self, message_id: int, origin_s: float, publish_s: float, encoded: Encoded, carried: tuple[int, int] | None
@@ -326,8 +338,13 @@ class Publisher:
                 for outlet in readers:
                     outlet.write(frame)
                 others = [outlet for outlet in others if not outlet.reads_segment]
-                # Hear of releases before the next one: memory that was freed lately is still in the caches.
-                self._is_turn_due = self._looks = int(os.environ.get("XT", "1")) == 1
+                self._untold += encoded.size
+                if self._untold >= TELL_BYTES:
+                    self._untold = 0
+                    for outlet in readers:
+                        outlet.flush()
+                if self._memory.used_bytes > WARM_BYTES:
+                    self._is_turn_due = self._looks = True
                 self._metrics.shm_reallocations = self._memory.reallocations
         if not others:
             return

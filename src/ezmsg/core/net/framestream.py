@@ -145,6 +145,10 @@ class FrameStream(asyncio.BufferedProtocol):
         if self._transport is not None:
             self._transport.own()
 
+    def flush(self) -> None:
+        """Send what was gathered."""
+        self._flush()
+
     def _end_turn(self) -> None:
         self._in_turn = False
         self._flush()

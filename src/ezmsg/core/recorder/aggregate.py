@@ -108,7 +108,7 @@ class Aggregator:
         """
         meta = int(rows[0, 0])
         processed = None if meta & KIND_MASK == PUBLISH else process_run(rows)
-        published = publish_run(rows) if meta & HOP or meta & KIND_MASK == PUBLISH else None
+        published = self._publish_run(rows, meta) if meta & HOP or meta & KIND_MASK == PUBLISH else None
         if (processed is None and meta & KIND_MASK == PROCESS) or (published is None and meta & HOP):
             return None
         if meta & KIND_MASK == PUBLISH and published is None:
@@ -121,8 +121,16 @@ class Aggregator:
         if published is not None:
             index = int(rows[0, 7]) if meta & HOP else index
             unknown += self._count_run(index, published.histograms, len(rows))
-            self._follow(index, published)
+            position = self.series.position(index)
+            if position != NOWHERE:
+                self._last_id[position], self._last_start[position] = published.last_id, published.last_start_ns
         return unknown
+
+    def _publish_run(self, rows: Rows, meta: int) -> PublishRun | None:
+        position = self.series.position(int(rows[0, 7]) if meta & HOP else meta >> INDEX_SHIFT)
+        if position == NOWHERE:
+            return publish_run(rows, _NOTHING_BEFORE, 0)
+        return publish_run(rows, int(self._last_id[position]), int(self._last_start[position]))
 
     def _count_run(self, index: int, histograms: dict[str, Counted], rows: int) -> int:
         position = self.series.position(index)
@@ -130,16 +138,6 @@ class Aggregator:
             return rows
         self.series.count_run(position, histograms, self.turn)
         return 0
-
-    def _follow(self, index: int, run: PublishRun) -> None:
-        """Count the interval before a run, and remember how it ended."""
-        position = self.series.position(index)
-        if position == NOWHERE:
-            return
-        interval_ns = run.first_start_ns - int(self._last_start[position])
-        if int(self._last_id[position]) == run.first_id - 1 and interval_ns >= 0:
-            self.series.count("interval", np.array([position]), np.array([interval_ns]), self.turn)
-        self._last_id[position], self._last_start[position] = run.last_id, run.last_start_ns
 
     def _hand_publishes(self, rows: Rows, at: Column, hops: Column) -> int:
         """Count publishes, also those that receivers recorded; each publisher's in the order of its messages."""

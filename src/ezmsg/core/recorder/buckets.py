@@ -69,14 +69,15 @@ _OFFSET: Final = 8 * log2(1e9) + _NUDGE + FIRST
 
 
 def float_columns(durations_ns: NDArray[np.float64]) -> NDArray[np.int64]:
-    """As `columns`, for whole numbers that came as floats; faster."""
+    """As `columns`, for whole numbers that came as floats, of any shape; faster."""
     if durations_ns.max() >= _EXACT_BELOW:
         return columns(durations_ns.astype(np.int64))
-    found = np.log2(np.maximum(durations_ns, 1))
+    found = np.maximum(durations_ns, 1)
+    np.log2(found, out=found)
     found *= 8
     found -= _OFFSET
     np.ceil(found, out=found)
-    found[durations_ns == 0] = 0
+    found *= durations_ns > 0
     return found.astype(np.int64)
 
 

@@ -19,7 +19,7 @@ from ezmsg.core.recorder.rowstore import RowStore
 from ezmsg.core.recorder.runs import runs_of
 from ezmsg.core.recorder.samples import merge_oldest, sample_rows, span_rows
 
-PIECE: Final = 4096
+PIECE: Final = 2048
 """Rows looked at together: what is made of them stays in the caches, in memory that was used before."""
 SPANS: Final = 20_000
 """Span rows kept per graph for readers."""

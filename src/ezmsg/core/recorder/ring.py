@@ -32,6 +32,9 @@ from ezmsg.core.recorder.rows import (
 ROWS: Final = 1 << 15
 """Rows of a ring. The hot path masks with RING_MASK, so every ring has this size unless made smaller by a test."""
 
+CROWDED: Final = 8
+"""A ring of which this part is unread is read by its writer."""
+
 Rows = NDArray[np.int64]
 
 
@@ -113,8 +116,8 @@ class Ring:
 
     @property
     def is_crowded(self) -> bool:
-        """Whether so much waits to be read that its writer should do it: a quarter, or the pump would hurry."""
-        return (self.head - self._tail) * 4 > self._size
+        """Whether so much waits to be read that its writer should do it; no more, or the pump would hurry."""
+        return (self.head - self._tail) * CROWDED > self._size
 
     def unread(self) -> int:
         """Rows a read would find or find lost."""

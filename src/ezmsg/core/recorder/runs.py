@@ -5,6 +5,7 @@ Works on rows as they were written, with their times in seconds, and gives up (N
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Final, NamedTuple
 
 import numpy as np
@@ -46,8 +47,6 @@ class PublishRun(NamedTuple):
     """The publishes of a run."""
 
     histograms: dict[str, Counted]
-    first_id: int
-    first_start_ns: int
     last_id: int
     last_start_ns: int
 
@@ -71,40 +70,62 @@ def runs_of(rows: Rows) -> list[Rows] | None:
 
 
 def process_run(rows: Rows) -> dict[str, Counted] | None:
-    """The histograms of a run of PROCESS rows."""
+    """The histograms of a run of PROCESS rows; None where times run backwards."""
     origin, publish, channel, start, end = _times(rows)
-    if int(rows[0, 0]) & HOP:
-        # A hand-over takes no time.
-        publish = channel
+    is_hop = int(rows[0, 0]) & HOP
+    names = ("age", "queue", "process") if is_hop else ("age", "queue", "process", "transport")
+    durations = np.empty((len(names), len(rows)))
+    np.subtract(start, origin, out=durations[0])
+    np.subtract(start, channel, out=durations[1])
+    np.subtract(end, start, out=durations[2])
+    if not is_hop:
+        np.subtract(channel, publish, out=durations[3])
     if origin.min() < 0:
         return None
-    return _count(
-        {"age": start - origin, "transport": channel - publish, "queue": start - channel, "process": end - start}
-    )
+    counted = _count(names, durations)
+    if counted is not None and is_hop:
+        counted["transport"] = _zeros(len(rows))  # a hand-over takes no time
+    return counted
 
 
-def publish_run(rows: Rows) -> PublishRun | None:
-    """The histograms of a run of PUBLISH rows, or of PROCESS rows that speak for the publish."""
+def publish_run(rows: Rows, last_id: int, last_start_ns: int) -> PublishRun | None:
+    """The histograms of a run of PUBLISH rows, or of PROCESS rows that speak for the publish.
+
+    None where messages are missing in between, or times run backwards.
+
+    Args:
+        rows: The run.
+        last_id: The message of the publisher that was counted last.
+        last_start_ns: When its publish began.
+    """
     ids = rows[:, 1]
-    if int(ids[-1]) - int(ids[0]) != len(ids) - 1 or not (np.diff(ids) == 1).all():
+    count = len(rows)
+    if int(ids[-1]) - int(ids[0]) != count - 1 or not (ids[1:] - ids[:-1] == 1).all():
         return None
-    times = _times(rows)
-    durations: dict[str, Times]
-    if int(rows[0, 0]) & HOP:
-        starts = times[1]
-        durations = {"publish": times[2] - starts}
-    else:
-        starts = times[1]
-        durations = {"publish": times[2] - starts}
-        for name, column in (("backpressure", times[3]), ("serialize", times[4])):
-            if column.any():
-                durations[name] = column
-    durations["interval"] = np.diff(starts)
-    histograms = _count(durations)
+    _, starts, ends, waits, serializing = _times(rows)
+    waited = serialized = False
+    if not int(rows[0, 0]) & HOP:
+        waited, serialized = bool(waits.any()), bool(serializing.any())
+    durations = np.empty((2, count))
+    np.subtract(ends, starts, out=durations[0])
+    np.subtract(starts[1:], starts[:-1], out=durations[1, 1:])
+    is_next = int(ids[0]) == last_id + 1
+    durations[1, 0] = starts[0] - last_start_ns / 1e9 if is_next else durations[1, -1] if count > 1 else 0
+    histograms = _count(("publish", "interval"), durations)
     if histograms is None:
         return None
-    ends = np.rint(starts[[0, -1]] * 1e9)
-    return PublishRun(histograms, int(ids[0]), int(ends[0]), int(ids[-1]), int(ends[1]))
+    if not is_next:
+        # Nothing is known of what came before the first: its interval was a copy of the last.
+        histograms["interval"] = _without(histograms["interval"], durations[1, :1])
+        if count == 1:
+            del histograms["interval"]
+    for name, is_there, column in (("backpressure", waited, waits), ("serialize", serialized, serializing)):
+        if is_there:
+            found = _count((name,), column[column > 0].reshape(1, -1))
+            if found is None:
+                return None
+            histograms.update(found)
+    return PublishRun(histograms, int(ids[-1]), round(float(starts[-1]) * 1e9))
 
 
 def _times(rows: Rows) -> Times:
@@ -112,20 +133,28 @@ def _times(rows: Rows) -> Times:
     return np.ascontiguousarray(rows[:, FIRST_TIME : LAST_TIME + 1].view(np.float64).T)
 
 
-def _count(durations_s: dict[str, Times]) -> dict[str, Counted] | None:
-    counted: dict[str, Counted] = {}
-    for name, column in durations_s.items():
-        if not len(column):
-            continue
-        durations_ns = np.rint(column * 1e9)
-        if name in ("backpressure", "serialize"):
-            # Zero says that there was none.
-            durations_ns = durations_ns[durations_ns > 0]
-            if not len(durations_ns):
-                continue
-        shortest = durations_ns.min()
-        if shortest < 0:
-            return None
-        counts = np.bincount(float_columns(durations_ns), minlength=COLUMNS)
-        counted[name] = Counted(counts, int(durations_ns.sum()), int(shortest), int(durations_ns.max()))
-    return counted
+def _count(names: Sequence[str], durations: Times) -> dict[str, Counted] | None:
+    """Count durations in seconds, (name, row), which are ns afterwards; None if some are negative."""
+    durations *= 1e9
+    np.rint(durations, out=durations)
+    shortest = durations.min(axis=1)
+    if shortest.min() < 0:
+        return None
+    found = float_columns(durations)
+    found += np.arange(0, len(names) * COLUMNS, COLUMNS).reshape(-1, 1)
+    counts = np.bincount(found.reshape(-1), minlength=len(names) * COLUMNS).reshape(len(names), COLUMNS)
+    sums, longest = durations.sum(axis=1).tolist(), durations.max(axis=1).tolist()
+    return {
+        name: Counted(counts[n], int(sums[n]), int(shortest[n]), int(longest[n])) for n, name in enumerate(names)
+    }
+
+
+def _zeros(count: int) -> Counted:
+    counts = np.zeros(COLUMNS, dtype=np.int64)
+    counts[0] = count
+    return Counted(counts, 0, 0, 0)
+
+
+def _without(counted: Counted, one_ns: Times) -> Counted:
+    counted.counts[float_columns(one_ns)] -= 1
+    return counted._replace(sum_ns=counted.sum_ns - int(one_ns[0]))

@@ -69,6 +69,11 @@ class MessageMemory:
         """What the places are in; None once it was closed."""
         return self._segment
 
+    @property
+    def used_bytes(self) -> int:
+        """What messages that are not released take, up to twice."""
+        return len(self._used) * self._place_bytes // 2
+
     def put(self, slot: int, buffers: Sequence[memoryview]) -> Placed | None:
         """Copy the buffers of the message in a slot to where readers find them; None when there is no memory."""
         sizes = [buffer.nbytes for buffer in buffers]
