@@ -11,6 +11,7 @@ import asyncio
 import logging
 import mmap
 import socket
+import struct
 from collections.abc import Callable, Sequence
 from typing import Final
 
@@ -27,6 +28,7 @@ from ezmsg.core.wire.records import PublisherRoute
 
 logger = logging.getLogger("ezmsg")
 
+_FD: Final = struct.Struct("i")
 WITH_SEGMENT: Final = b"S"
 WITHOUT_SEGMENT: Final = b"-"
 RETRY_S: Final = 5.0
@@ -294,8 +296,9 @@ async def _receive_segment(sock: socket.socket) -> Segment | None:
         loop.remove_reader(sock)
     # Together: a thread that forks in between would leave the child a descriptor that nobody knows of.
     with forking.no_fork():
-        said, descriptors, _, _ = socket.recv_fds(sock, 1, 1, getattr(socket, "MSG_CMSG_CLOEXEC", 0))
-        segments = [Segment.of(descriptor) for descriptor in descriptors]
+        # Not `recv_fds`: it ignores its flags, so that programs which are run would inherit the descriptor.
+        said, control, _, _ = sock.recvmsg(1, socket.CMSG_LEN(_FD.size), getattr(socket, "MSG_CMSG_CLOEXEC", 0))
+        segments = [Segment.of(descriptor) for _, _, data in control for (descriptor,) in _FD.iter_unpack(data)]
     if said == WITH_SEGMENT and segments:
         return segments[0]
     for segment in segments:
