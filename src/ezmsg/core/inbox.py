@@ -245,6 +245,9 @@ class Lease:
     def own(self, obj: Any) -> Any:
         """The caller's own copy of the message; the object itself where nobody else can hold it."""
         message = self.message
+        pending = message.obj
+        if type(pending) is Undecoded and pending.is_in_segment:
+            return pending.decode_own()
         is_only_holder = message.shared is None or message.shared.holders == 1
         if is_only_holder and message.subscription.channel.owns_objects:
             return obj
