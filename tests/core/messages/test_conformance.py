@@ -641,6 +641,50 @@ async def test_views_kept_past_the_end_of_either_side_stay_readable(
     assert (kept[3] == kept[3][0]).all()
 
 
+@pytest.mark.parametrize("end", ["disconnect", "close"])
+async def test_a_message_that_is_held_stays_as_it_is_although_its_subscriber_leaves(
+    context: GraphContext, transport: dict[str, Any], body: Body, end: str
+) -> None:
+    await context.connect("A", "B")
+    subscriber = await context.subscriber("B")
+    publisher = await context.publisher("A", num_buffers=5, **transport)
+    await publisher.broadcast(body.of(0))
+    async with subscriber.recv_zero_copy() as held:
+        assert body.number(held) == 0
+        if end == "disconnect":
+            await context.disconnect("A", "B")
+        else:
+            subscriber.close()
+            # Whoever holds a message may wait, too.
+            await asyncio.wait_for(subscriber.wait_closed(), 5)
+        other = await context.subscriber("A")
+        for number in range(1, 5):
+            await asyncio.wait_for(publisher.broadcast(body.of(number)), 5)
+            assert body.number(await other.recv()) == number
+            assert body.number(held) == 0
+    for number in range(5, 10):
+        await asyncio.wait_for(publisher.broadcast(body.of(number)), 5)
+        assert body.number(await other.recv()) == number
+    await drained(publisher)
+    async with asyncio.timeout(5):
+        while "channels=1" not in repr(publisher):
+            await asyncio.sleep(0)
+
+
+async def test_a_publisher_that_ends_while_its_leaving_subscriber_holds_a_message_waits_for_nobody(
+    context: GraphContext, transport: dict[str, Any], body: Body
+) -> None:
+    subscriber = await context.subscriber("A")
+    publisher = await context.publisher("A", num_buffers=3, **transport)
+    await publisher.broadcast(body.of(7))
+    async with subscriber.recv_zero_copy() as held:
+        subscriber.close()
+        publisher.close()
+        await asyncio.wait_for(publisher.wait_closed(), 5)
+        assert body.number(held) == 7
+    await asyncio.wait_for(subscriber.wait_closed(), 5)
+
+
 async def test_a_view_kept_past_its_lease_harms_nobody(context: GraphContext, transport: dict[str, Any]) -> None:
     subscriber = await context.subscriber("A")
     publisher = await context.publisher("A", num_buffers=2, **transport)
