@@ -22,6 +22,7 @@ from ezmsg.core.errors import SharedMemoryUnavailable
 from ezmsg.core.graphcontext import GraphContext
 from ezmsg.core.graphmeta import ProfileChannelType
 from ezmsg.core.graphserver import GraphServer, GraphService
+from ezmsg.core.profiling import PROFILES
 from ezmsg.core.pubclient import Publisher
 from ezmsg.core.subclient import Subscriber
 from tests import leaks
@@ -32,6 +33,12 @@ from tests.core.messages.largeworker import message, number_of
 LINUX = pytest.mark.skipif(sys.platform != "linux", reason="only Linux has it")
 pytestmark = LINUX
 SMALL, LARGE = 100, 1_000_000
+
+
+@pytest.fixture(autouse=True)
+def _no_telemetry_link(monkeypatch: pytest.MonkeyPatch) -> None:
+    """This process opens no connection for telemetry: when it does is left to a thread, and descriptors are counted."""
+    monkeypatch.setattr(PROFILES, "_hook", None)
 
 
 @pytest.fixture
