@@ -248,10 +248,13 @@ class Lease:
     def own(self, obj: Any) -> Any:
         """The caller's own copy of the message; the object itself where nobody else can hold it."""
         message = self.message
+        pending = message.obj
+        if type(pending) is not Undecoded:
+            return copy.deepcopy(obj)
+        if pending.is_in_segment:
+            return pending.decode_own()
         is_only_holder = message.shared is None or message.shared.holders == 1
-        if is_only_holder and type(message.obj) is Undecoded and message.obj.is_private:
-            return obj
-        return copy.deepcopy(obj)
+        return obj if is_only_holder else copy.deepcopy(obj)
 
     def keep_context(self) -> None:
         """What this task publishes from now on belongs to this message, though it is held no more."""

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
+import logging
+import mmap
 import threading
 from collections import deque
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -20,27 +23,68 @@ from ezmsg.core.errors import (
     SubscriberClosed,
 )
 from ezmsg.core.graphcontext import GraphContext
+from ezmsg.core.graphmeta import ProfileChannelType
 from ezmsg.core.graphserver import GraphServer
+from ezmsg.core.messagemarshal import INLINE_BYTES
 from ezmsg.core.profiling import PROFILES
-from ezmsg.core.pubclient import Publisher
+from ezmsg.core.pubclient import JOIN_BYTES, Publisher
 from ezmsg.core.subclient import Subscriber
+from ezmsg.core.wire.limits import RECEIVE_BUFFER_BYTES
 
 # How a publisher is made so that a subscriber of this process is served by the transport.
 TRANSPORTS: dict[str, dict[str, Any]] = {
     "local": {},
+    "shm": {"allow_local": False},
     "door": {"allow_local": False},
     "tcp": {"force_tcp": True},
+}
+KINDS = {
+    "local": ProfileChannelType.LOCAL,
+    "shm": ProfileChannelType.SHM,
+    "door": ProfileChannelType.TCP,
+    "tcp": ProfileChannelType.TCP,
 }
 
 
 @pytest.fixture(params=list(TRANSPORTS))
-def transport(request: pytest.FixtureRequest) -> dict[str, Any]:
-    return TRANSPORTS[request.param]
+def name(request: pytest.FixtureRequest) -> str:
+    return request.param
+
+
+@pytest.fixture
+def transport(name: str, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    if name == "door":
+        # Where there is no memory to share, all goes through the door.
+        monkeypatch.setattr(Publisher, "_open_memory", lambda self, place_bytes: None)
+    return TRANSPORTS[name]
 
 
 @pytest.fixture
 def remote(transport: dict[str, Any]) -> bool:
     return bool(transport)
+
+
+class Body:
+    """Makes numbered messages of one size, and reads the numbers."""
+
+    def __init__(self, items: int) -> None:
+        self._items = items
+
+    def of(self, number: int) -> np.ndarray:
+        return np.full(self._items, number)
+
+    def number(self, message: np.ndarray) -> int:
+        assert len(message) == self._items
+        assert (message == message[0]).all(), "the message is torn"
+        return int(message[0])
+
+    def numbers(self, messages: list[np.ndarray]) -> list[int]:
+        return [self.number(message) for message in messages]
+
+
+@pytest.fixture(params=[8, 20_000], ids=["small", "large"])
+def body(request: pytest.FixtureRequest) -> Body:
+    return Body(request.param)
 
 
 async def receive(subscriber: Subscriber, count: int) -> list[Any]:
@@ -59,23 +103,69 @@ async def drained(publisher: Publisher) -> None:
     publisher.resume()
 
 
-async def test_messages_of_a_publisher_arrive_in_order(context: GraphContext, transport: dict[str, Any]) -> None:
+async def test_the_kind_of_the_channel_is_recorded(
+    context: GraphContext, transport: dict[str, Any], name: str, body: Body
+) -> None:
     subscriber = await context.subscriber("A")
     publisher = await context.publisher("A", **transport)
-    received = asyncio.create_task(receive(subscriber, 500))
-    for number in range(500):
-        await publisher.broadcast(number)
-    assert await received == list(range(500))
+    await publisher.broadcast(body.of(1))
+    assert body.number(await subscriber.recv()) == 1
+    snapshot = PROFILES.snapshot("kinds")
+    [received] = [known for known in snapshot.subscribers.values() if known.endpoint_id.endswith(str(subscriber.id))]
+    assert received.channel_kind_last is KINDS[name]
 
 
-async def test_fan_out_gives_every_subscriber_every_message(context: GraphContext, transport: dict[str, Any]) -> None:
+async def test_messages_of_a_publisher_arrive_in_order(
+    context: GraphContext, transport: dict[str, Any], body: Body
+) -> None:
+    subscriber = await context.subscriber("A")
+    publisher = await context.publisher("A", **transport)
+    received = asyncio.create_task(receive(subscriber, 300))
+    for number in range(300):
+        await publisher.broadcast(body.of(number))
+    assert body.numbers(await received) == list(range(300))
+
+
+async def test_fan_out_gives_every_subscriber_every_message(
+    context: GraphContext, transport: dict[str, Any], body: Body
+) -> None:
     subscribers = [await context.subscriber("A") for _ in range(4)]
     publisher = await context.publisher("A", **transport)
     received = [asyncio.create_task(receive(subscriber, 100)) for subscriber in subscribers]
     for number in range(100):
-        await publisher.broadcast(number)
+        await publisher.broadcast(body.of(number))
     for task in received:
-        assert await task == list(range(100))
+        assert body.numbers(await task) == list(range(100))
+
+
+async def test_what_recv_gave_stays_as_it_is_whatever_is_sent_next(
+    context: GraphContext, transport: dict[str, Any], body: Body
+) -> None:
+    subscribers = [await context.subscriber("A") for _ in range(2)]
+    alone = await context.subscriber("B")
+    publisher = await context.publisher("A", num_buffers=2, **transport)
+    other = await context.publisher("B", num_buffers=2, **transport)
+    received: list[Any] = []
+    for number in range(20):
+        await publisher.broadcast(body.of(number))
+        await other.broadcast({"wrapped": body.of(number)})
+        received.append([await subscriber.recv() for subscriber in subscribers] + [(await alone.recv())["wrapped"]])
+    for number, messages in enumerate(received):
+        assert body.numbers(messages) == [number] * 3
+        assert all(message.flags.writeable for message in messages)
+
+
+async def test_subscribers_of_one_process_share_one_decoded_object(
+    context: GraphContext, transport: dict[str, Any], body: Body
+) -> None:
+    subscribers = [await context.subscriber("A") for _ in range(3)]
+    publisher = await context.publisher("A", **transport)
+    await publisher.broadcast([body.of(1)])
+    async with contextlib.AsyncExitStack() as leases:
+        first, *others = [await leases.enter_async_context(each.recv_zero_copy()) for each in subscribers]
+        assert body.number(first[0]) == 1
+        assert all(other is first for other in others)
+    await drained(publisher)
 
 
 async def test_fan_in_keeps_the_order_of_each_publisher(context: GraphContext, transport: dict[str, Any]) -> None:
@@ -137,13 +227,13 @@ async def test_an_edge_that_was_made_carries_and_one_that_was_cut_does_not(
 
 
 async def test_disconnecting_in_mid_stream_drops_what_is_queued_and_frees_the_publisher(
-    context: GraphContext, transport: dict[str, Any]
+    context: GraphContext, transport: dict[str, Any], body: Body
 ) -> None:
     await context.connect("A", "B")
     subscriber = await context.subscriber("B")
     publisher = await context.publisher("A", num_buffers=4, **transport)
     for number in range(4):
-        await publisher.broadcast(number)
+        await publisher.broadcast(body.of(number))
     blocked = asyncio.create_task(publisher.broadcast("blocked"))
     await turns()
     assert not blocked.done()
@@ -154,38 +244,39 @@ async def test_disconnecting_in_mid_stream_drops_what_is_queued_and_frees_the_pu
 
 
 async def test_backpressure_blocks_when_every_slot_is_held_and_releases_one_by_one(
-    context: GraphContext, transport: dict[str, Any]
+    context: GraphContext, transport: dict[str, Any], body: Body
 ) -> None:
     subscriber = await context.subscriber("A")
     publisher = await context.publisher("A", num_buffers=4, **transport)
     for number in range(4):
-        await publisher.broadcast(number)
-    blocked = asyncio.create_task(publisher.broadcast(4))
+        await publisher.broadcast(body.of(number))
+    blocked = asyncio.create_task(publisher.broadcast(body.of(4)))
     await turns()
     assert not blocked.done()
-    assert await subscriber.recv() == 0
+    assert body.number(await subscriber.recv()) == 0
     await asyncio.wait_for(blocked, 5)
-    blocked = asyncio.create_task(publisher.broadcast(5))
+    blocked = asyncio.create_task(publisher.broadcast(body.of(5)))
     await turns()
     assert not blocked.done()
-    assert await receive(subscriber, 4) == [1, 2, 3, 4]
+    assert body.numbers(await receive(subscriber, 4)) == [1, 2, 3, 4]
     await asyncio.wait_for(blocked, 5)
-    assert await subscriber.recv() == 5
+    assert body.number(await subscriber.recv()) == 5
 
 
 async def test_with_one_buffer_the_next_message_waits_until_the_last_was_processed(
-    context: GraphContext, transport: dict[str, Any]
+    context: GraphContext, transport: dict[str, Any], body: Body
 ) -> None:
     subscriber = await context.subscriber("A")
     publisher = await context.publisher("A", num_buffers=1, **transport)
-    await publisher.broadcast(0)
+    await publisher.broadcast(body.of(0))
     async with subscriber.recv_zero_copy() as first:
-        assert first == 0
-        blocked = asyncio.create_task(publisher.broadcast(1))
+        assert body.number(first) == 0
+        blocked = asyncio.create_task(publisher.broadcast(body.of(1)))
         await turns()
         assert not blocked.done()
+        assert body.number(first) == 0
     await asyncio.wait_for(blocked, 5)
-    assert await subscriber.recv() == 1
+    assert body.number(await subscriber.recv()) == 1
 
 
 async def test_a_publisher_without_subscribers_never_blocks_and_lets_others_run(
@@ -245,26 +336,26 @@ async def test_sync_that_takes_too_long_raises_timeout_error(context: GraphConte
 
 
 async def test_a_leaky_subscriber_keeps_the_newest_and_releases_what_it_drops(
-    context: GraphContext, transport: dict[str, Any]
+    context: GraphContext, transport: dict[str, Any], body: Body
 ) -> None:
     leaky = await context.subscriber("A", leaky=True, max_queue=2)
     other = await context.subscriber("A")
     publisher = await context.publisher("A", num_buffers=8, **transport)
     for number in range(50):
-        await publisher.broadcast(number)
-        assert await other.recv() == number
-    assert await receive(leaky, 2) == [48, 49]
+        await publisher.broadcast(body.of(number))
+        assert body.number(await other.recv()) == number
+    assert body.numbers(await receive(leaky, 2)) == [48, 49]
     await drained(publisher)
 
 
 async def test_a_leaky_subscriber_alone_never_blocks_the_publisher(
-    context: GraphContext, transport: dict[str, Any]
+    context: GraphContext, transport: dict[str, Any], body: Body
 ) -> None:
     leaky = await context.subscriber("A", leaky=True)
     publisher = await context.publisher("A", num_buffers=4, **transport)
     for number in range(100):
-        await asyncio.wait_for(publisher.broadcast(number), 5)
-    while await asyncio.wait_for(leaky.recv(), 5) != 99:
+        await asyncio.wait_for(publisher.broadcast(body.of(number)), 5)
+    while body.number(await asyncio.wait_for(leaky.recv(), 5)) != 99:
         pass
 
 
@@ -337,7 +428,7 @@ async def test_a_cancelled_broadcast_sends_nothing_and_others_go_on(
 
 
 async def test_two_event_loops_of_one_process_exchange_messages_both_ways(
-    server: GraphServer, context: GraphContext, transport: dict[str, Any]
+    server: GraphServer, context: GraphContext, transport: dict[str, Any], body: Body
 ) -> None:
     echoed = threading.Event()
     ready = threading.Event()
@@ -347,7 +438,7 @@ async def test_two_event_loops_of_one_process_exchange_messages_both_ways(
             subscriber = await other.subscriber("PING", num_buffers=4)
             publisher = await other.publisher("PONG", **transport)
             ready.set()
-            for _ in range(200):
+            for _ in range(100):
                 async with subscriber.recv_zero_copy() as message:
                     await publisher.broadcast(message)
             await asyncio.wait_for(publisher.sync(), 5)
@@ -358,10 +449,10 @@ async def test_two_event_loops_of_one_process_exchange_messages_both_ways(
     await asyncio.to_thread(ready.wait, 10)
     subscriber = await context.subscriber("PONG")
     publisher = await context.publisher("PING", **transport)
-    received = asyncio.create_task(receive(subscriber, 200))
-    for number in range(200):
-        await asyncio.wait_for(publisher.broadcast(number), 5)
-    assert await asyncio.wait_for(received, 10) == list(range(200))
+    received = asyncio.create_task(receive(subscriber, 100))
+    for number in range(100):
+        await asyncio.wait_for(publisher.broadcast(body.of(number)), 5)
+    assert body.numbers(await asyncio.wait_for(received, 10)) == list(range(100))
     await asyncio.to_thread(thread.join, 10)
     assert echoed.is_set()
 
@@ -452,6 +543,148 @@ async def test_a_message_over_the_limit_is_refused_and_the_publisher_goes_on(
     assert await subscriber.recv() == "next"
 
 
+def sizes_around(*boundaries: int) -> Iterator[int]:
+    """Sizes that, with the heads and paddings of every layout, end just before, at and behind each boundary."""
+    for boundary in boundaries:
+        for distance in (-256, -192, -161, -129, -128, -127, -96, -80, -65, -64, -63, -48, -41, -40, -33, -32, -25, -24,
+                         -17, -16, -9, -8, -7, -1, 0, 1, 7, 8, 9, 16, 63, 64, 65, 128):  # fmt: skip
+            yield boundary + distance
+
+
+def sized_messages() -> Iterator[Any]:
+    """Numbered messages of every layout, of sizes around all the limits at which the way of a message changes."""
+    boundaries = (INLINE_BYTES, 4 * INLINE_BYTES, RECEIVE_BUFFER_BYTES // 4, JOIN_BYTES, RECEIVE_BUFFER_BYTES, 1 << 17)
+    for number, size in enumerate(sizes_around(*sorted(set(boundaries)))):
+        fill = number % 251 + 1
+        yield np.full(size, fill, np.uint8)
+        yield bytes([fill]) * size
+        yield (number, np.full(size - 100, fill, np.uint8), np.full(100 + INLINE_BYTES, fill, np.uint8))
+
+
+async def test_messages_of_every_size_around_every_boundary_arrive_right_and_in_order(
+    context: GraphContext, transport: dict[str, Any], caplog: pytest.LogCaptureFixture
+) -> None:
+    subscriber = await context.subscriber("A")
+    publisher = await context.publisher("A", num_buffers=6, **transport)
+
+    async def send() -> None:
+        for message in sized_messages():
+            await publisher.broadcast(message)
+
+    sending = asyncio.create_task(send())
+    held = contextlib.AsyncExitStack()
+    # Always so many are held that the publisher waits for a slot, and others are on their way.
+    for number, expected in enumerate(sized_messages()):
+        if number % 3 == 0:
+            await held.aclose()
+        async with asyncio.timeout(5):
+            message = await held.enter_async_context(subscriber.recv_zero_copy())
+        assert alike(message, expected), f"message {number}"
+    await held.aclose()
+    await sending
+    await drained(publisher)
+    assert "channels=1" in repr(publisher)
+    assert not [
+        record for record in caplog.records if record.levelno >= logging.WARNING and "pressure" not in record.msg
+    ]
+
+
+def alike(a: Any, b: Any) -> bool:
+    """Whether two of the sized messages are equal."""
+    if isinstance(b, tuple):
+        return len(a) == len(b) and a[0] == b[0] and all(map(np.array_equal, a[1:], b[1:]))
+    return type(a) is type(b) and (a == b if isinstance(b, bytes) else np.array_equal(a, b))
+
+
+async def test_messages_around_the_size_of_a_place_arrive_while_it_grows(
+    context: GraphContext, transport: dict[str, Any]
+) -> None:
+    subscriber = await context.subscriber("A")
+    publisher = await context.publisher("A", num_buffers=8, buf_size=INLINE_BYTES, **transport)
+    place_bytes = INLINE_BYTES
+    for _ in range(6):
+        sizes = [place_bytes + distance for distance in (-65, -64, -63, -1, 0, 1)]
+        for index, size in enumerate(sizes):
+            await publisher.broadcast(np.full(size, index + 1, np.uint8))
+        async with contextlib.AsyncExitStack() as held:
+            messages = [await held.enter_async_context(subscriber.recv_zero_copy()) for _ in sizes]
+            for index, (message, size) in enumerate(zip(messages, sizes, strict=True)):
+                assert message.shape == (size,)
+                assert (message == index + 1).all()
+        # What had no room makes room for twice itself.
+        place_bytes = -(-2 * (place_bytes + 64) // mmap.PAGESIZE) * mmap.PAGESIZE
+    await drained(publisher)
+
+
+@pytest.mark.parametrize("end", ["unsubscribe", "subscriber", "publisher"])
+async def test_views_kept_past_the_end_of_either_side_stay_readable(
+    context: GraphContext, transport: dict[str, Any], body: Body, end: str
+) -> None:
+    await context.connect("A", "B")
+    subscriber = await context.subscriber("B")
+    publisher = await context.publisher("A", num_buffers=4, **transport)
+    kept: list[np.ndarray] = []
+    for number in range(4):
+        await publisher.broadcast(body.of(number))
+        async with subscriber.recv_zero_copy() as message:
+            kept.append(message[1:])
+    if end == "unsubscribe":
+        await context.disconnect("A", "B")
+    else:
+        ended = subscriber if end == "subscriber" else publisher
+        ended.close()
+        await ended.wait_closed()
+    # In shared memory they may show a later message by now, or nothing any more; they never are no memory.
+    assert all(view[0] in range(4) and (view == view[0]).all() for view in kept)
+    kept[0] = kept[0].copy()
+    gc.collect()
+    assert (kept[3] == kept[3][0]).all()
+
+
+@pytest.mark.parametrize("end", ["disconnect", "close"])
+async def test_a_message_that_is_held_stays_as_it_is_although_its_subscriber_leaves(
+    context: GraphContext, transport: dict[str, Any], body: Body, end: str
+) -> None:
+    await context.connect("A", "B")
+    subscriber = await context.subscriber("B")
+    publisher = await context.publisher("A", num_buffers=5, **transport)
+    await publisher.broadcast(body.of(0))
+    async with subscriber.recv_zero_copy() as held:
+        assert body.number(held) == 0
+        if end == "disconnect":
+            await context.disconnect("A", "B")
+        else:
+            subscriber.close()
+            # Whoever holds a message may wait, too.
+            await asyncio.wait_for(subscriber.wait_closed(), 5)
+        other = await context.subscriber("A")
+        for number in range(1, 5):
+            await asyncio.wait_for(publisher.broadcast(body.of(number)), 5)
+            assert body.number(await other.recv()) == number
+            assert body.number(held) == 0
+    for number in range(5, 10):
+        await asyncio.wait_for(publisher.broadcast(body.of(number)), 5)
+        assert body.number(await other.recv()) == number
+    await drained(publisher)
+    async with asyncio.timeout(5):
+        while "channels=1" not in repr(publisher):
+            await asyncio.sleep(0)
+
+
+async def test_a_publisher_that_ends_while_its_leaving_subscriber_holds_a_message_waits_for_nobody(
+    context: GraphContext, transport: dict[str, Any], body: Body
+) -> None:
+    subscriber = await context.subscriber("A")
+    publisher = await context.publisher("A", num_buffers=3, **transport)
+    await publisher.broadcast(body.of(7))
+    async with subscriber.recv_zero_copy() as held:
+        subscriber.close()
+        publisher.close()
+        await asyncio.wait_for(publisher.wait_closed(), 5)
+        assert body.number(held) == 7
+    await asyncio.wait_for(subscriber.wait_closed(), 5)
+
+
 async def test_a_view_kept_past_its_lease_harms_nobody(context: GraphContext, transport: dict[str, Any]) -> None:
     subscriber = await context.subscriber("A")
     publisher = await context.publisher("A", num_buffers=2, **transport)
@@ -514,13 +747,13 @@ async def test_closing_wakes_whoever_waits(context: GraphContext, transport: dic
 
 
 async def test_a_subscriber_that_leaves_and_comes_back_hears_again(
-    context: GraphContext, transport: dict[str, Any]
+    context: GraphContext, transport: dict[str, Any], body: Body
 ) -> None:
     publisher = await context.publisher("A", num_buffers=4, **transport)
     for number in range(10):
         subscriber = await context.subscriber("A")
-        await publisher.broadcast(number)
-        assert await subscriber.recv() == number
+        await publisher.broadcast(body.of(number))
+        assert body.number(await subscriber.recv()) == number
         subscriber.close()
         await subscriber.wait_closed()
 

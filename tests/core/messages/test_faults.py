@@ -46,7 +46,7 @@ class Workers:
             await worker.end()
 
 
-@pytest.fixture(params=["door", "force_tcp"])
+@pytest.fixture(params=["shm", "force_tcp"])
 async def workers(server: GraphServer, request: pytest.FixtureRequest) -> AsyncIterator[Workers]:
     workers = Workers(str(server.address), request.param)
     yield workers

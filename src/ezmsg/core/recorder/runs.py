@@ -144,9 +144,7 @@ def _count(names: Sequence[str], durations: Times) -> dict[str, Counted] | None:
     found += np.arange(0, len(names) * COLUMNS, COLUMNS).reshape(-1, 1)
     counts = np.bincount(found.reshape(-1), minlength=len(names) * COLUMNS).reshape(len(names), COLUMNS)
     sums, longest = durations.sum(axis=1).tolist(), durations.max(axis=1).tolist()
-    return {
-        name: Counted(counts[n], int(sums[n]), int(shortest[n]), int(longest[n])) for n, name in enumerate(names)
-    }
+    return {name: Counted(counts[n], int(sums[n]), int(shortest[n]), int(longest[n])) for n, name in enumerate(names)}
 
 
 def _zeros(count: int) -> Counted:

@@ -20,6 +20,8 @@ from ezmsg.core.messagecache import CachedMessage
 from ezmsg.core.messagemarshal import NDARRAY, decode
 from ezmsg.core.wire.messages import FLAGS_SHIFT, NUMBER_SHIFT, SEGMENT, Chunk, Placed, decode_content
 
+_SEGMENT = SEGMENT << FLAGS_SHIFT
+
 
 class PublisherDoor(Protocol):
     """What a publisher offers its transports: a way in, and what comes back."""
@@ -163,11 +165,6 @@ class Undecoded(msgspec.Struct, gc=False):
     start: int
     stop: int
 
-    @property
-    def is_private(self) -> bool:
-        """Whether its memory is this process's own, and stays as it is when the message is released."""
-        return not self.layout & SEGMENT << FLAGS_SHIFT
-
     def decode(self) -> Any:
         """The message; whatever its unpickling raises comes through."""
         layout = self.layout
@@ -175,3 +172,15 @@ class Undecoded(msgspec.Struct, gc=False):
             return self.source.array(self.chunk, self.start, layout >> NUMBER_SHIFT)
         codec, head, buffers, at = decode_content(self.chunk, layout, self.start, self.stop)
         return decode(codec, head, buffers if at is None else self.source.buffers(at))
+
+    @property
+    def is_in_segment(self) -> bool:
+        """Whether the object is made of memory that the publisher uses again once the message is released."""
+        return bool(self.layout & _SEGMENT)
+
+    def decode_own(self) -> Any:
+        """The message once more, with nothing in it that lies in a segment."""
+        codec, head, buffers, at = decode_content(self.chunk, self.layout, self.start, self.stop)
+        if at is not None:
+            buffers = [memoryview(bytearray(buffer)) for buffer in self.source.buffers(at)]
+        return decode(codec, head, buffers)

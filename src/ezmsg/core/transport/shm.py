@@ -11,6 +11,7 @@ import asyncio
 import logging
 import mmap
 import socket
+import struct
 from collections.abc import Callable, Sequence
 from typing import Final
 
@@ -27,6 +28,7 @@ from ezmsg.core.wire.records import PublisherRoute
 
 logger = logging.getLogger("ezmsg")
 
+_FD: Final = struct.Struct("i")
 WITH_SEGMENT: Final = b"S"
 WITHOUT_SEGMENT: Final = b"-"
 RETRY_S: Final = 5.0
@@ -57,6 +59,8 @@ class MessageMemory:
         self._free: list[Place] = []
         # By logical slot: where the message in it lies.
         self._used: dict[int, Place] = {}
+        # So much more memory was refused; not to be asked for before then.
+        self._refused_bytes = 0
         self._retry_at_s = 0.0
         self.reallocations = 0
 
@@ -79,14 +83,15 @@ class MessageMemory:
         sizes = [buffer.nbytes for buffer in buffers]
         offsets, size = placed(sizes)
         self._reclaim(slot)
-        if not self._free and self._clock() < self._retry_at_s:
+        needed = self._needed(size)
+        if needed and needed >= self._refused_bytes and self._clock() < self._retry_at_s:
             return None
         try:
             place = self._take(size)
         except SharedMemoryUnavailable as error:
             if not self._retry_at_s:
                 logger.warning("%s; large messages go through a socket until there is some", error)
-            self._retry_at_s = self._clock() + RETRY_S
+            self._refused_bytes, self._retry_at_s = needed, self._clock() + RETRY_S
             return None
         self._used[slot] = place
         extent, start = place.extent, place.start
@@ -120,39 +125,50 @@ class MessageMemory:
         if self._segment is not None:
             self._segment.punch(place.extent.offset + place.start, place.extent.place_bytes)
 
+    def _needed(self, size: int) -> int:
+        """How much memory more a message needs at least."""
+        if size > self._place_bytes:
+            return _whole_pages(2 * size)
+        return 0 if self._free else self._place_bytes
+
     def _take(self, size: int) -> Place:
         if size > self._place_bytes:
-            self._outgrow(2 * size)
-        if not self._free:
+            self._outgrow(_whole_pages(2 * size))
+        elif not self._free:
             self._add_extent()
         return self._free.pop()
 
-    def _outgrow(self, size: int) -> None:
-        self._place_bytes = _whole_pages(size)
+    def _outgrow(self, place_bytes: int) -> None:
+        # First, because it may fail: then what fits into the places of now still does.
+        extent = self._new_extent(1, place_bytes)
         self.reallocations += bool(self._extents)
-        self._extents = []
         for place in self._free:
             self._punch(place)
-        self._free = []
+        self._place_bytes = place_bytes
+        self._extents, self._free = [], []
+        self._keep(extent)
 
     def _add_extent(self) -> None:
         assert self._segment is not None, "the memory is closed"
         count = max(1, sum(extent.places for extent in self._extents))
         try:
-            extent = self._new_extent(count)
+            extent = self._new_extent(count, self._place_bytes)
         except SharedMemoryUnavailable:
             if count == 1:
                 raise
-            extent = self._new_extent(1)
-        self._extents.append(extent)
-        self._free.extend(Place(extent, self._place_bytes * index) for index in reversed(range(extent.places)))
+            extent = self._new_extent(1, self._place_bytes)
+        self._keep(extent)
 
-    def _new_extent(self, places: int) -> Extent:
+    def _keep(self, extent: Extent) -> None:
+        self._extents.append(extent)
+        self._free.extend(Place(extent, extent.place_bytes * index) for index in reversed(range(extent.places)))
+
+    def _new_extent(self, places: int, place_bytes: int) -> Extent:
         assert self._segment is not None
-        size = places * self._place_bytes
+        size = places * place_bytes
         self._segment.grow(self._end + size)
         view = self._segment.map_range(self._end, size, writable=True)
-        extent = Extent(self._end, self._place_bytes, places, view)
+        extent = Extent(self._end, place_bytes, places, view)
         self._end += size
         return extent
 
@@ -299,8 +315,9 @@ async def _receive_segment(sock: socket.socket) -> Segment | None:
         loop.remove_reader(sock)
     # Together: a thread that forks in between would leave the child a descriptor that nobody knows of.
     with forking.no_fork():
-        said, descriptors, _, _ = socket.recv_fds(sock, 1, 1, getattr(socket, "MSG_CMSG_CLOEXEC", 0))
-        segments = [Segment.of(descriptor) for descriptor in descriptors]
+        # Not `recv_fds`: it ignores its flags, so that programs which are run would inherit the descriptor.
+        said, control, _, _ = sock.recvmsg(1, socket.CMSG_LEN(_FD.size), getattr(socket, "MSG_CMSG_CLOEXEC", 0))
+        segments = [Segment.of(descriptor) for _, _, data in control for (descriptor,) in _FD.iter_unpack(data)]
     if said == WITH_SEGMENT and segments:
         return segments[0]
     for segment in segments:

@@ -193,6 +193,9 @@ class ChannelInlet(MessageSocket):
         self._source = source
         self._opening = opening
         self._opened: asyncio.Future[ChannelOpened] = self._loop.create_future()
+        # Messages in the publisher's memory that are held here; and whether to close when they are not any more.
+        self._placed: set[int] = set()
+        self._is_leaving = False
         self._acks: list[int] = []
         self._ack_at = 1
         self._acks_scheduled = False
@@ -232,6 +235,7 @@ class ChannelInlet(MessageSocket):
                 layout &= ~_SAMPLED
             if layout & _SEGMENT:
                 source.see(chunk, start, stop, layout)
+                self._placed.add(message_id)
             message = Undecoded(source, layout, chunk, start, stop)
             receive(message_id, message, origin_s, publish_s, now_s, stop - start, trace)
 
@@ -245,8 +249,23 @@ class ChannelInlet(MessageSocket):
         else:
             raise ProtocolError(f"a publisher answered OpenChannel with {type(record).__name__}")
 
+    def close_soon(self) -> None:
+        """The channel leaves: at once, or when the last message is let go of that lies in the publisher's memory.
+
+        The publisher uses it again as soon as the connection is gone, under the hands of whoever still reads.
+        """
+        self._is_leaving = True
+        if not self._placed:
+            super().close_soon()
+
+    async def wait_closed(self) -> None:
+        """Wait until nothing of the connection is left, unless somebody still reads: it may be who waits."""
+        if not (self._is_leaving and self._placed):
+            await super().wait_closed()
+
     def stream_ended(self, error: Exception | None) -> None:
         """The publisher is gone."""
+        self._placed.clear()
         if not self._opened.done():
             self._opened.set_exception(ConnectionLost(self._opening.topic, "the publisher hung up"))
         # What is still queued holds the source; this end of a connection, being part of a cycle, must not.
@@ -269,6 +288,10 @@ class ChannelInlet(MessageSocket):
 
     def _acknowledge(self, message_id: int) -> None:
         """Release a message at the publisher: at half its slots at once, else when this turn of the loop ends."""
+        if self._placed:
+            self._placed.discard(message_id)
+            if self._is_leaving:
+                self.close_soon()
         acks = self._acks
         acks.append(message_id)
         if len(acks) >= self._ack_at:
