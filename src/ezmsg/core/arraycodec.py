@@ -126,6 +126,8 @@ def _new_spec(head: bytes) -> Spec:
         at = _HEAD.size + 8 * ndim
         name = head[at : at + size]
         dtype = pickle.loads(name) if flags & PICKLED_DTYPE else np.dtype(name.decode())
+        if dtype.hasobject:
+            raise ValueError(f"{dtype} has pointers where its data should be")
         nbytes = math.prod(shape) * dtype.itemsize
     except Exception as error:
         raise ValueError(f"the header of an array cannot be read: {error}") from error
