@@ -49,7 +49,8 @@ class Spec(NamedTuple):
             TypeError: The buffer is too small.
         """
         if not self.nbytes:
-            array: Array = np.empty(self.shape, self.dtype)
+            # np.empty makes one character of none: another dtype, and memory for it.
+            array: Array = np.ndarray(self.shape, self.dtype, order=self.order)
         else:
             array = np.ndarray(self.shape, self.dtype, buffer, offset, None, self.order)
         if not self.is_writable:
