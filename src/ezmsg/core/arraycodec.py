@@ -23,6 +23,7 @@ PICKLED_DTYPE: Final = 4
 # As in `ndarray.flags.num`.
 _C_CONTIGUOUS: Final = 0x1
 _F_CONTIGUOUS: Final = 0x2
+_CONTIGUOUS: Final = _C_CONTIGUOUS | _F_CONTIGUOUS
 _WRITEABLE: Final = 0x400
 LAYOUT: Final = _C_CONTIGUOUS | _F_CONTIGUOUS | _WRITEABLE
 
@@ -73,6 +74,10 @@ def array_head(array: Array, layout: int) -> bytes | None:
     # The hash of a dtype leaves its metadata out.
     if dtype.hasobject or dtype.metadata is not None:
         return None
+    if not layout & _CONTIGUOUS:
+        if array.ndim > 2:
+            return None  # its axes may have an order of their own, which pickle keeps
+        layout |= _WRITEABLE  # as pickle has it
     key = (dtype, array.shape, layout)
     head = _heads.get(key)
     if head is None:
