@@ -2,14 +2,13 @@
 
     number of dimensions (1 byte), flags (1 byte), bytes of the dtype (2), each dimension (8), dtype, padding
 
-The dtype is its name (`<f8`), or a pickle where a name does not tell all. The header is 8 bytes more than a multiple of
-16, so that data behind it is aligned where a message puts it (see `wire.messages`).
+The dtype is its name (`<f8`); arrays whose dtype a name does not describe have no header, and need pickle. The header
+is 8 bytes more than a multiple of 16, so that data behind it is aligned where a message puts it (see `wire.messages`).
 """
 
 from __future__ import annotations
 
 import math
-import pickle
 import struct
 from typing import Any, Final, Literal, NamedTuple
 
@@ -18,7 +17,6 @@ from numpy.typing import NDArray
 
 FORTRAN: Final = 1
 WRITABLE: Final = 2
-PICKLED_DTYPE: Final = 4
 
 # As in `ndarray.flags.num`.
 _C_CONTIGUOUS: Final = 0x1
@@ -71,8 +69,9 @@ def array_head(array: Array, layout: int) -> bytes | None:
         layout: Its `flags.num & LAYOUT`.
     """
     dtype = array.dtype
-    # The hash of a dtype leaves its metadata out.
-    if dtype.hasobject or dtype.metadata is not None:
+    # Equal dtypes need not be the same: metadata, alignment and the scalar type of a record are left out. The names of
+    # fields can even change.
+    if dtype.hasobject or dtype.metadata is not None or dtype.kind == "V":
         return None
     if not layout & _CONTIGUOUS:
         if array.ndim > 2:
@@ -93,14 +92,9 @@ def _new_head(dtype: np.dtype[Any], shape: tuple[int, ...], layout: int) -> byte
     flags = WRITABLE if layout & _WRITEABLE else 0
     if layout & _F_CONTIGUOUS and not layout & _C_CONTIGUOUS:
         flags |= FORTRAN
+    if not 0 <= dtype.num < 256:
+        return None  # of another library, which has its own way to pickle arrays
     name = dtype.str.encode()
-    if dtype.names is not None or dtype.subdtype is not None or np.dtype(dtype.str) != dtype:
-        if not dtype.isbuiltin and dtype.names is None and dtype.subdtype is None and dtype.num >= 256:
-            return None  # of another library, which has its own way to pickle arrays
-        name = pickle.dumps(dtype, protocol=5)
-        flags |= PICKLED_DTYPE
-    if len(name) > 0xFFFF or len(shape) > 0xFF:
-        return None
     head = _HEAD.pack(len(shape), flags, len(name)) + struct.pack(f"<{len(shape)}Q", *shape) + name
     return head + bytes((8 - len(head)) % 16)
 
@@ -131,7 +125,7 @@ def _new_spec(head: bytes) -> Spec:
         shape = struct.unpack_from(f"<{ndim}Q", head, _HEAD.size)
         at = _HEAD.size + 8 * ndim
         name = head[at : at + size]
-        dtype = pickle.loads(name) if flags & PICKLED_DTYPE else np.dtype(name.decode())
+        dtype = np.dtype(name.decode())
         if dtype.hasobject:
             raise ValueError(f"{dtype} has pointers where its data should be")
         nbytes = math.prod(shape) * dtype.itemsize
