@@ -21,7 +21,7 @@ WRITABLE: Final = 2
 # As in `ndarray.flags.num`.
 _C_CONTIGUOUS: Final = 0x1
 _F_CONTIGUOUS: Final = 0x2
-_CONTIGUOUS: Final = _C_CONTIGUOUS | _F_CONTIGUOUS
+CONTIGUOUS: Final = _C_CONTIGUOUS | _F_CONTIGUOUS
 _WRITEABLE: Final = 0x400
 LAYOUT: Final = _C_CONTIGUOUS | _F_CONTIGUOUS | _WRITEABLE
 
@@ -73,7 +73,7 @@ def array_head(array: Array, layout: int) -> bytes | None:
     # fields can even change.
     if dtype.hasobject or dtype.metadata is not None or dtype.kind == "V":
         return None
-    if not layout & _CONTIGUOUS:
+    if not layout & CONTIGUOUS:
         if array.ndim > 2:
             return None  # its axes may have an order of their own, which pickle keeps
         layout |= _WRITEABLE  # as pickle has it
