@@ -74,8 +74,9 @@ def array_head(array: Array, layout: int) -> bytes | None:
     if dtype.hasobject or dtype.metadata is not None or dtype.kind == "V":
         return None
     if not layout & CONTIGUOUS:
-        if array.ndim > 2:
-            return None  # its axes may have an order of their own, which pickle keeps
+        # The axes may have an order of their own, which pickle keeps; the order of bytes it does not.
+        if array.ndim > 2 or not dtype.isnative:
+            return None
         layout |= _WRITEABLE  # as pickle has it
     key = (dtype, array.shape, layout)
     head = _heads.get(key)
