@@ -73,11 +73,13 @@ def array_head(array: Array, layout: int) -> bytes | None:
     # fields can even change.
     if dtype.hasobject or dtype.metadata is not None or dtype.kind == "V":
         return None
-    if not layout & CONTIGUOUS:
-        # The axes may have an order of their own, which pickle keeps; the order of bytes it does not.
-        if array.ndim > 2 or not dtype.isnative:
+    is_contiguous = layout & CONTIGUOUS
+    if not is_contiguous or dtype.kind in "mM":
+        # They have no buffer: pickle makes a copy of them, writable and in native byte order. The axes of those with
+        # more than two may be in an order of their own, which it keeps.
+        if not dtype.isnative or (not is_contiguous and array.ndim > 2):
             return None
-        layout |= _WRITEABLE  # as pickle has it
+        layout |= _WRITEABLE
     key = (dtype, array.shape, layout)
     head = _heads.get(key)
     if head is None:
