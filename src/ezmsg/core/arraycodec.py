@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 import struct
+import sys
 from typing import Any, Final, Literal, NamedTuple
 
 import numpy as np
@@ -131,7 +132,10 @@ def _new_spec(head: bytes) -> Spec:
         dtype = np.dtype(name.decode())
         if dtype.hasobject:
             raise ValueError(f"{dtype} has pointers where its data should be")
-        nbytes = math.prod(shape) * dtype.itemsize
+        count = math.prod(shape)
+        if count > sys.maxsize:
+            raise ValueError(f"nobody can count the {count} elements of {shape}")
+        nbytes = count * dtype.itemsize
     except Exception as error:
         raise ValueError(f"the header of an array cannot be read: {error}") from error
     spec = Spec(shape, dtype, "F" if flags & FORTRAN else "C", bool(flags & WRITABLE), nbytes)
