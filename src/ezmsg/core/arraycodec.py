@@ -2,15 +2,15 @@
 
     number of dimensions (1 byte), flags (1 byte), bytes of the dtype (2), each dimension (8), dtype, padding
 
-The dtype is its name (`<f8`), or a pickle where a name does not tell all. The header is 8 bytes more than a multiple of
-16, so that data behind it is aligned where a message puts it (see `wire.messages`).
+The dtype is its name (`<f8`); arrays whose dtype a name does not describe have no header, and need pickle. The header
+is 8 bytes more than a multiple of 16, so that data behind it is aligned where a message puts it (see `wire.messages`).
 """
 
 from __future__ import annotations
 
 import math
-import pickle
 import struct
+import sys
 from typing import Any, Final, Literal, NamedTuple
 
 import numpy as np
@@ -18,11 +18,11 @@ from numpy.typing import NDArray
 
 FORTRAN: Final = 1
 WRITABLE: Final = 2
-PICKLED_DTYPE: Final = 4
 
 # As in `ndarray.flags.num`.
 _C_CONTIGUOUS: Final = 0x1
 _F_CONTIGUOUS: Final = 0x2
+CONTIGUOUS: Final = _C_CONTIGUOUS | _F_CONTIGUOUS
 _WRITEABLE: Final = 0x400
 LAYOUT: Final = _C_CONTIGUOUS | _F_CONTIGUOUS | _WRITEABLE
 
@@ -49,7 +49,8 @@ class Spec(NamedTuple):
             TypeError: The buffer is too small.
         """
         if not self.nbytes:
-            array: Array = np.empty(self.shape, self.dtype)
+            # np.empty makes one character of none: another dtype, and memory for it.
+            array: Array = np.ndarray(self.shape, self.dtype, order=self.order)
         else:
             array = np.ndarray(self.shape, self.dtype, buffer, offset, None, self.order)
         if not self.is_writable:
@@ -69,9 +70,17 @@ def array_head(array: Array, layout: int) -> bytes | None:
         layout: Its `flags.num & LAYOUT`.
     """
     dtype = array.dtype
-    # The hash of a dtype leaves its metadata out.
-    if dtype.hasobject or dtype.metadata is not None:
+    # Equal dtypes need not be the same: metadata, alignment and the scalar type of a record are left out. The names of
+    # fields can even change.
+    if dtype.hasobject or dtype.metadata is not None or dtype.kind == "V":
         return None
+    is_contiguous = layout & CONTIGUOUS
+    if not is_contiguous or dtype.kind in "mM":
+        # They have no buffer: pickle makes a copy of them, writable and in native byte order. The axes of those with
+        # more than two may be in an order of their own, which it keeps.
+        if not dtype.isnative or (not is_contiguous and array.ndim > 2):
+            return None
+        layout |= _WRITEABLE
     key = (dtype, array.shape, layout)
     head = _heads.get(key)
     if head is None:
@@ -87,14 +96,9 @@ def _new_head(dtype: np.dtype[Any], shape: tuple[int, ...], layout: int) -> byte
     flags = WRITABLE if layout & _WRITEABLE else 0
     if layout & _F_CONTIGUOUS and not layout & _C_CONTIGUOUS:
         flags |= FORTRAN
+    if not 0 <= dtype.num < 256:
+        return None  # of another library, which has its own way to pickle arrays
     name = dtype.str.encode()
-    if dtype.names is not None or dtype.subdtype is not None or np.dtype(dtype.str) != dtype:
-        if not dtype.isbuiltin and dtype.names is None and dtype.subdtype is None and dtype.num >= 256:
-            return None  # of another library, which has its own way to pickle arrays
-        name = pickle.dumps(dtype, protocol=5)
-        flags |= PICKLED_DTYPE
-    if len(name) > 0xFFFF or len(shape) > 0xFF:
-        return None
     head = _HEAD.pack(len(shape), flags, len(name)) + struct.pack(f"<{len(shape)}Q", *shape) + name
     return head + bytes((8 - len(head)) % 16)
 
@@ -125,8 +129,13 @@ def _new_spec(head: bytes) -> Spec:
         shape = struct.unpack_from(f"<{ndim}Q", head, _HEAD.size)
         at = _HEAD.size + 8 * ndim
         name = head[at : at + size]
-        dtype = pickle.loads(name) if flags & PICKLED_DTYPE else np.dtype(name.decode())
-        nbytes = math.prod(shape) * dtype.itemsize
+        dtype = np.dtype(name.decode())
+        if dtype.hasobject:
+            raise ValueError(f"{dtype} has pointers where its data should be")
+        count = math.prod(shape)
+        if count > sys.maxsize:
+            raise ValueError(f"nobody can count the {count} elements of {shape}")
+        nbytes = count * dtype.itemsize
     except Exception as error:
         raise ValueError(f"the header of an array cannot be read: {error}") from error
     spec = Spec(shape, dtype, "F" if flags & FORTRAN else "C", bool(flags & WRITABLE), nbytes)

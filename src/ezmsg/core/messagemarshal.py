@@ -15,7 +15,7 @@ from typing import Any, Final, cast
 import msgspec
 import numpy as np
 
-from ezmsg.core.arraycodec import LAYOUT, Array, array_head, array_of
+from ezmsg.core.arraycodec import CONTIGUOUS, LAYOUT, WRITABLE, Array, array_head, array_of
 from ezmsg.core.wire.messages import BUFFERS_MAX
 
 # The message header names the codec. Numbers are part of the protocol: append, never renumber.
@@ -146,9 +146,11 @@ def reduce_array(array: Array) -> Any:
     head = array_head(array, layout)
     if head is None:
         return array.__reduce_ex__(5)
+    if array.nbytes > INLINE_BYTES and not layout & CONTIGUOUS:
+        return array.__reduce_ex__(5)  # the pickler would refuse a buffer of it
     if array.nbytes <= INLINE_BYTES:
         data = array.tobytes("A")
-        return array_of, (head, bytearray(data) if array.flags.writeable else data)
+        return array_of, (head, bytearray(data) if head[1] & WRITABLE else data)
     try:
         return array_of, (head, pickle.PickleBuffer(cast(Any, array)))
     except (BufferError, ValueError):

@@ -44,7 +44,7 @@ class SocketTransport(asyncio.Transport):
         self._is_closing = self._is_lost = False
         self._is_reading = True
         protocol.connection_made(self)
-        if not self._is_closing:
+        if self.is_reading():
             self._loop.add_reader(self._fd, self._readable)
 
     def __repr__(self) -> str:
