@@ -38,7 +38,7 @@ class Encoded(msgspec.Struct, gc=False):
         head: The pickle, or what an array is.
         data: What follows it, if it is little.
         buffers: What follows it, if it is much: raw memory of the object itself.
-        size: Bytes in all.
+        size: Bytes in all, the head of an array aside.
     """
 
     codec: int
@@ -65,7 +65,7 @@ class Encoder:
 
     def encode(self, obj: Any) -> Encoded:
         """A message as bytes; its large buffers are memory of `obj`. Whatever its pickling raises comes through."""
-        kind: type[Any] = type(obj)
+        kind = type(obj)  # pyright: ignore[reportUnknownVariableType] - whatever a program sends
         if kind is np.ndarray:
             layout = obj.flags.num & LAYOUT
             if obj.dtype is self._dtype and layout == self._layout and obj.shape == self._shape:
@@ -111,7 +111,7 @@ class Encoder:
         # Programs may register more types at any time; a table of our own must have them, too.
         self._known = len(copyreg.dispatch_table)
         pickler = pickle.Pickler(_Sink(self._parts.append), protocol=5, buffer_callback=self._keep)  # pyright: ignore[reportArgumentType]
-        pickler.dispatch_table = {**copyreg.dispatch_table, np.ndarray: reduce_array}
+        pickler.dispatch_table = {np.ndarray: reduce_array, **copyreg.dispatch_table}
         self._pickler = pickler
         return pickler
 

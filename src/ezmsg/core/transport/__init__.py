@@ -127,14 +127,17 @@ class Source:
         self._head = b""
         self._spec: Spec | None = None
 
-    def array(self, chunk: Chunk, start: int, size: int) -> Any:
-        """The array of a plain message: its head is `size` bytes from `start`, its data follows."""
+    def array(self, chunk: Chunk, start: int, size: int, stop: int) -> Any:
+        """The array of a plain message: its head is `size` bytes from `start`, its data follows, up to `stop`."""
         spec = self._spec
         head = self._head
         if spec is None or type(chunk) is memoryview or len(head) != size or not chunk.startswith(head, start):
             self._head = head = bytes(chunk[start : start + size])
             self._spec = spec = array_spec(head)
-        return spec.view(chunk, start + size)
+        start += size
+        if spec.nbytes > stop - start:
+            raise ProtocolError(f"an array of {spec.nbytes} bytes came with {stop - start}")
+        return spec.view(chunk, start)
 
     def see(self, chunk: Chunk, start: int, stop: int, layout: int) -> None:
         """A message came that lies in shared memory; arguments as for `decode_placed`."""
@@ -169,7 +172,7 @@ class Undecoded(msgspec.Struct, gc=False):
         """The message; whatever its unpickling raises comes through."""
         layout = self.layout
         if layout & 0xFFFF == NDARRAY:
-            return self.source.array(self.chunk, self.start, layout >> NUMBER_SHIFT)
+            return self.source.array(self.chunk, self.start, layout >> NUMBER_SHIFT, self.stop)
         codec, head, buffers, at = decode_content(self.chunk, layout, self.start, self.stop)
         return decode(codec, head, buffers if at is None else self.source.buffers(at))
 
