@@ -50,7 +50,7 @@ JOIN_BYTES = 1 << 16
 # Of messages in shared memory, so much is gathered before their reader is told; and with more than so much of it held,
 # releases are heard before every message: memory that was freed lately is still in the caches.
 TELL_BYTES = 4 << 20
-WARM_BYTES = 6 << 20
+WARM_BYTES = 4 << 20
 
 
 @coroutine
@@ -74,7 +74,7 @@ class Publisher:
     # The hot path finds slots faster than the entries of a large `__dict__`; that is for whoever wants to patch.
     __slots__ = (
         "__dict__", "__weakref__", "_bits", "_blocked", "_control", "_direct", "_encoder", "_freed", "_held",
-        "_is_closed", "_is_turn_due", "_leaving", "_lent", "_line", "_listener", "_locals", "_looks", "_loop",
+        "_is_closed", "_leaving", "_lent", "_line", "_listener", "_locals", "_looks", "_loop",
         "_max_bytes", "_memory", "_metrics", "_next_id", "_outlets", "_profiles", "_remotes", "_running", "_slot",
         "_slots", "_stalled_s", "_untold", "_waiting", "_warned_s", "_warns", "id", "log_name", "num_buffers", "pid",
         "publisher_id", "topic",
@@ -103,7 +103,6 @@ class Publisher:
         # The next message: its number, and its slot, which is the number modulo the slots.
         self._next_id = 0
         self._slot = 0
-        self._is_turn_due = False
         self._untold = 0
         self._bits = 0
         # Whether a broadcast must look closer before it sends: in every round of the ring, while paused or closed, and
@@ -332,6 +331,9 @@ class Publisher:
         others = self._remotes
         if self._memory is not None:
             readers = [outlet for outlet in others if outlet.reads_segment]
+            if self._memory.used_bytes > WARM_BYTES:
+                for outlet in readers:
+                    outlet.poll()
             at = self._memory.put(message_id % self.num_buffers, buffers) if readers else None
             if at is not None:
                 frame = encode_in_segment(message_id, publish_s, origin_s, codec, head, at, carried)
@@ -343,8 +345,6 @@ class Publisher:
                     self._untold = 0
                     for outlet in readers:
                         outlet.flush()
-                if self._memory.used_bytes > WARM_BYTES:
-                    self._is_turn_due = self._looks = True
                 self._metrics.shm_reallocations = self._memory.reallocations
         if not others:
             return
@@ -385,9 +385,8 @@ class Publisher:
 
         Whoever called `broadcast` first sends first: the caller sends before anybody else runs.
         """
-        if (self._is_turn_due or not self._slot) and not self._waiting and not self._blocked:
+        if not self._slot and not self._waiting and not self._blocked:
             # One turn of the loop per round of the ring: a publisher that nobody holds up must not starve it.
-            self._is_turn_due = False
             self._profiles.relieve()
             await one_turn()
             if not (self._held[self._slot] or self._waiting or self._blocked):

@@ -149,6 +149,11 @@ class FrameStream(asyncio.BufferedProtocol):
         """Send what was gathered."""
         self._flush()
 
+    def poll(self) -> None:
+        """Take now what the peer has sent, without waiting for the loop to come to it."""
+        if self._transport is not None:
+            self._transport.poll()
+
     def _end_turn(self) -> None:
         self._in_turn = False
         self._flush()

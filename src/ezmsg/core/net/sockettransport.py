@@ -71,6 +71,10 @@ class SocketTransport(asyncio.Transport):
         if not self._protocol.eof_received():
             self.close()
 
+    def poll(self) -> None:
+        """Read what there is, without waiting for the loop to tell that there is something."""
+        self._readable()
+
     def pause_reading(self) -> None:
         """Take nothing from the peer."""
         if self._is_reading and not self._is_closing:
