@@ -8,6 +8,8 @@ is 8 bytes more than a multiple of 16, so that data behind it is aligned where a
 
 from __future__ import annotations
 
+import contextlib
+import copyreg
 import math
 import struct
 import sys
@@ -121,6 +123,12 @@ def array_of(head: bytes, buffer: bytes | bytearray | memoryview) -> Array:
         TypeError: The buffer is too small.
     """
     return array_spec(head).view(buffer)
+
+
+# Pickles name it by this number of the range for private use, instead of by a text that has to be looked up each time.
+_EXTENSION: Final = 0xF7
+with contextlib.suppress(ValueError):  # the program has the number, or the name, already
+    copyreg.add_extension(__name__, "array_of", _EXTENSION)
 
 
 def _new_spec(head: bytes) -> Spec:

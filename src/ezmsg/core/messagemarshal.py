@@ -111,9 +111,29 @@ class Encoder:
         # Programs may register more types at any time; a table of our own must have them, too.
         self._known = len(copyreg.dispatch_table)
         pickler = pickle.Pickler(_Sink(self._parts.append), protocol=5, buffer_callback=self._keep)  # pyright: ignore[reportArgumentType]
-        pickler.dispatch_table = {np.ndarray: reduce_array, **copyreg.dispatch_table}
+        pickler.dispatch_table = {np.ndarray: self._reduce_array, **copyreg.dispatch_table}
         self._pickler = pickler
         return pickler
+
+    def _reduce_array(self, array: Array) -> Any:
+        """How an array within an object is pickled."""
+        layout = array.flags.num & LAYOUT
+        if array.dtype is self._dtype and layout == self._layout and array.shape == self._shape:
+            head = self._head
+        else:
+            head = array_head(array, layout)
+            if head is None:
+                return array.__reduce_ex__(5)
+            self._dtype, self._layout, self._shape, self._head = array.dtype, layout, array.shape, head
+        if array.nbytes <= INLINE_BYTES:
+            data = array.tobytes("A")
+            return array_of, (head, bytearray(data) if head[1] & WRITABLE else data)
+        if not layout & CONTIGUOUS:
+            return array.__reduce_ex__(5)  # the pickler would refuse a buffer of it
+        try:
+            return array_of, (head, pickle.PickleBuffer(cast(Any, array)))
+        except (BufferError, ValueError):
+            return array.__reduce_ex__(5)
 
     def _keep(self, buffer: pickle.PickleBuffer) -> bool:
         """Keep a buffer out of the pickle; True leaves it in."""
@@ -138,23 +158,6 @@ def _flat(codec: int, data: bytes) -> Encoded:
     if len(data) <= INLINE_BYTES:
         return Encoded(codec, b"", data, (), len(data))
     return Encoded(codec, b"", b"", (memoryview(data),), len(data))
-
-
-def reduce_array(array: Array) -> Any:
-    """How an array within an object is pickled."""
-    layout = array.flags.num & LAYOUT
-    head = array_head(array, layout)
-    if head is None:
-        return array.__reduce_ex__(5)
-    if array.nbytes > INLINE_BYTES and not layout & CONTIGUOUS:
-        return array.__reduce_ex__(5)  # the pickler would refuse a buffer of it
-    if array.nbytes <= INLINE_BYTES:
-        data = array.tobytes("A")
-        return array_of, (head, bytearray(data) if head[1] & WRITABLE else data)
-    try:
-        return array_of, (head, pickle.PickleBuffer(cast(Any, array)))
-    except (BufferError, ValueError):
-        return array.__reduce_ex__(5)
 
 
 def encode(obj: Any) -> Encoded:

@@ -8,7 +8,7 @@ of the process looks every few milliseconds, while any of them gathers, and send
 from __future__ import annotations
 
 import threading
-import time
+import weakref
 from typing import Final, Protocol
 
 from ezmsg.core.net import forking
@@ -39,7 +39,8 @@ class LateFlusher:
 
     def _begin(self) -> None:
         self._lock = threading.Lock()
-        self._streams: dict[Gathering, int] = {}
+        # Weak: a loop that is closed does not close its streams.
+        self._streams: weakref.WeakKeyDictionary[Gathering, int] = weakref.WeakKeyDictionary()
         self._thread: threading.Thread | None = None
         self._wake = threading.Event()
         # Whether the thread waits for `wake` rather than for time to pass.
@@ -76,6 +77,9 @@ class LateFlusher:
             with self._lock:
                 if self._thread is not me:
                     return
+                if not self._streams:
+                    self._thread = None
+                    return
                 waiting = [(stream, seen) for stream, seen in self._streams.items() if stream.gathered]
                 for stream, _ in waiting:
                     self._streams[stream] = stream.gathered
@@ -84,7 +88,8 @@ class LateFlusher:
                     stream.flush_late()
             quiet = 0 if waiting else quiet + 1
             if quiet < QUIET_PERIODS:
-                time.sleep(PERIOD_S)
+                if self._wake.wait(PERIOD_S):
+                    self._wake.clear()
                 continue
             quiet = 0
             self._wake.clear()

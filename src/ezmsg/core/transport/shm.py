@@ -31,6 +31,8 @@ logger = logging.getLogger("ezmsg")
 _FD: Final = struct.Struct("i")
 WITH_SEGMENT: Final = b"S"
 WITHOUT_SEGMENT: Final = b"-"
+WINDOWS: Final = 16
+"""So many mappings of one publisher's memory a channel keeps; six are enough for 32 slots, until messages grow."""
 RETRY_S: Final = 5.0
 """How long messages go through the door, once there was no memory for one."""
 
@@ -203,7 +205,7 @@ class SegmentSource(Source):
         name: The publisher, for the log.
     """
 
-    __slots__ = ("_name", "_segment", "_windows")
+    __slots__ = ("_has_all", "_name", "_segment", "_windows")
 
     def __init__(self, segment: Segment, name: str) -> None:
         super().__init__()
@@ -211,6 +213,7 @@ class SegmentSource(Source):
         self._name = name
         # By offset; None where there is no address space to map it.
         self._windows: dict[int, memoryview | None] = {}
+        self._has_all = True
 
     def see(self, chunk: Chunk, start: int, stop: int, layout: int) -> None:
         """A message came that lies in the memory: map it, if that was not done yet."""
@@ -226,8 +229,13 @@ class SegmentSource(Source):
             if None not in self._windows.values():
                 logger.warning("%s: messages of %s are copied instead of mapped", error, self._name)
             self._windows[at.window] = None
+            self._has_all = False
         except ValueError as error:
             raise ProtocolError(f"a message lies outside of the publisher's memory: {error}") from error
+        if len(self._windows) > WINDOWS:
+            # Of places that were outgrown: the oldest. What still lies there is read.
+            del self._windows[next(iter(self._windows))]
+            self._has_all = False
 
     def buffers(self, at: Placed) -> list[memoryview]:
         """The buffers of a message."""
@@ -243,7 +251,7 @@ class SegmentSource(Source):
 
     def close(self) -> None:
         """No more messages come; those that came stay readable."""
-        if None not in self._windows.values():
+        if self._has_all:
             self._segment.close()
 
 

@@ -58,7 +58,7 @@ LINGER_S = 5.0
 # Beside the message itself: header, trace context, buffer sizes, padding.
 MESSAGE_OVERHEAD_BYTES = 1 << 20
 # Memory of large messages that a connection keeps to use it again.
-POOL_BYTES = 64 << 20
+POOL_BYTES = 32 << 20
 _SAMPLED = SAMPLED << FLAGS_SHIFT
 _SEGMENT = SEGMENT << FLAGS_SHIFT
 
