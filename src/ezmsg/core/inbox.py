@@ -197,7 +197,7 @@ class Lease:
         assert message is not None
         subscription: Subscription = message.subscription
         metrics = subscription.metrics
-        if kind is not None or message.trace is not None or message.shared is not None or not metrics.is_plain:
+        if kind is not None or message.trace is not None or not metrics.is_plain:
             self._release(message, None if kind is None else kind.__qualname__)
             return inbox.done
         # As `_release` does, inline: the common case.
@@ -218,7 +218,10 @@ class Lease:
             )  # fmt: skip
             ring.head = offset + ROW_BYTES
         self._message = None  # a task begun in the block may keep the lease as its context
-        subscription.channel.acknowledge(message.message_id)
+        if message.shared is None:
+            subscription.channel.acknowledge(message.message_id)
+        else:
+            subscription.channel.release(message)
         if inbox.retired:
             inbox.sweep()
         return inbox.done
