@@ -23,6 +23,7 @@ from ezmsg.core.profiling import (
 )
 from ezmsg.core.recorder.rows import ROW_BYTES, pack_row
 from ezmsg.core.transport import Undecoded
+from ezmsg.core.turns import Eagerness
 
 
 class Inbox:
@@ -34,7 +35,18 @@ class Inbox:
         profiles: The recorder of this process.
     """
 
-    __slots__ = ("_max_queue", "_profiles", "_waiters", "done", "held", "is_closed", "queue", "retired", "topic")
+    __slots__ = (
+        "_eagerness",
+        "_max_queue",
+        "_profiles",
+        "_waiters",
+        "done",
+        "held",
+        "is_closed",
+        "queue",
+        "retired",
+        "topic",
+    )
 
     def __init__(self, topic: str, max_queue: int, profiles: ProfileRegistry) -> None:
         self.topic = topic
@@ -49,6 +61,7 @@ class Inbox:
         self.done.set_result(None)
         self._max_queue = max_queue
         self._profiles = profiles
+        self._eagerness = Eagerness()
         self._waiters: deque[asyncio.Future[None]] = deque()
 
     def accept(self, subscription: Subscription) -> None:
@@ -83,16 +96,24 @@ class Inbox:
         if self.is_closed:
             raise SubscriberClosed(self.topic)
         self._profiles.relieve()
+        # Only if nobody waits: who came first is served first.
+        if not self._waiters and await self._eagerness.sees(self._has_news):
+            return
         waiter = asyncio.get_running_loop().create_future()
         self._waiters.append(waiter)
+        began_s = message_clock()
         try:
             await waiter
+            self._eagerness.slept(message_clock() - began_s)
         except asyncio.CancelledError:
             if waiter.done() and not waiter.cancelled() and self.queue:
                 self._wake_one()
             elif waiter in self._waiters:
                 self._waiters.remove(waiter)
             raise
+
+    def _has_news(self) -> bool:
+        return bool(self.queue) or self.is_closed
 
     def _wake_one(self) -> None:
         waiters = self._waiters

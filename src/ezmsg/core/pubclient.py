@@ -6,8 +6,7 @@ import asyncio
 import logging
 import os
 import socket
-from collections.abc import Callable, Generator
-from types import coroutine
+from collections.abc import Callable
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -37,6 +36,7 @@ from ezmsg.core.profiling import (
 from ezmsg.core.transport import Outlet, shm, tcp
 from ezmsg.core.transport.local import DOORS, LocalLink
 from ezmsg.core.transport.stream import ChannelOutlet, MessageListener
+from ezmsg.core.turns import Eagerness, one_turn
 from ezmsg.core.wire.messages import encode_in_parts, encode_in_segment, encode_plain
 from ezmsg.core.wire.records import Done, OpenPublisher, Pause, Record, Resume, Sync
 
@@ -53,12 +53,6 @@ TELL_BYTES = 4 << 20
 WARM_BYTES = 4 << 20
 
 
-@coroutine
-def one_turn() -> Generator[None]:
-    """Let the loop run what is ready; as `asyncio.sleep(0)`, for half the time."""
-    yield
-
-
 class Publisher:
     """Sends messages on a topic.
 
@@ -73,7 +67,7 @@ class Publisher:
 
     # The hot path finds slots faster than the entries of a large `__dict__`; that is for whoever wants to patch.
     __slots__ = (
-        "__dict__", "__weakref__", "_bits", "_blocked", "_control", "_direct", "_encoder", "_freed", "_held",
+        "__dict__", "__weakref__", "_bits", "_blocked", "_control", "_direct", "_eagerness", "_encoder", "_freed", "_held",
         "_is_closed", "_leaving", "_lent", "_line", "_listener", "_locals", "_looks", "_loop",
         "_max_bytes", "_memory", "_metrics", "_next_id", "_outlets", "_profiles", "_remotes", "_running", "_slot",
         "_slots", "_stalled_s", "_untold", "_waiting", "_warned_s", "_warns", "id", "log_name", "num_buffers", "pid",
@@ -98,6 +92,7 @@ class Publisher:
         self._slots = Backpressure(num_buffers, self._slot_freed)
         self._held = self._slots.held
         self._encoder = Encoder()
+        self._eagerness = Eagerness()
         self._memory: shm.MessageMemory | None = None
         self._loop = asyncio.get_running_loop()
         # The next message: its number, and its slot, which is the number modulo the slots.
@@ -415,11 +410,17 @@ class Publisher:
             self._warned_s = began_s
             logger.warning("%s under subscriber backpressure!", self.topic)
         try:
-            await self._any_release()
+            if not await self._eagerness.sees(self._can_go_on):
+                slept_s = message_clock()
+                await self._any_release()
+                self._eagerness.slept(message_clock() - slept_s)
         finally:
             stalled_s = message_clock() - began_s
             self._stalled_s += stalled_s
             self._metrics.backpressure_ns += round(stalled_s * 1e9)
+
+    def _can_go_on(self) -> bool:
+        return not self._held[self._slot] or self._blocked
 
     async def _any_release(self) -> None:
         if self._freed is None:
