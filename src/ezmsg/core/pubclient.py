@@ -67,11 +67,11 @@ class Publisher:
 
     # The hot path finds slots faster than the entries of a large `__dict__`; that is for whoever wants to patch.
     __slots__ = (
-        "__dict__", "__weakref__", "_bits", "_blocked", "_control", "_direct", "_eagerness", "_encoder", "_freed", "_held",
-        "_is_closed", "_leaving", "_lent", "_line", "_listener", "_locals", "_looks", "_loop",
+        "__dict__", "__weakref__", "_bits", "_blocked", "_control", "_direct", "_eagerness", "_encoder", "_freed",
+        "_held", "_is_closed", "_leaving", "_lent", "_line", "_listener", "_locals", "_looks", "_loop",
         "_max_bytes", "_memory", "_metrics", "_next_id", "_outlets", "_profiles", "_remotes", "_running", "_slot",
-        "_slots", "_stalled_s", "_untold", "_waiting", "_warned_s", "_warns", "id", "log_name", "num_buffers", "pid",
-        "publisher_id", "topic",
+        "_slots", "_stalled_s", "_untold", "_waiting", "_warned_s", "_warns", "id", "log_name", "num_buffers",
+        "pid", "publisher_id", "topic",
     )  # fmt: skip
 
     _control: ControlClient
