@@ -233,6 +233,7 @@ class GraphContext:
         Raises:
             RuntimeError: Another session has some of the components (`ComponentAddressCollision`); nothing was changed.
             NotSerializable: A field is not of its declared type (a TypeError). Values of type `Any` may be anything.
+            SettingsTooLarge: The initial settings of a component are (a ValueError).
         """
         await self._active().request(r.RegisterMetadata(record_of(metadata, GraphRecord)))
 

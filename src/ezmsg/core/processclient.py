@@ -168,7 +168,7 @@ class ProcessControlClient:
             RuntimeError: This process does not own the unit (`UnitNotOwned`), or the server did not answer.
         """
         record = record_of(settings_snapshot_value(value), SettingsValue)
-        timestamp_s = time.time() if timestamp is None else timestamp
+        timestamp_s = time.time() if timestamp is None else float(timestamp)
         await self._command(r.ReportSettings(component_address, record, timestamp_s), "PROCESS_SETTINGS_UPDATE")
 
     async def _command(self, record: r.Record, name: str) -> None:

@@ -71,7 +71,9 @@ def test_a_report_of_an_unknown_component_goes_with_its_process() -> None:
 def test_a_report_survives_the_session_and_metadata_that_comes_later() -> None:
     book = SettingsBook()
     book.report("p", "A", value("reported"), 1.0)
-    assert told(book.registered("s", {"A": value("initial")}, 2.0)) == [("INITIAL_SETTINGS", "A", "s", None, "reported")]
+    assert told(book.registered("s", {"A": value("initial")}, 2.0)) == [
+        ("INITIAL_SETTINGS", "A", "s", None, "reported")
+    ]
     book.session_closed("s")
     assert book.values() == {"A": value("reported")}
     book.process_gone("p", 3.0)
@@ -137,7 +139,10 @@ def test_addresses_of_another_session_are_refused_sorted_and_the_old_registratio
     with pytest.raises(ComponentAddressCollision, match=r"component address collision\(s\): A, B$") as refusal:
         sessions.register("two", record("B", "D", "A"))
     assert refusal.value.addresses == ["A", "B"]
-    assert [list(state.metadata.components) for state in sessions.states() if state.metadata] == [["B", "A", "C"], ["D"]]
+    assert [list(state.metadata.components) for state in sessions.states() if state.metadata] == [
+        ["B", "A", "C"],
+        ["D"],
+    ]
     sessions.register("one", record("A"))
     sessions.register("two", record("B"))
     sessions.close("one")
@@ -208,7 +213,9 @@ class SettingsMachine(RuleBasedStateMachine):
             row.owner, row.at_first = session, number
             if row.reporter is None:
                 row.now = number
-        assert told(events) == [("INITIAL_SETTINGS", a, session, None, str(self.rows[a].now)) for a in sorted(addresses)]
+        assert told(events) == [
+            ("INITIAL_SETTINGS", a, session, None, str(self.rows[a].now)) for a in sorted(addresses)
+        ]
 
     @rule(session=SESSIONS)
     def close_session(self, session: str) -> None:
