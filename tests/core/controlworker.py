@@ -1,6 +1,6 @@
 """A process with a session and units, for tests that kill it: `python controlworker.py ADDRESS`.
 
-It prints `ready`, its session and its client id once the server knows everything, and ends when its standard input ends.
+It prints `ready`, its session and its client id once the server knows all, and ends when its standard input ends.
 """
 
 from __future__ import annotations

@@ -148,7 +148,7 @@ async def test_a_report_of_a_unit_that_is_not_owned_is_refused_and_changes_nothi
 
 
 async def test_settings_too_large_are_refused_with_the_limit(process: ProcessControlClient) -> None:
-    with pytest.raises(RuntimeError, match="Process control command failed: PROCESS_SETTINGS_UPDATE.*the limit is"):
+    with pytest.raises(RuntimeError, match=r"Process control command failed: PROCESS_SETTINGS_UPDATE.*the limit is"):
         await process.report_settings_update("UNIT", b"x" * (17 << 20))
     await process.report_settings_update("UNIT", b"x")
 
