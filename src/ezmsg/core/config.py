@@ -120,6 +120,19 @@ def subscriber_update_timeout_s() -> float:
     return number("EZMSG_SUBSCRIBER_UPDATE_TIMEOUT_SEC", 1.0)
 
 
+# -- events -------------------------------------------------------------------------------------------------------
+
+
+def topology_event_history_limit() -> int:
+    """Topology events the server keeps for readers that come later."""
+    return integer("EZMSG_TOPOLOGY_EVENT_HISTORY_LIMIT", 10000, minimum=1)
+
+
+def settings_event_history_limit() -> int:
+    """Settings events the server keeps for readers that come later."""
+    return integer("EZMSG_SETTINGS_EVENT_HISTORY_LIMIT", 10000, minimum=1)
+
+
 # -- authentication -----------------------------------------------------------------------------------------------
 
 

@@ -208,6 +208,68 @@ class UnitAlreadyOwned(EzmsgError, RuntimeError):
         self.operation, self.conflicts = operation, conflicts
 
 
+class UnitNotOwned(EzmsgError, RuntimeError):
+    """A process reported the settings of a unit that it does not own; nothing was changed."""
+
+    code = "UNIT_NOT_OWNED"
+
+    def __init__(self, unit: str, process: str, owner: str | None) -> None:
+        held = "nobody owns it" if owner is None else f"process {owner} owns it"
+        super().__init__(
+            f"Process control command failed: PROCESS_SETTINGS_UPDATE: process {process} does not own unit {unit!r} "
+            f"({held}): register it first"
+        )
+        self.unit, self.process, self.owner = unit, process, owner
+
+
+class ComponentAddressCollision(EzmsgError, RuntimeError):
+    """A session registered metadata for components that another session has; the old registration stays."""
+
+    code = "COMPONENT_ADDRESS_COLLISION"
+
+    def __init__(self, addresses: list[str]) -> None:
+        super().__init__(
+            "another session of this graph has registered such components: use another root name, or end that session. "
+            f"Refused for component address collision(s): {', '.join(addresses)}"
+        )
+        self.addresses = addresses
+
+
+class NoDynamicSettings(EzmsgError, RuntimeError):
+    """A component has no input for settings, or its metadata is not registered (yet)."""
+
+    code = "NO_DYNAMIC_SETTINGS"
+
+    def __init__(self, component: str) -> None:
+        super().__init__(f"Component '{component}' does not expose dynamic settings metadata")
+        self.component = component
+
+
+class ConflictingSettingsTopics(EzmsgError, RuntimeError):
+    """Metadata names several inputs for the settings of one component."""
+
+    code = "CONFLICTING_SETTINGS_TOPICS"
+
+    def __init__(self, component: str, topics: list[str]) -> None:
+        super().__init__(
+            f"Conflicting dynamic settings topics for component '{component}': {', '.join(topics)}. "
+            "Give the right one as input_topic"
+        )
+        self.component, self.topics = component, topics
+
+
+class SettingsTooLarge(EzmsgError, ValueError):
+    """The settings of a component are larger than the GraphServer keeps; nothing was changed."""
+
+    code = "SETTINGS_TOO_LARGE"
+
+    def __init__(self, component: str, size: int, limit: int) -> None:
+        super().__init__(
+            f"the settings of '{component}' take {size} bytes, the limit is {limit}: keep large data out of settings"
+        )
+        self.component, self.size, self.limit = component, size, limit
+
+
 class ExporterLeased(EzmsgError, RuntimeError):
     """A second exporter asked for the telemetry of a graph; two would double everything."""
 

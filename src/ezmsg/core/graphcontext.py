@@ -11,9 +11,11 @@ from typing import Any, Self, TypeVar
 from uuid import UUID, uuid4
 
 from ezmsg.core.control import ControlClient
+from ezmsg.core.control.eventstream import event_stream
+from ezmsg.core.control.views import graph_snapshot, settings_event, settings_table, topology_event
 from ezmsg.core.errors import ConnectionLost, EzmsgError, RequestTimeout, SessionClosed
 from ezmsg.core.graphmeta import (
-    Edge,
+    GraphMetadata,
     GraphSnapshot,
     ProcessControlErrorCode,
     ProcessControlOperation,
@@ -25,8 +27,10 @@ from ezmsg.core.graphmeta import (
     ProfilingStreamControl,
     ProfilingTraceControl,
     ProfilingTraceStreamBatch,
-    SnapshotProcess,
-    SnapshotSession,
+    SettingsChangedEvent,
+    SettingsFieldUpdateRequest,
+    SettingsSnapshotValue,
+    TopologyChangedEvent,
 )
 from ezmsg.core.graphserver import GraphServer, GraphService
 from ezmsg.core.net.address import Address, AddressType
@@ -34,6 +38,7 @@ from ezmsg.core.pubclient import Publisher
 from ezmsg.core.subclient import Subscriber
 from ezmsg.core.telemetry.stream import profiling_stream
 from ezmsg.core.wire import records as r
+from ezmsg.core.wire.metadata import GraphRecord, record_of
 
 logger = logging.getLogger("ezmsg")
 T = TypeVar("T")
@@ -47,7 +52,7 @@ class GraphContext:
     """A session with a graph, used as an async context manager.
 
     Entering makes sure that a server is there and opens a session; leaving closes the publishers and subscribers made
-    here, drops the edges this session owns, and stops the server if this context started it.
+    here, drops the edges, metadata and settings of this session, and stops the server if this context started it.
 
     Args:
         graph_address: Of the GraphServer; None for the default.
@@ -113,7 +118,7 @@ class GraphContext:
                 await asyncio.to_thread(server.stop)
 
     async def _close_session(self, timeout_s: float = CLOSE_TIMEOUT_S) -> None:
-        """Close only the session; its edges are gone when this returns."""
+        """Close only the session; its edges, metadata and settings are gone when this returns."""
         session, self._session, self._session_id = self._session, None, None
         if session is None:
             return
@@ -131,7 +136,7 @@ class GraphContext:
         return True
 
     async def revert(self) -> None:
-        """Close the publishers and subscribers made here, and drop the edges this session owns."""
+        """Close the publishers and subscribers made here, and drop the edges, metadata and settings of this session."""
         await self._close_clients()
         if self._session is not None:
             await self._confirmed(self._session, r.RevertSession(), CLOSE_TIMEOUT_S)
@@ -210,24 +215,96 @@ class GraphContext:
 
     async def snapshot(self) -> GraphSnapshot:
         """The whole graph at this moment."""
-        state = await self._active().request(r.GetSnapshot(), r.Snapshot)
-        graph: dict[str, list[str]] = {node: [] for node in state.graph.nodes}
-        for from_topic, to_topic, _ in state.graph.edges:
-            graph[from_topic].append(to_topic)
-        return GraphSnapshot(
-            graph={node: sorted(targets) for node, targets in graph.items()},
-            edge_owners={Edge(a, b): list(owners) for a, b, owners in state.graph.edges},
-            sessions={
-                session.session_id: SnapshotSession([Edge(*edge) for edge in session.edges], None)
-                for session in state.sessions
-            },
-            processes={
-                UUID(entry.process_id): SnapshotProcess(
-                    UUID(entry.process_id), entry.pid, entry.host, list(entry.units)
-                )
-                for entry in state.processes
-            },
-        )
+        return graph_snapshot(await self._active().request(r.GetSnapshot(), r.Snapshot))
+
+    def subscribe_topology_events(self, *, after_seq: int = 0) -> AsyncGenerator[TopologyChangedEvent, None]:
+        """Changes of edges and processes: those after `after_seq` that the server still has, then each as it happens.
+
+        Connects at the first `anext`; ends when the server ends. A reader that is too slow finds in `missed` how many
+        events it did not get.
+        """
+        return event_stream(self._service.address, "topology", after_seq, r.TopologyEvent, topology_event)
+
+    # -- metadata and settings ----------------------------------------------------------------------------------------
+
+    async def register_metadata(self, metadata: GraphMetadata) -> None:
+        """Tell the graph what this session runs, in place of what it told before; forgotten when the session ends.
+
+        Raises:
+            RuntimeError: Another session has some of the components (`ComponentAddressCollision`); nothing was changed.
+            NotSerializable: A field is not of its declared type (a TypeError). Values of type `Any` may be anything.
+            SettingsTooLarge: The initial settings of a component are (a ValueError).
+        """
+        await self._active().request(r.RegisterMetadata(record_of(metadata, GraphRecord)))
+
+    async def settings_snapshot(self) -> dict[str, SettingsSnapshotValue]:
+        """The settings of every component of the graph, by address."""
+        return settings_table(await self._active().request(r.GetSettings(), r.Settings))
+
+    async def settings_events(self, after_seq: int = 0) -> list[SettingsChangedEvent]:
+        """Every change of settings after `after_seq` that the server still has."""
+        events: list[r.SettingsEvent] = []
+        while True:
+            page = await self._active().request(r.GetSettingsEvents(after_seq), r.SettingsEvents)
+            events += page.events
+            if page.is_last:
+                return [settings_event(event) for event in events]
+            after_seq = page.events[-1].seq
+
+    def subscribe_settings_events(self, *, after_seq: int = 0) -> AsyncGenerator[SettingsChangedEvent, None]:
+        """Changes of settings: those after `after_seq` that the server still has, then each as it happens.
+
+        Connects at the first `anext`; ends when the server ends. A reader that is too slow finds in `missed` how many
+        events it did not get.
+        """
+        return event_stream(self._service.address, "settings", after_seq, r.SettingsEvent, settings_event)
+
+    async def settings_input_topic(self, component_address: str) -> str:
+        """The topic on which a component takes new settings, as its metadata tells.
+
+        Raises:
+            RuntimeError: No metadata tells (`NoDynamicSettings`), or several topics (`ConflictingSettingsTopics`).
+        """
+        record = r.GetSettingsInputTopic(component_address)
+        return (await self._active().request(record, r.SettingsInputTopic)).topic
+
+    async def update_settings(self, component_address: str, value: Any, *, input_topic: str | None = None) -> None:
+        """Send new settings to a component; when this returns they were delivered to its process.
+
+        Args:
+            component_address: The component.
+            value: Whole settings, as its INPUT_SETTINGS takes them. They are not checked.
+            input_topic: Where to send them; None asks `settings_input_topic`.
+        """
+        self._active()
+        topic = await self.settings_input_topic(component_address) if input_topic is None else input_topic
+        publisher = await Publisher.create(topic, self._address_for_clients)
+        try:
+            await publisher.broadcast(value)
+        finally:
+            publisher.close()
+            await publisher.wait_closed()
+
+    async def update_setting(
+        self, component_address: str, field_path: str, value: Any, *, timeout: float = 2.0
+    ) -> SettingsSnapshotValue:
+        """Change one field of the settings of a component, and wait for its process to do it.
+
+        Args:
+            component_address: The component.
+            field_path: The field, dotted where it lies in another.
+            value: What it becomes.
+            timeout: Seconds to wait for the process.
+
+        Returns:
+            Its settings afterwards.
+
+        Raises:
+            RuntimeError: The process refused, with its words, or there is none.
+        """
+        operation = ProcessControlOperation.UPDATE_SETTING_FIELD
+        change = SettingsFieldUpdateRequest(field_path, value)
+        return await self._ask(component_address, operation, SettingsSnapshotValue, timeout, change)
 
     # -- processes ----------------------------------------------------------------------------------------------------
 

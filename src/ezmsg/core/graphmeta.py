@@ -198,7 +198,10 @@ class SettingsEventType(Enum):
 
 @dataclass
 class SettingsChangedEvent:
-    """Settings of a component changed; `timestamp` in Unix seconds."""
+    """Settings of a component changed; `timestamp` in Unix seconds.
+
+    `missed`: events that a reader who was too slow, or came too late, did not get before this one.
+    """
 
     seq: int
     event_type: SettingsEventType
@@ -207,6 +210,7 @@ class SettingsChangedEvent:
     source_session_id: str | None
     source_process_id: UUID | None
     value: SettingsSnapshotValue
+    missed: int = 0
 
 
 class TopologyEventType(Enum):
@@ -218,7 +222,10 @@ class TopologyEventType(Enum):
 
 @dataclass
 class TopologyChangedEvent:
-    """Edges or processes changed; `timestamp` in Unix seconds."""
+    """Edges or processes changed; `timestamp` in Unix seconds.
+
+    `missed`: events that a reader who was too slow, or came too late, did not get before this one.
+    """
 
     seq: int
     event_type: TopologyEventType
@@ -226,6 +233,7 @@ class TopologyChangedEvent:
     changed_topics: list[str]
     source_session_id: str | None
     source_process_id: UUID | None
+    missed: int = 0
 
 
 @dataclass

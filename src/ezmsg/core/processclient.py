@@ -15,7 +15,8 @@ from uuid import UUID, uuid4
 
 from ezmsg.core import config
 from ezmsg.core.control import ControlClient
-from ezmsg.core.errors import EzmsgError, RequestTimeout, UnitAlreadyOwned
+from ezmsg.core.control.settingsvalue import settings_snapshot_value
+from ezmsg.core.errors import EzmsgError, RequestTimeout, UnitAlreadyOwned, UnitNotOwned
 from ezmsg.core.graphmeta import (
     ProcessControlErrorCode,
     ProcessControlOperation,
@@ -30,6 +31,7 @@ from ezmsg.core.graphmeta import (
 from ezmsg.core.net.address import AddressType
 from ezmsg.core.profiling import PROFILES, ProfileRegistry
 from ezmsg.core.wire import records as r
+from ezmsg.core.wire.metadata import SettingsValue, record_of
 
 logger = logging.getLogger("ezmsg")
 
@@ -152,12 +154,29 @@ class ProcessControlClient:
         await self._command(r.ProcessUpdateOwnership(added, removed), "PROCESS_UPDATE_OWNERSHIP")
         self._units = (self._units - set(removed)) | set(added)
 
+    async def report_settings_update(
+        self, component_address: str, value: object, timestamp: float | None = None
+    ) -> None:
+        """Tell the graph what the settings of a unit of this process are now.
+
+        Args:
+            component_address: The unit.
+            value: A SettingsSnapshotValue, or the settings themselves.
+            timestamp: Since when, in Unix seconds; None for now.
+
+        Raises:
+            RuntimeError: This process does not own the unit (`UnitNotOwned`), or the server did not answer.
+        """
+        record = record_of(settings_snapshot_value(value), SettingsValue)
+        timestamp_s = time.time() if timestamp is None else float(timestamp)
+        await self._command(r.ReportSettings(component_address, record, timestamp_s), "PROCESS_SETTINGS_UPDATE")
+
     async def _command(self, record: r.Record, name: str) -> None:
         await self.connect()
         assert self._control is not None
         try:
             await self._control.request(record, timeout_s=COMMAND_TIMEOUT_S)
-        except UnitAlreadyOwned:
+        except (UnitAlreadyOwned, UnitNotOwned):
             raise
         except RequestTimeout as error:
             raise RuntimeError(f"Timed out waiting for the answer to process control command {name}") from error

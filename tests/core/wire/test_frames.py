@@ -162,6 +162,8 @@ VALUES: dict[str, Any] = {
     "int": 7,
     "float": 1.5,
     "object": "value",
+    "str | None": "text",
+    "list[str]": ["A", "B"],
     "dict[str, str]": {"A/B": "id"},
     "dict[str, Any] | None": {"x": [1, 2]},
 }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Coroutine, Iterable
 from typing import Any
 from uuid import uuid4
@@ -12,8 +13,10 @@ from ezmsg.core import config
 from ezmsg.core.errors import EzmsgError
 from ezmsg.core.net.connection import Connection
 from ezmsg.core.server.books.processes import ProcessBook
-from ezmsg.core.server.books.routing import Reroute, RoutingBook
+from ezmsg.core.server.books.routing import PERSISTENT, GraphChange, Reroute, RoutingBook
 from ezmsg.core.server.books.sessions import SessionBook
+from ezmsg.core.server.books.settings import SettingsBook
+from ezmsg.core.server.events import EventDesk
 from ezmsg.core.server.shm import SharedMemoryDesk
 from ezmsg.core.server.telemetry import TelemetryDesk
 from ezmsg.core.wire.records import (
@@ -37,6 +40,8 @@ class GraphCore:
         self.routing = RoutingBook()
         self.sessions = SessionBook(self.routing)
         self.processes = ProcessBook()
+        self.settings = SettingsBook()
+        self.events = EventDesk()
         self.telemetry = TelemetryDesk(self)
         self.shm = SharedMemoryDesk()
         self.publishers: dict[str, Connection] = {}
@@ -70,6 +75,12 @@ class GraphCore:
             await asyncio.wait(self._tasks)
 
     # -- routing ------------------------------------------------------------------------------------------------------
+
+    def graph_changed(self, change: GraphChange, owner: str) -> list[Reroute]:
+        """Tell readers of events of a change of the topology; returns whom else to tell."""
+        if change.topics:
+            self.events.graph_changed(change.topics, None if owner == PERSISTENT else owner)
+        return change.reroutes
 
     async def reroute(self, reroutes: Iterable[Reroute], behind: Iterable[str] = ()) -> None:
         """Tell each affected subscriber its publishers, and wait until it is connected to them.
@@ -124,6 +135,15 @@ class GraphCore:
                 raise result
 
     # -- processes ----------------------------------------------------------------------------------------------------
+
+    def process_gone(self, client_id: str) -> None:
+        """A process left or was lost: so are its units, and the settings it reported."""
+        self.clients.pop(client_id, None)
+        if self.processes.disconnect(client_id) is None:
+            return
+        self.events.settings_changed(self.settings.process_gone(client_id, time.time()))
+        self.events.process_changed(client_id)
+        self.telemetry.client_gone(client_id)
 
     async def route(self, request: ProcessRequest) -> Record:
         """Pass an operation on to the process that owns the unit (or that is named), and its answer back."""

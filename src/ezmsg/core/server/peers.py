@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Awaitable, Callable
 from typing import Any
 from uuid import uuid4
 
-from ezmsg.core.errors import EzmsgError, SessionClosed
+from ezmsg.core.errors import EzmsgError, SessionClosed, UnitNotOwned
 from ezmsg.core.net.address import is_loopback
 from ezmsg.core.net.connection import Connection
-from ezmsg.core.server.books.routing import PERSISTENT
+from ezmsg.core.server.books.routing import PERSISTENT, GraphChange, Reroute
+from ezmsg.core.server.books.settings import initial_settings, page_of
 from ezmsg.core.server.core import GraphCore
 from ezmsg.core.wire import records as r
 
@@ -37,9 +39,12 @@ class Peer:
         self._role: type[r.Record] | None = None
         self._id = ""
 
-    def _open(self, record: r.Record, identity: str) -> str:
+    def _refuse_second_role(self) -> None:
         if self._role is not None:
             raise WrongRole(f"this connection is already open as {self._role.__name__}")
+
+    def _open(self, record: r.Record, identity: str) -> str:
+        self._refuse_second_role()
         self._role, self._id = type(record), identity
         return identity
 
@@ -58,6 +63,8 @@ class Peer:
             self._core.telemetry.batch(self._id, record)
         elif isinstance(record, r.TelemetryAck) and self._role is r.OpenTelemetryReader:
             self._core.telemetry.reader_acknowledged(self._id, record.count)
+        elif isinstance(record, r.EventAck) and self._role is r.OpenEventStream:
+            self._core.events.acknowledged(self._id, record.count)
 
     def on_closed(self, connection: Connection, error: Exception | None) -> None:
         """The peer is gone: so is what it held."""
@@ -74,15 +81,28 @@ class Peer:
 
     async def revert_session(self, connection: Connection, record: r.RevertSession) -> r.Record:
         self._require(r.OpenSession, record)
-        await self._core.reroute(self._core.routing.drop_owner(self._owner))
+        await self._core.reroute(self._session_dropped(self._core.sessions.revert(self._owner)))
         return DONE
 
     async def close_session(self, connection: Connection, record: r.CloseSession) -> r.Record:
-        await self._core.reroute(self._core.sessions.close(self._id))
+        self._require(r.OpenSession, record)
+        await self._core.reroute(self._session_dropped(self._core.sessions.close(self._id)))
         return DONE
 
     def session_closed(self) -> None:
-        self._core.reroute_soon(self._core.sessions.close(self._id))
+        self._core.reroute_soon(self._session_dropped(self._core.sessions.close(self._id)))
+
+    def _session_dropped(self, change: GraphChange) -> list[Reroute]:
+        self._core.settings.session_closed(self._id)
+        return self._core.graph_changed(change, self._id)
+
+    def register_metadata(self, connection: Connection, record: r.RegisterMetadata) -> Answer:
+        self._require(r.OpenSession, record)
+        initial = initial_settings(record.metadata)
+        self._core.settings.check(initial)
+        self._core.sessions.register(self._id, record.metadata)
+        self._core.events.settings_changed(self._core.settings.registered(self._id, initial, time.time()))
+        return DONE
 
     @property
     def _owner(self) -> str:
@@ -129,14 +149,15 @@ class Peer:
     # -- the graph ----------------------------------------------------------------------------------------------------
 
     async def connect(self, connection: Connection, record: r.Connect) -> r.Record:
-        changes = self._core.routing.connect(record.from_topic, record.to_topic, self._owner)
+        change = self._core.routing.connect(record.from_topic, record.to_topic, self._owner)
+        reroutes = self._core.graph_changed(change, self._owner)
         # Somebody else may just be making the same edge: it must carry when this returns as well.
-        await self._core.reroute(changes, self._core.routing.subscribers_behind(record.to_topic))
+        await self._core.reroute(reroutes, self._core.routing.subscribers_behind(record.to_topic))
         return DONE
 
     async def disconnect(self, connection: Connection, record: r.Disconnect) -> r.Record:
-        changes = self._core.routing.disconnect(record.from_topic, record.to_topic, self._owner)
-        await self._core.reroute(changes)
+        change = self._core.routing.disconnect(record.from_topic, record.to_topic, self._owner)
+        await self._core.reroute(self._core.graph_changed(change, self._owner))
         return DONE
 
     async def flow(self, connection: Connection, record: r.Pause | r.Resume | r.Sync) -> r.Record:
@@ -164,9 +185,7 @@ class Peer:
         return r.ProcessOpened(client_id)
 
     def process_closed(self) -> None:
-        self._core.clients.pop(self._id, None)
-        self._core.processes.disconnect(self._id)
-        self._core.telemetry.client_gone(self._id)
+        self._core.process_gone(self._id)
 
     def close_process(self, connection: Connection, record: r.CloseProcess) -> Answer:
         self._require(r.OpenProcess, record)
@@ -175,12 +194,14 @@ class Peer:
 
     def register(self, connection: Connection, record: r.ProcessRegister) -> Answer:
         self._require(r.OpenProcess, record)
-        self._core.processes.register(self._id, record.pid, record.host, record.units)
+        if self._core.processes.register(self._id, record.pid, record.host, record.units):
+            self._core.events.process_changed(self._id)
         return DONE
 
     def update_ownership(self, connection: Connection, record: r.ProcessUpdateOwnership) -> Answer:
         self._require(r.OpenProcess, record)
-        self._core.processes.update(self._id, record.added_units, record.removed_units)
+        if self._core.processes.update(self._id, record.added_units, record.removed_units):
+            self._core.events.process_changed(self._id)
         return DONE
 
     async def route(self, connection: Connection, record: r.ProcessRequest) -> r.Record:
@@ -189,6 +210,35 @@ class Peer:
     def _require(self, role: type[r.Record], record: r.Record) -> None:
         if self._role is not role:
             raise WrongRole(f"{type(record).__name__} needs a connection opened with {role.__name__}")
+
+    # -- settings and events ------------------------------------------------------------------------------------------
+
+    def report_settings(self, connection: Connection, record: r.ReportSettings) -> Answer:
+        self._require(r.OpenProcess, record)
+        address = record.component_address
+        owner = self._core.processes.owner(address)
+        if owner != self._id:
+            raise UnitNotOwned(address, self._id, owner)
+        events = self._core.settings.report(self._id, address, record.value, record.timestamp)
+        self._core.events.settings_changed(events)
+        return DONE
+
+    def settings(self, connection: Connection, record: r.GetSettings) -> Answer:
+        return r.Settings(self._core.settings.values())
+
+    def settings_input_topic(self, connection: Connection, record: r.GetSettingsInputTopic) -> Answer:
+        return r.SettingsInputTopic(self._core.sessions.settings_input_topic(record.component_address))
+
+    def settings_events(self, connection: Connection, record: r.GetSettingsEvents) -> Answer:
+        return page_of(self._core.events.settings.since(record.after_seq))
+
+    def open_event_stream(self, connection: Connection, record: r.OpenEventStream) -> Answer:
+        self._refuse_second_role()
+        self._open(record, self._core.events.open(record, connection))
+        return DONE
+
+    def event_stream_closed(self) -> None:
+        self._core.events.close(self._id)
 
     # -- telemetry ----------------------------------------------------------------------------------------------------
 
@@ -246,6 +296,12 @@ HANDLERS: dict[type[r.Record], Callable[[Peer, Connection, Any], Answer]] = {
     r.ProcessRegister: Peer.register,
     r.ProcessUpdateOwnership: Peer.update_ownership,
     r.ProcessRequest: Peer.route,
+    r.RegisterMetadata: Peer.register_metadata,
+    r.ReportSettings: Peer.report_settings,
+    r.GetSettings: Peer.settings,
+    r.GetSettingsInputTopic: Peer.settings_input_topic,
+    r.GetSettingsEvents: Peer.settings_events,
+    r.OpenEventStream: Peer.open_event_stream,
     r.OpenTelemetry: Peer.open_telemetry,
     r.OpenTelemetryReader: Peer.open_reader,
     r.OpenProfilingStream: Peer.open_stream,
@@ -257,6 +313,7 @@ CLOSERS: dict[type[r.Record], Callable[[Peer], None]] = {
     r.OpenPublisher: Peer.publisher_closed,
     r.OpenSubscriber: Peer.subscriber_closed,
     r.OpenProcess: Peer.process_closed,
+    r.OpenEventStream: Peer.event_stream_closed,
     r.OpenTelemetry: Peer.telemetry_closed,
     r.OpenTelemetryReader: Peer.reader_closed,
     r.OpenProfilingStream: Peer.stream_closed,

@@ -16,6 +16,13 @@ WRITE_BUFFER_BYTES = 64 << 20
 REQUESTS_AT_ONCE = 1024
 RECEIVE_BUFFER_BYTES = 64 << 10
 
+# -- settings and events --------------------------------------------------------------------------------------------
+# One value of settings: it has to fit a frame together with the event that tells it.
+SETTINGS_BYTES = 16 << 20
+# Events that wait at the server for one reader, and those on their way to it, before it misses some.
+EVENT_QUEUE = 1024
+EVENT_WINDOW = 64
+
 # -- named shared memory --------------------------------------------------------------------------------------------
 # Each takes a descriptor of the server.
 SHM_SEGMENTS = 256

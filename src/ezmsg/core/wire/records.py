@@ -6,11 +6,12 @@ A record is a msgspec struct in msgpack. Its opcode is explicit and never reused
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 
 from ezmsg.core.errors import ProtocolError
+from ezmsg.core.wire.metadata import GraphRecord, SettingsValue
 
 
 class Record(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -53,7 +54,7 @@ class SessionOpened(Record, frozen=True):
 
 
 class RevertSession(Record, frozen=True):
-    """Drop the edges this session owns; it stays open. Answered when done."""
+    """Drop the edges, metadata and settings this session owns; it stays open. Answered when done."""
 
 
 class CloseSession(Record, frozen=True):
@@ -174,6 +175,7 @@ class SessionState(Record, frozen=True):
 
     session_id: str
     edges: list[tuple[str, str]]
+    metadata: GraphRecord | None = None
 
 
 class ProcessState(Record, frozen=True):
@@ -191,6 +193,99 @@ class Snapshot(Record, frozen=True):
     graph: GraphEdges
     sessions: list[SessionState]
     processes: list[ProcessState]
+
+
+# -- metadata, settings and events ------------------------------------------------------------------------------------
+
+
+class RegisterMetadata(Record, frozen=True):
+    """Replace what this session says about the components it runs."""
+
+    metadata: GraphRecord
+
+
+class ReportSettings(Record, frozen=True):
+    """A process tells the settings of a unit it owns; `timestamp` in Unix seconds."""
+
+    component_address: str
+    value: SettingsValue
+    timestamp: float
+
+
+class GetSettings(Record, frozen=True):
+    """Ask for the settings of every component."""
+
+
+class Settings(Record, frozen=True):
+    """The settings of every component, by address, sorted."""
+
+    values: dict[str, SettingsValue]
+
+
+class GetSettingsInputTopic(Record, frozen=True):
+    """Ask where a component takes new settings."""
+
+    component_address: str
+
+
+class SettingsInputTopic(Record, frozen=True):
+    """There."""
+
+    topic: str
+
+
+class Event(Record, frozen=True, kw_only=True):
+    """Base of what a stream of events carries; `timestamp` in Unix seconds.
+
+    `seq` counts the events of one kind from 1. `missed`: how many this reader did not get before this one.
+    """
+
+    seq: int = 0
+    timestamp: float
+    source_session_id: str | None = None
+    source_process_id: str | None = None
+    missed: int = 0
+
+
+class TopologyEvent(Event, frozen=True, kw_only=True):
+    """Edges or processes changed; `event_type` names a TopologyEventType."""
+
+    event_type: str
+    changed_topics: list[str] = []
+
+
+class SettingsEvent(Event, frozen=True, kw_only=True):
+    """Settings of a component changed; `event_type` names a SettingsEventType."""
+
+    event_type: str
+    component_address: str
+    value: SettingsValue
+
+
+class GetSettingsEvents(Record, frozen=True):
+    """Ask for the settings events after `after_seq` that the server still has."""
+
+    after_seq: int
+
+
+class SettingsEvents(Record, frozen=True):
+    """The oldest of them, not more than a frame carries; `is_last` when there are no more."""
+
+    events: list[SettingsEvent]
+    is_last: bool
+
+
+class OpenEventStream(Record, frozen=True):
+    """Opens a role: this connection gets all events of a kind after `after_seq`, and then each as it happens."""
+
+    kind: Literal["topology", "settings"]
+    after_seq: int
+
+
+class EventAck(Record, frozen=True):
+    """A reader of events took `count` of them; the server keeps a bounded number unacknowledged."""
+
+    count: int
 
 
 # -- process control ----------------------------------------------------------------------------------------------
@@ -484,6 +579,16 @@ OPCODES: dict[int, type[Record]] = {
     37: GraphEdges,
     38: GetSnapshot,
     39: Snapshot,
+    40: RegisterMetadata,
+    41: ReportSettings,
+    42: GetSettings,
+    43: Settings,
+    44: GetSettingsInputTopic,
+    45: SettingsInputTopic,
+    46: GetSettingsEvents,
+    47: SettingsEvents,
+    48: OpenEventStream,
+    49: TopologyEvent,
     50: ProcessRegister,
     51: ProcessUpdateOwnership,
     52: ProcessRequest,
@@ -501,6 +606,8 @@ OPCODES: dict[int, type[Record]] = {
     77: DrainTelemetry,
     78: OpenProfilingStream,
     79: ProfilingStreamBatch,
+    80: SettingsEvent,
+    81: EventAck,
     90: OpenChannel,
     91: ChannelOpened,
 }

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ezmsg.core.dag import CyclicException, reachable
-from ezmsg.core.server.books.routing import PERSISTENT, Reroute, RoutingBook
+from ezmsg.core.server.books.routing import NO_CHANGE, PERSISTENT, Reroute, RoutingBook
 from ezmsg.core.server.books.sessions import SessionBook
 from ezmsg.core.wire.records import PublisherRoute, Routing
 
@@ -37,9 +37,9 @@ def test_an_edge_tells_only_subscribers_behind_it() -> None:
     book.add_subscriber("near", "B")
     book.add_subscriber("far", "C")
     book.add_subscriber("aside", "D")
-    assert told(book.connect("B", "C", "s")) == {}
-    assert told(book.connect("A", "B", "s")) == {"near": ["pub"], "far": ["pub"]}
-    assert told(book.disconnect("A", "B", "s")) == {"near": [], "far": []}
+    assert told(book.connect("B", "C", "s").reroutes) == {}
+    assert told(book.connect("A", "B", "s").reroutes) == {"near": ["pub"], "far": ["pub"]}
+    assert told(book.disconnect("A", "B", "s").reroutes) == {"near": [], "far": []}
 
 
 def test_a_second_path_to_the_same_publisher_tells_nobody() -> None:
@@ -47,9 +47,9 @@ def test_a_second_path_to_the_same_publisher_tells_nobody() -> None:
     book.add_publisher(route("pub", "A"))
     book.add_subscriber("sub", "C")
     book.connect("A", "C", "s")
-    assert book.connect("A", "B", "s") == []
-    assert book.connect("B", "C", "s") == []
-    assert book.disconnect("A", "C", "s") == []
+    assert book.connect("A", "B", "s").reroutes == []
+    assert book.connect("B", "C", "s").reroutes == []
+    assert book.disconnect("A", "C", "s").reroutes == []
 
 
 def test_an_edge_of_two_owners_stays_until_the_last_leaves() -> None:
@@ -57,9 +57,9 @@ def test_an_edge_of_two_owners_stays_until_the_last_leaves() -> None:
     book.add_publisher(route("pub", "A"))
     book.add_subscriber("sub", "B")
     book.connect("A", "B", PERSISTENT)
-    assert book.connect("A", "B", "s") == []
-    assert book.disconnect("A", "B", PERSISTENT) == []
-    assert told(book.drop_owner("s")) == {"sub": []}
+    assert book.connect("A", "B", "s").reroutes == []
+    assert book.disconnect("A", "B", PERSISTENT).reroutes == []
+    assert told(book.drop_owner("s").reroutes) == {"sub": []}
 
 
 def test_a_publisher_that_ended_is_named_and_one_that_was_cut_off_is_not() -> None:
@@ -67,7 +67,7 @@ def test_a_publisher_that_ended_is_named_and_one_that_was_cut_off_is_not() -> No
     book.add_publisher(route("pub", "A"))
     book.add_subscriber("sub", "B")
     book.connect("A", "B", "s")
-    [cut] = book.disconnect("A", "B", "s")
+    [cut] = book.disconnect("A", "B", "s").reroutes
     assert cut.routing.ended == []
     book.connect("A", "B", "s")
     [gone] = book.remove_publisher("pub")
@@ -99,7 +99,7 @@ def test_a_session_takes_its_edges_along_and_closing_twice_changes_nothing() -> 
     sessions.close("one")
     assert "one" not in sessions
     assert book.edges().edges == [("A", "B", ["two"])]
-    assert sessions.close("one") == []
+    assert sessions.close("one") == NO_CHANGE
 
 
 TOPICS = st.sampled_from("ABCDE")
@@ -125,11 +125,11 @@ def test_what_subscribers_were_told_always_is_what_reaches_them(steps: list[tupl
         reroutes: list[Reroute] = []
         if step == "connect":
             try:
-                reroutes = book.connect(a, b, "s")
+                reroutes = book.connect(a, b, "s").reroutes
             except CyclicException:
                 continue
         elif step == "disconnect":
-            reroutes = book.disconnect(a, b, "s")
+            reroutes = book.disconnect(a, b, "s").reroutes
         elif step == "publish":
             reroutes = book.add_publisher(route(f"pub{a}", a))
         elif step == "unpublish":
@@ -138,7 +138,7 @@ def test_what_subscribers_were_told_always_is_what_reaches_them(steps: list[tupl
             known[f"sub{number}"] = ids(book.add_subscriber(f"sub{number}", a))
             topics[f"sub{number}"] = a
         else:
-            reroutes = book.drop_owner("s")
+            reroutes = book.drop_owner("s").reroutes
         known |= told(reroutes)
         for subscriber, topic in topics.items():
             expected = sorted(

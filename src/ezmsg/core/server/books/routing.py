@@ -18,6 +18,20 @@ class Reroute(NamedTuple):
     routing: Routing
 
 
+class GraphChange(NamedTuple):
+    """What a change of edges did.
+
+    `topics`: the ends of the edges that came or went, sorted; empty where only owners changed.
+    `reroutes`: the subscribers it affects.
+    """
+
+    topics: list[str]
+    reroutes: list[Reroute]
+
+
+NO_CHANGE = GraphChange([], [])
+
+
 class RoutingBook:
     """The graph, and the endpoints on it.
 
@@ -65,27 +79,28 @@ class RoutingBook:
 
     # -- edges --------------------------------------------------------------------------------------------------------
 
-    def connect(self, from_topic: str, to_topic: str, owner: str) -> list[Reroute]:
+    def connect(self, from_topic: str, to_topic: str, owner: str) -> GraphChange:
         """Make `owner` an owner of an edge.
 
         Raises:
             CyclicException: It would close a cycle; nothing was changed.
         """
         changed = self.dag.add_edge(from_topic, to_topic, owner)
-        return self._reroutes([to_topic]) if changed else []
+        return GraphChange([to_topic], self._reroutes([to_topic])) if changed else NO_CHANGE
 
-    def disconnect(self, from_topic: str, to_topic: str, owner: str) -> list[Reroute]:
+    def disconnect(self, from_topic: str, to_topic: str, owner: str) -> GraphChange:
         """Take `owner` from an edge."""
         # Affected are the topics behind the edge, as they were while it was there.
         behind = self.dag.downstream(to_topic)
         changed = self.dag.remove_edge(from_topic, to_topic, owner)
-        return self._tell(behind) if changed else []
+        return GraphChange([to_topic], self._tell(behind)) if changed else NO_CHANGE
 
-    def drop_owner(self, owner: str) -> list[Reroute]:
+    def drop_owner(self, owner: str) -> GraphChange:
         """Take `owner` from every edge."""
         targets = [edge[1] for edge, owners in self.dag.edge_owners.items() if owner in owners]
         behind = {topic for target in targets for topic in self.dag.downstream(target)}
-        return self._tell(behind) if self.dag.remove_owner(owner) else []
+        gone = self.dag.remove_owner(owner)
+        return GraphChange(sorted({to_topic for _, to_topic in gone}), self._tell(behind)) if gone else NO_CHANGE
 
     def subscribers_behind(self, topic: str) -> list[str]:
         """Every subscriber that messages on `topic` reach."""

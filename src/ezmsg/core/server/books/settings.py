@@ -1,0 +1,154 @@
+"""The settings of every component: the graph's source of truth. Values are opaque here."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import cast
+
+import msgspec
+
+from ezmsg.core.errors import SettingsTooLarge
+from ezmsg.core.graphmeta import SettingsEventType
+from ezmsg.core.wire.limits import SETTINGS_BYTES
+from ezmsg.core.wire.metadata import ComponentRecord, GraphRecord, SettingsValue
+from ezmsg.core.wire.records import SettingsEvent, SettingsEvents
+
+# Events go to who asks for them in answers of about this size.
+PAGE_BYTES = 8 << 20
+
+
+@dataclass
+class SettingsEntry:
+    """The settings of one component.
+
+    `session` is the owner of its metadata, with what that says of its `initial` settings; `process` is the one that
+    reported last and still lives, with what it `reported`. An entry has one of the two at least.
+    """
+
+    session: str | None = None
+    initial: SettingsValue | None = None
+    process: str | None = None
+    reported: SettingsValue | None = None
+
+    @property
+    def value(self) -> SettingsValue:
+        """What holds: what was reported, else what the metadata says."""
+        value = self.reported or self.initial
+        assert value is not None, "an entry that nobody holds"
+        return value
+
+
+class SettingsBook:
+    """Whose word counts for the settings of which component. Every change returns the events to tell."""
+
+    def __init__(self, limit_bytes: int = SETTINGS_BYTES) -> None:
+        self._entries: dict[str, SettingsEntry] = {}
+        self._limit_bytes = limit_bytes
+
+    def values(self) -> dict[str, SettingsValue]:
+        """What holds, by address, sorted."""
+        return {address: entry.value for address, entry in sorted(self._entries.items())}
+
+    def check(self, values: Mapping[str, SettingsValue]) -> None:
+        """Refuse what is too large to be told.
+
+        Raises:
+            SettingsTooLarge: One of the values is.
+        """
+        for address, value in values.items():
+            size = len(msgspec.msgpack.encode(value))
+            if size > self._limit_bytes:
+                raise SettingsTooLarge(address, size, self._limit_bytes)
+
+    # -- metadata -----------------------------------------------------------------------------------------------------
+
+    def registered(self, session: str, initial: Mapping[str, SettingsValue], now_s: float) -> list[SettingsEvent]:
+        """A session (whose addresses are nobody else's) registered metadata in place of what it had.
+
+        What a living process reported stays in force; each component's event tells what is in force.
+        """
+        for address in [address for address, entry in self._entries.items() if entry.session == session]:
+            if address not in initial:
+                self._disown(address)
+        events: list[SettingsEvent] = []
+        for address, value in sorted(initial.items()):
+            entry = self._entries.setdefault(address, SettingsEntry())
+            entry.session, entry.initial = session, value
+            events.append(self._event(SettingsEventType.INITIAL_SETTINGS, address, entry, now_s))
+        return events
+
+    def session_closed(self, session: str) -> None:
+        """A session dropped its metadata. What a living process reported stays, without an owner."""
+        for address in [address for address, entry in self._entries.items() if entry.session == session]:
+            self._disown(address)
+
+    def _disown(self, address: str) -> None:
+        entry = self._entries[address]
+        entry.session = entry.initial = None
+        if entry.reported is None:
+            del self._entries[address]
+
+    # -- processes ----------------------------------------------------------------------------------------------------
+
+    def report(self, process: str, address: str, value: SettingsValue, timestamp_s: float) -> list[SettingsEvent]:
+        """A process (that owns the unit) tells what its settings are now.
+
+        Raises:
+            SettingsTooLarge: Nothing was changed.
+        """
+        self.check({address: value})
+        entry = self._entries.setdefault(address, SettingsEntry())
+        entry.process, entry.reported = process, value
+        return [self._event(SettingsEventType.SETTINGS_UPDATED, address, entry, timestamp_s, process)]
+
+    def process_gone(self, process: str, now_s: float) -> list[SettingsEvent]:
+        """A process is gone: what it reported last falls back to what the metadata says, or goes with it."""
+        events: list[SettingsEvent] = []
+        for address, entry in sorted(self._entries.items()):
+            if entry.process != process:
+                continue
+            entry.process = entry.reported = None
+            if entry.initial is None:
+                del self._entries[address]
+            else:
+                events.append(self._event(SettingsEventType.SETTINGS_UPDATED, address, entry, now_s))
+        return events
+
+    @staticmethod
+    def _event(
+        event_type: SettingsEventType,
+        address: str,
+        entry: SettingsEntry,
+        timestamp_s: float,
+        process: str | None = None,
+    ) -> SettingsEvent:
+        return SettingsEvent(
+            timestamp=timestamp_s,
+            source_session_id=entry.session,
+            source_process_id=process,
+            event_type=event_type.value,
+            component_address=address,
+            value=entry.value,
+        )
+
+
+def page_of(events: list[SettingsEvent], limit_bytes: int = PAGE_BYTES) -> SettingsEvents:
+    """The oldest of these events: as many as a frame carries, one at least."""
+    size = 0
+    for index, event in enumerate(events):
+        size += len(msgspec.msgpack.encode(event))
+        if index and size > limit_bytes:
+            return SettingsEvents(events[:index], False)
+    return SettingsEvents(events, True)
+
+
+def initial_settings(metadata: GraphRecord) -> dict[str, SettingsValue]:
+    """What metadata says of the settings of its components, by address."""
+    return {address: _initial(component) for address, component in metadata.components.items()}
+
+
+def _initial(component: ComponentRecord) -> SettingsValue:
+    serialized, shown = component.initial_settings
+    structured = cast(object, shown) if isinstance(shown, dict) else None
+    return SettingsValue(serialized, shown, structured, component.settings_schema)

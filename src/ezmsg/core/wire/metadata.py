@@ -1,0 +1,271 @@
+"""Metadata and settings as they travel: one tagged record beside each dataclass of `graphmeta`, and both ways.
+
+The dataclasses are the users'; msgspec cannot tell one from the other in a union, so each has a record here with the
+same fields and a tag. The server reads these records, and never the values of any type inside (see `wire.values`).
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final, TypeVar, cast
+
+import msgspec
+
+from ezmsg.core import graphmeta as g
+from ezmsg.core.errors import EzmsgError
+from ezmsg.core.wire.values import plain, restored
+
+T = TypeVar("T")
+R = TypeVar("R", bound=msgspec.Struct)
+
+
+class NotSerializable(EzmsgError, TypeError):
+    """A record of `graphmeta` has a field whose value is not of the type it declares; nothing was sent."""
+
+    code = "NOT_SERIALIZABLE"
+
+    def __init__(self, record: str, reason: str) -> None:
+        super().__init__(f"{record} cannot be sent: {reason}")
+        self.record, self.reason = record, reason
+
+
+class MetadataRecord(msgspec.Struct, frozen=True, omit_defaults=True):
+    """Base of what describes a graph."""
+
+
+class FieldRecord(MetadataRecord, frozen=True):
+    """SettingsFieldMetadata."""
+
+    name: str
+    field_type: str
+    required: bool
+    default: Any
+    description: str | None
+    bounds: tuple[float | None, float | None] | None
+    choices: Any
+    widget_hint: str | None
+
+
+class SchemaRecord(MetadataRecord, frozen=True):
+    """SettingsSchemaMetadata."""
+
+    provider: str
+    settings_type: str
+    fields: list[FieldRecord]
+
+
+class SettingsValue(MetadataRecord, frozen=True):
+    """SettingsSnapshotValue; `serialized` is opaque."""
+
+    serialized: bytes | None
+    repr_value: Any
+    structured_value: Any = None
+    settings_schema: SchemaRecord | None = None
+
+
+class DynamicSettingsRecord(MetadataRecord, frozen=True):
+    """DynamicSettingsMetadata."""
+
+    enabled: bool
+    input_topic: str | None
+    settings_type: str | None
+
+
+class StreamRecord(MetadataRecord, frozen=True, tag="stream"):
+    """StreamMetadata."""
+
+    name: str
+    address: str
+    msg_type: str
+
+
+class InputStreamRecord(StreamRecord, frozen=True, tag="input_stream"):
+    """InputStreamMetadata."""
+
+    leaky: bool = False
+    max_queue: int | None = None
+
+
+class OutputStreamRecord(StreamRecord, frozen=True, tag="output_stream"):
+    """OutputStreamMetadata."""
+
+    host: str | None = None
+    port: int | None = None
+    num_buffers: int | None = None
+    buf_size: int | None = None
+    force_tcp: bool | None = None
+
+
+class TopicRecord(StreamRecord, frozen=True, tag="topic"):
+    """TopicMetadata."""
+
+
+class InputTopicRecord(StreamRecord, frozen=True, tag="input_topic"):
+    """InputTopicMetadata."""
+
+
+class OutputTopicRecord(StreamRecord, frozen=True, tag="output_topic"):
+    """OutputTopicMetadata."""
+
+
+class InputRelayRecord(InputStreamRecord, frozen=True, tag="input_relay"):
+    """InputRelayMetadata."""
+
+    copy_on_forward: bool = True
+
+
+class OutputRelayRecord(OutputStreamRecord, frozen=True, tag="output_relay"):
+    """OutputRelayMetadata."""
+
+    copy_on_forward: bool = True
+
+
+Way = (
+    StreamRecord
+    | InputStreamRecord
+    | OutputStreamRecord
+    | TopicRecord
+    | InputTopicRecord
+    | OutputTopicRecord
+    | InputRelayRecord
+    | OutputRelayRecord
+)
+
+
+class TaskRecord(MetadataRecord, frozen=True):
+    """TaskMetadata."""
+
+    name: str
+    subscribes: str | None = None
+    publishes: list[str] = []
+
+
+class ComponentRecord(MetadataRecord, frozen=True, tag="component"):
+    """ComponentMetadata."""
+
+    address: str
+    name: str
+    component_type: str
+    settings_type: str
+    initial_settings: tuple[bytes | None, Any]
+    dynamic_settings: DynamicSettingsRecord
+    settings_schema: SchemaRecord | None
+
+
+class CollectionRecord(ComponentRecord, frozen=True, tag="collection"):
+    """CollectionMetadata."""
+
+    topics: dict[str, Way]
+    relays: dict[str, Way]
+    children: list[str]
+
+
+class UnitRecord(ComponentRecord, frozen=True, tag="unit"):
+    """UnitMetadata."""
+
+    streams: dict[str, Way]
+    tasks: list[TaskRecord]
+    main: str | None
+    threads: list[str]
+
+
+class GraphRecord(MetadataRecord, frozen=True):
+    """GraphMetadata."""
+
+    schema_version: int
+    root_name: str | None
+    components: dict[str, ComponentRecord | CollectionRecord | UnitRecord]
+
+
+# The table: what travels as what.
+RECORD_OF: Final[dict[type[Any], type[MetadataRecord]]] = {
+    g.SettingsFieldMetadata: FieldRecord,
+    g.SettingsSchemaMetadata: SchemaRecord,
+    g.SettingsSnapshotValue: SettingsValue,
+    g.DynamicSettingsMetadata: DynamicSettingsRecord,
+    g.StreamMetadata: StreamRecord,
+    g.InputStreamMetadata: InputStreamRecord,
+    g.OutputStreamMetadata: OutputStreamRecord,
+    g.TopicMetadata: TopicRecord,
+    g.InputTopicMetadata: InputTopicRecord,
+    g.OutputTopicMetadata: OutputTopicRecord,
+    g.InputRelayMetadata: InputRelayRecord,
+    g.OutputRelayMetadata: OutputRelayRecord,
+    g.TaskMetadata: TaskRecord,
+    g.ComponentMetadata: ComponentRecord,
+    g.CollectionMetadata: CollectionRecord,
+    g.UnitMetadata: UnitRecord,
+    g.GraphMetadata: GraphRecord,
+}
+_DATACLASS_OF: Final = {record: dataclass for dataclass, record in RECORD_OF.items()}
+
+# Fields that hold values of any type.
+_ANY: Final = frozenset({"default", "choices", "repr_value", "structured_value"})
+
+
+# -- to the wire ------------------------------------------------------------------------------------------------------
+
+
+def record_of(value: object, record: type[R]) -> R:
+    """The record of a dataclass of `graphmeta`.
+
+    Raises:
+        NotSerializable: `value` is not what travels as such a record, or a field of it is not of its declared type.
+    """
+    name = type(value).__name__
+    try:
+        encoded = msgspec.msgpack.encode(_carried(value))
+        return msgspec.msgpack.decode(encoded, type=record)
+    except (msgspec.MsgspecError, TypeError, ValueError, OverflowError, AttributeError, RecursionError) as error:
+        raise NotSerializable(name, str(error)) from error
+
+
+def _carried(value: Any) -> Any:
+    # A subclass of a user travels as the class of ours that it extends.
+    for parent in type(value).__mro__:
+        record = RECORD_OF.get(parent)
+        if record is not None:
+            return record(**{name: _field(name, getattr(value, name)) for name in record.__struct_fields__})
+    if isinstance(value, dict):
+        return {plain(key): _carried(item) for key, item in cast(dict[Any, Any], value).items()}
+    if isinstance(value, (list, tuple)):
+        return [_carried(item) for item in cast(list[Any], value)]
+    return plain(value)
+
+
+def _field(name: str, value: Any) -> Any:
+    if name in _ANY:
+        return plain(value)
+    if name == "initial_settings":
+        serialized, shown = value
+        return (serialized, plain(shown))
+    return _carried(value)
+
+
+# -- from the wire ----------------------------------------------------------------------------------------------------
+
+
+def value_of(record: MetadataRecord, expected: type[T]) -> T:
+    """The dataclass of `graphmeta` that a record carries."""
+    value = _returned(record)
+    assert isinstance(value, expected)
+    return value
+
+
+def _returned(value: Any) -> Any:
+    if isinstance(value, MetadataRecord):
+        fields = {name: _returned_field(name, getattr(value, name)) for name in value.__struct_fields__}
+        return _DATACLASS_OF[type(value)](**fields)
+    if isinstance(value, dict):
+        return {key: _returned(item) for key, item in cast(dict[Any, Any], value).items()}
+    if isinstance(value, list):
+        return [_returned(item) for item in cast(list[Any], value)]
+    return value
+
+
+def _returned_field(name: str, value: Any) -> Any:
+    if name in _ANY:
+        return restored(value)
+    if name == "initial_settings":
+        serialized, shown = value
+        return (serialized, restored(shown))
+    return _returned(value)
