@@ -123,7 +123,12 @@ class Digest:
         indices = rows["meta"] >> INDEX_SHIFT
         endpoints, known = _known(indices, find)
         self.lost["span:unknown_endpoint"] += len(rows) - known
-        for graph in dict.fromkeys(endpoint.graph for endpoint in endpoints.values()):
+        graphs = dict.fromkeys(endpoint.graph for endpoint in endpoints.values())
+        if len(graphs) == 1 and known == len(rows):
+            (graph,) = graphs
+            self.spans.add(graph or "", graph, rows)
+            return
+        for graph in graphs:
             mine = [index for index, endpoint in endpoints.items() if endpoint.graph == graph]
             self.spans.add(graph or "", graph, rows[np.isin(indices, mine)])
 

@@ -49,8 +49,9 @@ class RowLog:
         if self._used + len(rows) > len(self._rows):
             kept = self._rows[max(0, self._used - (self._limit - len(rows))) : self._used]
             # Room for as many again, so that copying is rare.
-            room = min(2 * self._limit, max(64, 2 * (len(kept) + len(rows))))
-            fresh = np.empty(max(room, len(kept) + len(rows)), dtype=self._dtype)
+            room = max(min(2 * self._limit, max(64, 2 * (len(kept) + len(rows)))), len(kept) + len(rows))
+            # Once it is as large as it gets it is used again: new memory would have to be zeroed by the system.
+            fresh = self._rows if len(self._rows) >= room else np.empty(room, dtype=self._dtype)
             fresh[: len(kept)] = kept
             self._rows, self._used = fresh, len(kept)
         self._rows[self._used : self._used + len(rows)] = rows
