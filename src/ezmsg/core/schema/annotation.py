@@ -69,8 +69,10 @@ def without_none(annotation: Any) -> Any:
 
 
 def class_of(annotation: Any) -> type | None:
-    """The class an annotation stands for: itself, or the origin of a generic one."""
+    """The class an annotation stands for: itself, or the origin of a generic one; None for Any and object."""
     bare = unwrapped(annotation)[0]
+    if bare is Any or bare is object:
+        return None
     origin = typing.get_origin(bare) or bare
     return origin if isinstance(origin, type) else None
 

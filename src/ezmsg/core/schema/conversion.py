@@ -24,7 +24,7 @@ def converted(annotation: Any, new: Any) -> Any:
     if (parts := annotations.branches(bare)) is not None:
         return _to_first_that_fits(parts, new)
     owner = annotations.class_of(bare)
-    if owner is None or owner is object or (owner is bare and isinstance(new, owner)):
+    if owner is None or (owner is bare and _is_instance(new, owner)):
         return new
     if issubclass(owner, Enum):
         with contextlib.suppress(ValueError):
@@ -35,13 +35,22 @@ def converted(annotation: Any, new: Any) -> Any:
             return new
         fields = {field.name: field.annotation for field in family.fields(owner)}
         values = {str(name): value for name, value in cast(Mapping[Any, Any], new).items()}
-        return family.build(owner, {name: converted(fields.get(name, Any), value) for name, value in values.items()})
+        return family.build(
+            cast(Any, owner), {name: converted(fields.get(name, Any), value) for name, value in values.items()}
+        )
     if issubclass(owner, pathlib.PurePath):
         return owner(new) if isinstance(new, str) else new
     try:
         return msgspec.convert(new, bare)
     except Exception:  # not of this type, or not a type msgspec knows
         return new
+
+
+def _is_instance(new: Any, owner: type) -> bool:
+    try:
+        return isinstance(new, owner)
+    except TypeError:  # a protocol without @runtime_checkable
+        return False
 
 
 def _to_first_that_fits(parts: tuple[Any, ...], new: Any) -> Any:

@@ -7,12 +7,14 @@ from typing import Any
 
 from ezmsg.core.graphmeta import SettingsFieldMetadata, SettingsSchemaMetadata
 from ezmsg.core.schema import annotation as annotations
-from ezmsg.core.schema.document import json_schema
+from ezmsg.core.schema.document import Node, json_schema
 from ezmsg.core.schema.facts import Facts, read
 from ezmsg.core.schema.families.pydanticv1 import constraints
 from ezmsg.core.schema.family import NO_DEFAULT, Field
 from ezmsg.core.schema.plain import plain
 from ezmsg.core.schema.table import family_of
+
+_TYPES = {"bool": "boolean", "int": "integer", "float": "number", "str": "string", "list": "array", "dict": "object"}
 
 
 def describe(tp: Any) -> SettingsSchemaMetadata | None:
@@ -72,3 +74,26 @@ def _scalar(annotation: Any) -> Any:
     if not isinstance(bare, type):
         return None
     return next((kind for kind in (bool, int, float, str) if issubclass(bare, kind)), None)
+
+
+def document_of(fields: list[SettingsFieldMetadata]) -> Node:
+    """What the rows alone say, for descriptions without a document: made by hand, or by somebody else."""
+    return {"type": "object", "properties": {field.name: _node(field) for field in fields}}
+
+
+def _node(field: SettingsFieldMetadata) -> Node:
+    """What the flat description of a field says; its bounds may be exclusive, which it cannot tell."""
+    text = field.field_type.replace("builtins.", "").replace("typing.", "")
+    bare = re.sub(r"^Optional\[(.+)\]$|\s*\|\s*None$", r"\1", text)
+    is_nullable = bare != text or (field.default is None and not field.required)
+    if field.choices is not None:
+        return {"enum": [*field.choices, None] if is_nullable else field.choices}
+    kind = _TYPES.get(bare.partition("[")[0])
+    if kind is None:
+        return {}
+    low, high = field.bounds or (None, None)
+    keys = {"integer": ("minimum", "maximum"), "number": ("minimum", "maximum")}
+    keys |= {"string": ("minLength", "maxLength"), "array": ("minItems", "maxItems")}
+    limits = {key: limit for key, limit in zip(keys.get(kind, ()), (low, high), strict=False) if limit is not None}
+    node: Node = {"type": kind, **limits}
+    return {"anyOf": [node, {"type": "null"}]} if is_nullable else node

@@ -86,7 +86,7 @@ class _Walk:
         if (choices := annotations.choices(tp)) is not None:
             return {"enum": plain(choices)}
         owner = annotations.class_of(tp)
-        if owner is None or owner is object:
+        if owner is None:
             return {}
         if (family := family_of(owner)) is not None:
             return {"$ref": REF + self._define(owner, family)}

@@ -43,10 +43,7 @@ def _patched(value: Any, parts: list[str], depth: int, new: Any) -> Any:
         return _patched_mapping(cast(Mapping[Any, Any], value), parts, depth, new)
     name, is_last = parts[depth], depth == len(parts) - 1
     family = family_of(type(value))
-    if family is not None:
-        known = _settable(family, value)
-    else:
-        known = _attributes(value)
+    known = _attributes(value) if family is None else _settable(family, value)
     if name not in known:
         raise UnknownSettingsField(".".join(parts[: depth + 1]), type_name(type(value)), list(known))
     made = converted(known[name], new) if is_last else _patched(getattr(value, name, None), parts, depth + 1, new)
@@ -72,9 +69,9 @@ def _patched_mapping(value: Mapping[Any, Any], parts: list[str], depth: int, new
 def _copied(value: Mapping[Any, Any]) -> MutableMapping[Any, Any]:
     """A copy to write into, of the same class where that can be written."""
     if isinstance(value, dict):
-        return copy.copy(cast(dict[Any, Any], value))
+        return copy.copy(value)
     if isinstance(value, MutableMapping):
-        return copy.deepcopy(cast(MutableMapping[Any, Any], value))  # its copy may share what it keeps its items in
+        return copy.deepcopy(value)  # its copy may share what it keeps its items in
     return dict(value)
 
 
@@ -96,5 +93,5 @@ def _attributes(value: Any) -> dict[str, Any]:
         names = [slots] if isinstance(slots, str) else list(slots)
         names += [name for name, member in vars(owner).items() if isinstance(member, property) and member.fset]
         known.update(dict.fromkeys(names, Any))
-    known |= dict.fromkeys(getattr(value, "__dict__", {}), Any) | of_class(type(value))
+    known |= dict.fromkeys(getattr(value, "__dict__", {}), Any) | of_class(cast(Any, type(value)))
     return {name: annotation for name, annotation in known.items() if not name.startswith("_")}

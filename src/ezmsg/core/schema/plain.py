@@ -26,7 +26,7 @@ def plain(value: Any) -> Any:
 def _plain(value: Any, above: tuple[int, ...]) -> Any:
     level: Any = shallow(value)
     if not isinstance(level, (list, dict)):
-        return level if isinstance(level, PLAIN_TYPES) else text(level)
+        return cast(Any, level) if isinstance(level, PLAIN_TYPES) else text(level)
     if id(value) in above or len(above) == _DEPTH:
         return "..."
     above = (*above, id(value))

@@ -20,4 +20,7 @@ def family_of(tp: Any) -> Family | None:
     """The family of a class; None for other classes, and for what is no class."""
     if not isinstance(tp, type):
         return None
-    return next((family for family in FAMILIES if family.holds(tp)), None)
+    try:
+        return next((family for family in FAMILIES if family.holds(tp)), None)
+    except Exception:  # a metaclass that refuses to be asked
+        return None

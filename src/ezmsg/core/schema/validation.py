@@ -5,15 +5,24 @@ What is checked here is what drawing a form needs to hold: names, types, bounds,
 
 from __future__ import annotations
 
-import math
-import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from decimal import Decimal
 from typing import Any, cast
 
 from ezmsg.core.errors import SettingsInvalid
-from ezmsg.core.graphmeta import SettingsFieldMetadata, SettingsSchemaMetadata
+from ezmsg.core.graphmeta import SettingsSchemaMetadata
+from ezmsg.core.schema.description import document_of
 from ezmsg.core.schema.document import REF, Node
+from ezmsg.core.schema.limits import (
+    LIST_LIMITS,
+    NUMBER_LIMITS,
+    OBJECT_LIMITS,
+    TEXT_LIMITS,
+    Limit,
+    is_among,
+    is_one_of,
+    matches,
+)
 from ezmsg.core.schema.plain import plain, shallow, text
 
 _DEPTH = 32
@@ -30,7 +39,7 @@ def validate(schema: SettingsSchemaMetadata, patch: Mapping[str, Any]) -> None:
     Raises:
         SettingsInvalid: With every violation found.
     """
-    check = _Check(schema.json_schema or _document(schema.fields))
+    check = _Check(schema.json_schema or document_of(schema.fields))
     for path, value in patch.items():
         check.entry(path, value)
     if check.violations:
@@ -78,11 +87,11 @@ class _Check:
         if branches and not self._fits_one(branches, value, path, depth):
             return
         choices = [node["const"]] if "const" in node else node.get("enum")
-        if choices is not None and not _is_among(plain(value), choices):
+        if choices is not None and not is_among(plain(value), choices):
             self._add(path, value, "not a choice", _one_of(map(text, choices)))
             return
         kinds = node.get("type")
-        if kinds is not None and not _is_one_of(value, [kinds] if isinstance(kinds, str) else kinds, node):
+        if kinds is not None and not is_one_of(value, [kinds] if isinstance(kinds, str) else kinds, node):
             self._add(path, value, "wrong type", _name(node))
             return
         self._limits(node, value, path)
@@ -117,15 +126,15 @@ class _Check:
     def _limits(self, node: Node, value: Any, path: str) -> None:
         number = float(value) if isinstance(value, Decimal) else value
         if isinstance(number, (int, float)) and not isinstance(number, bool):
-            self._expect(node, number, path, _NUMBER_LIMITS)
+            self._expect(node, number, path, NUMBER_LIMITS)
         elif isinstance(value, str):
-            self._expect(node, value, path, _TEXT_LIMITS)
+            self._expect(node, value, path, TEXT_LIMITS)
         elif isinstance(value, list):
-            self._expect(node, cast(Any, value), path, _LIST_LIMITS)
+            self._expect(node, cast(Any, value), path, LIST_LIMITS)
         elif isinstance(value, dict):
-            self._expect(node, cast(Any, value), path, _OBJECT_LIMITS)
+            self._expect(node, cast(Any, value), path, OBJECT_LIMITS)
 
-    def _expect(self, node: Node, value: Any, path: str, limits: dict[str, tuple[_Limit, str]]) -> None:
+    def _expect(self, node: Node, value: Any, path: str, limits: dict[str, tuple[Limit, str]]) -> None:
         for keyword, (holds, words) in limits.items():
             if keyword in node and not holds(value, node[keyword]):
                 self._add(path, value, "out of bounds", f"{words} {node[keyword]}")
@@ -157,7 +166,7 @@ class _Check:
             return [node["properties"][part]]
         found = [there for branch in branches for there in self._beneath(branch, part)]
         by_pattern = node.get("patternProperties", {})
-        found += [there for pattern, there in by_pattern.items() if _matches(part, pattern)]
+        found += [there for pattern, there in by_pattern.items() if matches(part, pattern)]
         if found or node.get("type") != "object":
             return found
         others = node.get("additionalProperties", "properties" not in node)
@@ -186,76 +195,6 @@ class _Check:
         self.violations.append({"field": field, "value": text(value), "rule": rule, "expected": expected})
 
 
-def _is_among(value: Any, choices: Iterable[Any]) -> bool:
-    """Whether `value` is one of the choices, where True is not 1."""
-    return any(value == choice and isinstance(value, bool) == isinstance(choice, bool) for choice in choices)
-
-
-def _is_one_of(value: Any, kinds: list[str], node: Node) -> bool:
-    if any(_IS.get(kind, _anything)(value) for kind in kinds):
-        return True
-    # A datetime where the document, which only knows JSON, says text of a format.
-    is_opaque = shallow(value) is value and not isinstance(value, (type(None), bool, int, float, str, list, dict))
-    return is_opaque and "string" in kinds and bool(node.keys() & {"format", "contentEncoding"})
-
-
-def _anything(value: Any) -> bool:
-    del value
-    return True
-
-
-_IS: dict[str, Callable[[Any], bool]] = {
-    "null": lambda value: value is None,
-    "boolean": lambda value: isinstance(value, bool),
-    "integer": lambda value: isinstance(value, int) and not isinstance(value, bool),
-    "number": lambda value: isinstance(value, (int, float, Decimal)) and not isinstance(value, bool),
-    "string": lambda value: isinstance(value, str),
-    "array": lambda value: isinstance(value, list),
-    "object": lambda value: isinstance(value, dict),
-}
-
-_Limit = Callable[[Any, Any], bool]
-
-
-def _is_multiple(value: float, step: float) -> bool:
-    if isinstance(value, int) and isinstance(step, int):
-        return value % step == 0
-    if not math.isfinite(value):
-        return False
-    count = value / step
-    return math.isclose(count, round(count), rel_tol=1e-9, abs_tol=1e-9)
-
-
-def _matches(value: str, pattern: str) -> bool:
-    try:
-        return re.search(pattern, value) is not None
-    except re.error:  # the dialect of somebody else
-        return True
-
-
-# NaN is within no bounds: every comparison with it is false.
-_NUMBER_LIMITS: dict[str, tuple[_Limit, str]] = {
-    "minimum": (lambda value, limit: value >= limit, "≥"),
-    "exclusiveMinimum": (lambda value, limit: value > limit, ">"),
-    "maximum": (lambda value, limit: value <= limit, "≤"),
-    "exclusiveMaximum": (lambda value, limit: value < limit, "<"),
-    "multipleOf": (_is_multiple, "a multiple of"),
-}
-_TEXT_LIMITS: dict[str, tuple[_Limit, str]] = {
-    "minLength": (lambda value, limit: len(value) >= limit, "length ≥"),
-    "maxLength": (lambda value, limit: len(value) <= limit, "length ≤"),
-    "pattern": (_matches, "text like"),
-}
-_LIST_LIMITS: dict[str, tuple[_Limit, str]] = {
-    "minItems": (lambda value, limit: len(value) >= limit, "length ≥"),
-    "maxItems": (lambda value, limit: len(value) <= limit, "length ≤"),
-}
-_OBJECT_LIMITS: dict[str, tuple[_Limit, str]] = {
-    "minProperties": (lambda value, limit: len(value) >= limit, "length ≥"),
-    "maxProperties": (lambda value, limit: len(value) <= limit, "length ≤"),
-}
-
-
 def _is_of_type(found: list[dict[str, str]], path: str) -> bool:
     """Whether a branch was refused for what the value is, not for what is in it."""
     return any(violation["rule"] == "wrong type" and violation["field"] == path for violation in found)
@@ -268,30 +207,3 @@ def _name(node: Node) -> str:
 
 def _one_of(names: Iterable[str]) -> str:
     return f"one of {', '.join(names)}"
-
-
-# -- descriptions without a document, made by hand or by somebody else ---------------------------------------------
-
-_TYPES = {"bool": "boolean", "int": "integer", "float": "number", "str": "string", "list": "array", "dict": "object"}
-
-
-def _document(fields: list[SettingsFieldMetadata]) -> Node:
-    return {"type": "object", "properties": {field.name: _node(field) for field in fields}}
-
-
-def _node(field: SettingsFieldMetadata) -> Node:
-    """What the flat description of a field says; its bounds may be exclusive, which it cannot tell."""
-    text = field.field_type.replace("builtins.", "").replace("typing.", "")
-    bare = re.sub(r"^Optional\[(.+)\]$|\s*\|\s*None$", r"\1", text)
-    is_nullable = bare != text or (field.default is None and not field.required)
-    if field.choices is not None:
-        return {"enum": [*field.choices, None] if is_nullable else field.choices}
-    kind = _TYPES.get(bare.partition("[")[0])
-    if kind is None:
-        return {}
-    low, high = field.bounds or (None, None)
-    keys = {"integer": ("minimum", "maximum"), "number": ("minimum", "maximum")}
-    keys |= {"string": ("minLength", "maxLength"), "array": ("minItems", "maxItems")}
-    limits = {key: limit for key, limit in zip(keys.get(kind, ()), (low, high), strict=False) if limit is not None}
-    node: Node = {"type": kind, **limits}
-    return {"anyOf": [node, {"type": "null"}]} if is_nullable else node

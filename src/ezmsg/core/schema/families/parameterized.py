@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import sys
 from collections.abc import Callable
-from typing import Any, Optional, cast
+from typing import Any, Optional
 
 from ezmsg.core.schema.facts import Facts, is_number
 from ezmsg.core.schema.family import Family, Field
@@ -21,7 +21,7 @@ def _fields(tp: Any) -> list[Field]:
 
 
 def _field(name: str, item: Any) -> Field:
-    kind = cast(type, type(item))
+    kind = item.__class__
     annotation = _annotation(item)
     if item.allow_None and annotation is not Any:
         annotation = Optional[annotation]  # noqa: UP045 - the annotation may be no type
