@@ -159,6 +159,7 @@ class Many:
     behind: Annotated[int, annotated_types.Gt(3)] | None = None
     meta: Annotated[float, msgspec.Meta(le=1.0, description="from Meta")] = 0.0
     listed: str = field(default="a", metadata={"choices": ("a", "b"), "description": "d", "ge": "no number"})
+    strange: int = field(default=1, metadata={"choices": 5, "max": None, "description": 3})
     lost: Nowhere = None  # noqa: F821 - such annotations are met
     call: Callable[[], int] | None = None
     never: int = field(default=1, init=False)
@@ -185,6 +186,7 @@ def test_rows_of_a_dataclass() -> None:
         "behind": ("typing.Optional[int]", False, None, None, (3.0, None), None, "slider"),
         "meta": ("builtins.float", False, 0.0, "from Meta", (None, 1.0), None, "slider"),
         "listed": ("builtins.str", False, "a", "d", None, ["a", "b"], "select"),
+        "strange": ("builtins.int", False, 1, "3", None, None, "int_input"),
         "lost": ("Nowhere", False, None, None, None, None, None),
         "call": ("collections.abc.Callable[[], int] | None", False, None, None, None, None, None),
         "never": ("builtins.int", False, 1, None, None, None, "int_input"),

@@ -18,6 +18,7 @@ from ezmsg.core.errors import EzmsgError, SettingsInvalid
 from ezmsg.core.graphmeta import SettingsFieldMetadata, SettingsSchemaMetadata
 from ezmsg.core.schema.validation import validate
 from ezmsg.core.settingsmeta import settings_schema_from_type
+from ezmsg.core.wire.frames import error_of, refusal_of
 from tests.core.schema.kinds import SETTINGS, Color, Inner, Mixed
 
 
@@ -69,6 +70,14 @@ def test_error_is_named_and_says_everything() -> None:
     assert isinstance(caught.value, ValueError)
     assert isinstance(caught.value, EzmsgError)
     assert caught.value.violations == [{"field": "gain", "value": "0", "rule": "out of bounds", "expected": "≥ 1"}]
+
+
+def test_error_travels_in_a_refusal() -> None:
+    with pytest.raises(SettingsInvalid) as caught:
+        validate(schema_of(SETTINGS[0]), {"gain": 0, "none": object()})
+    received = error_of(refusal_of(caught.value))
+    assert isinstance(received, SettingsInvalid)
+    assert received.violations == caught.value.violations
 
 
 @dataclass

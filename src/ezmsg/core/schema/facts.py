@@ -5,7 +5,6 @@ Read from whatever carries it by the usual names: annotated_types, msgspec.Meta,
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, fields, replace
 from decimal import Decimal
@@ -58,16 +57,19 @@ def _read_one(item: Any) -> Facts:
         return Facts(description=item)
     if isinstance(item, type):
         return NO_FACTS
-    found: dict[str, Any] = {}
-    for name, usable in _USABLE.items():
-        with contextlib.suppress(Exception):  # an attribute of an object we know nothing about
-            if usable(value := getattr(item, name, None)):
-                found[name] = value
-    if words := getattr(item, "documentation", None):  # typing.Doc
-        found.setdefault("description", words if isinstance(words, str) else None)
-    nested = getattr(item, "metadata", None)  # a field info of pydantic in Annotated
-    beneath = read(cast(list[Any], nested)) if isinstance(nested, list) else NO_FACTS
-    return replace(Facts(), **found).over(beneath)
+    found = {name: value for name, usable in _USABLE.items() if usable(value := _attribute(item, name))}
+    words = _attribute(item, "documentation")  # of typing.Doc
+    if _is_text(words):
+        found.setdefault("description", words)
+    nested = _attribute(item, "metadata")  # of a field info of pydantic in Annotated
+    return Facts(**found).over(read(cast(list[Any], nested)) if isinstance(nested, list) else NO_FACTS)
+
+
+def _attribute(item: Any, name: str) -> Any:
+    try:
+        return getattr(item, name, None)
+    except Exception:  # an object we know nothing about
+        return None
 
 
 def is_number(value: Any) -> bool:

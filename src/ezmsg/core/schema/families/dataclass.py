@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Iterable, Mapping
+from typing import Any, cast
 
 from ezmsg.core.schema.annotation import of_class
 from ezmsg.core.schema.facts import Facts, is_number, read
@@ -40,13 +40,14 @@ def _field(item: dataclasses.Field[Any], annotation: Any) -> Field:
 
 def _facts(metadata: Mapping[Any, Any]) -> Facts:
     words, choices = metadata.get("description"), metadata.get("choices")
+    has_choices = isinstance(choices, Iterable) and not isinstance(choices, str)
     return Facts(
         ge=_first_number(metadata, "ge", "min"),
         gt=_first_number(metadata, "gt"),
         le=_first_number(metadata, "le", "max"),
         lt=_first_number(metadata, "lt"),
         description=None if words is None else str(words),
-        choices=None if choices is None or isinstance(choices, str) else tuple(choices),
+        choices=tuple(cast(Iterable[Any], choices)) if has_choices else None,
     )
 
 
