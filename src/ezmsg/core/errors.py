@@ -283,6 +283,57 @@ class ExporterLeased(EzmsgError, RuntimeError):
         self.name, self.pid = name, pid
 
 
+# -- settings -----------------------------------------------------------------------------------------------------
+
+
+class SettingsInvalid(EzmsgError, ValueError):
+    """A patch breaks the schema of the settings it is for; nothing was applied.
+
+    `violations` are dicts of text: `field` (dotted), `value` (its repr), `rule` (`unknown field`, `wrong type`,
+    `out of bounds`, `not a choice`, `missing required`, `too deep`, `read only`), and what was `expected`.
+    """
+
+    code = "SETTINGS_INVALID"
+
+    def __init__(self, settings_type: str, violations: list[dict[str, str]]) -> None:
+        found = "; ".join(f"{v['field']}={v['value']}: {v['rule']}, expected {v['expected']}" for v in violations)
+        super().__init__(f"settings {settings_type} cannot take this: {found}")
+        self.settings_type, self.violations = settings_type, violations
+
+
+class EmptyFieldPath(EzmsgError, ValueError):
+    """A field of settings was to be changed, and its path names none."""
+
+    code = "EMPTY_FIELD_PATH"
+
+    def __init__(self, field_path: str) -> None:
+        super().__init__(f"the path {field_path!r} names no field: give names separated by dots, like 'filter.cutoff'")
+        self.field_path = field_path
+
+
+class UnknownSettingsField(EzmsgError, ValueError):
+    """Settings have no such field, or none that can be set."""
+
+    code = "UNKNOWN_SETTINGS_FIELD"
+
+    def __init__(self, field_path: str, settings_type: str, known: list[str]) -> None:
+        there = f"the fields are {', '.join(known)}" if known else "it has no fields that can be set"
+        super().__init__(f"no field {field_path!r} in {settings_type}: {there}")
+        self.field_path, self.settings_type, self.known = field_path, settings_type, known
+
+
+class SettingsNotKnown(EzmsgError, RuntimeError):
+    """A field was to be changed of settings whose current value is not known (or None)."""
+
+    code = "SETTINGS_NOT_KNOWN"
+
+    def __init__(self, field_path: str, missing: str) -> None:
+        super().__init__(
+            f"cannot set {field_path!r}: there is no current value of {missing}. Send the whole object instead"
+        )
+        self.field_path, self.missing = field_path, missing
+
+
 # -- messages -----------------------------------------------------------------------------------------------------
 
 

@@ -114,11 +114,16 @@ class SettingsFieldMetadata:
 
 @dataclass
 class SettingsSchemaMetadata:
-    """The fields of a settings class, and the family (`provider`) it belongs to."""
+    """The fields of a settings class, and the family (`provider`) it belongs to.
+
+    `json_schema` (draft 2020-12) tells what the rows of `fields` cannot: nested classes, items, exclusive bounds. It
+    follows from the class, so it takes no part in comparison.
+    """
 
     provider: str
     settings_type: str
     fields: list[SettingsFieldMetadata]
+    json_schema: dict[str, Any] | None = field(default=None, compare=False, repr=False)
 
 
 @dataclass

@@ -158,6 +158,8 @@ def test_the_buffer_is_never_empty() -> None:
 # -- errors ---------------------------------------------------------------------------------------------------------
 
 VALUES: dict[str, Any] = {
+    "list[str]": ["gain", "mode"],
+    "list[dict[str, str]]": [{"field": "gain", "value": "0", "rule": "out of bounds", "expected": "≥ 1"}],
     "str": "text",
     "int": 7,
     "float": 1.5,

@@ -1,0 +1,65 @@
+"""New values for fields, as somebody who cannot import the class sends them, made what the field is annotated with."""
+
+from __future__ import annotations
+
+import contextlib
+import pathlib
+from collections.abc import Mapping
+from enum import Enum
+from typing import Any, cast
+
+import msgspec
+
+from ezmsg.core.schema import annotation as annotations
+from ezmsg.core.schema.table import family_of
+
+
+def converted(annotation: Any, new: Any) -> Any:
+    """`new` as the annotation has it: a member for the value of an Enum, an object for a mapping, a tuple for a list.
+
+    `new` itself where it is right already, or nothing of the kind can be made of it: judging it is not our task. What
+    the class of a nested object says of its values is raised.
+    """
+    bare, _ = annotations.unwrapped(annotation)
+    if (parts := annotations.branches(bare)) is not None:
+        return _to_first_that_fits(parts, new)
+    owner = annotations.class_of(bare)
+    if owner is None or (owner is bare and _is_instance(new, owner)):
+        return new
+    if issubclass(owner, Enum):
+        with contextlib.suppress(ValueError):
+            return owner(new)
+        return new
+    if (family := family_of(owner)) is not None:
+        if not isinstance(new, Mapping):
+            return new
+        fields = {field.name: field.annotation for field in family.fields(owner)}
+        values = {str(name): value for name, value in cast(Mapping[Any, Any], new).items()}
+        return family.build(
+            cast(Any, owner), {name: converted(fields.get(name, Any), value) for name, value in values.items()}
+        )
+    if issubclass(owner, pathlib.PurePath):
+        return owner(new) if isinstance(new, str) else new
+    try:
+        return msgspec.convert(new, bare)
+    except Exception:  # not of this type, or not a type msgspec knows
+        return new
+
+
+def _is_instance(new: Any, owner: type) -> bool:
+    try:
+        return isinstance(new, owner)
+    except TypeError:  # a protocol without @runtime_checkable
+        return False
+
+
+def _to_first_that_fits(parts: tuple[Any, ...], new: Any) -> Any:
+    classes = tuple(owner for part in parts if (owner := annotations.class_of(part)) is not None)
+    if new is None or type(new) in classes:
+        return new
+    for part in parts:
+        with contextlib.suppress(Exception):
+            made = converted(part, new)
+            if made is not new:
+                return made
+    return new
