@@ -7,11 +7,12 @@ import pickle
 import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
 import pytest
+from annotated_types import Ge
 
-from ezmsg.core.errors import UnitNotOwned
+from ezmsg.core.errors import SettingsInvalid, UnitNotOwned
 from ezmsg.core.graphcontext import GraphContext
 from ezmsg.core.graphmeta import (
     GraphMetadata,
@@ -28,6 +29,8 @@ from ezmsg.core.graphmeta import (
 )
 from ezmsg.core.graphserver import GraphServer
 from ezmsg.core.processclient import ProcessControlClient
+from ezmsg.core.schema.document import json_schema
+from ezmsg.core.schema.validation import validate
 from tests.core.metadatamaking import component, graph, schema
 
 INITIAL, UPDATED = SettingsEventType.INITIAL_SETTINGS, SettingsEventType.SETTINGS_UPDATED
@@ -288,3 +291,20 @@ async def test_a_change_that_takes_too_long_is_given_up(context: GraphContext, p
     process.set_request_handler(handler)
     with pytest.raises(RuntimeError, match="Timed out waiting for process response"):
         await context.update_setting("UNIT", "gain", 2, timeout=0.05)
+
+
+@dataclass
+class Bounded:
+    rate_hz: Annotated[float, Ge(0.0)] = 10.0
+
+
+async def test_a_reported_value_comes_with_a_schema_that_is_enough_to_check_a_patch(
+    context: GraphContext, process: ProcessControlClient
+) -> None:
+    await process.report_settings_update("UNIT", Bounded())
+    told = (await context.settings_snapshot())["UNIT"].settings_schema
+    assert told is not None
+    assert (told.provider, told.json_schema) == ("dataclass", json_schema(Bounded))
+    validate(told, {"rate_hz": 20.0})
+    with pytest.raises(SettingsInvalid, match="rate_hz"):
+        validate(told, {"rate_hz": -1.0})

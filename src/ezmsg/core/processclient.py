@@ -15,7 +15,6 @@ from uuid import UUID, uuid4
 
 from ezmsg.core import config
 from ezmsg.core.control import ControlClient
-from ezmsg.core.control.settingsvalue import settings_snapshot_value
 from ezmsg.core.errors import EzmsgError, RequestTimeout, UnitAlreadyOwned, UnitNotOwned
 from ezmsg.core.graphmeta import (
     ProcessControlErrorCode,
@@ -30,6 +29,7 @@ from ezmsg.core.graphmeta import (
 )
 from ezmsg.core.net.address import AddressType
 from ezmsg.core.profiling import PROFILES, ProfileRegistry
+from ezmsg.core.settingsmeta import settings_snapshot_value
 from ezmsg.core.wire import records as r
 from ezmsg.core.wire.metadata import SettingsValue, record_of
 

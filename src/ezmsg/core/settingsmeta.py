@@ -48,7 +48,12 @@ def settings_schema_from_value(value: Any) -> SettingsSchemaMetadata | None:
 
 
 def settings_snapshot_value(value: Any) -> SettingsSnapshotValue:
-    """`value` as it is reported: pickled if that is possible, readable, and with the description of its class."""
+    """`value` as it is reported: pickled if that is possible, readable, and with the description of its class.
+
+    One that is a SettingsSnapshotValue already is returned as it is.
+    """
+    if isinstance(value, SettingsSnapshotValue):
+        return value
     try:
         serialized = pickle.dumps(value, protocol=pickle.HIGHEST_PROTOCOL)
     except Exception:  # whatever the class of a user raises

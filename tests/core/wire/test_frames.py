@@ -165,7 +165,6 @@ VALUES: dict[str, Any] = {
     "float": 1.5,
     "object": "value",
     "str | None": "text",
-    "list[str]": ["A", "B"],
     "dict[str, str]": {"A/B": "id"},
     "dict[str, Any] | None": {"x": [1, 2]},
 }

@@ -51,6 +51,7 @@ class SchemaRecord(MetadataRecord, frozen=True):
     provider: str
     settings_type: str
     fields: list[FieldRecord]
+    json_schema: Any = None
 
 
 class SettingsValue(MetadataRecord, frozen=True):
@@ -199,7 +200,7 @@ RECORD_OF: Final[dict[type[Any], type[MetadataRecord]]] = {
 _DATACLASS_OF: Final = {record: dataclass for dataclass, record in RECORD_OF.items()}
 
 # Fields that hold values of any type.
-_ANY: Final = frozenset({"default", "choices", "repr_value", "structured_value"})
+_ANY: Final = frozenset({"default", "choices", "json_schema", "repr_value", "structured_value"})
 
 
 # -- to the wire ------------------------------------------------------------------------------------------------------
