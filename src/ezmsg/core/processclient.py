@@ -155,7 +155,7 @@ class ProcessControlClient:
             current = asyncio.current_task()
             for task in self._handling:
                 if task is not current:
-                    task.cancel()
+                    _cancel(task)
             self._profiles.client_closed(str(control.address), client_id)
             try:
                 await control.request(r.CloseProcess(), timeout_s=CLOSE_TIMEOUT_S)
@@ -229,7 +229,7 @@ class ProcessControlClient:
         self._handling.add(task)
         task.add_done_callback(partial(self._handled, answer, record))
         # The requester takes it back, or the connection ends.
-        answer.add_done_callback(lambda _: task.cancel())
+        answer.add_done_callback(lambda _: _cancel(task))
         return answer
 
     def _handled(
@@ -351,6 +351,12 @@ def _wrong_in(response: object, request_id: str) -> str:
         if not isinstance(value, expected):
             return f"its {name} is a {type(value).__name__}"
     return ""
+
+
+def _cancel(task: asyncio.Task[Any]) -> None:
+    """Once: what a handler does when it is cancelled is not interrupted."""
+    if not task.cancelling():
+        task.cancel()
 
 
 def _text(error: Exception) -> str:
