@@ -82,9 +82,9 @@ def _check(control: ProfilingTraceControl) -> None:
         names = cast(object, getattr(control, name, None))
         if names is None:
             continue
-        is_list = isinstance(names, (list, tuple, set, frozenset))
-        if not is_list or not all(isinstance(item, str) for item in cast(Iterable[object], names)):
-            raise InvalidTraceControl(name, names, "a list of strings, or None")
+        items = cast(Iterable[object], names) if isinstance(names, (list, tuple, set, frozenset)) else (None,)
+        if not all(isinstance(item, str) for item in items):
+            raise InvalidTraceControl(name, cast(object, names), "a list of strings, or None")
     mod: Any = getattr(control, "sample_mod", 1)
     if isinstance(mod, bool) or not isinstance(mod, int):
         raise InvalidTraceControl("sample_mod", mod, "an integer")
