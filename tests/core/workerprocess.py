@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import signal
 import subprocess
 
 
@@ -21,6 +23,19 @@ class Worker:
         line = await asyncio.wait_for(asyncio.to_thread(self.process.stdout.readline), 20)
         assert line, f"the worker ended with {self.process.poll()}"
         return line.strip()
+
+    async def halt(self) -> None:
+        """Let it stand still, until `go_on`."""
+        self.process.send_signal(signal.SIGSTOP)
+        await asyncio.to_thread(os.waitid, os.P_PID, self.process.pid, os.WSTOPPED)
+
+    def go_on(self) -> None:
+        self.process.send_signal(signal.SIGCONT)
+
+    async def tell(self, line: str) -> None:
+        assert self.process.stdin is not None
+        await asyncio.to_thread(self.process.stdin.write, f"{line}\n")
+        await asyncio.to_thread(self.process.stdin.flush)
 
     async def kill(self) -> None:
         self.process.kill()

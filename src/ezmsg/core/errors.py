@@ -178,6 +178,32 @@ class TooManyRequests(EzmsgError, RuntimeError):
         self.limit = limit
 
 
+class TooManyProcessRequests(EzmsgError, RuntimeError):
+    """So many process requests are in flight that no more are passed on; `refused` counts those that were not."""
+
+    code = "TOO_MANY_PROCESS_REQUESTS"
+
+    def __init__(self, whose: str, limit: int, refused: int) -> None:
+        super().__init__(
+            f"{limit} requests of {whose} are in flight, as many as may be ({refused} were refused so far): "
+            "wait for some of them, or see what keeps the handler"
+        )
+        self.whose, self.limit, self.refused = whose, limit, refused
+
+
+class BacklogFull(EzmsgError, BufferError):
+    """A peer has not read yet what was sent to it, and this would not fit behind that; it was not sent."""
+
+    code = "BACKLOG_FULL"
+
+    def __init__(self, peer: str, size: int, waiting: int, limit: int) -> None:
+        super().__init__(
+            f"{size} bytes do not fit behind {waiting} bytes that wait for {peer}, the limit is {limit}: "
+            "send less at once, or see why it does not read"
+        )
+        self.peer, self.size, self.waiting, self.limit = peer, size, waiting, limit
+
+
 class RequestTimeout(EzmsgError, TimeoutError):
     """A peer did not answer a request in time."""
 
@@ -268,6 +294,16 @@ class SettingsTooLarge(EzmsgError, ValueError):
             f"the settings of '{component}' take {size} bytes, the limit is {limit}: keep large data out of settings"
         )
         self.component, self.size, self.limit = component, size, limit
+
+
+class InvalidTraceControl(EzmsgError, ValueError):
+    """A ProfilingTraceControl has a field that cannot be used; the trace that was on goes on."""
+
+    code = "INVALID_TRACE_CONTROL"
+
+    def __init__(self, field: str, value: object, expected: str) -> None:
+        super().__init__(f"ProfilingTraceControl.{field} is {value!r:.100}: expected {expected}")
+        self.field, self.value, self.expected = field, f"{value!r:.100}", expected
 
 
 class ExporterLeased(EzmsgError, RuntimeError):

@@ -4,16 +4,26 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import pickle
 from collections.abc import AsyncGenerator
 from types import TracebackType
 from typing import Any, Self, TypeVar
 from uuid import UUID, uuid4
 
+from ezmsg.core import config
 from ezmsg.core.control import ControlClient
 from ezmsg.core.control.eventstream import event_stream
 from ezmsg.core.control.views import graph_snapshot, settings_event, settings_table, topology_event
-from ezmsg.core.errors import ConnectionLost, EzmsgError, RequestTimeout, SessionClosed
+from ezmsg.core.errors import (
+    BacklogFull,
+    ConnectionLost,
+    EzmsgError,
+    FrameTooLarge,
+    RequestTimeout,
+    SessionClosed,
+    TooManyRequests,
+)
 from ezmsg.core.graphmeta import (
     GraphMetadata,
     GraphSnapshot,
@@ -38,6 +48,7 @@ from ezmsg.core.pubclient import Publisher
 from ezmsg.core.subclient import Subscriber
 from ezmsg.core.telemetry.stream import profiling_stream
 from ezmsg.core.wire import records as r
+from ezmsg.core.wire.limits import ROUTED_PER_CLIENT
 from ezmsg.core.wire.metadata import GraphRecord, record_of
 
 logger = logging.getLogger("ezmsg")
@@ -46,6 +57,12 @@ T = TypeVar("T")
 # How long leaving a context waits for a server that does not answer; and the session, if the clients took all of it.
 CLOSE_TIMEOUT_S = 1.0
 LAST_TIMEOUT_S = 0.25
+# What a server may take to answer, besides the time that is spent on what it was asked for.
+SERVER_TIMEOUT_S = 1.0
+# The same for a whole graph, which it may have to tell much of.
+GRAPH_TIMEOUT_S = 5.0
+# Half of what a requester may have in flight: the other half is for the program.
+SNAPSHOTS_AT_ONCE = ROUTED_PER_CLIENT // 2
 
 
 class GraphContext:
@@ -90,7 +107,7 @@ class GraphContext:
         self._server = await self._service.ensure(self._auto_start)
         try:
             self._session = await ControlClient.connect(self._service.address, self, name="session")
-            opened = await self._session.request(r.OpenSession(), r.SessionOpened)
+            opened = await self._session.request(r.OpenSession(), r.SessionOpened, GRAPH_TIMEOUT_S)
             self._session_id = UUID(opened.session_id)
         except BaseException:
             await self._end()
@@ -190,12 +207,15 @@ class GraphContext:
 
         Raises:
             CyclicException: It would close a cycle; the graph is unchanged.
+            RequestTimeout: The server does not answer.
         """
-        await self._active().request(r.Connect(from_topic, to_topic))
+        timeout_s = GRAPH_TIMEOUT_S + config.subscriber_update_timeout_s()
+        await self._active().request(r.Connect(from_topic, to_topic), timeout_s=timeout_s)
 
     async def disconnect(self, from_topic: str, to_topic: str) -> None:
         """Give up this session's share of an edge; other owners keep it. Queued messages of it are dropped."""
-        await self._active().request(r.Disconnect(from_topic, to_topic))
+        timeout_s = GRAPH_TIMEOUT_S + config.subscriber_update_timeout_s()
+        await self._active().request(r.Disconnect(from_topic, to_topic), timeout_s=timeout_s)
 
     async def sync(self, timeout: float | None = None) -> None:
         """Pause all publishers of the graph, and wait until every message was released. They stay paused.
@@ -203,7 +223,8 @@ class GraphContext:
         Raises:
             TimeoutError: That took longer than `timeout` seconds.
         """
-        await self._active().request(r.Sync(timeout))
+        timeout_s = None if timeout is None else timeout + SERVER_TIMEOUT_S
+        await self._active().request(r.Sync(timeout), timeout_s=timeout_s)
 
     async def pause(self) -> None:
         """Pause all publishers of the graph."""
@@ -215,7 +236,7 @@ class GraphContext:
 
     async def snapshot(self) -> GraphSnapshot:
         """The whole graph at this moment."""
-        return graph_snapshot(await self._active().request(r.GetSnapshot(), r.Snapshot))
+        return graph_snapshot(await self._active().request(r.GetSnapshot(), r.Snapshot, GRAPH_TIMEOUT_S))
 
     def subscribe_topology_events(self, *, after_seq: int = 0) -> AsyncGenerator[TopologyChangedEvent, None]:
         """Changes of edges and processes: those after `after_seq` that the server still has, then each as it happens.
@@ -235,17 +256,17 @@ class GraphContext:
             NotSerializable: A field is not of its declared type (a TypeError). Values of type `Any` may be anything.
             SettingsTooLarge: The initial settings of a component are (a ValueError).
         """
-        await self._active().request(r.RegisterMetadata(record_of(metadata, GraphRecord)))
+        await self._active().request(r.RegisterMetadata(record_of(metadata, GraphRecord)), timeout_s=GRAPH_TIMEOUT_S)
 
     async def settings_snapshot(self) -> dict[str, SettingsSnapshotValue]:
         """The settings of every component of the graph, by address."""
-        return settings_table(await self._active().request(r.GetSettings(), r.Settings))
+        return settings_table(await self._active().request(r.GetSettings(), r.Settings, GRAPH_TIMEOUT_S))
 
     async def settings_events(self, after_seq: int = 0) -> list[SettingsChangedEvent]:
         """Every change of settings after `after_seq` that the server still has."""
         events: list[r.SettingsEvent] = []
         while True:
-            page = await self._active().request(r.GetSettingsEvents(after_seq), r.SettingsEvents)
+            page = await self._active().request(r.GetSettingsEvents(after_seq), r.SettingsEvents, GRAPH_TIMEOUT_S)
             events += page.events
             if page.is_last:
                 return [settings_event(event) for event in events]
@@ -266,7 +287,7 @@ class GraphContext:
             RuntimeError: No metadata tells (`NoDynamicSettings`), or several topics (`ConflictingSettingsTopics`).
         """
         record = r.GetSettingsInputTopic(component_address)
-        return (await self._active().request(record, r.SettingsInputTopic)).topic
+        return (await self._active().request(record, r.SettingsInputTopic, GRAPH_TIMEOUT_S)).topic
 
     async def update_settings(self, component_address: str, value: Any, *, input_topic: str | None = None) -> None:
         """Send new settings to a component; when this returns they were delivered to its process.
@@ -304,50 +325,85 @@ class GraphContext:
         """
         operation = ProcessControlOperation.UPDATE_SETTING_FIELD
         change = SettingsFieldUpdateRequest(field_path, value)
-        return await self._ask(component_address, operation, SettingsSnapshotValue, timeout, change)
+        return await self._ask(component_address, operation, SettingsSnapshotValue, timeout, None, change)
 
     # -- processes ----------------------------------------------------------------------------------------------------
 
     async def process_request(
         self,
-        unit_address: str,
+        unit_address: str | None,
         operation: ProcessControlOperation | str,
         *,
         payload: bytes | None = None,
         payload_obj: Any = None,
         timeout: float = 2.0,
+        process_id: UUID | None = None,
     ) -> ProcessControlResponse:
-        """Ask the process that owns a unit.
+        """Ask the process that owns a unit, or the one with this id. Cancelling it cancels the handler, too.
 
         Args:
-            unit_address: The unit.
+            unit_address: The unit; with a `process_id` it is only passed on, and may be None.
             operation: A built-in operation, or the name of one that the process's own handler knows.
             payload: Bytes for the handler, opaque to the server.
             payload_obj: Pickled and sent as payload.
-            timeout: Seconds to wait for the process.
+            timeout: Seconds to wait for the process; a server that does not answer is given one second more.
+            process_id: Ask this process, which need not own any unit; ids as in `snapshot().processes`.
 
         Returns:
             The answer; failures are answers too, with `ok` False and an `error_code`.
+
+        Raises:
+            ValueError: There are two payloads, neither a unit nor a process, or the timeout is no number of seconds.
+            TypeError: What was given cannot be sent.
+            ConnectionLost: The server is gone.
+            SessionClosed: This context was not entered, or was left.
         """
         if payload is not None and payload_obj is not None:
             raise ValueError("give payload or payload_obj, not both")
         if payload_obj is not None:
             payload = pickle.dumps(payload_obj)
-        return await self._route(unit_address, operation, payload, timeout)
-
-    async def _route(
-        self,
-        unit_address: str,
-        operation: ProcessControlOperation | str,
-        payload: bytes | None,
-        timeout: float,
-        process_id: str = "",
-    ) -> ProcessControlResponse:
+        if payload is not None and not isinstance(payload, (bytes, bytearray, memoryview)):  # pyright: ignore[reportUnnecessaryIsInstance] - callers may err
+            raise TypeError(f"payload must be bytes, not {type(payload).__name__}: give objects as payload_obj")
+        if unit_address is None and process_id is None:
+            raise ValueError("give a unit_address or a process_id")
         name = operation.value if isinstance(operation, ProcessControlOperation) else operation
-        request = r.ProcessRequest(unit_address, name, payload or None, timeout, process_id, self._reader)
-        answer = await self._active().request(request, r.ProcessResponse)
+        for what, text in (("unit_address", unit_address or ""), ("operation", name)):
+            if not isinstance(text, str):  # pyright: ignore[reportUnnecessaryIsInstance] - callers may err
+                raise TypeError(f"{what} must be a string, not {type(text).__name__}")
+        timeout = float(timeout)
+        if not 0 <= timeout < math.inf:
+            raise ValueError(f"timeout must be seconds, 0 or more, not {timeout:g}")
+        request = r.ProcessRequest(
+            unit_address or "", name, bytes(payload) if payload else None, timeout,
+            "" if process_id is None else str(process_id), self._reader, str(uuid4()),
+        )  # fmt: skip
+        return await self._route(request, process_id)
+
+    async def _route(self, request: r.ProcessRequest, process_id: UUID | None) -> ProcessControlResponse:
+        session = self._active()
+        try:
+            answer = await session.request(
+                request, r.ProcessResponse, request.timeout_s + SERVER_TIMEOUT_S, revocable=True
+            )
+        except RequestTimeout:
+            text = (
+                f"Timed out waiting for process response to {request.operation}: the GraphServer at {session.address} "
+                f"does not answer"
+            )
+            return ProcessControlResponse(
+                request.request_id, False, None, text, ProcessControlErrorCode.TIMEOUT, process_id
+            )
+        except (BacklogFull, FrameTooLarge) as error:
+            text = f"Failed to route request {request.operation}: {error}"
+            return ProcessControlResponse(
+                request.request_id, False, None, text, ProcessControlErrorCode.ROUTE_WRITE_FAILED, process_id
+            )
+        except TooManyRequests as error:
+            return ProcessControlResponse(
+                request.request_id, False, None, str(error), ProcessControlErrorCode.TOO_MANY_REQUESTS, process_id
+            )
         return ProcessControlResponse(
-            request_id=str(uuid4()),
+            request_id=request.request_id,
             ok=answer.ok,
             payload=answer.payload,
             error=answer.error,
@@ -359,69 +415,103 @@ class GraphContext:
         """The object in the payload of a successful response.
 
         Raises:
-            RuntimeError: The request failed, or its payload is missing or of another type.
+            RuntimeError: The request failed, or its payload is missing, cannot be read here, or is of another type.
         """
         if not response.ok:
             code = "UNKNOWN" if response.error_code is None else response.error_code.value
             raise RuntimeError(f"Process request failed ({code}): {response.error}")
         if response.payload is None:
             raise RuntimeError("Process response has no payload")
-        value = pickle.loads(response.payload)  # from an authenticated peer, never looked at by the server
+        try:
+            value = pickle.loads(response.payload)  # from an authenticated peer, never looked at by the server
+        except Exception as error:
+            raise RuntimeError(f"Process response cannot be read: {error}") from error
         if not isinstance(value, expected_type):
             raise RuntimeError(f"Process response holds {type(value).__name__}, expected {expected_type.__name__}")
         return value
 
     async def _ask(
         self,
-        unit_address: str,
+        unit_address: str | None,
         operation: ProcessControlOperation,
         expected: type[T],
         timeout: float,
+        process_id: UUID | None,
         argument: Any = None,
     ) -> T:
-        response = await self.process_request(unit_address, operation, payload_obj=argument, timeout=timeout)
+        response = await self.process_request(
+            unit_address, operation, payload_obj=argument, timeout=timeout, process_id=process_id
+        )
         return self.decode_process_payload(response, expected)
 
-    async def process_ping(self, unit_address: str, *, timeout: float = 2.0) -> ProcessPing:
-        """Ask the process of a unit whether it answers."""
-        return await self._ask(unit_address, ProcessControlOperation.PING, ProcessPing, timeout)
+    async def process_ping(
+        self, unit_address: str | None = None, *, timeout: float = 2.0, process_id: UUID | None = None
+    ) -> ProcessPing:
+        """Ask the process of a unit, or the one with this id, whether it answers.
 
-    async def process_stats(self, unit_address: str, *, timeout: float = 2.0) -> ProcessStats:
-        """Ask the process of a unit what it is and owns."""
-        return await self._ask(unit_address, ProcessControlOperation.GET_PROCESS_STATS, ProcessStats, timeout)
+        This and all `process_*` below raise a RuntimeError that names the error code when it does not.
+        """
+        return await self._ask(unit_address, ProcessControlOperation.PING, ProcessPing, timeout, process_id)
 
-    async def process_profiling_snapshot(self, unit_address: str, *, timeout: float = 2.0) -> ProcessProfilingSnapshot:
-        """Totals of all endpoints of the process of a unit; window values since this context asked last."""
+    async def process_stats(
+        self, unit_address: str | None = None, *, timeout: float = 2.0, process_id: UUID | None = None
+    ) -> ProcessStats:
+        """Ask the process of a unit, or the one with this id, what it is and owns."""
+        operation = ProcessControlOperation.GET_PROCESS_STATS
+        return await self._ask(unit_address, operation, ProcessStats, timeout, process_id)
+
+    async def process_profiling_snapshot(
+        self, unit_address: str | None = None, *, timeout: float = 2.0, process_id: UUID | None = None
+    ) -> ProcessProfilingSnapshot:
+        """Totals of all endpoints of a process; window values since this context asked last."""
         operation = ProcessControlOperation.GET_PROFILING_SNAPSHOT
-        return await self._ask(unit_address, operation, ProcessProfilingSnapshot, timeout)
+        return await self._ask(unit_address, operation, ProcessProfilingSnapshot, timeout, process_id)
 
     async def process_set_profiling_trace(
-        self, unit_address: str, control: ProfilingTraceControl, *, timeout: float = 2.0
+        self,
+        unit_address: str | None,
+        control: ProfilingTraceControl,
+        *,
+        timeout: float = 2.0,
+        process_id: UUID | None = None,
     ) -> ProcessControlResponse:
-        """Switch the collection of trace samples in the process of a unit on or off."""
+        """Switch the collection of trace samples in a process on or off; returns the answer, good or bad."""
         operation = ProcessControlOperation.SET_PROFILING_TRACE
-        return await self.process_request(unit_address, operation, payload_obj=control, timeout=timeout)
+        return await self.process_request(
+            unit_address, operation, payload_obj=control, timeout=timeout, process_id=process_id
+        )
 
     async def process_profiling_trace_batch(
-        self, unit_address: str, *, max_samples: int = 1000, timeout: float = 2.0
+        self,
+        unit_address: str | None = None,
+        *,
+        max_samples: int = 1000,
+        timeout: float = 2.0,
+        process_id: UUID | None = None,
     ) -> ProcessProfilingTraceBatch:
-        """The oldest samples of the process of a unit that this context has not read yet."""
+        """The oldest samples of a process that this context has not read yet."""
         operation = ProcessControlOperation.GET_PROFILING_TRACE_BATCH
-        return await self._ask(unit_address, operation, ProcessProfilingTraceBatch, timeout, max_samples)
+        return await self._ask(unit_address, operation, ProcessProfilingTraceBatch, timeout, process_id, max_samples)
 
     async def profiling_snapshot_all(self, *, timeout_per_process: float = 0.5) -> dict[UUID, ProcessProfilingSnapshot]:
-        """Ask every process at once; those that do not answer in time are left out."""
-        state = await self._active().request(r.GetSnapshot(), r.Snapshot)
-        operation = ProcessControlOperation.GET_PROFILING_SNAPSHOT
+        """Ask every process, at once; those that do not answer in time are left out.
 
-        async def ask(process_id: str) -> tuple[UUID, ProcessProfilingSnapshot] | None:
-            response = await self._route("", operation, None, timeout_per_process, process_id)
-            if not response.ok:
-                logger.debug("process %s gave no profiling snapshot: %s", process_id, response.error)
+        All in all this takes as long as the slowest, `timeout_per_process` at most; more where there are more processes
+        than may be asked at once (200).
+        """
+        state = await self._active().request(r.GetSnapshot(), r.Snapshot, timeout_per_process + SERVER_TIMEOUT_S)
+        at_once = asyncio.Semaphore(SNAPSHOTS_AT_ONCE)
+
+        async def ask(process_id: UUID) -> tuple[UUID, ProcessProfilingSnapshot] | None:
+            try:
+                async with at_once:
+                    answer = await self.process_profiling_snapshot(timeout=timeout_per_process, process_id=process_id)
+            except RuntimeError as error:
+                logger.debug("process %s gave no profiling snapshot: %s", process_id, error)
                 return None
-            return UUID(process_id), self.decode_process_payload(response, ProcessProfilingSnapshot)
+            return process_id, answer
 
-        answers = await asyncio.gather(*(ask(entry.process_id) for entry in state.processes))
+        answers = await asyncio.gather(*(ask(UUID(entry.process_id)) for entry in state.processes))
         return dict(answer for answer in answers if answer is not None)
 
     def subscribe_profiling_trace(

@@ -271,6 +271,12 @@ class ProcessControlOperation(Enum):
     UPDATE_SETTING_FIELD = "UPDATE_SETTING_FIELD"
 
 
+# Answered by the process itself, at once; all others are for its handler.
+BUILTIN_OPERATIONS = frozenset(
+    operation.value for operation in ProcessControlOperation if operation.value != "UPDATE_SETTING_FIELD"
+)
+
+
 class ProcessControlErrorCode(Enum):
     """Why an operation failed."""
 
@@ -282,6 +288,7 @@ class ProcessControlErrorCode(Enum):
     HANDLER_NOT_CONFIGURED = "HANDLER_NOT_CONFIGURED"
     HANDLER_ERROR = "HANDLER_ERROR"
     INVALID_RESPONSE = "INVALID_RESPONSE"
+    TOO_MANY_REQUESTS = "TOO_MANY_REQUESTS"
 
 
 @dataclass

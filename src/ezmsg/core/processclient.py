@@ -7,15 +7,24 @@ import inspect
 import logging
 import os
 import pickle
+import reprlib
 import socket
 import time
 from collections.abc import Awaitable, Callable, Iterable
+from functools import partial
 from typing import Any, cast
 from uuid import UUID, uuid4
 
 from ezmsg.core import config
 from ezmsg.core.control import ControlClient
-from ezmsg.core.errors import EzmsgError, RequestTimeout, UnitAlreadyOwned, UnitNotOwned
+from ezmsg.core.errors import (
+    EzmsgError,
+    InvalidTraceControl,
+    RequestTimeout,
+    ServerUnreachable,
+    UnitAlreadyOwned,
+    UnitNotOwned,
+)
 from ezmsg.core.graphmeta import (
     ProcessControlErrorCode,
     ProcessControlOperation,
@@ -38,7 +47,19 @@ logger = logging.getLogger("ezmsg")
 RequestHandler = Callable[[ProcessControlRequest], ProcessControlResponse | Awaitable[ProcessControlResponse]]
 
 COMMAND_TIMEOUT_S = 5.0
+CLOSE_TIMEOUT_S = 1.0
 DEFAULT_BATCH_SAMPLES = 1000
+# More than this in one answer might not fit a frame; the rest is there for the next.
+MOST_BATCH_SAMPLES = 100_000
+
+NOTHING = type(None)
+RESPONSE_FIELDS: dict[str, tuple[type, ...]] = {
+    "ok": (bool,),
+    "payload": (bytes, bytearray, memoryview, NOTHING),
+    "error": (str, NOTHING),
+    "error_code": (ProcessControlErrorCode, NOTHING),
+    "process_id": (UUID, NOTHING),
+}
 
 
 class OperationFailed(EzmsgError, RuntimeError):
@@ -69,6 +90,8 @@ class ProcessControlClient:
         self._connecting = asyncio.Lock()
         self._units: set[str] = set()
         self._handler: RequestHandler | None = None
+        self._handling: set[asyncio.Task[r.Record]] = set()
+        self._is_closing = False
         # Programs assign this to slow the push down; samples are pushed by the telemetry link, which has its own pace.
         self._trace_push_interval_s = config.trace_push_interval_s()
         self.client_id: UUID | None = None
@@ -88,7 +111,13 @@ class ProcessControlClient:
         return self.client_id
 
     def set_request_handler(self, handler: RequestHandler | None) -> None:
-        """Answer operations that are not built in with `handler`, a plain or an async callable; None removes it."""
+        """Answer operations that are not built in with `handler`, a plain or an async callable; None removes it.
+
+        It runs in this client's event loop: what takes long belongs into an async handler, or a thread it awaits; while
+        a plain one blocks the loop, nothing in it goes on. Any number may run at once. One that was not done in time
+        goes on, its answer is ignored; it is cancelled when its requester takes the request back or is gone, and when
+        this client closes.
+        """
         self._handler = handler
 
     # -- the connection -----------------------------------------------------------------------------------------------
@@ -99,38 +128,50 @@ class ProcessControlClient:
         Raises:
             ServerUnreachable: No GraphServer answers.
         """
+        await self._connected()
+
+    async def _connected(self) -> ControlClient:
         async with self._connecting:
             if self._control is not None:
-                return
+                return self._control
             control = await ControlClient.connect(self._graph_address, self, name="process")
             try:
                 opened = await control.request(
                     r.OpenProcess(os.getpid(), socket.gethostname()), r.ProcessOpened, COMMAND_TIMEOUT_S
                 )
             except BaseException:
-                await control.close()
+                await control.abort()
                 raise
+            self._is_closing = False
             self._control = control
             self.client_id = UUID(opened.client_id)
             self._profiles.client_opened(str(control.address), self.client_id)
+            return control
 
     async def close(self) -> None:
         """Leave the graph: when this returns, the server has dropped the units. Safe to call twice.
 
-        Handlers that still run are cancelled; their requesters are told that the process disconnected.
+        Handlers that still run are cancelled, and not waited for; their requesters are told that the process
+        disconnected.
         """
-        control, self._control = self._control, None
-        client_id, self.client_id = self.client_id, None
-        if control is None:
-            return
-        if client_id is not None:
+        async with self._connecting:
+            control, self._control = self._control, None
+            client_id, self.client_id = self.client_id, None
+            if control is None or client_id is None:
+                return
+            self._is_closing = True
+            self._units = set()
+            current = asyncio.current_task()
+            for task in self._handling:
+                if task is not current:
+                    _cancel(task)
             self._profiles.client_closed(str(control.address), client_id)
-        try:
-            await control.request(r.CloseProcess(), timeout_s=1.0)
-        except (ConnectionError, TimeoutError) as error:
-            logger.debug("the server did not confirm the end of process %s: %s", client_id, error)
-            await control.abort()
-        await control.close()
+            try:
+                await control.request(r.CloseProcess(), timeout_s=CLOSE_TIMEOUT_S)
+            except (ConnectionError, TimeoutError) as error:
+                logger.debug("the server did not confirm the end of process %s: %s", client_id, error)
+                await control.abort()
+            await control.close()
 
     async def register(self, units: Iterable[str]) -> None:
         """Own exactly these units.
@@ -172,10 +213,11 @@ class ProcessControlClient:
         await self._command(r.ReportSettings(component_address, record, timestamp_s), "PROCESS_SETTINGS_UPDATE")
 
     async def _command(self, record: r.Record, name: str) -> None:
-        await self.connect()
-        assert self._control is not None
         try:
-            await self._control.request(record, timeout_s=COMMAND_TIMEOUT_S)
+            control = await self._connected()
+            await control.request(record, timeout_s=COMMAND_TIMEOUT_S)
+        except ServerUnreachable:
+            raise
         except (UnitAlreadyOwned, UnitNotOwned):
             raise
         except RequestTimeout as error:
@@ -191,20 +233,57 @@ class ProcessControlClient:
     def on_closed(self, connection: object, error: Exception | None) -> None:
         """The server is gone; requests can no longer come."""
 
-    async def on_request(self, connection: object, record: r.Record) -> r.Record:
-        """Answer an operation: a built-in one from the table, any other from the user's handler."""
+    def on_request(self, connection: object, record: r.Record) -> r.Record | Awaitable[r.Record]:
+        """Answer an operation: a built-in one at once, any other from the user's handler, whenever that is done."""
         if not isinstance(record, r.ProcessRequest):
             raise EzmsgError(f"a process has no answer to {type(record).__name__}")
+        if self._is_closing:
+            return asyncio.get_running_loop().create_future()  # the end of the connection is the answer
+        builtin = BUILTIN.get(record.operation)
+        if builtin is None:
+            return self._start(record)
         try:
-            builtin = BUILTIN.get(record.operation)
-            if builtin is not None:
-                return self._reply(pickle.dumps(builtin(self, record)))
-            return await self._ask_handler(record)
-        except OperationFailed as error:
-            return self._refusal(error.error_code, str(error))
+            return self._reply(pickle.dumps(builtin(self, record)))
         except Exception as error:
-            logger.exception("process control operation %s failed", record.operation)
-            return self._refusal(ProcessControlErrorCode.HANDLER_ERROR, f"process request handler failed: {error}")
+            return self._failure(record, error)
+
+    def _start(self, record: r.ProcessRequest) -> asyncio.Future[r.Record]:
+        """Run the handler in a task of ours: the connection waits for what it gave out, and handlers may take long."""
+        loop = asyncio.get_running_loop()
+        answer: asyncio.Future[r.Record] = loop.create_future()
+        task = loop.create_task(self._answer(record), name=f"{record.operation} of {record.unit_address or 'process'}")
+        self._handling.add(task)
+        task.add_done_callback(partial(self._handled, answer, record))
+        # The requester takes it back, or the connection ends.
+        answer.add_done_callback(lambda _: _cancel(task))
+        return answer
+
+    def _handled(
+        self, answer: asyncio.Future[r.Record], record: r.ProcessRequest, task: asyncio.Task[r.Record]
+    ) -> None:
+        self._handling.discard(task)
+        error = None if task.cancelled() else task.exception()
+        if answer.done() or self._is_closing:
+            return  # nobody waits any more, or the end of the connection is the answer
+        if task.cancelled():
+            text = f"process request handler failed: {record.operation} was cancelled"
+            answer.set_result(self._refusal(ProcessControlErrorCode.HANDLER_ERROR, text))
+        elif error is None:
+            answer.set_result(task.result())
+        else:
+            answer.set_exception(error)
+
+    async def _answer(self, record: r.ProcessRequest) -> r.Record:
+        try:
+            return await self._ask_handler(record)
+        except Exception as error:
+            return self._failure(record, error)
+
+    def _failure(self, record: r.ProcessRequest, error: Exception) -> r.ProcessResponse:
+        if isinstance(error, OperationFailed):
+            return self._refusal(error.error_code, str(error))
+        logger.error("process control operation %s failed", record.operation, exc_info=error)
+        return self._refusal(ProcessControlErrorCode.HANDLER_ERROR, f"process request handler failed: {_text(error)}")
 
     def _reply(self, payload: bytes | None) -> r.ProcessResponse:
         return r.ProcessResponse(True, payload, process_id=str(self.client_id))
@@ -218,20 +297,23 @@ class ProcessControlClient:
                 ProcessControlErrorCode.HANDLER_NOT_CONFIGURED,
                 f"Unsupported process control operation: {record.operation}",
             )
-        request = ProcessControlRequest(str(uuid4()), record.unit_address, record.operation, record.payload)
+        request = ProcessControlRequest(
+            record.request_id or str(uuid4()), record.unit_address, record.operation, record.payload
+        )
+        request_id = request.request_id
         answer = self._handler(request)
         # The handler is the user's: it may return anything.
         response = cast(object, await answer if inspect.isawaitable(answer) else answer)
-        if not isinstance(response, ProcessControlResponse) or response.request_id != request.request_id:
+        if (wrong := _wrong_in(response, request_id)) or not isinstance(response, ProcessControlResponse):
             raise OperationFailed(
                 ProcessControlErrorCode.INVALID_RESPONSE,
-                f"the handler of {record.operation} must return a ProcessControlResponse to request "
-                f"{request.request_id}, not {response!r}",
+                f"the handler of {record.operation} must return a ProcessControlResponse to request {request_id}: "
+                f"{wrong}",
             )
         return r.ProcessResponse(
             response.ok,
-            response.payload,
-            response.error,
+            None if response.payload is None else bytes(response.payload),
+            None if response.error is None else str(response.error),
             None if response.error_code is None else response.error_code.value,
             str(response.process_id or self.client_id),
         )
@@ -249,10 +331,14 @@ class ProcessControlClient:
 
     def _set_trace(self, request: r.ProcessRequest) -> None:
         control = self._argument(request, ProfilingTraceControl)
-        self._profiles.set_trace_control(control)
+        try:
+            self._profiles.set_trace_control(control)
+        except InvalidTraceControl as error:
+            raise OperationFailed(ProcessControlErrorCode.INVALID_RESPONSE, str(error)) from error
 
     def _trace_batch(self, request: r.ProcessRequest) -> ProcessProfilingTraceBatch:
         limit = DEFAULT_BATCH_SAMPLES if request.payload is None else self._argument(request, int)
+        limit = min(limit, MOST_BATCH_SAMPLES)
         return self._profiles.trace_batch(limit, request.reader, process_id=self.process_id)
 
     def _argument(self, request: r.ProcessRequest, expected: type[Any]) -> Any:
@@ -266,7 +352,7 @@ class ProcessControlClient:
         if not isinstance(value, expected):
             raise OperationFailed(
                 ProcessControlErrorCode.INVALID_RESPONSE,
-                f"{request.operation} needs a {expected.__name__}, not {value!r}",
+                f"{request.operation} needs a {expected.__name__}, not {reprlib.repr(value)}",
             )
         return value
 
@@ -278,3 +364,29 @@ BUILTIN: dict[str, Callable[[ProcessControlClient, r.ProcessRequest], Any]] = {
     ProcessControlOperation.SET_PROFILING_TRACE.value: ProcessControlClient._set_trace,  # pyright: ignore[reportPrivateUsage]
     ProcessControlOperation.GET_PROFILING_TRACE_BATCH.value: ProcessControlClient._trace_batch,  # pyright: ignore[reportPrivateUsage]
 }
+
+
+def _wrong_in(response: object, request_id: str) -> str:
+    """What makes this no answer to that request; "" if it is one. What cannot travel must not end the connection."""
+    if not isinstance(response, ProcessControlResponse):
+        return f"it returned {type(response).__name__}"
+    if response.request_id != request_id:
+        return f"its request_id is {reprlib.repr(response.request_id)}"
+    for name, expected in RESPONSE_FIELDS.items():
+        value = getattr(response, name)
+        if not isinstance(value, expected):
+            return f"its {name} is a {type(value).__name__}"
+    return ""
+
+
+def _cancel(task: asyncio.Task[Any]) -> None:
+    """Once: what a handler does when it is cancelled is not interrupted."""
+    if not task.cancelling():
+        task.cancel()
+
+
+def _text(error: Exception) -> str:
+    try:
+        return str(error)
+    except Exception:
+        return type(error).__name__

@@ -10,6 +10,7 @@ import pytest
 
 from ezmsg.core.dag import CyclicException
 from ezmsg.core.errors import (
+    BacklogFull,
     ConnectionLost,
     FrameTooLarge,
     ProtocolError,
@@ -181,6 +182,34 @@ async def test_more_requests_than_the_limit_are_refused_and_others_go_on(serving
         assert done[:10] == [Done()] * 10
         assert [type(error) for error in done[10:]] == [TooManyRequests] * 2
         assert await client.request(Sync()) == Done()
+
+
+async def test_the_peer_is_told_of_revocable_requests_that_are_cancelled_and_of_no_others(serving, gate) -> None:
+    async with serving.both() as (client, server):
+        kept, revoked, other = (client.request_nowait(Sync(), revocable=flag) for flag in (False, True, True))
+        await gate.until_waiting(3)
+        kept.cancel()
+        revoked.cancel()
+        assert await client.request(Pause()) == Done()
+        assert len(server._answering) == 2
+        gate.is_open.set()
+        assert await other == Done()
+
+
+async def test_a_revocable_request_does_not_end_the_connection_to_a_slow_peer(serving) -> None:
+    serving.options["write_limit"] = 1 << 20
+    sock, _ = await connect(serving.address, KEY)
+    with sock:
+        server, _ = await serving.peers.get()
+        while server.write_buffer_size < 1 << 19:
+            server.notify(Goodbye("x" * 100_000))
+            await asyncio.sleep(0)
+        with pytest.raises(BacklogFull, match="do not fit behind"):
+            server.request_nowait(ProcessRequest("U", "op", bytes(1 << 20)), revocable=True)
+        assert not server._is_closing
+        assert server._waiting == {}
+        server.abort()
+        await server.wait_closed()
 
 
 async def test_request_ids_start_again_and_skip_those_in_use(serving, gate) -> None:

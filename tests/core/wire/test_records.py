@@ -36,6 +36,7 @@ GOLDEN = {
     1: "Done",
     2: "Refusal",
     3: "Goodbye",
+    4: "CancelRequest",
     10: "OpenSession",
     11: "SessionOpened",
     12: "CloseSession",

@@ -79,9 +79,16 @@ class ControlClient:
         assert self._connection is not None
         return self._connection
 
-    async def request(self, record: Record, reply: type[R] | None = None, timeout_s: float | None = None) -> R:
-        """Ask the server; the answer is checked to be a `reply`."""
-        answer = await self.connection.request(record, timeout_s)
+    async def request(
+        self,
+        record: Record,
+        reply: type[R] | None = None,
+        timeout_s: float | None = None,
+        *,
+        revocable: bool = False,
+    ) -> R:
+        """Ask the server; the answer is checked to be a `reply`. More in `Connection.request`."""
+        answer = await self.connection.request(record, timeout_s, revocable=revocable)
         if reply is not None and not isinstance(answer, reply):
             raise ConnectionFailed(f"{self.address} answered {type(record).__name__} with {answer!r}")
         return answer  # pyright: ignore[reportReturnType] - without `reply` the caller takes any record

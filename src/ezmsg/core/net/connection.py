@@ -9,7 +9,15 @@ from collections.abc import Awaitable
 from functools import partial
 from typing import Any, Protocol, Self
 
-from ezmsg.core.errors import ConnectionLost, FrameTooLarge, ProtocolError, Refused, RequestTimeout, TooManyRequests
+from ezmsg.core.errors import (
+    BacklogFull,
+    ConnectionLost,
+    FrameTooLarge,
+    ProtocolError,
+    Refused,
+    RequestTimeout,
+    TooManyRequests,
+)
 from ezmsg.core.net.framestream import FrameStream
 from ezmsg.core.wire.frames import (
     INTERNAL,
@@ -23,7 +31,7 @@ from ezmsg.core.wire.frames import (
 )
 from ezmsg.core.wire.handshake import PeerInfo
 from ezmsg.core.wire.limits import CONTROL_FRAME_BYTES, REQUESTS_AT_ONCE, WRITE_BUFFER_BYTES
-from ezmsg.core.wire.records import Record, Refusal, decode_record, encode_record
+from ezmsg.core.wire.records import CancelRequest, Record, Refusal, decode_record, encode_record
 
 logger = logging.getLogger("ezmsg")
 
@@ -97,33 +105,45 @@ class Connection(FrameStream):
 
     # -- asking ---------------------------------------------------------------------------------------------------
 
-    async def request(self, record: Record, timeout_s: float | None = None) -> Record:
+    async def request(self, record: Record, timeout_s: float | None = None, *, revocable: bool = False) -> Record:
         """Ask the peer, and wait for its answer. May be cancelled; an answer that comes later is ignored.
+
+        Args:
+            record: What is asked.
+            timeout_s: How long to wait; None waits as long as the connection lives.
+            revocable: When cancelled, tell the peer to stop working on it. And do not send what a slow peer has no
+                room for, where that would end the connection.
 
         Raises:
             EzmsgError: The refusal of the peer, as the class it was there.
             RequestTimeout: There was no answer in time.
             ConnectionLost: The connection is gone, or went before the answer came.
+            BacklogFull: It is revocable, and too much waits for the peer already.
         """
-        return await self.request_nowait(record, timeout_s)
+        return await self.request_nowait(record, timeout_s, revocable=revocable)
 
-    def request_nowait(self, record: Record, timeout_s: float | None = None) -> asyncio.Future[Record]:
+    def request_nowait(
+        self, record: Record, timeout_s: float | None = None, *, revocable: bool = False
+    ) -> asyncio.Future[Record]:
         """As `request`, but sent before this returns; the answer is awaited later, or not at all by cancelling it.
 
         Raises:
             ConnectionLost: The connection is gone.
             FrameTooLarge: The record is larger than a frame may be.
+            BacklogFull: It is revocable, and too much waits for the peer already.
         """
         if self._is_closing:
             raise self._lost_error()
         request_id = self._next_id()
         frame = self._frame(record, request_id, REQUEST)
+        if revocable:
+            self._require_room(len(frame))
         future: asyncio.Future[Record] = self._loop.create_future()
         timer = None
         if timeout_s is not None:
             timer = self._loop.call_later(timeout_s, self._expire, future, type(record).__name__, timeout_s)
         self._waiting[request_id] = future
-        future.add_done_callback(partial(self._forget, request_id, timer))
+        future.add_done_callback(partial(self._forget, request_id, timer, revocable))
         self.write(frame)
         return future
 
@@ -153,10 +173,20 @@ class Connection(FrameStream):
         if not future.done():
             future.set_exception(RequestTimeout(request, self.name, timeout_s))
 
-    def _forget(self, request_id: int, timer: asyncio.TimerHandle | None, future: asyncio.Future[Record]) -> None:
+    def _forget(
+        self, request_id: int, timer: asyncio.TimerHandle | None, revocable: bool, future: asyncio.Future[Record]
+    ) -> None:
         if timer is not None:
             timer.cancel()
         self._waiting.pop(request_id, None)
+        if revocable and future.cancelled():
+            self.notify(CancelRequest(request_id))
+
+    def _require_room(self, size: int) -> None:
+        # What fits a frame may always be sent to a peer that has read everything.
+        waiting = self.write_buffer_size
+        if waiting and waiting + size > self._write_limit:
+            raise BacklogFull(self.name, size, waiting, self._write_limit)
 
     def _lost_error(self) -> ConnectionLost:
         if isinstance(self._error, ConnectionLost):
@@ -187,10 +217,19 @@ class Connection(FrameStream):
             future.set_result(record)
 
     def _on_notice(self, record: Record) -> None:
+        if isinstance(record, CancelRequest):
+            self._revoke(record.request_id)
+            return
         try:
             self._handler.on_notice(self, record)
         except Exception:
             logger.exception("%s: a notice of %s failed", self.name, type(record).__name__)
+
+    def _revoke(self, request_id: int) -> None:
+        for future, answered_id in self._answering.items():
+            if answered_id == request_id:
+                future.cancel()
+                return
 
     def _on_request(self, request_id: int, record: Record) -> None:
         name = type(record).__name__
@@ -226,6 +265,7 @@ class Connection(FrameStream):
     def _reply(self, request_id: int, name: str, record: Record) -> None:
         try:
             frame = self._frame(record, request_id, REPLY)
+            self._require_room(len(frame))
         except Exception as error:
             self._refuse(request_id, name, error)
         else:

@@ -3,14 +3,24 @@
 from __future__ import annotations
 
 import copy
+import math
 import time
-from typing import Final
+from collections.abc import Iterable
+from typing import Any, Final, cast
 
+from ezmsg.core.errors import InvalidTraceControl
 from ezmsg.core.graphmeta import ProfilingTraceControl
 from ezmsg.core.recorder.rows import METRICS, PUBLISHER_METRICS, SUBSCRIBER_METRICS
 from ezmsg.core.recorder.selection import Selection
 
 _GENERATIONS: Final = (1 << 31) - 1
+_FILTERS: Final = (
+    "publisher_topics",
+    "subscriber_topics",
+    "publisher_endpoint_ids",
+    "subscriber_endpoint_ids",
+    "metrics",
+)
 
 
 class TraceControl:
@@ -28,7 +38,12 @@ class TraceControl:
         return self._control.enabled
 
     def set(self, control: ProfilingTraceControl) -> None:
-        """Begin another trace, or none."""
+        """Begin another trace, or none.
+
+        Raises:
+            InvalidTraceControl: A field cannot be used; nothing was changed.
+        """
+        _check(control)
         self._control = copy.deepcopy(control)
         ttl = control.ttl_seconds
         self._expires_s = None if ttl is None or not control.enabled else time.monotonic() + ttl
@@ -59,3 +74,20 @@ class TraceControl:
         else:
             wanted = mine & sum(1 << METRICS.index(name) for name in set(control.metrics) & set(METRICS))
         return Selection(wanted, max(1, control.sample_mod), self.generation) if wanted else None
+
+
+def _check(control: ProfilingTraceControl) -> None:
+    """Refuse what would only fail later, where an endpoint opens or a message is sent: it may come from elsewhere."""
+    for name in _FILTERS:
+        names = cast(object, getattr(control, name, None))
+        if names is None:
+            continue
+        items = cast(Iterable[object], names) if isinstance(names, (list, tuple, set, frozenset)) else (None,)
+        if not all(isinstance(item, str) for item in items):
+            raise InvalidTraceControl(name, cast(object, names), "a list of strings, or None")
+    mod: Any = getattr(control, "sample_mod", 1)
+    if isinstance(mod, bool) or not isinstance(mod, int):
+        raise InvalidTraceControl("sample_mod", mod, "an integer")
+    ttl: Any = getattr(control, "ttl_seconds", None)
+    if ttl is not None and (not isinstance(ttl, (int, float)) or math.isnan(ttl)):
+        raise InvalidTraceControl("ttl_seconds", ttl, "seconds, or None")

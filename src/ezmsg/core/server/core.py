@@ -17,13 +17,11 @@ from ezmsg.core.server.books.routing import PERSISTENT, GraphChange, Reroute, Ro
 from ezmsg.core.server.books.sessions import SessionBook
 from ezmsg.core.server.books.settings import SettingsBook
 from ezmsg.core.server.events import EventDesk
+from ezmsg.core.server.routes import RouteDesk
 from ezmsg.core.server.shm import SharedMemoryDesk
 from ezmsg.core.server.telemetry import TelemetryDesk
 from ezmsg.core.wire.records import (
     Pause,
-    ProcessRequest,
-    ProcessResponse,
-    Record,
     Resume,
     Snapshot,
     Sync,
@@ -47,6 +45,7 @@ class GraphCore:
         self.publishers: dict[str, Connection] = {}
         self.subscribers: dict[str, Connection] = {}
         self.clients: dict[str, Connection] = {}
+        self.routes = RouteDesk(self.processes, self.clients)
         self.stop = stop
         self._telling: dict[str, asyncio.Task[None]] = {}
         self._tasks: set[asyncio.Task[Any]] = set()
@@ -144,38 +143,6 @@ class GraphCore:
         self.events.settings_changed(self.settings.process_gone(client_id, time.time()))
         self.events.process_changed(client_id)
         self.telemetry.client_gone(client_id)
-
-    async def route(self, request: ProcessRequest) -> Record:
-        """Pass an operation on to the process that owns the unit (or that is named), and its answer back."""
-        owner = request.process_id or self.processes.owner(request.unit_address)
-        connection = self.clients.get(owner or "")
-        if owner is None or connection is None:
-            asked = f"process {owner}" if request.process_id else f"unit {request.unit_address!r}"
-            text = f"No process owns {asked}" if not request.process_id else f"There is no {asked}"
-            return ProcessResponse(False, error=text, error_code="UNROUTABLE_UNIT")
-        try:
-            response = await connection.request(request, request.timeout_s)
-        except TimeoutError:
-            return ProcessResponse(
-                False,
-                error=f"Timed out waiting for process response to {request.operation} after {request.timeout_s:g} s",
-                error_code="TIMEOUT",
-                process_id=owner,
-            )
-        except ConnectionError:
-            return ProcessResponse(
-                False,
-                error="Owning process disconnected before response",
-                error_code="PROCESS_DISCONNECTED",
-                process_id=owner,
-            )
-        except EzmsgError as error:
-            return ProcessResponse(
-                False, error=f"process request handler failed: {error}", error_code="HANDLER_ERROR", process_id=owner
-            )
-        if not isinstance(response, ProcessResponse):
-            return ProcessResponse(False, error=f"{response!r}", error_code="INVALID_RESPONSE", process_id=owner)
-        return response
 
     # -- the whole ----------------------------------------------------------------------------------------------------
 

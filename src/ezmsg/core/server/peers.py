@@ -68,6 +68,7 @@ class Peer:
 
     def on_closed(self, connection: Connection, error: Exception | None) -> None:
         """The peer is gone: so is what it held."""
+        self._core.routes.requester_gone(connection)
         if self._role is not None:
             CLOSERS[self._role](self)
             self._role = None
@@ -193,28 +194,33 @@ class Peer:
         return DONE
 
     def register(self, connection: Connection, record: r.ProcessRegister) -> Answer:
-        self._require(r.OpenProcess, record)
+        self._require_process(record)
         if self._core.processes.register(self._id, record.pid, record.host, record.units):
             self._core.events.process_changed(self._id)
         return DONE
 
     def update_ownership(self, connection: Connection, record: r.ProcessUpdateOwnership) -> Answer:
-        self._require(r.OpenProcess, record)
+        self._require_process(record)
         if self._core.processes.update(self._id, record.added_units, record.removed_units):
             self._core.events.process_changed(self._id)
         return DONE
 
     async def route(self, connection: Connection, record: r.ProcessRequest) -> r.Record:
-        return await self._core.route(record)
+        return await self._core.routes.route(connection, record)
 
     def _require(self, role: type[r.Record], record: r.Record) -> None:
         if self._role is not role:
             raise WrongRole(f"{type(record).__name__} needs a connection opened with {role.__name__}")
 
+    def _require_process(self, record: r.Record) -> None:
+        self._require(r.OpenProcess, record)
+        if self._id not in self._core.processes:
+            raise WrongRole(f"{type(record).__name__} came after CloseProcess")
+
     # -- settings and events ------------------------------------------------------------------------------------------
 
     def report_settings(self, connection: Connection, record: r.ReportSettings) -> Answer:
-        self._require(r.OpenProcess, record)
+        self._require_process(record)
         address = record.component_address
         owner = self._core.processes.owner(address)
         if owner != self._id:

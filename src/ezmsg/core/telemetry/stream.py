@@ -26,6 +26,8 @@ from ezmsg.core.wire.records import (
 
 # Batches a reader may lag behind before its connection stops reading; the server then holds them back.
 QUEUE_BATCHES = 64
+# What a server may take to open a stream.
+OPEN_TIMEOUT_S = 5.0
 
 
 class StreamReader:
@@ -95,7 +97,8 @@ async def profiling_stream(
         await client.request(
             OpenProfilingStream(
                 control.interval, control.max_samples, ids, control.include_empty_batches, control.include_spans
-            )
+            ),
+            timeout_s=OPEN_TIMEOUT_S,
         )
         while (batch := await reader.next(client)) is not None:
             yield reader.expand(batch)

@@ -14,6 +14,10 @@ CONTROL_FRAME_BYTES = 64 << 20
 # What may wait for a peer that reads too slowly, before it is dropped.
 WRITE_BUFFER_BYTES = 64 << 20
 REQUESTS_AT_ONCE = 1024
+# Process requests in flight, those for built-in operations and those for handlers apart: to or from one client, and
+# through one server. Both kinds together leave a connection room for others.
+ROUTED_PER_CLIENT = 400
+ROUTED_AT_ONCE = 4096
 RECEIVE_BUFFER_BYTES = 64 << 10
 
 # -- settings and events --------------------------------------------------------------------------------------------

@@ -39,6 +39,15 @@ class Goodbye(Record, frozen=True):
     reason: str = ""
 
 
+class CancelRequest(Record, frozen=True):
+    """A notice: nobody waits any more for the answer to the request of this id on this connection; stop working on it.
+
+    Only for requests that say so where they are sent; an answer may still come, and is ignored.
+    """
+
+    request_id: int
+
+
 # -- opening a role: the first request on a connection --------------------------------------------------------------
 
 
@@ -307,7 +316,10 @@ class ProcessUpdateOwnership(Record, frozen=True):
 
 
 class ProcessRequest(Record, frozen=True):
-    """An operation for the process that owns `unit_address`, or for process `process_id`; `payload` is opaque."""
+    """An operation for the process that owns `unit_address`, or for process `process_id`; `payload` is opaque.
+
+    `reader` names who keeps its own place in what is measured, `request_id` this request, from end to end.
+    """
 
     unit_address: str
     operation: str
@@ -315,6 +327,7 @@ class ProcessRequest(Record, frozen=True):
     timeout_s: float = 2.0
     process_id: str = ""
     reader: str = ""
+    request_id: str = ""
 
 
 class ProcessResponse(Record, frozen=True):
@@ -558,6 +571,7 @@ OPCODES: dict[int, type[Record]] = {
     1: Done,
     2: Refusal,
     3: Goodbye,
+    4: CancelRequest,
     10: OpenSession,
     11: SessionOpened,
     12: CloseSession,
