@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import socket
 import threading
+import weakref
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 import pytest
 
 from ezmsg.core.net.framestream import FrameStream
+from ezmsg.core.net.lateflush import LateFlusher
 from ezmsg.core.wire.frames import Frame, encode_frame
 
 
@@ -114,3 +116,39 @@ async def test_a_socket_is_not_closed_while_the_late_flusher_writes_to_it(
     await sender.wait_closed()
     await streams[1].wait_closed()
     assert not held[0].was_closed_under_it
+
+
+class Gathered:
+    """A stream that has nothing to send."""
+
+    gathered = 0
+
+    def flush_late(self) -> None:
+        raise AssertionError("there is nothing to send")
+
+
+def test_streams_are_looked_through_only_while_none_can_be_added() -> None:
+    flusher = LateFlusher()
+    unguarded: list[str] = []
+
+    class Guarded(weakref.WeakKeyDictionary[Any, int]):
+        def __iter__(self) -> Iterator[Any]:
+            if not flusher._lock.locked():
+                unguarded.append("iterated")
+            return super().__iter__()
+
+    flusher._streams = Guarded()
+    stream = Gathered()
+    flusher.watch(stream)
+    idle = threading.Event()
+
+    class Wake(threading.Event):
+        def wait(self, timeout: float | None = None) -> bool:
+            if timeout is None:
+                idle.set()
+            return super().wait(timeout)
+
+    flusher._wake = Wake()
+    assert idle.wait(10)
+    flusher.forget(stream)
+    assert unguarded == []

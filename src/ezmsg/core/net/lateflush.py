@@ -95,7 +95,9 @@ class LateFlusher:
             self._wake.clear()
             self.is_idle = True
             # Once more: a stream that began before it could see that nobody looks.
-            if not any(stream.gathered for stream in list(self._streams)):
+            with self._lock:
+                is_needed = any(stream.gathered for stream in self._streams)
+            if not is_needed:
                 self._wake.wait()
             self.is_idle = False
 
