@@ -94,8 +94,11 @@ class Encoder:
             pickler = self._pickler
             if pickler is None or self._known != len(copyreg.dispatch_table):
                 pickler = self._new_pickler()
-            pickler.clear_memo()
-            pickler.dump(obj)
+            try:
+                pickler.dump(obj)
+            finally:
+                # Now, not before the next message: the memo holds all that was pickled.
+                pickler.clear_memo()
             head = parts[0] if len(parts) == 1 else b"".join(parts)
             if len(views) > BUFFERS_MAX:
                 # More than a message can name.
