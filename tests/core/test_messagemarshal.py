@@ -265,6 +265,8 @@ def test_types_registered_with_copyreg_after_the_first_message_are_honoured() ->
     copyreg.pickle(Registered, lambda obj: (Registered, ("registered",)))
     try:
         assert carried(encoder.encode(Registered())).how == "registered"
+        copyreg.pickle(Registered, lambda obj: (Registered, ("registered again",)))
+        assert carried(encoder.encode(Registered())).how == "registered again"
     finally:
         del copyreg.dispatch_table[Registered]
     assert carried(encoder.encode(Registered())).how == "by itself"

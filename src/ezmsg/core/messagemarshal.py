@@ -60,7 +60,7 @@ class Encoder:
         self._head = b""
         self._parts: list[Any] = []
         self._views: list[memoryview] = []
-        self._known = -1
+        self._known: dict[type, Any] = {}
         self._pickler: pickle.Pickler | None = None
 
     def encode(self, obj: Any) -> Encoded:
@@ -92,7 +92,7 @@ class Encoder:
         parts, views = self._parts, self._views
         try:
             pickler = self._pickler
-            if pickler is None or self._known != len(copyreg.dispatch_table):
+            if pickler is None or self._known != copyreg.dispatch_table:
                 pickler = self._new_pickler()
             try:
                 pickler.dump(obj)
@@ -112,7 +112,7 @@ class Encoder:
 
     def _new_pickler(self) -> pickle.Pickler:
         # Programs may register more types at any time; a table of our own must have them, too.
-        self._known = len(copyreg.dispatch_table)
+        self._known = dict(copyreg.dispatch_table)
         pickler = pickle.Pickler(_Sink(self._parts.append), protocol=5, buffer_callback=self._keep)  # pyright: ignore[reportArgumentType]
         pickler.dispatch_table = {np.ndarray: self._reduce_array, **copyreg.dispatch_table}
         self._pickler = pickler
