@@ -152,3 +152,21 @@ def test_streams_are_looked_through_only_while_none_can_be_added() -> None:
     assert idle.wait(10)
     flusher.forget(stream)
     assert unguarded == []
+
+
+def test_a_thread_that_could_not_be_started_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    flusher = LateFlusher()
+    stream, later = Gathered(), Gathered()
+
+    def refuse(thread: threading.Thread) -> None:
+        raise RuntimeError("no more threads")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", refuse)
+        with pytest.raises(RuntimeError, match="no more threads"):
+            flusher.watch(stream)
+        flusher.forget(stream)
+    flusher.watch(later)
+    assert flusher._thread is not None
+    assert flusher._thread.is_alive()
+    flusher.forget(later)

@@ -51,8 +51,9 @@ class LateFlusher:
         with self._lock:
             self._streams[stream] = 0
             if self._thread is None:
-                self._thread = threading.Thread(target=self._run, name="ezmsg late flush", daemon=True)
-                self._thread.start()
+                thread = threading.Thread(target=self._run, name="ezmsg late flush", daemon=True)
+                thread.start()  # where no thread can be started, the next stream tries again
+                self._thread = thread
 
     def forget(self, stream: Gathering) -> None:
         """The stream is closed. Once it was the last, waits for the thread to end."""
