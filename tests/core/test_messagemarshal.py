@@ -249,12 +249,24 @@ def test_a_pickler_does_not_keep_the_message() -> None:
     assert encoder._parts == encoder._views == []
 
 
+def test_an_array_can_be_resized_once_its_message_is_encoded() -> None:
+    encoder = Encoder()
+    array = np.zeros(LARGE)
+    encoder.encode({"array": array})
+    array.resize(2 * LARGE)
+    with pytest.raises(TypeError):
+        encoder.encode([array, memoryview(b"")])
+    array.resize(LARGE)
+
+
 def test_types_registered_with_copyreg_after_the_first_message_are_honoured() -> None:
     encoder = Encoder()
     assert carried(encoder.encode(Registered())).how == "by itself"
     copyreg.pickle(Registered, lambda obj: (Registered, ("registered",)))
     try:
         assert carried(encoder.encode(Registered())).how == "registered"
+        copyreg.pickle(Registered, lambda obj: (Registered, ("registered again",)))
+        assert carried(encoder.encode(Registered())).how == "registered again"
     finally:
         del copyreg.dispatch_table[Registered]
     assert carried(encoder.encode(Registered())).how == "by itself"

@@ -25,8 +25,8 @@ WRITABLE: Final = 2
 _C_CONTIGUOUS: Final = 0x1
 _F_CONTIGUOUS: Final = 0x2
 CONTIGUOUS: Final = _C_CONTIGUOUS | _F_CONTIGUOUS
-_WRITEABLE: Final = 0x400
-LAYOUT: Final = _C_CONTIGUOUS | _F_CONTIGUOUS | _WRITEABLE
+WRITEABLE: Final = 0x400
+LAYOUT: Final = _C_CONTIGUOUS | _F_CONTIGUOUS | WRITEABLE
 
 _HEAD: Final = struct.Struct("<BBH")
 _KNOWN: Final = 1024
@@ -82,7 +82,7 @@ def array_head(array: Array, layout: int) -> bytes | None:
         # more than two may be in an order of their own, which it keeps.
         if not dtype.isnative or (not is_contiguous and array.ndim > 2):
             return None
-        layout |= _WRITEABLE
+        layout |= WRITEABLE
     key = (dtype, array.shape, layout)
     head = _heads.get(key)
     if head is None:
@@ -95,7 +95,7 @@ def array_head(array: Array, layout: int) -> bytes | None:
 
 
 def _new_head(dtype: np.dtype[Any], shape: tuple[int, ...], layout: int) -> bytes | None:
-    flags = WRITABLE if layout & _WRITEABLE else 0
+    flags = WRITABLE if layout & WRITEABLE else 0
     if layout & _F_CONTIGUOUS and not layout & _C_CONTIGUOUS:
         flags |= FORTRAN
     if not 0 <= dtype.num < 256:

@@ -13,6 +13,7 @@ from typing import Any
 from ezmsg.core.errors import SubscriberClosed
 from ezmsg.core.messagecache import CachedMessage, MessageContext
 from ezmsg.core.messagechannel import Subscription
+from ezmsg.core.messagemarshal import is_frozen
 from ezmsg.core.profiling import (
     CurrentMessage,
     ProfileRegistry,
@@ -273,7 +274,8 @@ class Lease:
         """The caller's own copy of the message; the object itself where nobody else can hold it."""
         message = self.message
         pending = message.obj
-        if type(pending) is not Undecoded:
+        # A deep copy can be written to, whatever was sent.
+        if type(pending) is not Undecoded or is_frozen(pending.codec, obj):
             return copy.deepcopy(obj)
         if pending.is_in_segment:
             return pending.decode_own()

@@ -15,7 +15,7 @@ from typing import Any, Final, cast
 import msgspec
 import numpy as np
 
-from ezmsg.core.arraycodec import CONTIGUOUS, LAYOUT, WRITABLE, Array, array_head, array_of
+from ezmsg.core.arraycodec import CONTIGUOUS, LAYOUT, WRITABLE, WRITEABLE, Array, array_head, array_of
 from ezmsg.core.wire.messages import BUFFERS_MAX
 
 # The message header names the codec. Numbers are part of the protocol: append, never renumber.
@@ -23,6 +23,8 @@ PICKLE5: Final = 0
 NDARRAY: Final = 1
 BYTES: Final = 2
 STR: Final = 3
+FROZEN: Final = 4
+"""As PICKLE5; some array in it is read-only."""
 
 INLINE_BYTES: Final = 4096
 """Up to this size data is copied into the message: a buffer of its own costs more than copying it."""
@@ -51,7 +53,7 @@ class Encoded(msgspec.Struct, gc=False):
 class Encoder:
     """Serialises messages, one at a time; remembers what the last array was."""
 
-    __slots__ = ("_dtype", "_head", "_known", "_layout", "_parts", "_pickler", "_shape", "_views")
+    __slots__ = ("_codec", "_dtype", "_head", "_known", "_layout", "_parts", "_pickler", "_shape", "_views")
 
     def __init__(self) -> None:
         self._dtype: np.dtype[Any] | None = None
@@ -60,8 +62,9 @@ class Encoder:
         self._head = b""
         self._parts: list[Any] = []
         self._views: list[memoryview] = []
-        self._known = -1
+        self._known: dict[type, Any] = {}
         self._pickler: pickle.Pickler | None = None
+        self._codec = PICKLE5
 
     def encode(self, obj: Any) -> Encoded:
         """A message as bytes; its large buffers are memory of `obj`. Whatever its pickling raises comes through."""
@@ -92,24 +95,28 @@ class Encoder:
         parts, views = self._parts, self._views
         try:
             pickler = self._pickler
-            if pickler is None or self._known != len(copyreg.dispatch_table):
+            if pickler is None or self._known != copyreg.dispatch_table:
                 pickler = self._new_pickler()
-            pickler.clear_memo()
-            pickler.dump(obj)
+            self._codec = PICKLE5
+            try:
+                pickler.dump(obj)
+            finally:
+                # Now, not before the next message: the memo holds all that was pickled.
+                pickler.clear_memo()
             head = parts[0] if len(parts) == 1 else b"".join(parts)
             if len(views) > BUFFERS_MAX:
                 # More than a message can name.
                 head = pickle.dumps(obj, protocol=5)
                 views.clear()
             size = len(head) + sum(view.nbytes for view in views)
-            return Encoded(PICKLE5, head, b"", tuple(views), size)
+            return Encoded(self._codec, head, b"", tuple(views), size)
         finally:
             parts.clear()
             views.clear()
 
     def _new_pickler(self) -> pickle.Pickler:
         # Programs may register more types at any time; a table of our own must have them, too.
-        self._known = len(copyreg.dispatch_table)
+        self._known = dict(copyreg.dispatch_table)
         pickler = pickle.Pickler(_Sink(self._parts.append), protocol=5, buffer_callback=self._keep)  # pyright: ignore[reportArgumentType]
         pickler.dispatch_table = {np.ndarray: self._reduce_array, **copyreg.dispatch_table}
         self._pickler = pickler
@@ -118,6 +125,8 @@ class Encoder:
     def _reduce_array(self, array: Array) -> Any:
         """How an array within an object is pickled."""
         layout = array.flags.num & LAYOUT
+        if not layout & WRITEABLE:
+            self._codec = FROZEN
         if array.dtype is self._dtype and layout == self._layout and array.shape == self._shape:
             head = self._head
         else:
@@ -172,7 +181,7 @@ def decode(codec: int, head: Data, buffers: Sequence[Data]) -> Any:
         ValueError: There is no such codec, or the bytes do not fit it.
         Exception: Whatever unpickling raises.
     """
-    if codec == PICKLE5:
+    if codec in (PICKLE5, FROZEN):
         return pickle.loads(head, buffers=buffers)
     if codec > STR:
         raise ValueError(f"unknown codec {codec}")
@@ -181,3 +190,8 @@ def decode(codec: int, head: Data, buffers: Sequence[Data]) -> Any:
     if codec == NDARRAY:
         return array_of(bytes(head), buffers[0])
     return bytes(buffers[0]) if codec == BYTES else str(buffers[0], "utf-8", "surrogatepass")
+
+
+def is_frozen(codec: int, obj: Any) -> bool:
+    """Whether a message with this codec has arrays that cannot be written to."""
+    return codec == FROZEN or (codec == NDARRAY and not obj.flags.writeable)

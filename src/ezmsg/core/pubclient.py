@@ -491,10 +491,7 @@ class Publisher:
     def record_publish(self, message: CachedMessage) -> None:
         """Record the publish of a message, which was left to a receiver that does not read it."""
         message.publisher = 0
-        if self._metrics.timed:
-            self._metrics.record(
-                message.message_id, message.origin_s, message.publish_s, message.channel_s, 0.0, 0.0, 0, 1, None
-            )
+        self._metrics.record_late(message.message_id, message.origin_s, message.publish_s, message.channel_s)
 
     def _slot_freed(self) -> None:
         self._slots.is_awaited = False

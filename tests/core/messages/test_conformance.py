@@ -155,6 +155,23 @@ async def test_what_recv_gave_stays_as_it_is_whatever_is_sent_next(
         assert all(message.flags.writeable for message in messages)
 
 
+@pytest.mark.parametrize("wrap", [lambda array: array, lambda array: {"wrapped": array}], ids=["array", "object"])
+async def test_what_recv_gave_can_be_changed_although_it_was_sent_read_only(
+    context: GraphContext, transport: dict[str, Any], body: Body, wrap: Any
+) -> None:
+    subscriber = await context.subscriber("A")
+    publisher = await context.publisher("A", **transport)
+    array = body.of(1)
+    array.flags.writeable = False
+    for number in range(2):
+        await publisher.broadcast(wrap(array))
+        message = await subscriber.recv()
+        got = message if isinstance(message, np.ndarray) else message["wrapped"]
+        got += number
+        assert body.number(got) == 1 + number
+    assert body.number(array) == 1
+
+
 async def test_subscribers_of_one_process_share_one_decoded_object(
     context: GraphContext, transport: dict[str, Any], body: Body
 ) -> None:

@@ -13,16 +13,31 @@ import pytest
 from ezmsg.core.errors import ConnectionLost, EzmsgError, FrameTooLarge, ProtocolError, Refused
 from ezmsg.core.graphmeta import ProfileChannelType
 from ezmsg.core.messagecache import CachedMessage
-from ezmsg.core.messagemarshal import Encoded, encode
+from ezmsg.core.messagemarshal import INLINE_BYTES, Encoded, encode
 from ezmsg.core.transport import Inlet, Outlet, Source
-from ezmsg.core.transport.stream import BufferPool, ChannelInlet, ChannelOutlet
+from ezmsg.core.transport.stream import MESSAGE_OVERHEAD_BYTES, BufferPool, ChannelInlet, ChannelOutlet
 from ezmsg.core.wire.frames import HEADER, REPLY, REQUEST, encode_frame
-from ezmsg.core.wire.messages import Placed, encode_ack, encode_in_parts, encode_in_segment, encode_plain
+from ezmsg.core.wire.messages import (
+    BUFFERS_MAX,
+    Placed,
+    encode_ack,
+    encode_in_parts,
+    encode_in_segment,
+    encode_plain,
+)
 from ezmsg.core.wire.records import MESSAGE_OPCODE, ChannelOpened, Done, OpenChannel, Record, Refusal, encode_record
 from tests import hostile
 
 TRACE = (0x0102030405060708090A0B0C0D0E0F10, 0x1112131415161718)
 OPENING = OpenChannel("channel", "publisher", 1, "boot", "T")
+
+
+def test_a_message_at_the_limit_is_accepted_however_many_buffers_it_has() -> None:
+    buffer = memoryview(bytes(INLINE_BYTES + 1))
+    parts = encode_in_parts(0, 0.0, 0.0, 0, b"head", [buffer] * BUFFERS_MAX, TRACE)
+    message_bytes = len(b"head") + BUFFERS_MAX * len(buffer)
+    assert sum(len(part) for part in parts) <= message_bytes + MESSAGE_OVERHEAD_BYTES
+
 
 # -- memory -----------------------------------------------------------------------------------------------------------
 

@@ -239,7 +239,9 @@ class FrameStream(asyncio.BufferedProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         """The transport is closed."""
-        self._is_closing = True
+        # The late flusher must have left the socket: the transport closes it next, and others may get its number.
+        with self._sending:
+            self._is_closing = True
         if self._cut_off is not None:
             self._cut_off.cancel()
         self._followers.clear()
@@ -276,7 +278,9 @@ class FrameStream(asyncio.BufferedProtocol):
         if self._is_closing or self._transport is None:
             return
         self._flush()
-        self._is_closing = True
+        # The late flusher may have taken what was gathered, and not sent it yet.
+        with self._sending:
+            self._is_closing = True
         self.resume_reading()
         # Say that nothing follows, and read until the peer says so too: closing with bytes unread would throw away
         # what it has not read yet.

@@ -51,8 +51,9 @@ class LateFlusher:
         with self._lock:
             self._streams[stream] = 0
             if self._thread is None:
-                self._thread = threading.Thread(target=self._run, name="ezmsg late flush", daemon=True)
-                self._thread.start()
+                thread = threading.Thread(target=self._run, name="ezmsg late flush", daemon=True)
+                thread.start()  # where no thread can be started, the next stream tries again
+                self._thread = thread
 
     def forget(self, stream: Gathering) -> None:
         """The stream is closed. Once it was the last, waits for the thread to end."""
@@ -95,7 +96,9 @@ class LateFlusher:
             self._wake.clear()
             self.is_idle = True
             # Once more: a stream that began before it could see that nobody looks.
-            if not any(stream.gathered for stream in list(self._streams)):
+            with self._lock:
+                is_needed = any(stream.gathered for stream in self._streams)
+            if not is_needed:
                 self._wake.wait()
             self.is_idle = False
 

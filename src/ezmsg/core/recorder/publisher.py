@@ -216,6 +216,14 @@ class PublisherMetrics:
         )  # fmt: skip
         ring.mark(offset + 128, spans, samples)
 
+    def record_late(self, message_id: int, origin_s: float, start_s: float, end_s: float) -> None:
+        """Record a plain broadcast after later ones have begun.
+
+        A native trace that was set in the meantime does not select it, and the next interval does not begin with it.
+        """
+        if self._recording:
+            self.ring.put(self.meta, message_id, origin_s, start_s, end_s, 0.0, 0.0, 0)
+
     def blame(self, holder: str, wait_ns: int) -> None:
         """Say who held the slot that the broadcast about to be recorded had to wait for."""
         self._holders[holder] = self._holders.get(holder, 0) + wait_ns

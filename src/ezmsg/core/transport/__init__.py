@@ -177,6 +177,11 @@ class Undecoded(msgspec.Struct, gc=False):
         return decode(codec, head, buffers if at is None else self.source.buffers(at))
 
     @property
+    def codec(self) -> int:
+        """How the message is written (see `messagemarshal`)."""
+        return self.layout & 0xFF
+
+    @property
     def is_in_segment(self) -> bool:
         """Whether the object is made of memory that the publisher uses again once the message is released."""
         return bool(self.layout & _SEGMENT)

@@ -28,6 +28,8 @@ from ezmsg.core.transport import PublisherDoor, Receiver, Source, Undecoded
 from ezmsg.core.wire.frames import REPLY, REQUEST, Frame, FrameDecoder, encode_frame, error_of, refusal_of
 from ezmsg.core.wire.handshake import PeerInfo
 from ezmsg.core.wire.messages import (
+    ALIGNMENT,
+    BUFFERS_MAX,
     FLAGS_SHIFT,
     SAMPLED,
     SEGMENT,
@@ -55,8 +57,8 @@ DIAL_TIMEOUT_S = 2.0
 OPEN_TIMEOUT_S = 5.0
 # How long a publisher that ends waits for a peer to take what was sent to it.
 LINGER_S = 5.0
-# Beside the message itself: header, trace context, buffer sizes, padding.
-MESSAGE_OVERHEAD_BYTES = 1 << 20
+# Beside the message itself: header, trace context, the head of an array, and for each buffer its size and padding.
+MESSAGE_OVERHEAD_BYTES = (1 << 20) + BUFFERS_MAX * (8 + ALIGNMENT)
 # Memory of large messages that a connection keeps to use it again.
 POOL_BYTES = 32 << 20
 _SAMPLED = SAMPLED << FLAGS_SHIFT
