@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-import socket
 from collections.abc import Callable
 from typing import Any
 from uuid import UUID, uuid4
@@ -15,13 +14,10 @@ from ezmsg.core.backpressure import Backpressure
 from ezmsg.core.control import ControlClient
 from ezmsg.core.errors import (
     EzmsgError,
-    MessageNotSerializable,
-    MessageTooLarge,
     PublisherClosed,
-    SharedMemoryUnavailable,
 )
 from ezmsg.core.messagecache import CachedMessage
-from ezmsg.core.messagemarshal import Encoded, Encoder
+from ezmsg.core.messagemarshal import Encoded
 from ezmsg.core.net.address import AddressType, boot_id
 from ezmsg.core.profiling import (
     PROFILES,
@@ -33,11 +29,11 @@ from ezmsg.core.profiling import (
     new_span_id,
     new_trace_id,
 )
-from ezmsg.core.transport import Outlet, shm, tcp
+from ezmsg.core.remotes import Remotes
+from ezmsg.core.transport import Outlet
 from ezmsg.core.transport.local import DOORS, LocalLink
 from ezmsg.core.transport.stream import ChannelOutlet, MessageListener
 from ezmsg.core.turns import Eagerness, one_turn
-from ezmsg.core.wire.messages import encode_in_parts, encode_in_segment, encode_plain
 from ezmsg.core.wire.records import Done, OpenPublisher, Pause, Record, Resume, Sync
 
 logger = logging.getLogger("ezmsg")
@@ -45,12 +41,6 @@ logger = logging.getLogger("ezmsg")
 DEFAULT_NUM_BUFFERS = 32
 DEFAULT_BUF_SIZE = 65536
 BACKPRESSURE_WARNING_INTERVAL_S = 5.0
-# Messages up to this size are joined with others of their turn of the loop, rather than sent in parts.
-JOIN_BYTES = 1 << 16
-# Of messages in shared memory, so much is gathered before their reader is told; and with more than so much of it held,
-# releases are heard before every message: memory that was freed lately is still in the caches.
-TELL_BYTES = 4 << 20
-WARM_BYTES = 4 << 20
 
 
 class Publisher:
@@ -67,11 +57,10 @@ class Publisher:
 
     # The hot path finds slots faster than the entries of a large `__dict__`; that is for whoever wants to patch.
     __slots__ = (
-        "__dict__", "__weakref__", "_bits", "_blocked", "_control", "_direct", "_eagerness", "_encoder", "_freed",
-        "_held", "_is_closed", "_leaving", "_lent", "_line", "_listener", "_locals", "_looks", "_loop",
-        "_max_bytes", "_memory", "_metrics", "_next_id", "_outlets", "_profiles", "_remotes", "_running", "_slot",
-        "_slots", "_stalled_s", "_untold", "_waiting", "_warned_s", "_warns", "id", "log_name", "num_buffers",
-        "pid", "publisher_id", "topic",
+        "__dict__", "__weakref__", "_bits", "_blocked", "_control", "_direct", "_eagerness", "_freed", "_held",
+        "_is_closed", "_leaving", "_line", "_listener", "_locals", "_looks", "_loop", "_metrics", "_next_id",
+        "_outlets", "_profiles", "_remotes", "_running", "_slot", "_slots", "_stalled_s", "_waiting", "_warned_s",
+        "_warns", "id", "log_name", "num_buffers", "pid", "publisher_id", "topic",
     )  # fmt: skip
 
     _control: ControlClient
@@ -91,14 +80,11 @@ class Publisher:
         self.num_buffers = num_buffers
         self._slots = Backpressure(num_buffers, self._slot_freed)
         self._held = self._slots.held
-        self._encoder = Encoder()
         self._eagerness = Eagerness()
-        self._memory: shm.MessageMemory | None = None
         self._loop = asyncio.get_running_loop()
         # The next message: its number, and its slot, which is the number modulo the slots.
         self._next_id = 0
         self._slot = 0
-        self._untold = 0
         self._bits = 0
         # Whether a broadcast must look closer before it sends: in every round of the ring, while paused or closed, and
         # while others stand in line.
@@ -106,9 +92,7 @@ class Publisher:
         # Who is handed the very object; if there is nobody else, and just one subscriber, it.
         self._locals: tuple[LocalLink, ...] = ()
         self._direct: Any = None
-        self._remotes: tuple[ChannelOutlet, ...] = ()
-        # Connections that still send memory of the last message.
-        self._lent: list[ChannelOutlet] = []
+        self._remotes = Remotes(self)
         self._outlets: set[Outlet] = set()
         self._leaving: set[asyncio.Future[None]] = set()
         self._freed: asyncio.Future[None] | None = None
@@ -121,7 +105,6 @@ class Publisher:
         self._blocked = start_paused
         if not start_paused:
             self._running.set()
-        self._max_bytes = config.max_message_bytes()
         self._warned_s = -BACKPRESSURE_WARNING_INTERVAL_S
         self._warns = not config.backpressure_warning_disabled()
 
@@ -164,7 +147,7 @@ class Publisher:
         self._profiles = profiles
         tcp_only, local = cls._delivery(topic, force_tcp, allow_local)
         self._listener = await MessageListener.open(
-            f"publisher {topic}", host, port, self._welcome, with_door=not tcp_only
+            f"publisher {topic}", host, port, self._remotes.welcome, with_door=not tcp_only
         )
         try:
             self._control = await ControlClient.connect(graph_address, self, name=f"publisher {topic}")
@@ -175,7 +158,8 @@ class Publisher:
             self._metrics = self._profiles.register_publisher(
                 self.id, topic, num_buffers, graph_address=str(self._control.address)
             )
-            self._open_memory(buf_size)
+            if self._listener.door:
+                self._remotes.open_memory(self._held, buf_size)
             self._metrics.inflight_gauge = lambda: self._slots.inflight
             if local:
                 DOORS.open(self, self._loop)
@@ -191,20 +175,6 @@ class Publisher:
             await self.wait_closed()
             raise
         return self
-
-    async def _welcome(self, sock: socket.socket, peer: str) -> ChannelOutlet:
-        if sock.family != getattr(socket, "AF_UNIX", None):
-            return await tcp.welcome(self, sock, peer)
-        return await shm.welcome(self, sock, peer, None if self._memory is None else self._memory.segment)
-
-    def _open_memory(self, place_bytes: int) -> None:
-        """Have memory for large messages, if there is a door to hand it out through."""
-        if not self._listener.door:
-            return
-        try:
-            self._memory = shm.MessageMemory(self._held, place_bytes, message_clock)
-        except SharedMemoryUnavailable as error:
-            logger.warning("%s; messages on %s go through a socket", error, self.topic)
 
     @staticmethod
     def _delivery(topic: str, force_tcp: bool | None, allow_local: bool | None) -> tuple[bool, bool]:
@@ -253,8 +223,8 @@ class Publisher:
         direct = self._direct
         if direct is None or trace is not None or wait_s or not metrics.is_plain:
             self._publish(obj, origin_s, start_s, publish_s, wait_s, trace)
-            if self._lent:
-                await self._settle()
+            if self._remotes.lent:
+                await self._remotes.settle()
             return
         # One subscriber of this loop is all: it records the publish together with what it does itself.
         message_id = self._next_id
@@ -285,8 +255,9 @@ class Publisher:
         """Send a message to every channel, and record that."""
         encoded: Encoded | None = None
         serialize_s, size = 0.0, 0
-        if self._remotes:
-            encoded = self._encode(obj)
+        remotes = self._remotes
+        if remotes.outlets:
+            encoded = remotes.encode(obj)
             size = encoded.size
             encoded_s = message_clock()
             serialize_s = encoded_s - publish_s
@@ -306,74 +277,12 @@ class Publisher:
             link.receive(message_id, obj, origin_s, publish_s, publish_s, size, carried)
         if encoded is not None:
             metrics.bytes += size
-            if encoded.buffers:
-                self._send_buffers(message_id, origin_s, publish_s, encoded, carried)
-            else:
-                codec, head, data = encoded.codec, encoded.head, encoded.data
-                frame = encode_plain(message_id, publish_s, origin_s, codec, head, data, carried)
-                for outlet in self._remotes:
-                    outlet.write(frame)
+            remotes.send(message_id, origin_s, publish_s, encoded, carried)
+            metrics.shm_reallocations = remotes.reallocations
         if metrics.timed:
             fanout = len(self._outlets)
             end_s = message_clock()
             metrics.record(message_id, origin_s, start_s, end_s, wait_s, serialize_s, size, fanout, trace)
-
-    def _send_buffers(
-        self, message_id: int, origin_s: float, publish_s: float, encoded: Encoded, carried: tuple[int, int] | None
-    ) -> None:
-        """Send a large message: through shared memory to whom sees it, in parts to others."""
-        codec, head, buffers = encoded.codec, encoded.head, encoded.buffers
-        others = self._remotes
-        if self._memory is not None:
-            readers = [outlet for outlet in others if outlet.reads_segment]
-            if self._memory.used_bytes > WARM_BYTES:
-                for outlet in readers:
-                    outlet.poll()
-            at = self._memory.put(message_id % self.num_buffers, buffers) if readers else None
-            if at is not None:
-                frame = encode_in_segment(message_id, publish_s, origin_s, codec, head, at, carried)
-                for outlet in readers:
-                    outlet.write(frame)
-                others = [outlet for outlet in others if not outlet.reads_segment]
-                self._untold += encoded.size
-                if self._untold >= TELL_BYTES:
-                    self._untold = 0
-                    for outlet in readers:
-                        outlet.flush()
-                self._metrics.shm_reallocations = self._memory.reallocations
-        if not others:
-            return
-        parts = encode_in_parts(message_id, publish_s, origin_s, codec, head, buffers, carried)
-        if encoded.size <= JOIN_BYTES:
-            frame = b"".join(parts)
-            for outlet in others:
-                outlet.write(frame)
-            return
-        for outlet in others:
-            if outlet.write_parts(parts):
-                self._lent.append(outlet)
-
-    async def _settle(self) -> None:
-        """Wait until no connection needs the memory of a message any more."""
-        lent, self._lent = self._lent, []
-        try:
-            while lent:
-                await lent[-1].settled()
-                lent.pop()
-        except asyncio.CancelledError:
-            for outlet in lent:
-                outlet.own()
-            raise
-
-    def _encode(self, obj: Any) -> Encoded:
-        try:
-            encoded = self._encoder.encode(obj)
-        except Exception as error:
-            reason = f"{type(error).__name__}: {error}"
-            raise MessageNotSerializable(self.topic, type(obj).__qualname__, reason) from error
-        if encoded.size > self._max_bytes:
-            raise MessageTooLarge(self.topic, encoded.size, self._max_bytes)
-        return encoded
 
     async def _clear_to_send(self) -> float:
         """Stand in line, and wait out a pause or a held slot; returns how much of it was backpressure, in s.
@@ -484,7 +393,7 @@ class Publisher:
 
     def _choose_ways(self) -> None:
         self._locals = tuple(outlet for outlet in self._outlets if isinstance(outlet, LocalLink))
-        self._remotes = tuple(outlet for outlet in self._outlets if isinstance(outlet, ChannelOutlet))
+        self._remotes.outlets = tuple(outlet for outlet in self._outlets if isinstance(outlet, ChannelOutlet))
         only = self._locals[0] if len(self._outlets) == 1 and self._locals else None
         self._direct = None if only is None else only.direct
 
@@ -543,8 +452,7 @@ class Publisher:
             self.detach(outlet)
             self._leaving.add(asyncio.ensure_future(outlet.wait_closed()))
         self._slot_freed()
-        if self._memory is not None:
-            self._memory.close()
+        self._remotes.close()
         self._leaving.add(asyncio.ensure_future(self._listener.close()))
         self._control.close_soon()
 

@@ -27,7 +27,8 @@ from ezmsg.core.graphmeta import ProfileChannelType
 from ezmsg.core.graphserver import GraphServer
 from ezmsg.core.messagemarshal import INLINE_BYTES
 from ezmsg.core.profiling import PROFILES
-from ezmsg.core.pubclient import JOIN_BYTES, Publisher
+from ezmsg.core.pubclient import Publisher
+from ezmsg.core.remotes import JOIN_BYTES, Remotes
 from ezmsg.core.subclient import Subscriber
 from ezmsg.core.wire.limits import RECEIVE_BUFFER_BYTES
 
@@ -55,7 +56,7 @@ def name(request: pytest.FixtureRequest) -> str:
 def transport(name: str, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     if name == "door":
         # Where there is no memory to share, all goes through the door.
-        monkeypatch.setattr(Publisher, "_open_memory", lambda self, place_bytes: None)
+        monkeypatch.setattr(Remotes, "open_memory", lambda self, held, place_bytes: None)
     return TRANSPORTS[name]
 
 

@@ -88,8 +88,8 @@ async def test_memory_grows_while_several_processes_hold_older_messages(
         for holder in holders:
             await holder.do("take 2")
             await holder.do("check")
-    assert publisher._memory is not None
-    assert publisher._memory.reallocations >= 3
+    assert publisher._remotes.memory is not None
+    assert publisher._remotes.memory.reallocations >= 3
     # They let go one by one; the others still hold all of it.
     for index, holder in enumerate(holders):
         assert await holder.do("kind") == "SHM"
@@ -305,7 +305,7 @@ async def test_subscribers_killed_at_any_moment_release_what_they_held(
     working[1].cancel()
     await asyncio.wait(working)
     # At most an extent for each slot, however many readers there were.
-    assert publisher._memory is None or "of 4 places used" in repr(publisher._memory)
+    assert publisher._remotes.memory is None or "of 4 places used" in repr(publisher._remotes.memory)
     for endpoint in (publisher, survivor):
         endpoint.close()
         await endpoint.wait_closed()
@@ -377,8 +377,8 @@ async def test_a_child_forked_beside_open_memory_holds_no_descriptor_of_it(
     assert kind_of(subscriber) is ProfileChannelType.SHM
 
     def check() -> bool:
-        assert publisher._memory is not None
-        assert repr(publisher._memory.segment) == "<Segment closed>"
+        assert publisher._remotes.memory is not None
+        assert repr(publisher._remotes.memory.segment) == "<Segment closed>"
         ours = [link for key, link in leaks.descriptors() if key not in before]
         # Before Python 3.13 every mapping has a descriptor of its own, which nobody can close but with it.
         mappings = Path("/proc/self/maps").read_text().count("memfd:ezmsg") if sys.version_info < (3, 13) else 0
