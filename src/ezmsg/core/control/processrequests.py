@@ -1,0 +1,228 @@
+"""Requests to processes, which the GraphServer passes on: what a GraphContext asks of them."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import math
+import pickle
+from typing import Any, TypeVar
+from uuid import UUID, uuid4
+
+from ezmsg.core.control import ControlClient
+from ezmsg.core.errors import BacklogFull, FrameTooLarge, RequestTimeout, TooManyRequests
+from ezmsg.core.graphmeta import (
+    ProcessControlErrorCode,
+    ProcessControlOperation,
+    ProcessControlResponse,
+    ProcessPing,
+    ProcessProfilingSnapshot,
+    ProcessProfilingTraceBatch,
+    ProcessStats,
+    ProfilingTraceControl,
+)
+from ezmsg.core.wire import records as r
+from ezmsg.core.wire.limits import ROUTED_PER_CLIENT
+
+logger = logging.getLogger("ezmsg")
+T = TypeVar("T")
+
+# What a server may take to answer, besides the time that is spent on what it was asked for.
+SERVER_TIMEOUT_S = 1.0
+# Half of what a requester may have in flight: the other half is for the program.
+SNAPSHOTS_AT_ONCE = ROUTED_PER_CLIENT // 2
+
+
+class ProcessRequests:
+    """The part of a session that talks to processes."""
+
+    _reader: str
+
+    def _active(self) -> ControlClient:
+        """The connection of the session."""
+        raise NotImplementedError
+
+    async def process_request(
+        self,
+        unit_address: str | None,
+        operation: ProcessControlOperation | str,
+        *,
+        payload: bytes | None = None,
+        payload_obj: Any = None,
+        timeout: float = 2.0,
+        process_id: UUID | None = None,
+    ) -> ProcessControlResponse:
+        """Ask the process that owns a unit, or the one with this id. Cancelling it cancels the handler, too.
+
+        Args:
+            unit_address: The unit; with a `process_id` it is only passed on, and may be None.
+            operation: A built-in operation, or the name of one that the process's own handler knows.
+            payload: Bytes for the handler, opaque to the server.
+            payload_obj: Pickled and sent as payload.
+            timeout: Seconds to wait for the process; a server that does not answer is given one second more.
+            process_id: Ask this process, which need not own any unit; ids as in `snapshot().processes`.
+
+        Returns:
+            The answer; failures are answers too, with `ok` False and an `error_code`.
+
+        Raises:
+            ValueError: There are two payloads, neither a unit nor a process, or the timeout is no number of seconds.
+            TypeError: What was given cannot be sent.
+            ConnectionLost: The server is gone.
+            SessionClosed: This context was not entered, or was left.
+        """
+        if payload is not None and payload_obj is not None:
+            raise ValueError("give payload or payload_obj, not both")
+        if payload_obj is not None:
+            payload = pickle.dumps(payload_obj)
+        if payload is not None and not isinstance(payload, (bytes, bytearray, memoryview)):  # pyright: ignore[reportUnnecessaryIsInstance] - callers may err
+            raise TypeError(f"payload must be bytes, not {type(payload).__name__}: give objects as payload_obj")
+        if unit_address is None and process_id is None:
+            raise ValueError("give a unit_address or a process_id")
+        name = operation.value if isinstance(operation, ProcessControlOperation) else operation
+        for what, text in (("unit_address", unit_address or ""), ("operation", name)):
+            if not isinstance(text, str):  # pyright: ignore[reportUnnecessaryIsInstance] - callers may err
+                raise TypeError(f"{what} must be a string, not {type(text).__name__}")
+        timeout = float(timeout)
+        if not 0 <= timeout < math.inf:
+            raise ValueError(f"timeout must be seconds, 0 or more, not {timeout:g}")
+        request = r.ProcessRequest(
+            unit_address or "", name, bytes(payload) if payload else None, timeout,
+            "" if process_id is None else str(process_id), self._reader, str(uuid4()),
+        )  # fmt: skip
+        return await self._route(request, process_id)
+
+    async def _route(self, request: r.ProcessRequest, process_id: UUID | None) -> ProcessControlResponse:
+        session = self._active()
+        try:
+            answer = await session.request(
+                request, r.ProcessResponse, request.timeout_s + SERVER_TIMEOUT_S, revocable=True
+            )
+        except RequestTimeout:
+            text = (
+                f"Timed out waiting for process response to {request.operation}: the GraphServer at {session.address} "
+                f"does not answer"
+            )
+            return ProcessControlResponse(
+                request.request_id, False, None, text, ProcessControlErrorCode.TIMEOUT, process_id
+            )
+        except (BacklogFull, FrameTooLarge) as error:
+            text = f"Failed to route request {request.operation}: {error}"
+            return ProcessControlResponse(
+                request.request_id, False, None, text, ProcessControlErrorCode.ROUTE_WRITE_FAILED, process_id
+            )
+        except TooManyRequests as error:
+            return ProcessControlResponse(
+                request.request_id, False, None, str(error), ProcessControlErrorCode.TOO_MANY_REQUESTS, process_id
+            )
+        return ProcessControlResponse(
+            request_id=request.request_id,
+            ok=answer.ok,
+            payload=answer.payload,
+            error=answer.error,
+            error_code=None if answer.error_code is None else ProcessControlErrorCode(answer.error_code),
+            process_id=None if answer.process_id is None else UUID(answer.process_id),
+        )
+
+    def decode_process_payload(self, response: ProcessControlResponse, expected_type: type[T] = object) -> T:
+        """The object in the payload of a successful response.
+
+        Raises:
+            RuntimeError: The request failed, or its payload is missing, cannot be read here, or is of another type.
+        """
+        if not response.ok:
+            code = "UNKNOWN" if response.error_code is None else response.error_code.value
+            raise RuntimeError(f"Process request failed ({code}): {response.error}")
+        if response.payload is None:
+            raise RuntimeError("Process response has no payload")
+        try:
+            value = pickle.loads(response.payload)  # from an authenticated peer, never looked at by the server
+        except Exception as error:
+            raise RuntimeError(f"Process response cannot be read: {error}") from error
+        if not isinstance(value, expected_type):
+            raise RuntimeError(f"Process response holds {type(value).__name__}, expected {expected_type.__name__}")
+        return value
+
+    async def _ask(
+        self,
+        unit_address: str | None,
+        operation: ProcessControlOperation,
+        expected: type[T],
+        timeout: float,
+        process_id: UUID | None,
+        argument: Any = None,
+    ) -> T:
+        response = await self.process_request(
+            unit_address, operation, payload_obj=argument, timeout=timeout, process_id=process_id
+        )
+        return self.decode_process_payload(response, expected)
+
+    async def process_ping(
+        self, unit_address: str | None = None, *, timeout: float = 2.0, process_id: UUID | None = None
+    ) -> ProcessPing:
+        """Ask the process of a unit, or the one with this id, whether it answers.
+
+        This and all `process_*` below raise a RuntimeError that names the error code when it does not.
+        """
+        return await self._ask(unit_address, ProcessControlOperation.PING, ProcessPing, timeout, process_id)
+
+    async def process_stats(
+        self, unit_address: str | None = None, *, timeout: float = 2.0, process_id: UUID | None = None
+    ) -> ProcessStats:
+        """Ask the process of a unit, or the one with this id, what it is and owns."""
+        operation = ProcessControlOperation.GET_PROCESS_STATS
+        return await self._ask(unit_address, operation, ProcessStats, timeout, process_id)
+
+    async def process_profiling_snapshot(
+        self, unit_address: str | None = None, *, timeout: float = 2.0, process_id: UUID | None = None
+    ) -> ProcessProfilingSnapshot:
+        """Totals of all endpoints of a process; window values since this context asked last."""
+        operation = ProcessControlOperation.GET_PROFILING_SNAPSHOT
+        return await self._ask(unit_address, operation, ProcessProfilingSnapshot, timeout, process_id)
+
+    async def process_set_profiling_trace(
+        self,
+        unit_address: str | None,
+        control: ProfilingTraceControl,
+        *,
+        timeout: float = 2.0,
+        process_id: UUID | None = None,
+    ) -> ProcessControlResponse:
+        """Switch the collection of trace samples in a process on or off; returns the answer, good or bad."""
+        operation = ProcessControlOperation.SET_PROFILING_TRACE
+        return await self.process_request(
+            unit_address, operation, payload_obj=control, timeout=timeout, process_id=process_id
+        )
+
+    async def process_profiling_trace_batch(
+        self,
+        unit_address: str | None = None,
+        *,
+        max_samples: int = 1000,
+        timeout: float = 2.0,
+        process_id: UUID | None = None,
+    ) -> ProcessProfilingTraceBatch:
+        """The oldest samples of a process that this context has not read yet."""
+        operation = ProcessControlOperation.GET_PROFILING_TRACE_BATCH
+        return await self._ask(unit_address, operation, ProcessProfilingTraceBatch, timeout, process_id, max_samples)
+
+    async def profiling_snapshot_all(self, *, timeout_per_process: float = 0.5) -> dict[UUID, ProcessProfilingSnapshot]:
+        """Ask every process, at once; those that do not answer in time are left out.
+
+        All in all this takes as long as the slowest, `timeout_per_process` at most; more where there are more processes
+        than may be asked at once (200).
+        """
+        state = await self._active().request(r.GetSnapshot(), r.Snapshot, timeout_per_process + SERVER_TIMEOUT_S)
+        at_once = asyncio.Semaphore(SNAPSHOTS_AT_ONCE)
+
+        async def ask(process_id: UUID) -> tuple[UUID, ProcessProfilingSnapshot] | None:
+            try:
+                async with at_once:
+                    answer = await self.process_profiling_snapshot(timeout=timeout_per_process, process_id=process_id)
+            except RuntimeError as error:
+                logger.debug("process %s gave no profiling snapshot: %s", process_id, error)
+                return None
+            return process_id, answer
+
+        answers = await asyncio.gather(*(ask(UUID(entry.process_id)) for entry in state.processes))
+        return dict(answer for answer in answers if answer is not None)
