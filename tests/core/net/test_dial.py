@@ -102,21 +102,33 @@ async def something_that_says(said: bytes | None) -> AsyncIterator[Address]:
     """A server that says this and no more, or that says nothing at all (None)."""
     loop = asyncio.get_running_loop()
 
-    async def accept() -> None:
-        while True:
-            sock, _ = await loop.sock_accept(listening)
+    talking: set[asyncio.Task[None]] = set()
+
+    def accept() -> None:
+        # Not `sock_accept`: cancelled at the wrong moment it drops what it has just accepted.
+        with contextlib.suppress(BlockingIOError):
+            sock, _ = listening.accept()
             stack.push(sock)
+            sock.setblocking(False)
             if said is not None:
-                await hostile.send(sock, said)
-                sock.shutdown(socket.SHUT_WR)
+                talking.add(asyncio.create_task(talk(sock, said)))
+
+    async def talk(sock: socket.socket, said: bytes) -> None:
+        await hostile.send(sock, said)
+        sock.shutdown(socket.SHUT_WR)
 
     with contextlib.ExitStack() as stack:
         listening = stack.enter_context(socket.create_server(("127.0.0.1", 0)))
         listening.setblocking(False)
-        accepting = asyncio.create_task(accept())
-        yield Address(*listening.getsockname())
-        accepting.cancel()
-        await asyncio.wait([accepting])
+        loop.add_reader(listening, accept)
+        try:
+            yield Address(*listening.getsockname())
+        finally:
+            loop.remove_reader(listening)
+            for task in talking:
+                task.cancel()
+            if talking:
+                await asyncio.wait(talking)
 
 
 async def test_something_else_at_the_address_is_named(dialled) -> None:
