@@ -1,1 +1,1 @@
-"""What makes a run: its phases, the tasks of its units, its processes, and how they end."""
+"""What a run does with components: prepare their tree, place them in processes, and run them there."""

@@ -1,0 +1,71 @@
+"""The edges of a run: endpoints become addresses, and pass through the hidden units of relays."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from enum import Enum
+from typing import Any, cast
+
+from ezmsg.core.errors import InvalidResult, NotAddressed
+from ezmsg.core.relay import RelayUnit
+from ezmsg.core.stream import InputRelay, OutputRelay, Stream
+
+Pair = tuple[str, str]
+
+
+def address_pairs(definition: Any, source: str) -> list[Pair]:
+    """The edges of a network definition as addresses; strings are topics, verbatim.
+
+    Args:
+        definition: An iterable of pairs of Stream, str or members of an Enum.
+        source: Where it comes from, for errors.
+
+    Raises:
+        InvalidResult: It is none, or holds something else.
+    """
+    if not isinstance(definition, Iterable) or isinstance(definition, (str, Mapping)):
+        raise InvalidResult(source, definition, "an iterable of pairs (from, to)")
+    return [_pair(edge, source) for edge in cast(Iterable[Any], definition)]
+
+
+def _pair(edge: Any, source: str) -> Pair:
+    if isinstance(edge, str) or not isinstance(edge, Iterable):
+        raise InvalidResult(source, edge, "a pair (from, to)")
+    ends: list[Any] = list(cast(Iterable[Any], edge))
+    if len(ends) != 2:
+        raise InvalidResult(source, edge, "a pair (from, to)")
+    return _topic(ends[0], source), _topic(ends[1], source)
+
+
+def _topic(endpoint: Any, source: str) -> str:
+    if isinstance(endpoint, Stream):
+        try:
+            return endpoint.address
+        except NotAddressed as error:
+            raise InvalidResult(
+                source, endpoint, "a stream of a component of this run (of self, not of the class)"
+            ) from error
+    if isinstance(endpoint, str):
+        return str.__str__(endpoint)
+    if isinstance(endpoint, Enum):
+        return endpoint.name
+    raise InvalidResult(source, endpoint, "a stream, a topic, the name of a topic, or a member of an Enum")
+
+
+def through_relays(pairs: Iterable[Pair], hidden: Mapping[Stream, RelayUnit]) -> list[Pair]:
+    """The edges with the hidden unit of each relay between its endpoint and what lies inwards (input) or outwards.
+
+    Args:
+        pairs: Edges as the networks say them.
+        hidden: The unit behind each relay.
+    """
+    sources = {end.address: unit.OUTPUT.address for end, unit in hidden.items() if isinstance(end, InputRelay)}
+    targets = {end.address: unit.INPUT.address for end, unit in hidden.items() if isinstance(end, OutputRelay)}
+    edges = [(sources.get(start, start), targets.get(end, end)) for start, end in pairs]
+    edges += [(endpoint, hidden_unit.INPUT.address) for endpoint, hidden_unit in _by(hidden, InputRelay)]
+    edges += [(hidden_unit.OUTPUT.address, endpoint) for endpoint, hidden_unit in _by(hidden, OutputRelay)]
+    return list(dict.fromkeys(edges))
+
+
+def _by(hidden: Mapping[Stream, RelayUnit], kind: type[Stream]) -> list[tuple[str, RelayUnit]]:
+    return [(endpoint.address, unit) for endpoint, unit in hidden.items() if isinstance(endpoint, kind)]

@@ -1,0 +1,192 @@
+"""Units, the components that run."""
+
+from __future__ import annotations
+
+import inspect
+from typing import Any
+
+from ezmsg.core.component import Component, ComponentMeta
+from ezmsg.core.declaration import attributes
+from ezmsg.core.decorators import (
+    LEAKY_ATTR,
+    MAIN_ATTR,
+    MAX_QUEUE_ATTR,
+    PROCESS_ATTR,
+    PUBLISHES_ATTR,
+    SUBSCRIBES_ATTR,
+    TASK_ATTR,
+    THREAD_ATTR,
+    TIMEIT_ATTR,
+    ZERO_COPY_ATTR,
+    Function,
+    is_marked,
+    main,
+    process,
+    publisher,
+    subscriber,
+    task,
+    thread,
+    timeit,
+)
+from ezmsg.core.errors import DeclarationError, SettingsNotApplied, StateNotInitialized
+from ezmsg.core.state import missing_field, new_state
+from ezmsg.core.stream import InputStream, OutputStream, type_name
+
+__all__ = [
+    "LEAKY_ATTR",
+    "MAIN_ATTR",
+    "MAX_QUEUE_ATTR",
+    "PROCESS_ATTR",
+    "PUBLISHES_ATTR",
+    "SUBSCRIBES_ATTR",
+    "TASK_ATTR",
+    "THREAD_ATTR",
+    "TIMEIT_ATTR",
+    "ZERO_COPY_ATTR",
+    "Unit",
+    "UnitMeta",
+    "is_process",
+    "main",
+    "main_of",
+    "process",
+    "published",
+    "publisher",
+    "subscribed",
+    "subscriber",
+    "task",
+    "tasks_of",
+    "thread",
+    "threads_of",
+    "timeit",
+]
+
+
+class UnitMeta(ComponentMeta):
+    """Gathers tasks, threads and the main function of a unit's class."""
+
+    __tasks__: dict[str, Function]
+    __main__: Function | None
+    __threads__: dict[str, Function]
+
+    def __init__(cls, name: str, bases: tuple[type, ...], namespace: dict[str, Any], **kwargs: Any) -> None:
+        super().__init__(name, bases, namespace, **kwargs)
+        for field, stream in cls.__streams__.items():
+            if not isinstance(stream, (InputStream, OutputStream)):
+                raise DeclarationError(
+                    cls, field, f"Units may only declare InputStream and OutputStream, not {type(stream).__name__}"
+                )
+        cls.__tasks__ = attributes(cls, lambda value: is_marked(value, TASK_ATTR))
+        cls.__threads__ = attributes(cls, lambda value: is_marked(value, THREAD_ATTR))
+        cls.__main__ = _main(cls)
+        for field in cls.__tasks__:
+            _check_task(cls, field)
+
+
+def _main(cls: type[Unit]) -> Function | None:
+    found = attributes(cls, lambda value: is_marked(value, MAIN_ATTR))
+    if len(found) > 1:
+        raise DeclarationError(cls, None, f"a unit can have one main function, this one has {', '.join(found)}")
+    for name, function in found.items():
+        owner = next(base for base in cls.__mro__ if name in vars(base))
+        for base in cls.__mro__:
+            if is_marked(vars(base).get(name), MAIN_ATTR) and not issubclass(owner, base):
+                raise DeclarationError(
+                    cls, name, f"it inherits two main functions, of {owner.__qualname__} and {base.__qualname__}"
+                )
+        return function
+    return None
+
+
+def _check_task(cls: UnitMeta, name: str) -> None:
+    function = cls.__tasks__[name]
+    if inspect.isgeneratorfunction(function):
+        raise DeclarationError(cls, name, "a task is an async function: write async def")
+    for mark, kind in ((PUBLISHES_ATTR, OutputStream), (SUBSCRIBES_ATTR, InputStream)):
+        streams = getattr(function, mark, [])
+        for stream in streams if isinstance(streams, list) else [streams]:
+            if not isinstance(cls.__streams__.get(stream._name), kind):
+                raise DeclarationError(cls, name, f"the class declares no {kind.__name__} {stream._name or stream!r}")
+
+
+class Unit(Component, metaclass=UnitMeta):
+    """A component that runs: its tasks receive from its input streams and publish on its output streams."""
+
+    async def setup(self) -> None:
+        """Make the state and initialize the unit, in the process it runs in.
+
+        Raises:
+            SettingsNotApplied: It has no settings.
+            StateNotInitialized: A field of its state has no value afterwards.
+        """
+        self.STATE = new_state(type(self).__state_type__)
+        if self.SETTINGS is None:
+            raise SettingsNotApplied(self._label(), type_name(type(self).__settings_type__))
+        outcome: Any = self.initialize()
+        if inspect.isawaitable(outcome):
+            await outcome
+        if (field := missing_field(self.STATE)) is not None:
+            raise StateNotInitialized(self._label(), field)
+
+    async def initialize(self) -> None:
+        """Called once in the process of the unit, before its streams are opened; may be a plain function."""
+
+    async def shutdown(self) -> None:
+        """Called once in the process of the unit when all has ended; may be a plain function."""
+
+    @property
+    def tasks(self) -> dict[str, Function]:
+        """Its tasks by name."""
+        return {name: getattr(self, name) for name in type(self).__tasks__}
+
+    @property
+    def main(self) -> Function | None:
+        """What it runs in the main thread of its process."""
+        return main_of(self)
+
+    @property
+    def threads(self) -> dict[str, Function]:
+        """What it runs in worker threads, by name."""
+        return {name: getattr(self, name) for name in type(self).__threads__}
+
+    def _label(self) -> str:
+        return "/".join([*(self._location or []), self._name or type(self).__name__])
+
+
+# -- what a unit runs: its own methods may be called `main`, `tasks`, `threads` ---------------------------------------
+
+
+def tasks_of(unit: Unit) -> dict[str, Function]:
+    """The tasks of a unit by name, bound."""
+    return {name: getattr(unit, name) for name in type(unit).__tasks__}
+
+
+def threads_of(unit: Unit) -> dict[str, Function]:
+    """The worker functions of a unit by name, bound."""
+    return {name: getattr(unit, name) for name in type(unit).__threads__}
+
+
+def main_of(unit: Unit) -> Function | None:
+    """The main function of a unit, bound; None if it has none."""
+    name = main_name(type(unit))
+    return None if name is None else getattr(unit, name)
+
+
+def main_name(cls: type[Unit]) -> str | None:
+    """The attribute that holds the main function of a class of units."""
+    return next((name for name in attributes(cls, lambda value: is_marked(value, MAIN_ATTR))), None)
+
+
+def subscribed(unit: Unit, task: Function) -> InputStream | None:
+    """The stream of this unit that one of its tasks receives from."""
+    stream = getattr(task, SUBSCRIBES_ATTR, None)
+    return None if stream is None else unit.streams[stream.name]  # pyright: ignore[reportReturnType]
+
+
+def published(unit: Unit, task: Function) -> list[OutputStream]:
+    """The streams of this unit that one of its tasks publishes on."""
+    return [unit.streams[stream.name] for stream in getattr(task, PUBLISHES_ATTR, ())]  # pyright: ignore[reportReturnType]
+
+
+def is_process(component: Component) -> bool:
+    """Whether its class asks for a process of its own."""
+    return bool(getattr(type(component), PROCESS_ATTR, False))
