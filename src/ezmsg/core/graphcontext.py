@@ -79,6 +79,11 @@ class GraphContext(ProcessRequests):
         """Of the server this context started, else as it was given (perhaps None)."""
         return self._given if self._server is None else self._server.address
 
+    @property
+    def has_started_server(self) -> bool:
+        """Whether this context started the server that it will stop."""
+        return self._server is not None
+
     # -- the session --------------------------------------------------------------------------------------------------
 
     async def __aenter__(self) -> Self:

@@ -122,6 +122,8 @@ class Publisher:
         allow_local: bool | None = None,
         *,
         profiles: ProfileRegistry = PROFILES,
+        unit: str = "",
+        task: str = "",
     ) -> Publisher:
         """Offer a topic; when this returns, every subscriber that it reaches is connected.
 
@@ -136,6 +138,8 @@ class Publisher:
             force_tcp: Use TCP for every subscriber; None for EZMSG_FORCE_TCP.
             allow_local: Hand subscribers of this process the very object; None for EZMSG_ALLOW_LOCAL.
             profiles: The recorder of this process.
+            unit: The address of the unit that publishes, for telemetry.
+            task: Its task.
 
         Raises:
             ServerUnreachable: No GraphServer answers at the address.
@@ -156,7 +160,7 @@ class Publisher:
             raise
         try:
             self._metrics = self._profiles.register_publisher(
-                self.id, topic, num_buffers, graph_address=str(self._control.address)
+                self.id, topic, num_buffers, graph_address=str(self._control.address), unit=unit, task=task
             )
             if self._listener.door:
                 self._remotes.open_memory(self._held, buf_size)

@@ -75,6 +75,8 @@ class Subscriber:
         max_queue: int | None = None,
         channels: ChannelManager = CHANNELS,
         profiles: ProfileRegistry = PROFILES,
+        unit: str = "",
+        task: str = "",
         **_ignored: Any,
     ) -> Subscriber:
         """Subscribe to a topic; when this returns, every publisher that reaches the topic is connected.
@@ -86,6 +88,8 @@ class Subscriber:
             max_queue: Length of a leaky queue (default 1); ignored otherwise.
             channels: The channels of this process.
             profiles: The recorder of this process.
+            unit: The address of the unit that receives, for telemetry.
+            task: Its task.
 
         Raises:
             ServerUnreachable: No GraphServer answers at the address.
@@ -97,7 +101,9 @@ class Subscriber:
         self._prepare(topic, leaky, (max_queue or DEFAULT_LEAKY_QUEUE) if leaky else 0, channels, profiles)
         self._control = await ControlClient.connect(graph_address, self, name=f"subscriber {topic}")
         try:
-            self._metrics = profiles.register_subscriber(self.id, topic, graph_address=str(self._control.address))
+            self._metrics = profiles.register_subscriber(
+                self.id, topic, graph_address=str(self._control.address), unit=unit, task=task
+            )
             opening = OpenSubscriber(str(self.id), topic, os.getpid(), boot_id())
             await self._apply(await self._control.request(opening, Routing))
         except BaseException:

@@ -93,5 +93,3 @@ class CoordinatorEnd:
     def close(self) -> None:
         """Let go of the socket, where nobody listens."""
         self._socket.close()
-
-

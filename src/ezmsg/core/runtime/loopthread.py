@@ -63,8 +63,8 @@ class LoopThread:
         """From now on errors that nobody waits for are counted in `suppressed`, not logged."""
         self._is_quiet = not self._strict
 
-    def stop(self, timeout_s: float) -> bool:
-        """End the loop; whether the thread ended in time."""
+    def stop(self, timeout_s: float | None) -> bool:
+        """End the loop; whether the thread ended in time (None: however long that takes)."""
         self._is_stopping = True
         self.call(self.loop.stop)
         self._thread.join(timeout_s)

@@ -22,7 +22,7 @@ class MainThread:
     def __init__(self) -> None:
         self._jobs: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
         self._thread_id: int | None = None
-        self._is_running = self._is_interrupt_due = False
+        self._is_running = self._is_interrupt_due = self._was_interrupted = False
 
     @property
     def is_running(self) -> bool:
@@ -46,15 +46,21 @@ class MainThread:
         self._jobs.put(None)
 
     def interrupt(self) -> bool:
-        """Have the function that runs get a KeyboardInterrupt, from any thread; False where that is not possible."""
-        if not self._is_running or self._thread_id != threading.main_thread().ident:
+        """Have the function that runs get a KeyboardInterrupt, from any thread; False where that is not possible.
+
+        It gets one only: what it does then to end in order is not interrupted.
+        """
+        thread_id = self._thread_id
+        if not self._is_running or thread_id is None or thread_id != threading.main_thread().ident:
             return False
+        if self._was_interrupted:
+            return True
         if signal.getsignal(signal.SIGINT) in (signal.SIG_IGN, signal.SIG_DFL, None):
             return False
         self._is_interrupt_due = True
         with contextlib.suppress(ProcessLookupError):
             # To the thread, not the process: a system call it waits in has to end.
-            signal.pthread_kill(self._thread_id, signal.SIGINT)
+            signal.pthread_kill(thread_id, signal.SIGINT)
         return True
 
     def take_interrupt(self) -> bool:
@@ -65,13 +71,15 @@ class MainThread:
     def raise_if_running(self) -> None:
         """For the handler of SIGINT: interrupt the function that runs, if one does."""
         if self._is_running:
+            self._was_interrupted = True
             raise KeyboardInterrupt
 
     def _do(self, function: Callable[[], object], future: Future[object]) -> None:
+        future.set_running_or_notify_cancel()  # whoever waits may give up, but it goes on
         # Two blocks: an interrupt may also come when the function has just ended.
         try:
             try:
-                self._is_running = True
+                self._was_interrupted, self._is_running = False, True
                 result = function()
             finally:
                 self._is_running = False

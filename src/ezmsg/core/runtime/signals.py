@@ -3,22 +3,23 @@
 from __future__ import annotations
 
 import contextlib
-import logging
+import math
 import os
 import signal
 import sys
 import threading
+import time
 from collections.abc import Callable, Generator
 from types import FrameType
 from typing import Any, Self
 
 from ezmsg.core.runtime.mainthread import MainThread
 
-logger = logging.getLogger("ezmsg")
-
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 # What a program that did not ask for anything else has.
 DEFAULTS = {signal.SIGINT: signal.default_int_handler, signal.SIGTERM: signal.SIG_DFL}
+# One Ctrl-C may come twice: from the terminal, and passed on by the program that started this one.
+SAME_S = 0.1
 PATIENCE = 3
 """So many signals end the process at once, whatever it does."""
 
@@ -39,6 +40,7 @@ class Interrupts:
         self._on_interrupt = on_interrupt
         self._installed: dict[int, Any] = {}
         self._count = 0
+        self._last_s = -math.inf
 
     def __enter__(self) -> Self:
         if threading.current_thread() is threading.main_thread():
@@ -55,6 +57,10 @@ class Interrupts:
         if number == signal.SIGINT and self._main_thread.take_interrupt():
             self._main_thread.raise_if_running()
             return
+        now_s = time.monotonic()
+        if now_s - self._last_s < SAME_S:
+            return
+        self._last_s = now_s
         self._count += 1
         if self._count >= PATIENCE:
             die_of(number)
