@@ -24,7 +24,6 @@ from ezmsg.core.runtime.launch import launch
 from ezmsg.core.runtime.loopthread import LoopThread
 from ezmsg.core.runtime.mainthread import MainThread
 from ezmsg.core.runtime.members import BackendMember, LocalMember, Member
-from ezmsg.core.runtime.messages import Tally
 from ezmsg.core.runtime.metadata import graph_metadata
 from ezmsg.core.runtime.preparation import prepare
 from ezmsg.core.runtime.run import Run
@@ -331,7 +330,7 @@ class GraphRunner:
 def _end(outcome: Outcome) -> None:
     """Leave a run as it ended: by returning, by its error, or by the signal that interrupted it."""
     if outcome.signal is not None:
-        _log_interruption(outcome.tally)
+        _log_interruption(outcome)
         if outcome.is_forced or outcome.error is not None or not outcome.tally.is_clean:
             if outcome.error is not None:
                 logger.error("the run was interrupted, and had an error", exc_info=outcome.error)
@@ -340,7 +339,11 @@ def _end(outcome: Outcome) -> None:
         raise outcome.error
 
 
-def _log_interruption(tally: Tally) -> None:
+def _log_interruption(outcome: Outcome) -> None:
+    tally = outcome.tally
+    if outcome.is_forced:
+        logger.warning("interrupted twice: units were not shut down")
+        return
     if tally.is_clean:
         logger.info("interrupted: %d tasks were cancelled", tally.cancelled)
         return

@@ -75,7 +75,8 @@ class MainThread:
             raise KeyboardInterrupt
 
     def _do(self, function: Callable[[], object], future: Future[object]) -> None:
-        future.set_running_or_notify_cancel()  # whoever waits may give up, but it goes on
+        if not future.set_running_or_notify_cancel():
+            return
         # Two blocks: an interrupt may also come when the function has just ended.
         try:
             try:
