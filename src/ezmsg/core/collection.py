@@ -22,7 +22,7 @@ class CollectionMeta(ComponentMeta):
 
     __components__: dict[str, Component]
 
-    def __init__(cls, name: str, bases: tuple[type, ...], namespace: dict[str, Any], **kwargs: Any) -> None:
+    def __init__(cls, name: str, bases: tuple[type, ...], namespace: dict[str, Any], /, **kwargs: Any) -> None:
         super().__init__(name, bases, namespace, **kwargs)
         cls.__components__ = attributes(cls, lambda value: isinstance(value, Component))
         name_attributes(cls, cls.__components__)

@@ -22,7 +22,7 @@ class ComponentMeta(ABCMeta):
     __settings_type__: type[Any]
     __state_type__: type[Any]
 
-    def __init__(cls, name: str, bases: tuple[type, ...], namespace: dict[str, Any], **kwargs: Any) -> None:
+    def __init__(cls, name: str, bases: tuple[type, ...], namespace: dict[str, Any], /, **kwargs: Any) -> None:
         super().__init__(name, bases, namespace, **kwargs)
         cls.__settings_type__ = declared_class(cls, "SETTINGS", Settings)
         cls.__state_type__ = declared_class(cls, "STATE", State)
@@ -55,8 +55,8 @@ class Component(Addressable, metaclass=ComponentMeta):
     STATE: Any = State
 
     def __init__(self, *args: Any, settings: Any = None, **kwargs: Any) -> None:
-        self.SETTINGS = _settings(type(self).__settings_type__, args, settings, kwargs)
-        self.STATE = None
+        self.SETTINGS = _settings(type(self).__settings_type__, args, settings, kwargs)  # pyright: ignore[reportConstantRedefinition]
+        self.STATE = None  # pyright: ignore[reportConstantRedefinition]
         self._components: dict[str, Component] = {}
         self._streams = deepcopy(type(self).__streams__)
         for name, stream in self._streams.items():
@@ -64,7 +64,7 @@ class Component(Addressable, metaclass=ComponentMeta):
 
     def apply_settings(self, settings: Any) -> None:
         """Replace the settings; of use until the component is set up."""
-        self.SETTINGS = settings
+        self.SETTINGS = settings  # pyright: ignore[reportConstantRedefinition]
 
     @property
     def streams(self) -> dict[str, Stream]:

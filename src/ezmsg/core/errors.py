@@ -350,10 +350,20 @@ class DeclarationError(EzmsgError, TypeError, ValueError):
 
     code = "DECLARATION"
 
-    def __init__(self, owner: type | str, field: str | None, reason: str) -> None:
-        name = owner if isinstance(owner, str) else owner.__qualname__
+    def __init__(self, owner: type, field: str | None, reason: str) -> None:
+        name = owner.__qualname__
         super().__init__(f"class {name}: {reason}" if field is None else f"{name}.{field}: {reason}")
         self.owner, self.field, self.reason = name, field, reason
+
+
+class DecoratorError(EzmsgError, ValueError):
+    """A decorator of `ezmsg.core` was given, or put on, something it is not for."""
+
+    code = "DECORATOR"
+
+    def __init__(self, decorator: str, function: str | None, reason: str) -> None:
+        super().__init__(f"@{decorator}{f' on {function}' if function else ''}: {reason}")
+        self.decorator, self.function, self.reason = decorator, function, reason
 
 
 class SettingsNotApplied(EzmsgError, ValueError):

@@ -12,7 +12,7 @@ from typing import Any, dataclass_transform
 class MessageMeta(ABCMeta):
     """Turns every class made with it into a frozen, hashable dataclass."""
 
-    def __init__(cls, name: str, bases: tuple[type, ...], namespace: dict[str, Any], **kwargs: Any) -> None:
+    def __init__(cls, name: str, bases: tuple[type, ...], namespace: dict[str, Any], /, **kwargs: Any) -> None:
         super().__init__(name, bases, namespace, **kwargs)
         dataclass(frozen=True, unsafe_hash=True)(cls)
 

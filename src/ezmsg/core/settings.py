@@ -13,7 +13,7 @@ from ezmsg.core.errors import DeclarationError
 class SettingsMeta(ABCMeta):
     """Turns every class made with it into a frozen dataclass."""
 
-    def __init__(cls, name: str, bases: tuple[type, ...], namespace: dict[str, Any], **kwargs: Any) -> None:
+    def __init__(cls, name: str, bases: tuple[type, ...], namespace: dict[str, Any], /, **kwargs: Any) -> None:
         super().__init__(name, bases, namespace, **kwargs)
         try:
             dataclass(frozen=True)(cls)

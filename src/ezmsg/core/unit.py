@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 from typing import Any
 
+from ezmsg.core.addressable import label
 from ezmsg.core.component import Component, ComponentMeta
 from ezmsg.core.declaration import attributes
 from ezmsg.core.decorators import (
@@ -30,7 +31,7 @@ from ezmsg.core.decorators import (
 )
 from ezmsg.core.errors import DeclarationError, SettingsNotApplied, StateNotInitialized
 from ezmsg.core.state import missing_field, new_state
-from ezmsg.core.stream import InputStream, OutputStream, type_name
+from ezmsg.core.stream import InputStream, OutputStream, Stream, type_name
 
 __all__ = [
     "LEAKY_ATTR",
@@ -68,7 +69,7 @@ class UnitMeta(ComponentMeta):
     __main__: Function | None
     __threads__: dict[str, Function]
 
-    def __init__(cls, name: str, bases: tuple[type, ...], namespace: dict[str, Any], **kwargs: Any) -> None:
+    def __init__(cls, name: str, bases: tuple[type, ...], namespace: dict[str, Any], /, **kwargs: Any) -> None:
         super().__init__(name, bases, namespace, **kwargs)
         for field, stream in cls.__streams__.items():
             if not isinstance(stream, (InputStream, OutputStream)):
@@ -77,12 +78,12 @@ class UnitMeta(ComponentMeta):
                 )
         cls.__tasks__ = attributes(cls, lambda value: is_marked(value, TASK_ATTR))
         cls.__threads__ = attributes(cls, lambda value: is_marked(value, THREAD_ATTR))
-        cls.__main__ = _main(cls)
+        cls.__main__ = _the_main(cls)
         for field in cls.__tasks__:
             _check_task(cls, field)
 
 
-def _main(cls: type[Unit]) -> Function | None:
+def _the_main(cls: UnitMeta) -> Function | None:
     found = attributes(cls, lambda value: is_marked(value, MAIN_ATTR))
     if len(found) > 1:
         raise DeclarationError(cls, None, f"a unit can have one main function, this one has {', '.join(found)}")
@@ -101,11 +102,12 @@ def _check_task(cls: UnitMeta, name: str) -> None:
     function = cls.__tasks__[name]
     if inspect.isgeneratorfunction(function):
         raise DeclarationError(cls, name, "a task is an async function: write async def")
-    for mark, kind in ((PUBLISHES_ATTR, OutputStream), (SUBSCRIBES_ATTR, InputStream)):
-        streams = getattr(function, mark, [])
-        for stream in streams if isinstance(streams, list) else [streams]:
-            if not isinstance(cls.__streams__.get(stream._name), kind):
-                raise DeclarationError(cls, name, f"the class declares no {kind.__name__} {stream._name or stream!r}")
+    source: InputStream | None = getattr(function, SUBSCRIBES_ATTR, None)
+    streams: list[Stream] = [*getattr(function, PUBLISHES_ATTR, ())] + ([] if source is None else [source])
+    for stream in streams:
+        kind = InputStream if stream is source else OutputStream
+        if not isinstance(cls.__streams__.get(label(stream)), kind):
+            raise DeclarationError(cls, name, f"it uses {stream!r}, but the class declares no such {kind.__name__}")
 
 
 class Unit(Component, metaclass=UnitMeta):
@@ -120,12 +122,12 @@ class Unit(Component, metaclass=UnitMeta):
         """
         self.STATE = new_state(type(self).__state_type__)
         if self.SETTINGS is None:
-            raise SettingsNotApplied(self._label(), type_name(type(self).__settings_type__))
+            raise SettingsNotApplied(label(self), type_name(type(self).__settings_type__))
         outcome: Any = self.initialize()
         if inspect.isawaitable(outcome):
             await outcome
         if (field := missing_field(self.STATE)) is not None:
-            raise StateNotInitialized(self._label(), field)
+            raise StateNotInitialized(label(self), field)
 
     async def initialize(self) -> None:
         """Called once in the process of the unit, before its streams are opened; may be a plain function."""
@@ -136,7 +138,7 @@ class Unit(Component, metaclass=UnitMeta):
     @property
     def tasks(self) -> dict[str, Function]:
         """Its tasks by name."""
-        return {name: getattr(self, name) for name in type(self).__tasks__}
+        return tasks_of(self)
 
     @property
     def main(self) -> Function | None:
@@ -146,10 +148,7 @@ class Unit(Component, metaclass=UnitMeta):
     @property
     def threads(self) -> dict[str, Function]:
         """What it runs in worker threads, by name."""
-        return {name: getattr(self, name) for name in type(self).__threads__}
-
-    def _label(self) -> str:
-        return "/".join([*(self._location or []), self._name or type(self).__name__])
+        return threads_of(self)
 
 
 # -- what a unit runs: its own methods may be called `main`, `tasks`, `threads` ---------------------------------------

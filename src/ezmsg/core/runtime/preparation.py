@@ -96,10 +96,10 @@ def _network(collection: Collection) -> list[Pair]:
 
 def _listed(collection: Collection) -> AbstractCollection[Component]:
     listed: Any = _called(collection, collection.process_components)
-    if isinstance(listed, Component) or not isinstance(listed, Iterable):
-        source = f"process_components() of {collection.address}"
-        raise InvalidResult(source, listed, "a collection of children, for example (self.CHILD,)")
-    return list(listed)
+    if hasattr(listed, "__iter__"):
+        return list(listed)
+    source = f"process_components() of {collection.address}"
+    raise InvalidResult(source, listed, "a collection of children, for example (self.CHILD,)")
 
 
 def _called(collection: Collection, method: Callable[[], T]) -> T:
