@@ -12,7 +12,6 @@ from ezmsg.core import settings as settings
 from ezmsg.core import stream as stream
 from ezmsg.core import unit as unit
 from ezmsg.core._version import __version__
-from ezmsg.core.addressable import Addressable as Addressable
 from ezmsg.core.collection import Collection, NetworkDefinition, System
 from ezmsg.core.component import Component
 from ezmsg.core.graphcontext import GraphContext

@@ -92,8 +92,8 @@ class Component(Addressable, metaclass=ComponentMeta):
         return {}
 
     def _set_location(self, location: list[str] | None = None) -> None:
+        inside = [*(location or []), self.name]
         super()._set_location(location)
-        inside = [*self.location, self.name]
         for stream in self._streams.values():
             stream._set_location(inside)
         for name, child in self._components.items():
@@ -111,5 +111,8 @@ def _settings(settings_type: type[Any], args: tuple[Any, ...], settings: Any, kw
         return settings_type(*args, **kwargs)
     try:
         return settings_type()
-    except TypeError:  # a field without a default: apply_settings() is to come
-        return None
+    except Exception as error:
+        # A field without a default: apply_settings() is to come. Other libraries have errors of their own for that.
+        if isinstance(error, TypeError) or not issubclass(settings_type, Settings):
+            return None
+        raise

@@ -9,7 +9,7 @@ from __future__ import annotations
 import inspect
 import logging
 import typing
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, TypeVar
 
 from ezmsg.core.errors import DeclarationError
@@ -47,6 +47,17 @@ def name_attributes(cls: type, named: dict[str, Any]) -> None:
             it._set_name(name)
         elif it._name != name:
             raise DeclarationError(cls, name, f"this object is declared as {it._name} already: make another one")
+
+
+def refuse(cls: type, names: Iterable[str], kinds: Iterable[Callable[[Any], bool]], reason: str) -> None:
+    """Report methods of a kind that a run would call in vain.
+
+    Raises:
+        DeclarationError: A method is of one of the kinds, predicates of `inspect`.
+    """
+    for name in names:
+        if any(is_kind(getattr(cls, name, None)) for is_kind in kinds):
+            raise DeclarationError(cls, name, reason)
 
 
 def declared_class(cls: type, field: str, root: type) -> type[Any]:

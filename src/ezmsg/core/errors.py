@@ -411,13 +411,13 @@ class NotAComponent(EzmsgError, TypeError):
 
 
 class NameClash(EzmsgError, ValueError):
-    """A collection has a child with the name that the hidden unit of one of its relays needs."""
+    """Two components of a run want the same address."""
 
     code = "NAME_CLASH"
 
-    def __init__(self, collection: str, name: str) -> None:
-        super().__init__(f"{collection} has a child called {name!r}, a name kept for a relay: rename the child")
-        self.collection, self.name = collection, name
+    def __init__(self, address: str, reason: str) -> None:
+        super().__init__(f"two components of this run would have the address {address}: {reason}")
+        self.address, self.reason = address, reason
 
 
 # -- settings -----------------------------------------------------------------------------------------------------

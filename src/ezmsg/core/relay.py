@@ -92,7 +92,9 @@ def add_hidden_units(collection: Collection) -> dict[Relay, RelayUnit]:
     for endpoint in relays(collection).values():
         name = hidden_name(endpoint)
         if name in collection.components:
-            raise NameClash(collection.address, name)
+            raise NameClash(
+                f"{collection.address}/{name}", f"the relay {endpoint.name} needs that name: rename the child"
+            )
         unit = added[endpoint] = RelayUnit(endpoint, location)
         collection._components = {**collection.components, name: unit}  # pyright: ignore[reportPrivateUsage]
     return added

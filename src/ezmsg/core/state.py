@@ -30,9 +30,9 @@ class State(metaclass=StateMeta):
 def new_state(state_type: type[Any]) -> Any:
     """An instance of `state_type` in which every field with a default factory has its value."""
     state = state_type()
-    for name, field in getattr(state_type, "__dataclass_fields__", {}).items():
-        if field.default_factory is not MISSING and not hasattr(state, name):
-            setattr(state, name, field.default_factory())
+    for field in fields(state) if is_dataclass(state) else ():
+        if field.default_factory is not MISSING and field.name not in getattr(state, "__dict__", {}):
+            setattr(state, field.name, field.default_factory())
     return state
 
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import inspect
+import logging
+from types import FunctionType
 from typing import Any
 
 from ezmsg.core.addressable import label
 from ezmsg.core.component import Component, ComponentMeta
-from ezmsg.core.declaration import attributes
+from ezmsg.core.declaration import attributes, refuse
 from ezmsg.core.decorators import (
     LEAKY_ATTR,
     MAIN_ATTR,
@@ -61,6 +63,8 @@ __all__ = [
     "timeit",
 ]
 
+logger = logging.getLogger("ezmsg")
+
 
 class UnitMeta(ComponentMeta):
     """Gathers tasks, threads and the main function of a unit's class."""
@@ -79,8 +83,13 @@ class UnitMeta(ComponentMeta):
         cls.__tasks__ = attributes(cls, lambda value: is_marked(value, TASK_ATTR))
         cls.__threads__ = attributes(cls, lambda value: is_marked(value, THREAD_ATTR))
         cls.__main__ = _the_main(cls)
-        for field in cls.__tasks__:
-            _check_task(cls, field)
+        generators = (inspect.isgeneratorfunction, inspect.isasyncgenfunction)
+        refuse(cls, ("initialize", "shutdown"), generators, "it has a yield, so that it would never run")
+        for field, function in cls.__tasks__.items():
+            _check_streams(cls, field, function)
+            _check_call(cls, field, function)
+        for child in attributes(cls, lambda value: isinstance(value, Component)):
+            logger.warning("%s.%s will not run: only a Collection has components", cls.__qualname__, child)
 
 
 def _the_main(cls: UnitMeta) -> Function | None:
@@ -98,16 +107,27 @@ def _the_main(cls: UnitMeta) -> Function | None:
     return None
 
 
-def _check_task(cls: UnitMeta, name: str) -> None:
-    function = cls.__tasks__[name]
-    if inspect.isgeneratorfunction(function):
-        raise DeclarationError(cls, name, "a task is an async function: write async def")
+def _check_streams(cls: UnitMeta, name: str, function: Function) -> None:
     source: InputStream | None = getattr(function, SUBSCRIBES_ATTR, None)
     streams: list[Stream] = [*getattr(function, PUBLISHES_ATTR, ())] + ([] if source is None else [source])
     for stream in streams:
         kind = InputStream if stream is source else OutputStream
         if not isinstance(cls.__streams__.get(label(stream)), kind):
             raise DeclarationError(cls, name, f"it uses {stream!r}, but the class declares no such {kind.__name__}")
+
+
+def _check_call(cls: UnitMeta, name: str, function: Function) -> None:
+    if not isinstance(function, FunctionType):
+        return
+    if inspect.isgeneratorfunction(function):
+        raise DeclarationError(cls, name, "a task is an async function: write async def")
+    if not (inspect.iscoroutinefunction(function) or inspect.isasyncgenfunction(function)):
+        logger.warning("%s.%s is no async function: write async def", cls.__qualname__, name)
+    arguments = ["self", "message"] if hasattr(function, SUBSCRIBES_ATTR) else ["self"]
+    try:
+        inspect.signature(function, follow_wrapped=False).bind(*arguments)
+    except TypeError as error:
+        raise DeclarationError(cls, name, f"it is called with ({', '.join(arguments)}): {error}") from error
 
 
 class Unit(Component, metaclass=UnitMeta):
