@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABCMeta
 from collections.abc import Callable
 from copy import deepcopy
-from typing import Any
+from typing import Any, TypeVar
 
 from ezmsg.core.addressable import Addressable
 from ezmsg.core.declaration import attributes, declared_class, name_attributes
@@ -13,6 +13,8 @@ from ezmsg.core.errors import DeclarationError
 from ezmsg.core.settings import Settings
 from ezmsg.core.state import State
 from ezmsg.core.stream import Stream
+
+C = TypeVar("C")
 
 
 class ComponentMeta(ABCMeta):
@@ -29,9 +31,9 @@ class ComponentMeta(ABCMeta):
         cls.__streams__ = attributes(cls, lambda value: isinstance(value, Stream))
         name_attributes(cls, cls.__streams__)
 
-    def __call__(cls, *args: Any, **kwargs: Any) -> Any:
+    def __call__(cls: type[C], *args: Any, **kwargs: Any) -> C:
         """Make an instance."""
-        component = super().__call__(*args, **kwargs)
+        component: C = super().__call__(*args, **kwargs)
         if "_streams" not in vars(component):
             raise DeclarationError(cls, "__init__", "it does not call super().__init__()")
         return component

@@ -27,6 +27,8 @@ def attributes(cls: type, is_wanted: Callable[[Any], bool]) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for base in reversed(cls.__mro__):
         for name, value in vars(base).items():
+            if name.startswith("__") and name.endswith("__"):  # such as `__main__`, which we set ourselves
+                continue
             if is_wanted(value):
                 found[name] = value
             else:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import warnings
 from abc import ABCMeta
 from dataclasses import dataclass
-from typing import Any, dataclass_transform
+from typing import Any, TypeVar, dataclass_transform
+
+M = TypeVar("M")
 
 
 @dataclass_transform(frozen_default=True)
@@ -16,7 +18,7 @@ class MessageMeta(ABCMeta):
         super().__init__(name, bases, namespace, **kwargs)
         dataclass(frozen=True, unsafe_hash=True)(cls)
 
-    def __call__(cls, *args: Any, **kwargs: Any) -> Any:
+    def __call__(cls: type[M], *args: Any, **kwargs: Any) -> M:
         """Make a message."""
         if cls is Message:
             warnings.warn(

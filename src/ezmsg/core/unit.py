@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import logging
 from types import FunctionType
-from typing import Any
+from typing import Any, cast
 
 from ezmsg.core.addressable import label
 from ezmsg.core.component import Component, ComponentMeta
@@ -198,12 +198,12 @@ def main_name(cls: type[Unit]) -> str | None:
 def subscribed(unit: Unit, task: Function) -> InputStream | None:
     """The stream of this unit that one of its tasks receives from."""
     stream = getattr(task, SUBSCRIBES_ATTR, None)
-    return None if stream is None else unit.streams[stream.name]  # pyright: ignore[reportReturnType]
+    return None if stream is None else cast(InputStream, unit.streams[stream.name])
 
 
 def published(unit: Unit, task: Function) -> list[OutputStream]:
     """The streams of this unit that one of its tasks publishes on."""
-    return [unit.streams[stream.name] for stream in getattr(task, PUBLISHES_ATTR, ())]  # pyright: ignore[reportReturnType]
+    return [cast(OutputStream, unit.streams[stream.name]) for stream in getattr(task, PUBLISHES_ATTR, ())]
 
 
 def is_process(component: Component) -> bool:
