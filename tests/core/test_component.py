@@ -11,6 +11,7 @@ import pydantic
 import pytest
 
 import ezmsg.core as ez
+from ezmsg.core.addressable import Addressable
 from ezmsg.core.component import ComponentMeta
 from ezmsg.core.errors import DeclarationError
 
@@ -362,6 +363,19 @@ def test_a_constructor_of_its_own_must_call_that_of_its_base() -> None:
     assert (Good(2).factor, Good(2).SETTINGS) == (2, Gain(2))
     with pytest.raises(DeclarationError, match=r"Wrong\.__init__: it does not call super"):
         Wrong()
+
+
+def test_components_and_streams_have_addresses() -> None:
+    assert issubclass(ez.Component, Addressable)
+    assert issubclass(ez.stream.Stream, Addressable)
+
+
+def test_repr_tells_the_class_and_the_address() -> None:
+    unit = Scaler()
+    assert repr(unit) == "<Scaler Scaler>"
+    unit._set_name("A")
+    unit._set_location(["SYS"])
+    assert repr(unit) == "<Scaler SYS/A>"
 
 
 def test_the_metaclass_derives_from_abcmeta() -> None:

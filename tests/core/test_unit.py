@@ -406,6 +406,27 @@ def test_a_task_that_cannot_take_its_arguments_is_refused() -> None:
                 pass
 
 
+@pytest.mark.parametrize("kind", [staticmethod, classmethod])
+def test_a_task_whose_marks_are_out_of_reach_is_refused(kind: Any) -> None:
+    async def go(message: int) -> None:
+        pass
+
+    with pytest.raises(DeclarationError, match=rf"Wrong\.go: the decorators of a task belong below @{kind.__name__}"):
+        type("Wrong", (ez.Unit,), {"go": ez.task(kind(go))})
+
+
+@pytest.mark.parametrize("kind", [staticmethod, classmethod])
+async def test_static_and_class_methods_can_be_tasks(kind: Any) -> None:
+    stream = ez.InputStream(int)
+
+    async def go(*arguments: Any) -> int:
+        return 2 * arguments[-1]
+
+    unit: Any = type("Odd", (ez.Unit,), {"INPUT": stream, "go": kind(ez.subscriber(stream)(go))})()
+    assert subscribed(unit, unit.tasks["go"]) is unit.INPUT
+    assert await unit.tasks["go"](2) == 4
+
+
 def test_a_task_that_is_a_plain_generator_is_refused() -> None:
     with pytest.raises(DeclarationError, match=r"Wrong\.go: a task is an async function"):
 

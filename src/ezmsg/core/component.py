@@ -7,7 +7,7 @@ from collections.abc import Callable
 from copy import deepcopy
 from typing import Any, TypeVar
 
-from ezmsg.core.addressable import Addressable
+from ezmsg.core.addressable import Addressable, label
 from ezmsg.core.declaration import attributes, declared_class, name_attributes
 from ezmsg.core.errors import DeclarationError
 from ezmsg.core.settings import Settings
@@ -63,6 +63,9 @@ class Component(Addressable, metaclass=ComponentMeta):
         self._streams = deepcopy(type(self).__streams__)
         for name, stream in self._streams.items():
             setattr(self, name, stream)
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__qualname__} {label(self)}>"
 
     def apply_settings(self, settings: Any) -> None:
         """Replace the settings; of use until the component is set up."""

@@ -28,8 +28,9 @@ UNSET: Any = object()
 
 
 def is_marked(value: Any, mark: str) -> bool:
-    """Whether a decorator set `mark` on a function."""
-    return bool(getattr(value, "__dict__", {}).get(mark, False))
+    """Whether a decorator set `mark` on a function, or on what a static or class method holds."""
+    held = value.__func__ if type(value) in (staticmethod, classmethod) else None
+    return any(getattr(it, "__dict__", {}).get(mark, False) for it in (value, held))
 
 
 def publisher(stream: OutputStream) -> Callable[[F], F]:

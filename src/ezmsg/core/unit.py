@@ -117,6 +117,8 @@ def _check_streams(cls: UnitMeta, name: str, function: Function) -> None:
 
 
 def _check_call(cls: UnitMeta, name: str, function: Function) -> None:
+    if not is_marked(getattr(cls, name), TASK_ATTR):
+        raise DeclarationError(cls, name, f"the decorators of a task belong below @{type(function).__name__}")
     if not isinstance(function, FunctionType):
         return
     if inspect.isgeneratorfunction(function):
