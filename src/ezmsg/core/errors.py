@@ -223,6 +223,16 @@ class SessionClosed(EzmsgError, RuntimeError):
         super().__init__("GraphContext session is not active: use it inside `async with GraphContext(...)`")
 
 
+class IdentityTaken(EzmsgError, RuntimeError):
+    """A connection opened a role under an id that another one holds, without being the same peer."""
+
+    code = "IDENTITY_TAKEN"
+
+    def __init__(self, role: str, identity: str) -> None:
+        super().__init__(f"{role} refused: {identity} is open already, over the connection of another peer")
+        self.role, self.identity = role, identity
+
+
 class UnitAlreadyOwned(EzmsgError, RuntimeError):
     """A process claimed units that another process owns."""
 
