@@ -43,3 +43,9 @@ class Addressable:
         if self._location is not None:
             raise AlreadyAddressed(self._name or type(self).__name__, "location", "/".join(location or []))
         self._location = list(location or [])
+
+
+def label(it: Addressable) -> str:
+    """As much of an address as there is, for texts."""
+    location, name = it._location, it._name  # pyright: ignore[reportPrivateUsage]
+    return "/".join([*(location or ()), name or type(it).__name__])

@@ -208,10 +208,13 @@ class GraphRunner:
             host.start()
             make = partial(first.participant, host=host, main_thread=main_thread)
             local = LocalMember(host, make, [unit.address for unit in first.units])
-            with pump.named(first.name):
-                run = self._start_run([local, *backends], main_thread.end)
-                outcome = self._serve(main_thread, run)
-                if not outcome.is_forced:
+            outcome: Outcome | None = None
+            try:
+                with pump.named(first.name):
+                    run = self._start_run([local, *backends], main_thread.end)
+                    outcome = self._serve(main_thread, run)
+            finally:
+                if outcome is None or not outcome.is_forced:
                     host.stop(None if strict else 0.0 if local.is_given_up else LOOP_S)
         _end(outcome)
 

@@ -7,10 +7,11 @@ from collections.abc import Collection as AbstractCollection
 from collections.abc import Iterable
 from copy import deepcopy
 from enum import Enum
+from inspect import isasyncgenfunction, iscoroutinefunction, isgeneratorfunction
 from typing import Any
 
 from ezmsg.core.component import Component, ComponentMeta
-from ezmsg.core.declaration import attributes, name_attributes
+from ezmsg.core.declaration import attributes, name_attributes, refuse
 from ezmsg.core.stream import InputStream, OutputStream, Stream
 
 Endpoint = Stream | str | Enum
@@ -22,10 +23,13 @@ class CollectionMeta(ComponentMeta):
 
     __components__: dict[str, Component]
 
-    def __init__(cls, name: str, bases: tuple[type, ...], namespace: dict[str, Any], **kwargs: Any) -> None:
+    def __init__(cls, name: str, bases: tuple[type, ...], namespace: dict[str, Any], /, **kwargs: Any) -> None:
         super().__init__(name, bases, namespace, **kwargs)
         cls.__components__ = attributes(cls, lambda value: isinstance(value, Component))
         name_attributes(cls, cls.__components__)
+        is_async = (iscoroutinefunction, isasyncgenfunction)
+        refuse(cls, ("network", "process_components"), is_async, "it must be a plain function, it is not awaited")
+        refuse(cls, ("configure",), (*is_async, isgeneratorfunction), "it must be a plain function without yield")
         for field, stream in vars(cls).items():
             if isinstance(stream, (InputStream, OutputStream)):
                 kind = type(stream).__name__

@@ -5,14 +5,16 @@ from __future__ import annotations
 from abc import ABCMeta
 from collections.abc import Callable
 from copy import deepcopy
-from typing import Any
+from typing import Any, TypeVar
 
-from ezmsg.core.addressable import Addressable
+from ezmsg.core.addressable import Addressable, label
 from ezmsg.core.declaration import attributes, declared_class, name_attributes
 from ezmsg.core.errors import DeclarationError
 from ezmsg.core.settings import Settings
 from ezmsg.core.state import State
 from ezmsg.core.stream import Stream
+
+C = TypeVar("C")
 
 
 class ComponentMeta(ABCMeta):
@@ -22,16 +24,16 @@ class ComponentMeta(ABCMeta):
     __settings_type__: type[Any]
     __state_type__: type[Any]
 
-    def __init__(cls, name: str, bases: tuple[type, ...], namespace: dict[str, Any], **kwargs: Any) -> None:
+    def __init__(cls, name: str, bases: tuple[type, ...], namespace: dict[str, Any], /, **kwargs: Any) -> None:
         super().__init__(name, bases, namespace, **kwargs)
         cls.__settings_type__ = declared_class(cls, "SETTINGS", Settings)
         cls.__state_type__ = declared_class(cls, "STATE", State)
         cls.__streams__ = attributes(cls, lambda value: isinstance(value, Stream))
         name_attributes(cls, cls.__streams__)
 
-    def __call__(cls, *args: Any, **kwargs: Any) -> Any:
+    def __call__(cls: type[C], *args: Any, **kwargs: Any) -> C:
         """Make an instance."""
-        component = super().__call__(*args, **kwargs)
+        component: C = super().__call__(*args, **kwargs)
         if "_streams" not in vars(component):
             raise DeclarationError(cls, "__init__", "it does not call super().__init__()")
         return component
@@ -55,16 +57,19 @@ class Component(Addressable, metaclass=ComponentMeta):
     STATE: Any = State
 
     def __init__(self, *args: Any, settings: Any = None, **kwargs: Any) -> None:
-        self.SETTINGS = _settings(type(self).__settings_type__, args, settings, kwargs)
-        self.STATE = None
+        self.SETTINGS = _settings(type(self).__settings_type__, args, settings, kwargs)  # pyright: ignore[reportConstantRedefinition]
+        self.STATE = None  # pyright: ignore[reportConstantRedefinition]
         self._components: dict[str, Component] = {}
         self._streams = deepcopy(type(self).__streams__)
         for name, stream in self._streams.items():
             setattr(self, name, stream)
 
+    def __repr__(self) -> str:
+        return f"<{type(self).__qualname__} {label(self)}>"
+
     def apply_settings(self, settings: Any) -> None:
         """Replace the settings; of use until the component is set up."""
-        self.SETTINGS = settings
+        self.SETTINGS = settings  # pyright: ignore[reportConstantRedefinition]
 
     @property
     def streams(self) -> dict[str, Stream]:
@@ -92,8 +97,8 @@ class Component(Addressable, metaclass=ComponentMeta):
         return {}
 
     def _set_location(self, location: list[str] | None = None) -> None:
+        inside = [*(location or []), self.name]
         super()._set_location(location)
-        inside = [*self.location, self.name]
         for stream in self._streams.values():
             stream._set_location(inside)
         for name, child in self._components.items():
@@ -111,5 +116,8 @@ def _settings(settings_type: type[Any], args: tuple[Any, ...], settings: Any, kw
         return settings_type(*args, **kwargs)
     try:
         return settings_type()
-    except TypeError:  # a field without a default: apply_settings() is to come
-        return None
+    except Exception as error:
+        # A field without a default: apply_settings() is to come. Other libraries have errors of their own for that.
+        if isinstance(error, TypeError) or not issubclass(settings_type, Settings):
+            return None
+        raise

@@ -9,7 +9,7 @@ from __future__ import annotations
 import inspect
 import logging
 import typing
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, TypeVar
 
 from ezmsg.core.errors import DeclarationError
@@ -27,6 +27,8 @@ def attributes(cls: type, is_wanted: Callable[[Any], bool]) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for base in reversed(cls.__mro__):
         for name, value in vars(base).items():
+            if name.startswith("__") and name.endswith("__"):  # such as `__main__`, which we set ourselves
+                continue
             if is_wanted(value):
                 found[name] = value
             else:
@@ -47,6 +49,17 @@ def name_attributes(cls: type, named: dict[str, Any]) -> None:
             it._set_name(name)
         elif it._name != name:
             raise DeclarationError(cls, name, f"this object is declared as {it._name} already: make another one")
+
+
+def refuse(cls: type, names: Iterable[str], kinds: Iterable[Callable[[Any], bool]], reason: str) -> None:
+    """Report methods of a kind that a run would call in vain.
+
+    Raises:
+        DeclarationError: A method is of one of the kinds, predicates of `inspect`.
+    """
+    for name in names:
+        if any(is_kind(getattr(cls, name, None)) for is_kind in kinds):
+            raise DeclarationError(cls, name, reason)
 
 
 def declared_class(cls: type, field: str, root: type) -> type[Any]:

@@ -7,7 +7,7 @@ import warnings
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-from ezmsg.core.errors import DeclarationError
+from ezmsg.core.errors import DecoratorError
 from ezmsg.core.stream import InputStream, OutputStream
 
 MAIN_ATTR = "__ez_main__"
@@ -28,8 +28,9 @@ UNSET: Any = object()
 
 
 def is_marked(value: Any, mark: str) -> bool:
-    """Whether a decorator set `mark` on a function."""
-    return bool(getattr(value, "__dict__", {}).get(mark, False))
+    """Whether a decorator set `mark` on a function, or on what a static or class method holds."""
+    held = value.__func__ if type(value) in (staticmethod, classmethod) else None
+    return any(getattr(it, "__dict__", {}).get(mark, False) for it in (value, held))
 
 
 def publisher(stream: OutputStream) -> Callable[[F], F]:
@@ -39,7 +40,7 @@ def publisher(stream: OutputStream) -> Callable[[F], F]:
         ValueError: `stream` is no OutputStream.
     """
     if not isinstance(stream, OutputStream):  # pyright: ignore[reportUnnecessaryIsInstance]
-        raise DeclarationError("publisher", None, f"a task publishes on an OutputStream, not on {stream!r:.100}")
+        raise DecoratorError("publisher", None, f"a task publishes on an OutputStream, not on {stream!r:.100}")
 
     def mark(function: F) -> F:
         setattr(function, PUBLISHES_ATTR, [*getattr(function, PUBLISHES_ATTR, ()), stream])
@@ -60,7 +61,7 @@ def subscriber(stream: InputStream, zero_copy: bool = UNSET) -> Callable[[F], F]
         ValueError: `stream` is no InputStream, or the task receives from another one.
     """
     if not isinstance(stream, InputStream):  # pyright: ignore[reportUnnecessaryIsInstance]
-        raise DeclarationError("subscriber", None, f"a task receives from an InputStream, not from {stream!r:.100}")
+        raise DecoratorError("subscriber", None, f"a task receives from an InputStream, not from {stream!r:.100}")
     if zero_copy is not UNSET:
         warnings.warn(
             "subscriber(zero_copy=...) is deprecated and ignored: only leaky streams copy messages",
@@ -70,7 +71,7 @@ def subscriber(stream: InputStream, zero_copy: bool = UNSET) -> Callable[[F], F]
 
     def mark(function: F) -> F:
         if hasattr(function, SUBSCRIBES_ATTR):
-            raise DeclarationError(_name(function), None, "a task can receive from one InputStream only")
+            raise DecoratorError("subscriber", _name(function), "a task can receive from one InputStream only")
         setattr(function, SUBSCRIBES_ATTR, stream)
         setattr(function, LEAKY_ATTR, stream.leaky)
         setattr(function, MAX_QUEUE_ATTR, stream.max_queue)
@@ -89,7 +90,7 @@ def task(function: F) -> F:
 
 def main(function: F) -> F:
     """Mark a plain function that runs in the main thread of the unit's process; one per process."""
-    _must_be_plain(function)
+    _must_be_plain("main", function)
     setattr(function, MAIN_ATTR, True)
     return function
 
@@ -101,7 +102,7 @@ def thread(function: F) -> F:
         DeprecationWarning,
         stacklevel=2,
     )
-    _must_be_plain(function)
+    _must_be_plain("thread", function)
     setattr(function, THREAD_ATTR, True)
     return function
 
@@ -118,9 +119,9 @@ def timeit(function: F) -> F:
     return function
 
 
-def _must_be_plain(function: Function) -> None:
+def _must_be_plain(decorator: str, function: Function) -> None:
     if inspect.iscoroutinefunction(function) or inspect.isasyncgenfunction(function):
-        raise DeclarationError(_name(function), None, "what runs in a thread is a plain function, not an async one")
+        raise DecoratorError(decorator, _name(function), "what runs in a thread is a plain function, not an async one")
 
 
 def _name(function: Any) -> str:

@@ -224,6 +224,16 @@ class SessionClosed(EzmsgError, RuntimeError):
         super().__init__("GraphContext session is not active: use it inside `async with GraphContext(...)`")
 
 
+class IdentityTaken(EzmsgError, RuntimeError):
+    """A connection opened a role under an id that another one holds, without being the same peer."""
+
+    code = "IDENTITY_TAKEN"
+
+    def __init__(self, role: str, identity: str) -> None:
+        super().__init__(f"{role} refused: {identity} is open already, over the connection of another peer")
+        self.role, self.identity = role, identity
+
+
 class UnitAlreadyOwned(EzmsgError, RuntimeError):
     """A process claimed units that another process owns."""
 
@@ -351,10 +361,20 @@ class DeclarationError(EzmsgError, TypeError, ValueError):
 
     code = "DECLARATION"
 
-    def __init__(self, owner: type | str, field: str | None, reason: str) -> None:
-        name = owner if isinstance(owner, str) else owner.__qualname__
+    def __init__(self, owner: type, field: str | None, reason: str) -> None:
+        name = owner.__qualname__
         super().__init__(f"class {name}: {reason}" if field is None else f"{name}.{field}: {reason}")
         self.owner, self.field, self.reason = name, field, reason
+
+
+class DecoratorError(EzmsgError, ValueError):
+    """A decorator of `ezmsg.core` was given, or put on, something it is not for."""
+
+    code = "DECORATOR"
+
+    def __init__(self, decorator: str, function: str | None, reason: str) -> None:
+        super().__init__(f"@{decorator}{f' on {function}' if function else ''}: {reason}")
+        self.decorator, self.function, self.reason = decorator, function, reason
 
 
 class SettingsNotApplied(EzmsgError, ValueError):
@@ -402,13 +422,13 @@ class NotAComponent(EzmsgError, TypeError):
 
 
 class NameClash(EzmsgError, ValueError):
-    """A collection has a child with the name that the hidden unit of one of its relays needs."""
+    """Two components of a run want the same address."""
 
     code = "NAME_CLASH"
 
-    def __init__(self, collection: str, name: str) -> None:
-        super().__init__(f"{collection} has a child called {name!r}, a name kept for a relay: rename the child")
-        self.collection, self.name = collection, name
+    def __init__(self, address: str, reason: str) -> None:
+        super().__init__(f"two components of this run would have the address {address}: {reason}")
+        self.address, self.reason = address, reason
 
 
 # -- settings -----------------------------------------------------------------------------------------------------

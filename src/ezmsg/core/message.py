@@ -5,18 +5,20 @@ from __future__ import annotations
 import warnings
 from abc import ABCMeta
 from dataclasses import dataclass
-from typing import Any, dataclass_transform
+from typing import Any, TypeVar, dataclass_transform
+
+M = TypeVar("M")
 
 
 @dataclass_transform(frozen_default=True)
 class MessageMeta(ABCMeta):
     """Turns every class made with it into a frozen, hashable dataclass."""
 
-    def __init__(cls, name: str, bases: tuple[type, ...], namespace: dict[str, Any], **kwargs: Any) -> None:
+    def __init__(cls, name: str, bases: tuple[type, ...], namespace: dict[str, Any], /, **kwargs: Any) -> None:
         super().__init__(name, bases, namespace, **kwargs)
         dataclass(frozen=True, unsafe_hash=True)(cls)
 
-    def __call__(cls, *args: Any, **kwargs: Any) -> Any:
+    def __call__(cls: type[M], *args: Any, **kwargs: Any) -> M:
         """Make a message."""
         if cls is Message:
             warnings.warn(

@@ -50,7 +50,7 @@ class RelayUnit(Unit):
         self._set_location(location)
         self.INPUT.msg_type = self.OUTPUT.msg_type = endpoint.msg_type
 
-    def initialize(self) -> None:
+    async def initialize(self) -> None:
         """Give the streams what the settings say."""
         settings: RelaySettings = self.SETTINGS
         self.INPUT.leaky = settings.leaky
@@ -92,9 +92,11 @@ def add_hidden_units(collection: Collection) -> dict[Relay, RelayUnit]:
     for endpoint in relays(collection).values():
         name = hidden_name(endpoint)
         if name in collection.components:
-            raise NameClash(collection.address, name)
+            raise NameClash(
+                f"{collection.address}/{name}", f"the relay {endpoint.name} needs that name: rename the child"
+            )
         unit = added[endpoint] = RelayUnit(endpoint, location)
-        collection._components = {**collection.components, name: unit}
+        collection._components = {**collection.components, name: unit}  # pyright: ignore[reportPrivateUsage]
     return added
 
 

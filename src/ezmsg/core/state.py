@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABCMeta
-from dataclasses import MISSING, dataclass, fields
+from dataclasses import MISSING, dataclass, fields, is_dataclass
 from typing import Any
 
 from ezmsg.core.errors import DeclarationError
@@ -15,7 +15,7 @@ class StateMeta(ABCMeta):
     A field without a default does not exist until it is assigned.
     """
 
-    def __init__(cls, name: str, bases: tuple[type, ...], namespace: dict[str, Any], **kwargs: Any) -> None:
+    def __init__(cls, name: str, bases: tuple[type, ...], namespace: dict[str, Any], /, **kwargs: Any) -> None:
         super().__init__(name, bases, namespace, **kwargs)
         try:
             dataclass(unsafe_hash=True, init=False)(cls)
@@ -30,14 +30,13 @@ class State(metaclass=StateMeta):
 def new_state(state_type: type[Any]) -> Any:
     """An instance of `state_type` in which every field with a default factory has its value."""
     state = state_type()
-    for name, field in getattr(state_type, "__dataclass_fields__", {}).items():
-        if field.default_factory is not MISSING and not hasattr(state, name):
-            setattr(state, name, field.default_factory())
+    for field in fields(state) if is_dataclass(state) else ():
+        if field.default_factory is not MISSING and field.name not in getattr(state, "__dict__", {}):
+            setattr(state, field.name, field.default_factory())
     return state
 
 
 def missing_field(state: Any) -> str | None:
     """The first field of a state that has no value; None if all have one."""
-    if not hasattr(type(state), "__dataclass_fields__"):
-        return None
-    return next((field.name for field in fields(state) if not hasattr(state, field.name)), None)
+    names = [field.name for field in fields(state)] if is_dataclass(state) else []
+    return next((name for name in names if not hasattr(state, name)), None)

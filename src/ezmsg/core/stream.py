@@ -10,7 +10,7 @@ import pickle
 from copy import deepcopy
 from typing import Any
 
-from ezmsg.core.addressable import Addressable
+from ezmsg.core.addressable import Addressable, label
 from ezmsg.core.errors import ConfigError
 
 DEFAULT_NUM_BUFFERS = 32
@@ -34,8 +34,7 @@ class Stream(Addressable):
         self.msg_type = msg_type
 
     def __repr__(self) -> str:
-        place = "/".join([*(self._location or []), self._name or "?"])
-        return f"<{type(self).__name__} {place} {type_name(self.msg_type)}>"
+        return f"<{type(self).__name__} {label(self)} {type_name(self.msg_type)}>"
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Stream:
         copy = memo[id(self)] = object.__new__(type(self))

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import inspect
-from typing import Any
+import logging
+from types import FunctionType
+from typing import Any, cast
 
+from ezmsg.core.addressable import label
 from ezmsg.core.component import Component, ComponentMeta
-from ezmsg.core.declaration import attributes
+from ezmsg.core.declaration import attributes, refuse
 from ezmsg.core.decorators import (
     LEAKY_ATTR,
     MAIN_ATTR,
@@ -30,7 +33,7 @@ from ezmsg.core.decorators import (
 )
 from ezmsg.core.errors import DeclarationError, SettingsNotApplied, StateNotInitialized
 from ezmsg.core.state import missing_field, new_state
-from ezmsg.core.stream import InputStream, OutputStream, type_name
+from ezmsg.core.stream import InputStream, OutputStream, Stream, type_name
 
 __all__ = [
     "LEAKY_ATTR",
@@ -60,6 +63,8 @@ __all__ = [
     "timeit",
 ]
 
+logger = logging.getLogger("ezmsg")
+
 
 class UnitMeta(ComponentMeta):
     """Gathers tasks, threads and the main function of a unit's class."""
@@ -68,7 +73,7 @@ class UnitMeta(ComponentMeta):
     __main__: Function | None
     __threads__: dict[str, Function]
 
-    def __init__(cls, name: str, bases: tuple[type, ...], namespace: dict[str, Any], **kwargs: Any) -> None:
+    def __init__(cls, name: str, bases: tuple[type, ...], namespace: dict[str, Any], /, **kwargs: Any) -> None:
         super().__init__(name, bases, namespace, **kwargs)
         for field, stream in cls.__streams__.items():
             if not isinstance(stream, (InputStream, OutputStream)):
@@ -77,12 +82,17 @@ class UnitMeta(ComponentMeta):
                 )
         cls.__tasks__ = attributes(cls, lambda value: is_marked(value, TASK_ATTR))
         cls.__threads__ = attributes(cls, lambda value: is_marked(value, THREAD_ATTR))
-        cls.__main__ = _main(cls)
-        for field in cls.__tasks__:
-            _check_task(cls, field)
+        cls.__main__ = _the_main(cls)
+        generators = (inspect.isgeneratorfunction, inspect.isasyncgenfunction)
+        refuse(cls, ("initialize", "shutdown"), generators, "it has a yield, so that it would never run")
+        for field, function in cls.__tasks__.items():
+            _check_streams(cls, field, function)
+            _check_call(cls, field, function)
+        for child in attributes(cls, lambda value: isinstance(value, Component)):
+            logger.warning("%s.%s will not run: only a Collection has components", cls.__qualname__, child)
 
 
-def _main(cls: type[Unit]) -> Function | None:
+def _the_main(cls: UnitMeta) -> Function | None:
     found = attributes(cls, lambda value: is_marked(value, MAIN_ATTR))
     if len(found) > 1:
         raise DeclarationError(cls, None, f"a unit can have one main function, this one has {', '.join(found)}")
@@ -97,15 +107,29 @@ def _main(cls: type[Unit]) -> Function | None:
     return None
 
 
-def _check_task(cls: UnitMeta, name: str) -> None:
-    function = cls.__tasks__[name]
+def _check_streams(cls: UnitMeta, name: str, function: Function) -> None:
+    source: InputStream | None = getattr(function, SUBSCRIBES_ATTR, None)
+    streams: list[Stream] = [*getattr(function, PUBLISHES_ATTR, ())] + ([] if source is None else [source])
+    for stream in streams:
+        kind = InputStream if stream is source else OutputStream
+        if not isinstance(cls.__streams__.get(label(stream)), kind):
+            raise DeclarationError(cls, name, f"it uses {stream!r}, but the class declares no such {kind.__name__}")
+
+
+def _check_call(cls: UnitMeta, name: str, function: Function) -> None:
+    if not is_marked(getattr(cls, name), TASK_ATTR):
+        raise DeclarationError(cls, name, f"the decorators of a task belong below @{type(function).__name__}")
+    if not isinstance(function, FunctionType):
+        return
     if inspect.isgeneratorfunction(function):
         raise DeclarationError(cls, name, "a task is an async function: write async def")
-    for mark, kind in ((PUBLISHES_ATTR, OutputStream), (SUBSCRIBES_ATTR, InputStream)):
-        streams = getattr(function, mark, [])
-        for stream in streams if isinstance(streams, list) else [streams]:
-            if not isinstance(cls.__streams__.get(stream._name), kind):
-                raise DeclarationError(cls, name, f"the class declares no {kind.__name__} {stream._name or stream!r}")
+    if not (inspect.iscoroutinefunction(function) or inspect.isasyncgenfunction(function)):
+        logger.warning("%s.%s is no async function: write async def", cls.__qualname__, name)
+    arguments = ["self", "message"] if hasattr(function, SUBSCRIBES_ATTR) else ["self"]
+    try:
+        inspect.signature(function, follow_wrapped=False).bind(*arguments)
+    except TypeError as error:
+        raise DeclarationError(cls, name, f"it is called with ({', '.join(arguments)}): {error}") from error
 
 
 class Unit(Component, metaclass=UnitMeta):
@@ -120,12 +144,12 @@ class Unit(Component, metaclass=UnitMeta):
         """
         self.STATE = new_state(type(self).__state_type__)
         if self.SETTINGS is None:
-            raise SettingsNotApplied(self._label(), type_name(type(self).__settings_type__))
+            raise SettingsNotApplied(label(self), type_name(type(self).__settings_type__))
         outcome: Any = self.initialize()
         if inspect.isawaitable(outcome):
             await outcome
         if (field := missing_field(self.STATE)) is not None:
-            raise StateNotInitialized(self._label(), field)
+            raise StateNotInitialized(label(self), field)
 
     async def initialize(self) -> None:
         """Called once in the process of the unit, before its streams are opened; may be a plain function."""
@@ -136,7 +160,7 @@ class Unit(Component, metaclass=UnitMeta):
     @property
     def tasks(self) -> dict[str, Function]:
         """Its tasks by name."""
-        return {name: getattr(self, name) for name in type(self).__tasks__}
+        return tasks_of(self)
 
     @property
     def main(self) -> Function | None:
@@ -146,10 +170,7 @@ class Unit(Component, metaclass=UnitMeta):
     @property
     def threads(self) -> dict[str, Function]:
         """What it runs in worker threads, by name."""
-        return {name: getattr(self, name) for name in type(self).__threads__}
-
-    def _label(self) -> str:
-        return "/".join([*(self._location or []), self._name or type(self).__name__])
+        return threads_of(self)
 
 
 # -- what a unit runs: its own methods may be called `main`, `tasks`, `threads` ---------------------------------------
@@ -179,12 +200,12 @@ def main_name(cls: type[Unit]) -> str | None:
 def subscribed(unit: Unit, task: Function) -> InputStream | None:
     """The stream of this unit that one of its tasks receives from."""
     stream = getattr(task, SUBSCRIBES_ATTR, None)
-    return None if stream is None else unit.streams[stream.name]  # pyright: ignore[reportReturnType]
+    return None if stream is None else cast(InputStream, unit.streams[stream.name])
 
 
 def published(unit: Unit, task: Function) -> list[OutputStream]:
     """The streams of this unit that one of its tasks publishes on."""
-    return [unit.streams[stream.name] for stream in getattr(task, PUBLISHES_ATTR, ())]  # pyright: ignore[reportReturnType]
+    return [cast(OutputStream, unit.streams[stream.name]) for stream in getattr(task, PUBLISHES_ATTR, ())]
 
 
 def is_process(component: Component) -> bool:

@@ -35,7 +35,7 @@ from ezmsg.core.stream import (
     Stream,
     type_name,
 )
-from ezmsg.core.unit import Unit, main_of, published, subscribed, tasks_of, threads_of
+from ezmsg.core.unit import Unit, main_name, published, subscribed, tasks_of, threads_of
 
 SCHEMA_VERSION = 1
 SETTINGS_INPUT = "INPUT_SETTINGS"
@@ -78,11 +78,10 @@ def _dynamic_settings(component: Component) -> DynamicSettingsMetadata:
 
 
 def _of_unit(unit: Unit) -> dict[str, Any]:
-    main = main_of(unit)
     return {
         "streams": {name: _stream(stream) for name, stream in unit.streams.items()},
         "tasks": [_task(unit, name, task) for name, task in sorted(tasks_of(unit).items())],
-        "main": None if main is None else main.__name__,
+        "main": main_name(type(unit)),
         "threads": sorted(threads_of(unit)),
     }
 

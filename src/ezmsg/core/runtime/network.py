@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from enum import Enum
-from typing import Any, cast
+from typing import Any
 
 from ezmsg.core.errors import InvalidResult, NotAddressed
-from ezmsg.core.relay import RelayUnit
+from ezmsg.core.relay import Relay, RelayUnit
 from ezmsg.core.stream import InputRelay, OutputRelay, Stream
 
 Pair = tuple[str, str]
@@ -23,18 +23,20 @@ def address_pairs(definition: Any, source: str) -> list[Pair]:
     Raises:
         InvalidResult: It is none, or holds something else.
     """
-    if not isinstance(definition, Iterable) or isinstance(definition, (str, Mapping)):
+    if not _is_series(definition):
         raise InvalidResult(source, definition, "an iterable of pairs (from, to)")
-    return [_pair(edge, source) for edge in cast(Iterable[Any], definition)]
+    return [_pair(edge, source) for edge in definition]
 
 
 def _pair(edge: Any, source: str) -> Pair:
-    if isinstance(edge, str) or not isinstance(edge, Iterable):
-        raise InvalidResult(source, edge, "a pair (from, to)")
-    ends: list[Any] = list(cast(Iterable[Any], edge))
+    ends: list[Any] = list(edge) if _is_series(edge) else []
     if len(ends) != 2:
         raise InvalidResult(source, edge, "a pair (from, to)")
     return _topic(ends[0], source), _topic(ends[1], source)
+
+
+def _is_series(value: Any) -> bool:
+    return isinstance(value, Iterable) and not isinstance(value, (str, Mapping))
 
 
 def _topic(endpoint: Any, source: str) -> str:
@@ -52,7 +54,7 @@ def _topic(endpoint: Any, source: str) -> str:
     raise InvalidResult(source, endpoint, "a stream, a topic, the name of a topic, or a member of an Enum")
 
 
-def through_relays(pairs: Iterable[Pair], hidden: Mapping[Stream, RelayUnit]) -> list[Pair]:
+def through_relays(pairs: Iterable[Pair], hidden: Mapping[Relay, RelayUnit]) -> list[Pair]:
     """The edges with the hidden unit of each relay between its endpoint and what lies inwards (input) or outwards.
 
     Args:
@@ -67,5 +69,5 @@ def through_relays(pairs: Iterable[Pair], hidden: Mapping[Stream, RelayUnit]) ->
     return list(dict.fromkeys(edges))
 
 
-def _by(hidden: Mapping[Stream, RelayUnit], kind: type[Stream]) -> list[tuple[str, RelayUnit]]:
+def _by(hidden: Mapping[Relay, RelayUnit], kind: type[Stream]) -> list[tuple[str, RelayUnit]]:
     return [(endpoint.address, unit) for endpoint, unit in hidden.items() if isinstance(endpoint, kind)]

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 from ezmsg.core.collection import Collection, NetworkDefinition
 from ezmsg.core.component import Component
-from ezmsg.core.errors import InvalidResult, NotAComponent
+from ezmsg.core.errors import InvalidResult, NameClash, NotAComponent
 from ezmsg.core.relay import Relay, RelayUnit, add_hidden_units, relay_settings
 from ezmsg.core.runtime.network import Pair, address_pairs, through_relays
 from ezmsg.core.runtime.placement import place
@@ -53,7 +53,7 @@ def prepare(
         AlreadyAddressed: A component is part of a run already, or stands in two places.
         NotAComponent: A value of `components` is something else.
         InvalidResult: `connections`, or what a component's method returned, cannot be used.
-        NameClash: A child has the name of the hidden unit of a relay.
+        NameClash: Two components have one address, or a child has that of the hidden unit of a relay.
     """
     top = dict(components)
     _address(top, root_name)
@@ -63,7 +63,8 @@ def prepare(
         hidden |= add_hidden_units(collection)
     pairs = [pair for collection in collections for pair in _network(collection)]
     pairs += address_pairs(() if connections is None else connections, "connections")
-    processes = place(top.values(), process_components or (), _listed, force_single_process)
+    listed = _series(process_components, "process_components") if process_components is not None else []
+    processes = place(top.values(), listed, _listed, force_single_process)
     for collection in collections:
         _called(collection, collection.configure)
     for endpoint, unit in hidden.items():
@@ -87,6 +88,11 @@ def _address(components: Mapping[str, Any], root_name: str | None) -> None:
     for name, component in components.items():
         component._set_name(name)
         component._set_location([] if root_name is None else [root_name])
+    seen: set[str] = set()
+    for component in walk(components.values()):
+        if component.address in seen:
+            raise NameClash(component.address, "rename one of them")
+        seen.add(component.address)
 
 
 def _network(collection: Collection) -> list[Pair]:
@@ -95,11 +101,14 @@ def _network(collection: Collection) -> list[Pair]:
 
 
 def _listed(collection: Collection) -> AbstractCollection[Component]:
-    listed: Any = _called(collection, collection.process_components)
-    if isinstance(listed, Component) or not isinstance(listed, Iterable):
-        source = f"process_components() of {collection.address}"
-        raise InvalidResult(source, listed, "a collection of children, for example (self.CHILD,)")
-    return list(listed)
+    source = f"process_components() of {collection.address}"
+    return _called(collection, lambda: _series(collection.process_components(), source))
+
+
+def _series(components: Any, source: str) -> list[Component]:
+    if not hasattr(components, "__iter__"):
+        raise InvalidResult(source, components, "a collection of components, for example (self.CHILD,)")
+    return list(components)
 
 
 def _called(collection: Collection, method: Callable[[], T]) -> T:
