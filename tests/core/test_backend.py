@@ -251,21 +251,6 @@ def test_processes_run_from_another_thread(method: str) -> None:
     assert chain.SINK.received == [0, 1, 2]
 
 
-def test_processes_run_under_a_fork_server(monkeypatch: pytest.MonkeyPatch) -> None:
-    from multiprocessing import forkserver
-
-    before = multiprocessing.get_start_method()
-    multiprocessing.set_start_method("forkserver", force=True)
-    chain = Chain(is_split=True)
-    try:
-        ez.run(CHAIN=chain)
-    finally:
-        multiprocessing.set_start_method(before, force=True)
-        forkserver._forkserver._stop()  # pyright: ignore - nobody else does
-
-    assert chain.SINK.received == [0, 1, 2]
-
-
 def test_two_main_functions_in_one_process_are_refused() -> None:
     class HasMain(ez.Unit):
         @ez.main
