@@ -9,6 +9,10 @@ import threading
 from collections.abc import Callable
 from concurrent.futures import Future
 
+# A signal that comes just before this thread falls asleep, or to another thread, does not wake it; its handler runs
+# when it looks up.
+LOOK_UP_S = 0.2
+
 Job = tuple[Callable[[], object], "Future[object]"]
 
 
@@ -32,8 +36,13 @@ class MainThread:
     def serve(self) -> None:
         """Run what is asked for, until `end`."""
         self._thread_id = threading.get_ident()
-        while (job := self._jobs.get()) is not None:
+        while (job := self._next()) is not None:
             self._do(*job)
+
+    def _next(self) -> Job | None:
+        while True:
+            with contextlib.suppress(queue.Empty):
+                return self._jobs.get(timeout=LOOK_UP_S)
 
     def run(self, function: Callable[[], object]) -> Future[object]:
         """Run a function there; from any thread. An interrupted one ends with KeyboardInterrupt."""
