@@ -63,7 +63,11 @@ def _dump(value: Any) -> dict[str, Any]:
 
 
 def _replaced(value: Any, name: str, new: Any) -> Any:
-    return value.copy(update={name: new})
+    """A copy with another value, as the model validates it; a copy alone would take anything."""
+    model: Any = type(value)
+    changed = value.copy(update={name: new})
+    made = model(**{item.alias: getattr(changed, known) for known, item in model.__fields__.items()})
+    return value.copy(update={name: getattr(made, name)})
 
 
 FAMILY = Family("pydantic", _holds, _fields, _dump, _replaced)
