@@ -199,23 +199,10 @@ class GraphRunner:
         processes = self._begin()
         if not processes:
             return
-        strict, first = self.strict_shutdown, processes[0]
         self._is_blocking = True
         main_thread = MainThread()
         with Interrupts(main_thread, self._interrupt):
-            backends = self._launch(processes[1:])
-            host = LoopThread("ezmsg units", strict=strict)
-            host.start()
-            make = partial(first.participant, host=host, main_thread=main_thread)
-            local = LocalMember(host, make, [unit.address for unit in first.units])
-            outcome: Outcome | None = None
-            try:
-                with pump.named(first.name):
-                    run = self._start_run([local, *backends], main_thread.end)
-                    outcome = self._serve(main_thread, run)
-            finally:
-                if outcome is None or not outcome.is_forced:
-                    host.stop(None if strict else 0.0 if local.is_given_up else LOOP_S)
+            outcome = self._run_here(processes, main_thread)
         _end(outcome)
 
     def start(self) -> None:
@@ -295,6 +282,25 @@ class GraphRunner:
         except BaseException:
             self._phase = _Phase.OVER
             raise
+
+    def _run_here(self, processes: list[BackendProcess], main_thread: MainThread) -> Outcome:
+        """Run the first process in this one, and the others beside it."""
+        first, *others = processes
+        backends = self._launch(others)
+        host = LoopThread("ezmsg units", strict=first.strict)
+        host.start()
+        make = partial(first.participant, host=host, main_thread=main_thread)
+        local = LocalMember(host, make, [unit.address for unit in first.units])
+        try:
+            with pump.named(first.name):
+                run = self._start_run([local, *backends], main_thread.end)
+                outcome = self._serve(main_thread, run)
+        except BaseException:
+            host.stop(LOOP_S)
+            raise
+        if not outcome.is_forced:
+            host.stop(0.0 if local.is_given_up else None if first.strict else LOOP_S)
+        return outcome
 
     def _start_run(self, members: Sequence[Member], on_end: Callable[[], object]) -> Run:
         assert self._context is not None

@@ -40,7 +40,7 @@ def _dump(value: Any) -> dict[str, Any]:
 
 def _replaced(value: Any, name: str, new: Any) -> Any:
     """A copy with another value, as the model validates it; a copy alone would take anything."""
-    model: Any = type(value)
+    model = cast(Any, type(value))
     if not model.model_config.get("frozen") and not getattr(model.model_fields.get(name), "frozen", False):
         # Validates this field, and then the model as a whole.
         return model.__pydantic_validator__.validate_assignment(value.model_copy(), name, new)
