@@ -8,7 +8,7 @@ from typing import Any
 
 from ezmsg.core.errors import InvalidResult, NotAddressed
 from ezmsg.core.relay import Relay, RelayUnit
-from ezmsg.core.stream import InputRelay, OutputRelay, Stream
+from ezmsg.core.stream import InputRelay, Stream
 
 Pair = tuple[str, str]
 
@@ -61,13 +61,15 @@ def through_relays(pairs: Iterable[Pair], hidden: Mapping[Relay, RelayUnit]) -> 
         pairs: Edges as the networks say them.
         hidden: The unit behind each relay.
     """
-    sources = {end.address: unit.OUTPUT.address for end, unit in hidden.items() if isinstance(end, InputRelay)}
-    targets = {end.address: unit.INPUT.address for end, unit in hidden.items() if isinstance(end, OutputRelay)}
+    sources: dict[str, str] = {}
+    targets: dict[str, str] = {}
+    added: list[Pair] = []
+    for endpoint, unit in hidden.items():
+        if isinstance(endpoint, InputRelay):
+            sources[endpoint.address] = unit.OUTPUT.address
+            added.append((endpoint.address, unit.INPUT.address))
+        else:
+            targets[endpoint.address] = unit.INPUT.address
+            added.append((unit.OUTPUT.address, endpoint.address))
     edges = [(sources.get(start, start), targets.get(end, end)) for start, end in pairs]
-    edges += [(endpoint, hidden_unit.INPUT.address) for endpoint, hidden_unit in _by(hidden, InputRelay)]
-    edges += [(hidden_unit.OUTPUT.address, endpoint) for endpoint, hidden_unit in _by(hidden, OutputRelay)]
-    return list(dict.fromkeys(edges))
-
-
-def _by(hidden: Mapping[Relay, RelayUnit], kind: type[Stream]) -> list[tuple[str, RelayUnit]]:
-    return [(endpoint.address, unit) for endpoint, unit in hidden.items() if isinstance(endpoint, kind)]
+    return list(dict.fromkeys(edges + added))

@@ -64,7 +64,7 @@ def prepare(
     pairs = [pair for collection in collections for pair in _network(collection)]
     pairs += address_pairs(() if connections is None else connections, "connections")
     listed = _series(process_components, "process_components") if process_components is not None else []
-    processes = place(top.values(), listed, _listed, force_single_process)
+    processes = place(top.values(), listed, _listed_by, force_single_process)
     for collection in collections:
         _called(collection, collection.configure)
     for endpoint, unit in hidden.items():
@@ -100,7 +100,7 @@ def _network(collection: Collection) -> list[Pair]:
     return _called(collection, lambda: address_pairs(collection.network(), f"network() of {collection.address}"))
 
 
-def _listed(collection: Collection) -> AbstractCollection[Component]:
+def _listed_by(collection: Collection) -> AbstractCollection[Component]:
     source = f"process_components() of {collection.address}"
     return _called(collection, lambda: _series(collection.process_components(), source))
 
