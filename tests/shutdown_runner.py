@@ -1,8 +1,10 @@
-"""A program that runs a graph, for tests that send it signals: `python shutdown_runner.py SCENARIO [METHOD]`.
+"""A program that runs a graph, for tests that send it signals: `python shutdown_runner.py SCENARIO [METHOD [left]]`.
 
 METHOD is `single` (all units in this process), or a start method of multiprocessing: then SOURCE, which does what the
-scenario says, runs in a process of its own. Lines on standard output tell what happens: `running`, `PID ADDRESS` of
-each unit when it works, `bye ADDRESS` when it is shut down, `returned` when `run` is.
+scenario says, runs in a process of its own. With `left` both do, and the program ends without stopping them.
+
+Lines on standard output tell what happens: `running`, `PID ADDRESS` of each unit when it works, `bye ADDRESS` when it
+is shut down, `returned` when `run` is.
 """
 
 from __future__ import annotations
@@ -244,10 +246,14 @@ def watch(runner: ez.GraphRunner) -> None:
     say("running")
 
 
-def main(scenario: str, method: str = "single") -> None:
+def main(scenario: str, method: str = "single", left: str = "") -> None:
     if method != "single":
         multiprocessing.set_start_method(method)
     runner = ez.GraphRunner(SYSTEM=Graph(scenario, method == "single"))
+    if left:
+        runner.start()
+        say("running")
+        return
     threading.Thread(target=watch, args=[runner], daemon=True).start()
     runner.run_blocking()
     say("returned", *sorted(thread.name for thread in threading.enumerate() if not thread.daemon))

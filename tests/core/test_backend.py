@@ -8,7 +8,7 @@ import os
 import signal
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 import pytest
@@ -18,6 +18,7 @@ from ezmsg.core.backend import ExecutionContext
 from ezmsg.core.dag import CyclicException
 from ezmsg.core.errors import BackendProcessFailed, BackendProcessLost, NotSpawnable, SeveralMains
 from ezmsg.core.graphserver import GraphServer
+from ezmsg.core.telemetry import pump
 from tests.core.rununits import (
     Chain,
     Collector,
@@ -215,6 +216,45 @@ def test_units_run_in_the_processes_they_are_placed_in(method: str) -> None:
     found = dict(pids.SINK.received)
     assert found["C"] == os.getpid()
     assert len({*found.values()}) == 3
+
+
+def test_a_forked_process_keeps_no_socket_of_this_one(server: GraphServer) -> None:
+    class Looks(PidOf):
+        async def initialize(self) -> None:
+            links = [f"/proc/self/fd/{name}" for name in os.listdir("/proc/self/fd")]
+            self.sockets = [os.readlink(link) for link in links if os.path.lexists(link)]
+
+        @ez.publisher(PidOf.OUTPUT)
+        async def publish(self) -> AsyncIterator[Any]:
+            yield self.OUTPUT, [link for link in self.sockets if link.startswith("socket:")]
+            raise ez.Complete
+
+    first, second, sink = Looks(), Looks(), Collector(CounterSettings(2))
+    ez.run(
+        FIRST=first, SECOND=second, SINK=sink, graph_address=server.address, process_components=[first, second],
+        connections=[(first.OUTPUT, sink.INPUT), (second.OUTPUT, sink.INPUT)],
+    )  # fmt: skip
+
+    # Its line to this process, what wakes its event loop, and the pair of asyncio that wakes the server's.
+    assert [len(sockets) for sockets in sink.received] == [5, 5]
+
+
+def test_processes_are_called_in_telemetry_as_the_run_and_their_units() -> None:
+    class Named(PidOf):
+        @ez.publisher(PidOf.OUTPUT)
+        async def publish(self) -> AsyncIterator[Any]:
+            yield self.OUTPUT, (self.name, pump.process_name())
+            raise ez.Complete
+
+    before = pump.process_name()
+    a, b, c, sink = Named(), Named(), Named(), Collector(CounterSettings(3))
+    ez.run(
+        {"A": a, "B": b, "C": c, "SINK": sink}, root_name="ROOT", process_components=[b],
+        connections=[(unit.OUTPUT, sink.INPUT) for unit in (a, b, c)],
+    )  # fmt: skip
+
+    assert dict(sink.received) == {"A": "ROOT", "B": "ROOT/B", "C": "ROOT"}
+    assert pump.process_name() == before
 
 
 def test_force_single_process_runs_everything_here() -> None:

@@ -304,7 +304,10 @@ class GraphRunner:
 
     def _start_run(self, members: Sequence[Member], on_end: Callable[[], object]) -> Run:
         assert self._context is not None
-        run = self._run = Run(members, self._graph_address, self._context.connections, self._component_metadata, on_end)
+        run = self._run = Run(
+            members, self._graph_address, self._context.connections, self._component_metadata, on_end,
+            self.strict_shutdown,
+        )  # fmt: skip
         if self._interrupted is not None:
             run.interrupt(*self._interrupted)
         return run

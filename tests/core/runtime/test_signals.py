@@ -143,6 +143,28 @@ def test_a_task_may_exit_the_program(start: type[Program], method: str) -> None:
     assert program.said_goodbye() == {SOURCE, SINK}
 
 
+@pytest.mark.parametrize("method", ["fork", "spawn"])
+def test_a_program_that_leaves_its_runner_alone_ends_it(start: type[Program], method: str) -> None:
+    program = start("publishes", method, "left")
+
+    assert program.end() == 0, program.errors
+    assert program.said_goodbye() == {SOURCE, SINK}
+
+
+def test_strictly_a_program_waits_for_what_blocks(start: type[Program]) -> None:
+    program = start("works", "single", env={"EZMSG_STRICT_SHUTDOWN": "1"})
+    program.wait_for(SOURCE)
+    program.signal_group(signal.SIGINT)
+    program.wait_for(f"bye {SINK}")
+    threading.Event().wait(0.2)  # one that comes at once counts as the same
+    for _ in range(2):
+        assert program.process.poll() is None
+        program.signal_group(signal.SIGINT)
+        threading.Event().wait(0.2)
+
+    assert program.end() in OF_SIGINT
+
+
 # -- by SIGINT to the process group -----------------------------------------------------------------------------------
 
 

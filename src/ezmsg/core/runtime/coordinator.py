@@ -70,6 +70,7 @@ class Coordinator:
         metadata: What it tells the graph about itself; asked for once.
         on_running: Called when server, session and processes are all up.
         on_started: Called when its tasks begin.
+        strict: Wait for everybody, however long that takes.
     """
 
     def __init__(
@@ -80,7 +81,9 @@ class Coordinator:
         metadata: Callable[[], GraphMetadata],
         on_running: Callable[[], object],
         on_started: Callable[[], object],
+        strict: bool,
     ) -> None:
+        self._strict = strict
         self._members, self._context, self._connections, self._metadata = members, context, connections, metadata
         self._on_running, self._on_started = on_running, on_started
         self._error: BaseException | None = None
@@ -200,16 +203,16 @@ class Coordinator:
         self._is_winding_up = True
         if self._stopped.is_set():
             self._tell(Stop(self._is_interrupted))
-            if not await self._all_within(State.FINISHED, REACT_S):
+            if not await self._all_within(State.FINISHED, None if self._strict else REACT_S):
                 self._give_up(State.FINISHED)
         self._tell(Close())
         while not await self._all_within(State.ENDED, CLOSE_S):
-            if self._is_interrupted or self._error is not None:
+            if not self._strict and (self._is_interrupted or self._error is not None):
                 self._give_up(State.ENDED)
                 break
             late = "; ".join(member.label for member in self._members if member.state < State.ENDED)
             logger.warning("still waiting for the shutdown of units: %s", late)
-        if not await self._all_within(State.GONE, EXIT_S, of=BackendMember):
+        if not await self._all_within(State.GONE, None if self._strict else EXIT_S, of=BackendMember):
             self._give_up(State.GONE, of=BackendMember)
             await self._all_within(State.GONE, EXIT_S, of=BackendMember)
 
@@ -229,7 +232,7 @@ class Coordinator:
             self._changed.clear()
             await self._changed.wait()
 
-    async def _all_within(self, state: State, timeout_s: float, of: type[Member] = Member) -> bool:
+    async def _all_within(self, state: State, timeout_s: float | None, of: type[Member] = Member) -> bool:
         try:
             await asyncio.wait_for(self._all(state, of), timeout_s)
         except TimeoutError:

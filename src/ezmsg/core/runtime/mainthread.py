@@ -51,8 +51,9 @@ class MainThread:
         return future
 
     def end(self) -> None:
-        """Let `serve` return, after what was asked for before; from any thread."""
+        """Let `serve` return, once the function that runs has ended, which is interrupted; from any thread."""
         self._jobs.put(None)
+        self.interrupt()
 
     def interrupt(self) -> bool:
         """Have the function that runs get a KeyboardInterrupt, from any thread; False where that is not possible.

@@ -27,6 +27,7 @@ class Run:
         connections: Its edges.
         metadata: What it tells the graph about itself.
         on_end: Called, in another thread, when all is over.
+        strict: Whether to wait for everybody at the end.
 
     Attributes:
         graph_address: Of the GraphServer, as far as it is known.
@@ -40,6 +41,7 @@ class Run:
         connections: Iterable[Pair],
         metadata: Callable[[], GraphMetadata],
         on_end: Callable[[], object],
+        strict: bool,
     ) -> None:
         self.graph_address: AddressType | None = graph_address
         self.has_started_server = False
@@ -48,7 +50,7 @@ class Run:
         self._started = threading.Event()
         self._thread = LoopThread("ezmsg run")
         self._coordinator = Coordinator(
-            members, self._context, connections, metadata, on_running=self._is_running, on_started=self._started.set
+            members, self._context, connections, metadata, self._is_running, self._started.set, strict
         )
         self._thread.start()
         self._outcome: Future[Outcome] = self._thread.submit(self._coordinator.run())
