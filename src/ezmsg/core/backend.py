@@ -227,10 +227,11 @@ class GraphRunner:
             raise
         if not has_started:
             outcome = self._finish(run)
-            if outcome.error is not None:
-                raise (
-                    GraphRunnerStartError(outcome.error) if outcome.is_of_process else outcome.error
-                ) from outcome.error
+            error = outcome.error
+            if error is not None and outcome.is_of_process:
+                raise GraphRunnerStartError(type(error).__name__, str(error)) from error
+            if error is not None:
+                raise error
 
     def stop(self) -> None:
         """End the run in order, and wait for its end.

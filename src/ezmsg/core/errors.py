@@ -20,6 +20,16 @@ class EzmsgError(Exception):
         """The facts of this error as values that travel in a refusal."""
         return {key: value for key, value in vars(self).items() if not key.startswith("_")}
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Not through __init__: each class has its own arguments, and the text is made already.
+        return _restored, (type(self), self.args), vars(self)
+
+
+def _restored(error_type: type[EzmsgError], args: tuple[Any, ...]) -> EzmsgError:
+    error = error_type.__new__(error_type, *args)
+    error.args = args
+    return error
+
 
 class ConfigError(EzmsgError, ValueError):
     """An environment variable or argument has a value that cannot be used."""
@@ -657,9 +667,9 @@ class GraphRunnerStartError(EzmsgError, RuntimeError):
 
     code = "GRAPH_RUNNER_START"
 
-    def __init__(self, error: BaseException) -> None:
-        super().__init__(f"the graph did not start: {type(error).__name__}: {error}")
-        self.error_type = type(error).__name__
+    def __init__(self, error_type: str, reason: str) -> None:
+        super().__init__(f"the graph did not start: {error_type}: {reason}")
+        self.error_type, self.reason = error_type, reason
 
 
 class InvalidComponents(EzmsgError, ValueError):
