@@ -204,7 +204,7 @@ class PublisherMetrics:
             if self.sent & self._thin_mask:
                 self.thinned += 1
                 return
-        blame, self._blame = self._blame, 0
+        blame, self._blame = (self._blame if wait_s else 0), 0
         # Extended also when nothing but thinning asks for it: the interval needs the start of the message before.
         pack_row(
             ring.buffer, offset & ring.mask,
