@@ -330,7 +330,8 @@ class Publisher:
             self._metrics.backpressure_ns += stalled_ns
             if held := self._held[slot]:
                 self._blame(held & -held)
-            self._metrics.blame(self._holder, stalled_ns)
+            context = get_current_message()
+            self._metrics.blame(self._holder, stalled_ns, "" if context is None else context.holds)
 
     def _blame(self, bit: int) -> None:
         """Remember which subscriber held a slot last, of the channel with this bit."""
