@@ -85,3 +85,10 @@ def table(*rows: Row | list[Row]) -> np.ndarray:
     for row in rows:
         flat.extend(row if isinstance(row, list) else [row])
     return np.array(flat, dtype=np.int64).reshape(-1, 8)
+
+
+def pairs(*rows: Row | list[Row]) -> np.ndarray:
+    """Those of the rows that have an extra row, with it at their side."""
+    made = table(*rows)
+    at = np.flatnonzero(made[:, 0] & EXTENDED)
+    return np.concatenate((made[at], made[at + 1]), axis=1)

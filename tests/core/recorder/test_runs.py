@@ -9,9 +9,9 @@ from ezmsg.core.graphmeta import ProfileChannelType
 from ezmsg.core.recorder.aggregate import Aggregator
 from ezmsg.core.recorder.buckets import columns, float_columns
 from ezmsg.core.recorder.labels import Labels
-from ezmsg.core.recorder.ring import Ring, Rows, rows_in_ns
-from ezmsg.core.recorder.rows import EXTENDED, FOREIGN, HOP, INDEX_SHIFT, PROCESS, PUBLISH, meta_word
-from ezmsg.core.recorder.runs import RUNS, runs_of
+from ezmsg.core.recorder.ring import Ring, Rows, rows_in_ns, split_rows
+from ezmsg.core.recorder.rows import FOREIGN, HOP, INDEX_SHIFT, INSTANT, PROCESS, PUBLISH, meta_word
+from ezmsg.core.recorder.runs import RUNS, Run, runs_of
 from ezmsg.core.wire.records import HistogramState
 
 EDGE, PUBLISHER = 1, 2
@@ -47,12 +47,18 @@ def states(aggregator: Aggregator) -> dict[tuple[int, str], HistogramState]:
     return {(state.index, state.name): state for state in found}
 
 
+def run_of(rows: Rows) -> Run:
+    """Rows that are a run."""
+    ((run,), others) = runs_of(split_rows(rows)) or ([], [])
+    assert not len(others)
+    return run
+
+
 def both_ways(*parts: Rows) -> tuple[dict[tuple[int, str], HistogramState], dict[tuple[int, str], HistogramState]]:
     """What runs give, and what a closer look gives."""
     quick, thorough = aggregator(), aggregator()
     for rows in parts:
-        (run,) = runs_of(rows) or []
-        assert quick.add_run(run) == 0
+        assert quick.add_run(run_of(rows)) == 0
         assert thorough.add(rows_in_ns(rows)) == 0
     return states(quick), states(thorough)
 
@@ -108,35 +114,37 @@ def test_hops_and_rows_of_the_publisher_itself_make_one_series_of_intervals():
 def test_a_run_with_a_time_that_runs_backwards_is_not_counted_but_looked_at():
     rows = written(EDGE_META, [[0, 1, 2, 3, 4], [9, 1, 2, 3, 4]])
     made = aggregator()
-    assert made.add_run(rows) is None
+    assert made.add_run(run_of(rows)) is None
     assert states(made) == {}
 
 
 def test_rows_of_an_endpoint_that_is_not_known_are_counted():
     made = aggregator()
     made.close(EDGE)
-    assert made.add_run(written(EDGE_META | HOP, [[0, 1, 2, 3, 4]] * 3, PUBLISHER)) == 3
+    assert made.add_run(run_of(written(EDGE_META | HOP, [[0, 1, 2, 3, 4]] * 3, PUBLISHER))) == 3
     assert states(made)[PUBLISHER, "publish"].count == 3
 
 
 def test_rows_of_several_endpoints_are_as_many_runs_in_their_order():
     rows = written(EDGE_META, [[0, 1, 2, 3, 4]] * 6)
     rows[1::2, 0] ^= 1 << INDEX_SHIFT
-    assert [run[:, 1].tolist() for run in runs_of(rows) or []] == [[0, 2, 4], [1, 3, 5]]
+    (runs, _) = runs_of(split_rows(rows)) or ([], [])
+    assert [run.split.rows[:, 1].tolist() for run in runs] == [[0, 2, 4], [1, 3, 5]]
 
 
 def test_rows_of_many_endpoints_are_no_runs():
     rows = written(EDGE_META, [[0, 1, 2, 3, 4]] * (RUNS + 1))
     rows[:, 0] += np.arange(RUNS + 1) << INDEX_SHIFT
-    assert runs_of(rows) is None
-    assert len(runs_of(rows[1:]) or []) == RUNS
+    assert runs_of(split_rows(rows)) is None
+    (runs, _) = runs_of(split_rows(rows[1:])) or ([], [])
+    assert len(runs) == RUNS
 
 
-@pytest.mark.parametrize("flag", [EXTENDED, FOREIGN])
+@pytest.mark.parametrize("flag", [INSTANT, FOREIGN])
 def test_special_rows_are_in_no_run(flag: int):
     rows = written(EDGE_META, [[0, 1, 2, 3, 4]] * 3)
     rows[1, 0] |= flag
-    assert runs_of(rows) is None
+    assert runs_of(split_rows(rows)) is None
 
 
 @settings(deadline=None)

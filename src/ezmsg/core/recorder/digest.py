@@ -12,14 +12,14 @@ from numpy.typing import NDArray
 from ezmsg.core.recorder.aggregate import Aggregator
 from ezmsg.core.recorder.endpoints import Endpoint
 from ezmsg.core.recorder.labels import Labels
-from ezmsg.core.recorder.ring import Rows, Taken, rows_in_ns
-from ezmsg.core.recorder.rowlog import RowArray
+from ezmsg.core.recorder.ring import Rows, Split, Taken, pairs_in_ns, rows_in_ns, split_rows
+from ezmsg.core.recorder.rowlog import RowArray, joined
 from ezmsg.core.recorder.rows import EXTRA, INDEX_SHIFT, KIND_MASK, SAMPLE_ROW, SPAN_ROW
 from ezmsg.core.recorder.rowstore import RowStore
 from ezmsg.core.recorder.runs import runs_of
 from ezmsg.core.recorder.samples import merge_oldest, sample_rows, span_rows
 
-PIECE: Final = 2048
+PIECE: Final = 4096
 """Rows looked at together: what is made of them stays in the caches, in memory that was used before."""
 SPANS: Final = 20_000
 """Span rows kept per graph for readers."""
@@ -64,35 +64,42 @@ class Digest:
         self.lost["span:ring_overrun"] += taken.lost_spans
         self.lost["sample:ring_overrun"] += taken.lost_samples
         for rows in _pieces(taken.rows):
-            runs = runs_of(rows)
-            if runs is None:
-                self._look_closer(rows_in_ns(rows), generation, find)
-                continue
-            for run in runs:
-                unknown = self.aggregator.add_run(run)
-                if unknown is None:
-                    self._look_closer(rows_in_ns(run), generation, find)
-                else:
-                    self.lost["row:unknown_endpoint"] += unknown
+            split = Split(rows) if taken.is_plain else split_rows(rows)
+            self.lost["row:unknown_endpoint"] += self._count(rows, split)
+            if len(split.extended):
+                self._keep(pairs_in_ns(split), generation, find)
 
-    def _look_closer(self, rows: Rows, generation: int, find: Find) -> None:
-        self.lost["row:unknown_endpoint"] += self.aggregator.add(rows)
-        spans = span_rows(rows)
+    def _count(self, rows: Rows, split: Split) -> int:
+        """Rows into histograms; returns how many are of endpoints not known."""
+        aggregator = self.aggregator
+        by_endpoint = runs_of(split)
+        if by_endpoint is None:
+            return aggregator.add(rows_in_ns(rows))
+        runs, others = by_endpoint
+        unknown = aggregator.add(rows_in_ns(others)) if len(others) else 0
+        for run in runs:
+            of_run = aggregator.add_run(run)
+            unknown += aggregator.add(rows_in_ns(run.split.whole)) if of_run is None else of_run
+        return unknown
+
+    def _keep(self, pairs: Rows, generation: int, find: Find) -> None:
+        """Rows with extra rows into spans and samples."""
+        spans = span_rows(pairs)
         if spans is not None:
             self._keep_spans(spans, find)
-        sampled = sample_rows(rows, generation)
+        sampled = sample_rows(pairs, generation)
         if sampled is not None:
             self._stale += sampled.stale
             self._keep_samples(sampled.rows, find)
 
     def take_spans(self, reader: str, limit: int, graph: str | None = None) -> RowArray:
         """At most `limit` span rows, of a graph or of all, that a reader has not had yet."""
-        taken = [np.empty(0, dtype=SPAN_ROW)]
+        taken: list[RowArray] = []
         for key, rows in self.spans.peek(reader, limit, graph).items():
             part = rows[: limit - sum(map(len, taken))]
             self.spans.advance(reader, key, len(part))
             taken.append(part)
-        return np.concatenate(taken)
+        return joined(taken, SPAN_ROW)
 
     def take_samples(self, reader: str, limit: int, graph: str | None = None) -> RowArray:
         """The oldest samples, at most `limit`, of a graph or of all, that a reader has not had yet."""
@@ -154,9 +161,14 @@ def _pieces(rows: Rows) -> Iterator[Rows]:
 
 def _known(indices: NDArray[Any], find: Find) -> tuple[dict[int, Endpoint], int]:
     """The endpoints of rows, and how many rows are theirs: a lease may outlive its subscriber."""
+    if (indices == indices[:1]).all():
+        counts = {int(index): len(indices) for index in indices[:1]}
+    else:
+        found, times = np.unique(indices, return_counts=True)
+        counts = dict(zip(found.tolist(), times.tolist(), strict=True))
     endpoints: dict[int, Endpoint] = {}
     known = 0
-    for index, count in zip(*(part.tolist() for part in np.unique(indices, return_counts=True)), strict=True):
+    for index, count in counts.items():
         endpoint = find(index)
         if endpoint is not None:
             endpoints[index] = endpoint

@@ -35,6 +35,8 @@ ROWS: Final = 1 << 15
 CROWDED: Final = 8
 """A ring of which this part is unread is read by its writer."""
 
+_EMITS: Final = LABEL_MASK << LABEL_SHIFT
+
 Rows = NDArray[np.int64]
 
 
@@ -45,11 +47,12 @@ Marks = tuple[int, int, int, int]
 class Taken(NamedTuple):
     """What one read found.
 
-    Rows as they were written; how many records they are: a row and its extra row count once, a hop twice; and what was
-    lost of it: what was overwritten unread counts once a row, whatever it was.
+    Rows as they were written; whether none of them has an extra row; how many records they are: a row and its extra row
+    count once, a hop twice; and what was lost of it: what was overwritten unread counts once a row, whatever it was.
     """
 
     rows: Rows
+    is_plain: bool
     records: int
     lost: int
     lost_spans: int
@@ -157,21 +160,64 @@ class Ring:
 
     def _account(self, rows: Rows, marks: Marks, first: int, lost_rows: int) -> Taken:
         before = self._accounted
-        flags = int(np.bitwise_or.reduce(rows[:, 0]))
-        hops = int(np.count_nonzero(rows[:, 0] & HOP)) if flags & HOP else 0
+        words = rows[:, 0].copy()
+        flags = int(np.bitwise_or.reduce(words))
+        hops = int(np.count_nonzero(words & HOP)) if flags & HOP else 0
         if not flags & EXTENDED and marks == before:
-            return Taken(rows, len(rows) + hops, lost_rows, 0, 0)
-        extended = np.flatnonzero(rows[:, 0] & EXTENDED)
-        metas, emits = rows[extended, 0], rows[extended + 1, 0]
-        spans: NDArray[Any] = metas & SAMPLED != 0
-        owed = np.bitwise_count(emits >> LABEL_SHIFT & LABEL_MASK).astype(np.int64)
+            return Taken(rows, True, len(rows) + hops, lost_rows, 0, 0)
+        extended = np.flatnonzero(words & EXTENDED)
+        is_span = words[extended] & SAMPLED != 0
+        owed = _owed(words[extended + 1])
         # Pairs the marks do not know yet: at most the one written while we read them.
-        late = first + (extended + 2) * ROW_BYTES > marks[0]
-        seen = (len(extended), int(spans.sum()), int(owed.sum()))
-        ahead = (int(late.sum()), int(spans[late].sum()), int(owed[late].sum()))
+        known = len(extended) - int(len(extended) and first + (int(extended[-1]) + 2) * ROW_BYTES > marks[0])
+        seen = (len(extended), int(np.count_nonzero(is_span)), int(owed.sum()))
+        ahead = (len(extended) - known, int(np.count_nonzero(is_span[known:])), int(owed[known:].sum()))
         self._accounted = (marks[0], marks[1] + ahead[0], marks[2] + ahead[1], marks[3] + ahead[2])
         extras, lost_spans, lost_samples = (self._accounted[n + 1] - before[n + 1] - seen[n] for n in range(3))
-        return Taken(rows, len(rows) - len(extended) + hops, lost_rows - extras, lost_spans, lost_samples)
+        records = len(rows) - len(extended) + hops
+        return Taken(rows, not len(extended), records, lost_rows - extras, lost_spans, lost_samples)
+
+
+def _owed(metas: NDArray[np.int64]) -> NDArray[Any]:
+    """How many native samples rows owe, by the first words of their extra rows."""
+    emits = metas & _EMITS
+    return np.bitwise_count(emits) if emits.any() else emits
+
+
+class Split(NamedTuple):
+    """Rows without the extra rows; which of them have one; and those."""
+
+    rows: Rows
+    extended: NDArray[np.int64] = np.empty(0, dtype=np.int64)
+    extras: Rows = np.empty((0, ROW_WORDS), dtype=np.int64)
+
+    @property
+    def whole(self) -> Rows:
+        """The rows as they were written, each extra row behind its row."""
+        return np.insert(self.rows, self.extended + 1, self.extras, axis=0)
+
+
+def split_rows(rows: Rows) -> Split:
+    """Take extra rows apart from the rows they belong to."""
+    at = np.flatnonzero(rows[:, 0] & EXTENDED)
+    count = len(at)
+    if not count:
+        return Split(rows)
+    if 2 * count == len(rows):
+        pairs = rows.reshape(count, 2 * ROW_WORDS)
+        return Split(pairs[:, :ROW_WORDS], np.arange(count), pairs[:, ROW_WORDS:])
+    is_row = np.ones(len(rows), dtype=np.bool_)
+    is_row[at + 1] = False
+    return Split(rows.compress(is_row, axis=0), at - np.arange(count), rows.take(at + 1, axis=0))
+
+
+def pairs_in_ns(split: Split) -> Rows:
+    """The rows that have an extra row, with it at their side (16 words), their times in nanoseconds."""
+    rows, extended, extras = split
+    made = np.concatenate((rows if len(extended) == len(rows) else rows.take(extended, axis=0), extras), axis=1)
+    for times in (made[:, FIRST_TIME : LAST_TIME + 1], made[:, ROW_WORDS + PREVIOUS]):
+        times[:] = np.rint(times.view(np.float64) * 1e9)
+    return made
 
 
 def rows_in_ns(rows: Rows) -> Rows:

@@ -19,6 +19,16 @@ class Read(NamedTuple):
     cleared: int
 
 
+def opaque(rows: RowArray) -> RowArray:
+    """The same rows without fields: numpy copies fields one by one, which takes fifteen times as long."""
+    return rows.view(f"V{rows.itemsize}")
+
+
+def joined(parts: list[RowArray], dtype: np.dtype[Any]) -> RowArray:
+    """A copy of rows, one part behind the other."""
+    return np.concatenate([opaque(part) for part in parts] or [opaque(np.empty(0, dtype=dtype))]).view(dtype)
+
+
 class RowLog:
     """The newest `limit` rows of a structured type. Positions grow from 0 and are never used again."""
 
@@ -27,7 +37,7 @@ class RowLog:
     def __init__(self, dtype: np.dtype[Any], limit: int) -> None:
         """Make an empty log; memory grows with use."""
         self._dtype, self._limit = dtype, limit
-        self._rows: RowArray = np.empty(0, dtype=dtype)
+        self._rows: RowArray = opaque(np.empty(0, dtype=dtype))
         self._used = 0
         self._floor = 0
         self.end = 0
@@ -45,13 +55,13 @@ class RowLog:
     def append(self, rows: RowArray) -> None:
         """Add rows; the oldest give way."""
         self.end += len(rows)
-        rows = rows[-self._limit :]
+        rows = opaque(rows[-self._limit :])
         if self._used + len(rows) > len(self._rows):
             kept = self._rows[max(0, self._used - (self._limit - len(rows))) : self._used]
             # Room for as many again, so that copying is rare.
             room = max(min(2 * self._limit, max(64, 2 * (len(kept) + len(rows)))), len(kept) + len(rows))
             # Once it is as large as it gets it is used again: new memory would have to be zeroed by the system.
-            fresh = self._rows if len(self._rows) >= room else np.empty(room, dtype=self._dtype)
+            fresh = self._rows if len(self._rows) >= room else opaque(np.empty(room, dtype=self._dtype))
             fresh[: len(kept)] = kept
             self._rows, self._used = fresh, len(kept)
         self._rows[self._used : self._used + len(rows)] = rows
@@ -61,7 +71,7 @@ class RowLog:
         """Take away every row, on purpose: readers count it as cleared, not as lost."""
         self._floor = self.end
         self._used = 0
-        self._rows = np.empty(0, dtype=self._dtype)
+        self._rows = opaque(np.empty(0, dtype=self._dtype))
 
     def read(self, position: int, limit: int) -> Read:
         """At most `limit` rows from a position on; the rows are a view, valid until the next `append`."""
@@ -71,5 +81,5 @@ class RowLog:
         evicted = max(0, first - position)
         position = max(position, first)
         at = position - self.first
-        rows = self._rows[at : min(self._used, at + limit)]
+        rows = self._rows[at : min(self._used, at + limit)].view(self._dtype)
         return Read(rows, position + len(rows), evicted, cleared)
