@@ -89,7 +89,8 @@ def span_rows(count: int, first_id: int = 1, *, index: int = 1, trace: int = 0xA
     else:
         rows["b"], rows["c"], rows["d"], rows["e"] = starts, starts + 10, starts + 30, starts + 30 + MS
     rows["extra_meta"] = EXTRA
-    rows["trace_hi"], rows["trace_lo"] = trace, first_id + numbers
+    traces = [(trace << 64 | first_id + number).to_bytes(16, "big") for number in range(count)]
+    rows["trace_id"] = np.frombuffer(b"".join(traces), dtype="V16")
     rows["span_id"] = first_id + numbers
     rows["parent_id"] = 0 if kind == PUBLISH else 0xFFFF0000 + numbers
     rows["fanout"] = 1

@@ -19,6 +19,7 @@ from ezmsg.core.profiling import (
     ProfileRegistry,
     message_clock,
     new_span_id,
+    random_bits,
     reset_current_message,
     set_current_message,
 )
@@ -178,7 +179,7 @@ class Lease:
 
     inbox: Inbox
     origin_s: float
-    trace: tuple[int, int] | None
+    trace: tuple[bytes, int] | None
     _message: CachedMessage | None
     _start_s: float
     _token: Token[CurrentMessage | None]
@@ -192,7 +193,7 @@ class Lease:
         self._start_s = message_clock()
         self.origin_s = message.origin_s
         trace = message.trace
-        self.trace = None if trace is None else (trace[0], new_span_id())
+        self.trace = None if trace is None else (trace[0], random_bits(64) or 1)
         obj = message.obj
         if type(obj) is Undecoded:
             try:
@@ -219,7 +220,7 @@ class Lease:
         assert message is not None
         subscription: Subscription = message.subscription
         metrics = subscription.metrics
-        if kind is not None or message.trace is not None or not metrics.is_plain:
+        if kind is not None or not metrics.is_plain:
             self._release(message, None if kind is None else kind.__qualname__)
             return inbox.done
         # As `_release` does, inline: the common case.
@@ -233,12 +234,20 @@ class Lease:
             metrics.bytes += size
         if metrics.timed:
             ring = metrics.ring
-            offset = ring.head
-            pack_row(
-                ring.buffer, offset & ring.mask, meta, message.message_id,
-                message.origin_s, message.publish_s, message.channel_s, self._start_s, message_clock(), size,
-            )  # fmt: skip
-            ring.head = offset + ROW_BYTES
+            trace, own = message.trace, self.trace
+            if trace is None or own is None:
+                offset = ring.head
+                pack_row(
+                    ring.buffer, offset & ring.mask, meta, message.message_id,
+                    message.origin_s, message.publish_s, message.channel_s, self._start_s, message_clock(), size,
+                )  # fmt: skip
+                ring.head = offset + ROW_BYTES
+            else:
+                ring.put_span(
+                    meta, message.message_id,
+                    message.origin_s, message.publish_s, message.channel_s, self._start_s, message_clock(), size,
+                    trace[0], own[1], trace[1], 0.0, 0, 0,
+                )  # fmt: skip
         self._message = None  # a task begun in the block may keep the lease as its context
         if message.shared is None:
             subscription.channel.acknowledge(message.message_id)

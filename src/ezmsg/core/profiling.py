@@ -23,7 +23,7 @@ from ezmsg.core.graphmeta import (
 )
 from ezmsg.core.recorder.edge import EdgeMetrics
 from ezmsg.core.recorder.expand import expand_samples, expand_spans
-from ezmsg.core.recorder.ids import new_span_id, new_trace_id
+from ezmsg.core.recorder.ids import new_span_id, new_trace_id, random_bits
 from ezmsg.core.recorder.publisher import PublisherMetrics, PublishTrace
 from ezmsg.core.recorder.recorder import Recorder
 from ezmsg.core.recorder.rows import clock as message_clock
@@ -46,6 +46,7 @@ __all__ = [
     "message_clock",
     "new_span_id",
     "new_trace_id",
+    "random_bits",
     "reset_current_message",
     "set_current_message",
 ]
@@ -67,7 +68,7 @@ class CurrentMessage(Protocol):
         ...
 
     @property
-    def trace(self) -> tuple[int, int] | None:
+    def trace(self) -> tuple[bytes, int] | None:
         """Trace id and the span id a publish becomes a child of; None when not sampled."""
         ...
 

@@ -28,6 +28,7 @@ from ezmsg.core.profiling import (
     message_clock,
     new_span_id,
     new_trace_id,
+    random_bits,
 )
 from ezmsg.core.remotes import Remotes
 from ezmsg.core.transport import Outlet
@@ -214,7 +215,7 @@ class Publisher:
         if context is not None:
             origin_s = context.origin_s
             within = context.trace
-            trace = None if within is None else (within[0], new_span_id(), within[1])
+            trace = None if within is None else (within[0], random_bits(64) or 1, within[1])
         else:
             origin_s = start_s
             trace = None
@@ -272,12 +273,11 @@ class Publisher:
         else:
             self._slot = 0
             self._looks = True
-        carried = None if trace is None else (trace[0], trace[1])
         for link in self._locals:
-            link.receive(message_id, obj, origin_s, publish_s, publish_s, size, carried)
+            link.receive(message_id, obj, origin_s, publish_s, publish_s, size, trace)
         if encoded is not None:
             metrics.bytes += size
-            remotes.send(message_id, origin_s, publish_s, encoded, carried)
+            remotes.send(message_id, origin_s, publish_s, encoded, trace)
             metrics.shm_reallocations = remotes.reallocations
         if metrics.timed:
             fanout = len(self._outlets)

@@ -17,6 +17,11 @@ class Clock:
         return self.now
 
 
+def ids(trace: tuple[int, int, int] | None) -> tuple[bytes, int, int] | None:
+    """A trace as endpoints take it: the id of a trace is bytes."""
+    return None if trace is None else (trace[0].to_bytes(16, "big"), *trace[1:])
+
+
 def publish(
     metrics: PublisherMetrics,
     number: int,
@@ -32,7 +37,7 @@ def publish(
     end = start if end is None else end
     metrics.sample_inflight(inflight)
     times_s = (time / 1e9 for time in (start, start, end, wait, serialize))
-    metrics.published(number, *times_s, size, 1, trace)
+    metrics.published(number, *times_s, size, 1, ids(trace))
 
 
 def receive(
@@ -49,7 +54,7 @@ def receive(
     error: str | None = None,
 ) -> None:
     times_s = (time / 1e9 for time in (origin, published, channel, start, end))
-    metrics.processed(number, *times_s, size, trace, error)
+    metrics.processed(number, *times_s, size, ids(trace), error)
 
 
 def begin_trace(registry: ProfileRegistry, sample_mod: int = 1, **filters: object) -> None:

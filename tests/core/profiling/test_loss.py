@@ -5,7 +5,7 @@ import pytest
 from ezmsg.core.graphmeta import ProcessProfilingTraceBatch
 from ezmsg.core.profiling import ProfileRegistry
 from ezmsg.core.recorder.recorder import Recorder
-from tests.core.profiling.recording import LOCAL, SECOND, begin_trace, publish, receive, told
+from tests.core.profiling.recording import LOCAL, SECOND, begin_trace, ids, publish, receive, told
 
 
 def test_counters_are_exact_at_level_off_and_nothing_else_is_recorded(registry, publisher, edge):
@@ -67,11 +67,11 @@ def test_recorded_is_delivered_plus_dropped_for_every_kind_and_reader(small):
         return batch
 
     for number in range(300):
-        ids = (1, number + 1, 0) if number % 5 == 0 else None
-        publish(publisher, number, number * 10, wait=number % 3, trace=ids)
-        receive(edge, number, origin=0, start=number, end=number * 10 + 5, trace=ids)
+        trace = (1, number + 1, 0) if number % 5 == 0 else None
+        publish(publisher, number, number * 10, wait=number % 3, trace=trace)
+        receive(edge, number, origin=0, start=number, end=number * 10 + 5, trace=trace)
         if number % 7 == 0:
-            edge.user_span(number, 0, 1, "u", ids)
+            edge.user_span(number, 0, 1, "u", ids(trace))
         if number % 50 == 0:
             read("eager", 3)
         if number == 150:

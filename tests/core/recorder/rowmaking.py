@@ -74,8 +74,8 @@ def sampled(
 ) -> list[Row]:
     """A row and its extra row."""
     meta = EXTRA | emit << LABEL_SHIFT | generation << INDEX_SHIFT
-    ids = (trace_id >> 64, trace_id & (1 << 64) - 1, span_id, parent_id)
-    extra = (meta, *(np.uint64(value).astype(np.int64).item() for value in ids), previous, fanout, blame)
+    ids = trace_id.to_bytes(16, "big") + b"".join(value.to_bytes(8, "little") for value in (span_id, parent_id))
+    extra = (meta, *np.frombuffer(ids, dtype=np.int64).tolist(), previous, fanout, blame)
     return [(row[0] | EXTENDED | flags, *row[1:]), extra]
 
 

@@ -28,7 +28,7 @@ def put(ring: Ring, number: int, *, sampled: bool = False, samples: int = 0) -> 
     flags = EXTENDED | (SAMPLED if sampled else 0) | (SELECTED if samples else 0)
     emit = (1 << samples) - 1
     ring.put_extended(
-        PLAIN | flags, (number, 0, 0, 0, 0, 0, 0), (EXTRA | emit << LABEL_SHIFT, 0, 0, number, 0, 0, 0, 0), samples
+        PLAIN | flags, (number, 0, 0, 0, 0, 0, 0), (EXTRA | emit << LABEL_SHIFT, bytes(16), number, 0, 0, 0, 0), samples
     )
 
 

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ezmsg.core.recorder.histograms import Column, Exemplar
-from ezmsg.core.recorder.ids import hex_span_id, hex_trace_id
+from ezmsg.core.recorder.ids import hex_span_id
 from ezmsg.core.recorder.labels import Labels
 from ezmsg.core.recorder.ring import Rows
 from ezmsg.core.recorder.rows import (
@@ -272,9 +272,8 @@ class _Exemplars:
 
     def __call__(self, n: int) -> Exemplar:
         row = int(self.sampled[n])
-        high, low, span = self.chunk.rows[self.chunk.at[row] + 1, 1:4].view(np.uint64).tolist()
         end_ns = int(self.chunk.words[row, self.end])
-        return int(self.durations[row]), end_ns, hex_trace_id(high, low), hex_span_id(span)
+        return int(self.durations[row]), end_ns, *_hex_ids(self.chunk.rows[self.chunk.at[row] + 1])
 
 
 @dataclass(slots=True)
@@ -289,6 +288,10 @@ class _RunExemplars:
     def __call__(self, n: int) -> Exemplar:
         rows, extended, extras = self.run.split
         of_extended = int(self.sampled[n])
-        high, low, span = extras[of_extended, 1:4].view(np.uint64).tolist()
         end_s = rows[extended[of_extended], self.end : self.end + 1].view(np.float64)[0]
-        return int(self.durations[n]), round(float(end_s) * 1e9), hex_trace_id(high, low), hex_span_id(span)
+        return int(self.durations[n]), round(float(end_s) * 1e9), *_hex_ids(extras[of_extended])
+
+
+def _hex_ids(extra: Rows) -> tuple[str, str]:
+    """Trace id and span id of an extra row, as OpenTelemetry writes them."""
+    return extra[1:3].tobytes().hex(), hex_span_id(int(extra[3]) & (1 << 64) - 1)

@@ -20,6 +20,7 @@ from ezmsg.core.recorder.rows import (
     INSTANT,
     LABEL_SHIFT,
     NO_PREVIOUS_S,
+    NO_TRACE,
     PUBLISH,
     PUBLISH_DELTA,
     SAMPLED,
@@ -34,10 +35,9 @@ from ezmsg.core.recorder.selection import Selector
 
 NEVER: Final = float("inf")
 ALWAYS: Final = -NEVER
-_TRACE_LOW: Final = (1 << 64) - 1
 
-PublishTrace = tuple[int, int, int]
-"""Trace id (128 bits), span id of this publish, span id of its parent (0: root)."""
+PublishTrace = tuple[bytes, int, int]
+"""Trace id (16 bytes), span id of this publish, span id of its parent (0: root)."""
 
 
 class PublisherMetrics:
@@ -176,6 +176,14 @@ class PublisherMetrics:
             return
         previous_s, self.last_start_s = self.last_start_s, start_s
         ring = self.ring
+        selector = self._selector
+        if selector is None and trace is not None:
+            blame, self._blame = self._blame, 0
+            ring.put_span(
+                self.meta | flags, message_id, origin_s, start_s, end_s, wait_s, serialize_s, size,
+                trace[0], trace[1], trace[2], previous_s, fanout, blame,
+            )  # fmt: skip
+            return
         offset = ring.head
         if self.is_plain and trace is None:
             pack_row(
@@ -185,8 +193,8 @@ class PublisherMetrics:
             ring.head = offset + 64
             return
         meta, extra_meta = self.meta | flags | EXTENDED, EXTRA
-        samples = spans = trace_id = span_id = parent_id = 0
-        selector = self._selector
+        samples = spans = span_id = parent_id = 0
+        trace_id = NO_TRACE
         if selector is not None and selector.settle(self.index, message_id):
             wanted, _, generation = selector.selection
             owed = 1 << PUBLISH_DELTA | (wait_s > 0) << BACKPRESSURE_WAIT | (serialize_s > 0) << SERIALIZE
@@ -212,7 +220,7 @@ class PublisherMetrics:
         )  # fmt: skip
         pack_extra(
             ring.buffer, offset + 64 & ring.mask,
-            extra_meta, trace_id >> 64, trace_id & _TRACE_LOW, span_id, parent_id, previous_s, fanout, blame,
+            extra_meta, trace_id, span_id, parent_id, previous_s, fanout, blame,
         )  # fmt: skip
         ring.mark(offset + 128, spans, samples)
 
@@ -236,7 +244,7 @@ class PublisherMetrics:
         if ratio is None:
             self.next_root_s = start_s + self._root_period_s
             return True
-        return self.sent == 0 or chance(ratio)
+        return ratio >= 1 or self.sent == 0 or chance(ratio)
 
     # -- the methods of the 3.9 API -----------------------------------------------------------------------------------
 
@@ -313,7 +321,8 @@ class PublisherMetrics:
         if selector is not None and selector.decide(self.index, message_id):
             wanted, _, generation = selector.selection
             if emit := wanted & 1 << BACKPRESSURE_WAIT:
-                extra = (EXTRA | emit << LABEL_SHIFT | generation << INDEX_SHIFT, 0, 0, 0, 0, NO_PREVIOUS_S, 0, 0)
+                extra_meta = EXTRA | emit << LABEL_SHIFT | generation << INDEX_SHIFT
+                extra = (extra_meta, NO_TRACE, 0, 0, NO_PREVIOUS_S, 0, 0)
                 self.ring.put_extended(self._wait_meta | SELECTED | EXTENDED, words, extra, 1)
                 return
         if self._recording:

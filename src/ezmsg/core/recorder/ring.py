@@ -26,6 +26,7 @@ from ezmsg.core.recorder.rows import (
     ROW_WORDS,
     SAMPLED,
     pack_extra,
+    pack_pair,
     pack_row,
 )
 
@@ -36,6 +37,7 @@ CROWDED: Final = 8
 """A ring of which this part is unread is read by its writer."""
 
 _EMITS: Final = LABEL_MASK << LABEL_SHIFT
+_SPAN: Final = EXTENDED | SAMPLED
 
 Rows = NDArray[np.int64]
 
@@ -70,6 +72,7 @@ class Ring:
     __slots__ = (
         "_accounted",
         "_copied",
+        "_last",
         "_size",
         "_tail",
         "_view",
@@ -89,19 +92,52 @@ class Ring:
         self.users = 0
         self._size = rows * ROW_BYTES
         self.mask = self._size - 1
-        self.buffer = bytearray(self._size)
+        self._last = self._size - ROW_BYTES
+        # One row more: a pair that begins in the last row is written whole, then its second half put where it belongs.
+        self.buffer = bytearray(self._size + ROW_BYTES)
         self.head = 0
         self.marks: Marks = (0, 0, 0, 0)
         self._tail = 0
         self._accounted = self.marks
         self._copied: Rows = np.empty((0, ROW_WORDS), dtype=np.int64)
-        self._view: Rows = np.frombuffer(self.buffer, dtype=np.int64).reshape(rows, ROW_WORDS)
+        self._view: Rows = np.frombuffer(self.buffer, dtype=np.int64, count=rows * ROW_WORDS).reshape(rows, ROW_WORDS)
 
     def put(self, *words: float) -> None:
         """Write one row (off the hottest path; see the class)."""
         offset = self.head
         pack_row(self.buffer, offset & self.mask, *words)
         self.head = offset + ROW_BYTES
+
+    def put_span(
+        self,
+        meta: int,
+        message_id: int,
+        a: float,
+        b: float,
+        c: float,
+        d: float,
+        e: float,
+        last: int,
+        trace_id: bytes,
+        span_id: int,
+        parent_id: int,
+        previous_s: float,
+        fanout: int,
+        blame: int,
+    ) -> None:
+        """Write a row of a message that belongs to a trace, and its extra row; `meta` has no flags of these yet."""
+        offset = self.head
+        at = offset & self.mask
+        pack_pair(
+            self.buffer, at, meta | _SPAN, message_id, a, b, c, d, e, last,
+            EXTRA, trace_id, span_id, parent_id, previous_s, fanout, blame,
+        )  # fmt: skip
+        if at == self._last:
+            self.buffer[:ROW_BYTES] = self.buffer[self._size :]
+        # As `mark` does.
+        self.head = end = offset + 2 * ROW_BYTES
+        _, extras, spans, samples = self.marks
+        self.marks = (end, extras + 1, spans + 1, samples)
 
     def mark(self, end: int, spans: int, samples: int) -> None:
         """Publish a row and its extra row that end at `end`; they are so many spans (0 or 1) and native samples."""
@@ -110,7 +146,7 @@ class Ring:
         _, extras, all_spans, all_samples = self.marks
         self.marks = (end, extras + 1, all_spans + spans, all_samples + samples)
 
-    def put_extended(self, meta: int, row: tuple[float, ...], extra: tuple[float, ...], samples: int) -> None:
+    def put_extended(self, meta: int, row: tuple[float, ...], extra: tuple[bytes | float, ...], samples: int) -> None:
         """Write a row, its first word apart, and its extra row; `samples` says how many native samples they owe."""
         offset = self.head
         pack_row(self.buffer, offset & self.mask, meta, *row)

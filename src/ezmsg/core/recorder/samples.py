@@ -1,4 +1,4 @@
-"""Rows with extra rows (see `ring.pairs_in_ns`) into rows of spans and samples; samples of many endpoints in one order."""
+"""Rows with extra rows (see `ring.pairs_in_ns`) into rows of spans and samples, and samples of many into one order."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def sample_rows(pairs: Rows, generation: int) -> Sampled | None:
 def _samples(metric: int, pairs: Rows) -> RowArray:
     made = np.zeros(len(pairs), dtype=SAMPLE_ROW)
     words, extras = pairs[:, :ROW_WORDS], pairs[:, ROW_WORDS:]
-    meta, ids = words[:, 0], extras.view(np.uint64)
+    meta, of_pairs = words[:, 0], pairs.view(SPAN_ROW).reshape(-1)
     kinds = meta & KIND_MASK
     made["time_ns"] = np.where((kinds == PUBLISH) | (kinds == WAIT), words[:, 4], words[:, 6])
     made["value_ns"] = _values(metric, words, extras)
@@ -80,7 +80,8 @@ def _samples(metric: int, pairs: Rows) -> RowArray:
     made["channel"] = meta >> CHANNEL_SHIFT & CHANNEL_MASK
     if metric == USER_SPAN:
         made["label"] = meta >> LABEL_SHIFT & LABEL_MASK
-    made["trace_hi"], made["trace_lo"], made["span_id"] = ids[:, 1], ids[:, 2], ids[:, 3]
+    for name in ("trace_id", "span_id"):
+        made[name] = of_pairs[name]
     return made
 
 
