@@ -26,7 +26,6 @@ from ezmsg.core.profiling import (
     PublishTrace,
     get_current_message,
     message_clock,
-    new_span_id,
     new_trace_id,
     random_bits,
 )
@@ -220,7 +219,7 @@ class Publisher:
             origin_s = start_s
             trace = None
             if start_s >= metrics.next_root_s and metrics.begin_root(start_s):
-                trace = (new_trace_id(), new_span_id(), 0)
+                trace = (new_trace_id(), random_bits(64) or 1, 0)
         direct = self._direct
         if direct is None or trace is not None or wait_s or not metrics.is_plain:
             self._publish(obj, origin_s, start_s, publish_s, wait_s, trace)

@@ -1,13 +1,19 @@
+from collections.abc import Sequence
+
 import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ezmsg.core.recorder.rowlog import RowLog
+from ezmsg.core.recorder.rowlog import BLOCK, RowLog
 from ezmsg.core.recorder.rows import SAMPLE_ROW
 from ezmsg.core.recorder.rowstore import CLOSED, READERS, RowStore
 
 
 def rows(*seqs: int) -> np.ndarray:
+    return numbered(seqs)
+
+
+def numbered(seqs: Sequence[int]) -> np.ndarray:
     made = np.zeros(len(seqs), dtype=SAMPLE_ROW)
     made["seq"] = seqs
     return made
@@ -25,16 +31,25 @@ def take(store: RowStore, reader: str, graph: str | None = None) -> list[int]:
     return taken
 
 
-@given(st.integers(1, 20), st.lists(st.integers(0, 30), max_size=30))
-def test_a_log_keeps_the_newest_rows(limit: int, sizes: list[int]):
+@given(
+    st.integers(1, 20) | st.integers(1, 3 * BLOCK),
+    st.lists(st.integers(0, 30) | st.integers(0, 3 * BLOCK) | st.none(), max_size=30),
+)
+def test_a_log_keeps_the_newest_rows(limit: int, sizes: list[int | None]):
     log = RowLog(SAMPLE_ROW, limit)
-    written = 0
+    written = cleared = 0
     for size in sizes:
-        log.append(rows(*range(written, written + size)))
+        if size is None:
+            log.clear()
+            cleared = written
+            continue
+        log.append(numbered(range(written, written + size)))
         written += size
-        read = log.read(0, 1000)
-        assert seqs(read.rows) == list(range(max(0, written - limit), written))
-        assert read.evicted == max(0, written - limit)
+        oldest = max(cleared, written - limit)
+        read = log.read(cleared, limit)
+        assert seqs(read.rows) == list(range(oldest, written))
+        assert seqs(log.read(oldest + 3, 5).rows) == list(range(oldest + 3, min(written, oldest + 8)))
+        assert read.evicted == oldest - cleared
         assert read.position == written == log.end
 
 

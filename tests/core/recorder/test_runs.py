@@ -9,7 +9,8 @@ from ezmsg.core.graphmeta import ProfileChannelType
 from ezmsg.core.recorder.aggregate import Aggregator
 from ezmsg.core.recorder.buckets import columns, float_columns
 from ezmsg.core.recorder.labels import Labels
-from ezmsg.core.recorder.ring import Ring, Rows, rows_in_ns, split_rows
+from ezmsg.core.recorder.pieces import Piece, rows_in_ns
+from ezmsg.core.recorder.ring import Ring, Rows
 from ezmsg.core.recorder.rows import FOREIGN, HOP, INDEX_SHIFT, INSTANT, PROCESS, PUBLISH, meta_word
 from ezmsg.core.recorder.runs import RUNS, Run, runs_of
 from ezmsg.core.wire.records import HistogramState
@@ -49,7 +50,7 @@ def states(aggregator: Aggregator) -> dict[tuple[int, str], HistogramState]:
 
 def run_of(rows: Rows) -> Run:
     """Rows that are a run."""
-    ((run,), others) = runs_of(split_rows(rows)) or ([], [])
+    ((run,), others) = runs_of(Piece(rows)) or ([], [])
     assert not len(others)
     return run
 
@@ -128,15 +129,15 @@ def test_rows_of_an_endpoint_that_is_not_known_are_counted():
 def test_rows_of_several_endpoints_are_as_many_runs_in_their_order():
     rows = written(EDGE_META, [[0, 1, 2, 3, 4]] * 6)
     rows[1::2, 0] ^= 1 << INDEX_SHIFT
-    (runs, _) = runs_of(split_rows(rows)) or ([], [])
-    assert [run.split.rows[:, 1].tolist() for run in runs] == [[0, 2, 4], [1, 3, 5]]
+    (runs, _) = runs_of(Piece(rows)) or ([], [])
+    assert [run.ids.tolist() for run in runs] == [[0, 2, 4], [1, 3, 5]]
 
 
 def test_rows_of_many_endpoints_are_no_runs():
     rows = written(EDGE_META, [[0, 1, 2, 3, 4]] * (RUNS + 1))
     rows[:, 0] += np.arange(RUNS + 1) << INDEX_SHIFT
-    assert runs_of(split_rows(rows)) is None
-    (runs, _) = runs_of(split_rows(rows[1:])) or ([], [])
+    assert runs_of(Piece(rows)) is None
+    (runs, _) = runs_of(Piece(rows[1:])) or ([], [])
     assert len(runs) == RUNS
 
 
@@ -144,7 +145,7 @@ def test_rows_of_many_endpoints_are_no_runs():
 def test_special_rows_are_in_no_run(flag: int):
     rows = written(EDGE_META, [[0, 1, 2, 3, 4]] * 3)
     rows[1, 0] |= flag
-    assert runs_of(split_rows(rows)) is None
+    assert runs_of(Piece(rows)) is None
 
 
 @settings(deadline=None)

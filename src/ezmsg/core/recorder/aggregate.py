@@ -16,6 +16,7 @@ from ezmsg.core.recorder.ring import Rows
 from ezmsg.core.recorder.rows import (
     ERROR,
     EXTENDED,
+    FIRST_TIME,
     FOREIGN,
     HOP,
     INDEX_SHIFT,
@@ -134,19 +135,18 @@ class Aggregator:
 
     @staticmethod
     def _publisher_of(run: Run) -> int:
-        return int(run.split.rows[0, 7]) if run.meta & HOP else run.meta >> INDEX_SHIFT
+        return int(run.piece.rows[run.at[0], 7]) if run.meta & HOP else run.meta >> INDEX_SHIFT
 
     def _count_run(self, index: int, durations: Durations, run: Run, end: int) -> int:
         """Count what a run says of an endpoint; the word `end` tells when what is sampled of it ended."""
         position = self.series.position(index)
         if position == NOWHERE:
-            return len(run.split.rows)
+            return len(run.at)
         self.series.count_run(position, durations.histograms, self.turn)
         sampled = run.sampled
         if sampled is not None:
-            rows = run.split.extended[sampled]
             for name in EXEMPLARY & durations.by_row.keys():
-                of_sampled = durations.by_row[name][rows]
+                of_sampled = durations.by_row[name][sampled]
                 self.series.offer(position, name, of_sampled, _RunExemplars(run, sampled, of_sampled, end))
         return 0
 
@@ -286,12 +286,12 @@ class _RunExemplars:
     end: int
 
     def __call__(self, n: int) -> Exemplar:
-        rows, extended, extras = self.run.split
-        of_extended = int(self.sampled[n])
-        end_s = rows[extended[of_extended], self.end : self.end + 1].view(np.float64)[0]
-        return int(self.durations[n]), round(float(end_s) * 1e9), *_hex_ids(extras[of_extended])
+        row = int(self.sampled[n])
+        end_s = float(self.run.times[self.end - FIRST_TIME, row])
+        return int(self.durations[n]), round(end_s * 1e9), *_hex_ids(self.run.extra(row))
 
 
-def _hex_ids(extra: Rows) -> tuple[str, str]:
+def _hex_ids(extra: Rows | None) -> tuple[str, str]:
     """Trace id and span id of an extra row, as OpenTelemetry writes them."""
+    assert extra is not None, "a sampled row has one"
     return extra[1:3].tobytes().hex(), hex_span_id(int(extra[3]) & (1 << 64) - 1)

@@ -15,13 +15,10 @@ from numpy.typing import NDArray
 from ezmsg.core.recorder.rows import (
     EXTENDED,
     EXTRA,
-    FIRST_TIME,
     HOP,
     KIND_MASK,
     LABEL_MASK,
     LABEL_SHIFT,
-    LAST_TIME,
-    PREVIOUS,
     ROW_BYTES,
     ROW_WORDS,
     SAMPLED,
@@ -218,52 +215,3 @@ def _owed(metas: NDArray[np.int64]) -> NDArray[Any]:
     """How many native samples rows owe, by the first words of their extra rows."""
     emits = metas & _EMITS
     return np.bitwise_count(emits) if emits.any() else emits
-
-
-class Split(NamedTuple):
-    """Rows without the extra rows; which of them have one; and those."""
-
-    rows: Rows
-    extended: NDArray[np.int64] = np.empty(0, dtype=np.int64)
-    extras: Rows = np.empty((0, ROW_WORDS), dtype=np.int64)
-
-    @property
-    def whole(self) -> Rows:
-        """The rows as they were written, each extra row behind its row."""
-        return np.insert(self.rows, self.extended + 1, self.extras, axis=0)
-
-
-def split_rows(rows: Rows) -> Split:
-    """Take extra rows apart from the rows they belong to."""
-    at = np.flatnonzero(rows[:, 0] & EXTENDED)
-    count = len(at)
-    if not count:
-        return Split(rows)
-    if 2 * count == len(rows):
-        pairs = rows.reshape(count, 2 * ROW_WORDS)
-        return Split(pairs[:, :ROW_WORDS], np.arange(count), pairs[:, ROW_WORDS:])
-    is_row = np.ones(len(rows), dtype=np.bool_)
-    is_row[at + 1] = False
-    return Split(rows.compress(is_row, axis=0), at - np.arange(count), rows.take(at + 1, axis=0))
-
-
-def pairs_in_ns(split: Split) -> Rows:
-    """The rows that have an extra row, with it at their side (16 words), their times in nanoseconds."""
-    rows, extended, extras = split
-    made = np.concatenate((rows if len(extended) == len(rows) else rows.take(extended, axis=0), extras), axis=1)
-    for times in (made[:, FIRST_TIME : LAST_TIME + 1], made[:, ROW_WORDS + PREVIOUS]):
-        times[:] = np.rint(times.view(np.float64) * 1e9)
-    return made
-
-
-def rows_in_ns(rows: Rows) -> Rows:
-    """Rows as they were written, with their times turned into nanoseconds."""
-    made = rows.copy()
-    extras = np.flatnonzero(rows[:, 0] & KIND_MASK == EXTRA)
-    # The bits of ids are no times: zero meanwhile, as a float of them may be anything.
-    made[extras, FIRST_TIME : LAST_TIME + 1] = 0
-    times = made[:, FIRST_TIME : LAST_TIME + 1]
-    times[:] = np.rint(times.view(np.float64) * 1e9)
-    made[extras, FIRST_TIME : LAST_TIME + 1] = rows[extras, FIRST_TIME : LAST_TIME + 1]
-    made[extras, PREVIOUS] = np.rint(rows[extras, PREVIOUS].view(np.float64) * 1e9)
-    return made

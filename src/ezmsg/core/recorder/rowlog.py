@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from collections import deque
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+
+BLOCK: Final = 512
+"""Rows whose memory is taken, and given back, together."""
 
 RowArray = NDArray[Any]
 
@@ -30,56 +34,74 @@ def joined(parts: list[RowArray], dtype: np.dtype[Any]) -> RowArray:
 
 
 class RowLog:
-    """The newest `limit` rows of a structured type. Positions grow from 0 and are never used again."""
+    """The newest `limit` rows of a structured type. Positions grow from 0 and are never used again.
 
-    __slots__ = ("_dtype", "_floor", "_limit", "_rows", "_used", "end")
+    They lie in blocks, the row at a position in block `position // BLOCK`: memory grows with use, never moves, and is
+    used again once its rows are too old.
+    """
+
+    __slots__ = ("_blocks", "_dtype", "_first_block", "_floor", "_limit", "_spare", "end")
 
     def __init__(self, dtype: np.dtype[Any], limit: int) -> None:
-        """Make an empty log; memory grows with use."""
+        """Make an empty log."""
         self._dtype, self._limit = dtype, limit
-        self._rows: RowArray = opaque(np.empty(0, dtype=dtype))
-        self._used = 0
+        self._blocks: deque[RowArray] = deque()
+        self._first_block = 0
+        self._spare: RowArray | None = None
         self._floor = 0
         self.end = 0
 
     @property
-    def first(self) -> int:
-        """Position of the oldest row still here."""
-        return self.end - self._used
-
-    @property
     def oldest(self) -> int:
         """Position of the oldest row that can be read."""
-        return max(self.first, self.end - self._limit)
+        return max(self._floor, self.end - self._limit)
 
     def append(self, rows: RowArray) -> None:
         """Add rows; the oldest give way."""
         self.end += len(rows)
         rows = opaque(rows[-self._limit :])
-        if self._used + len(rows) > len(self._rows):
-            kept = self._rows[max(0, self._used - (self._limit - len(rows))) : self._used]
-            # Room for as many again, so that copying is rare.
-            room = max(min(2 * self._limit, max(64, 2 * (len(kept) + len(rows)))), len(kept) + len(rows))
-            # Once it is as large as it gets it is used again: new memory would have to be zeroed by the system.
-            fresh = self._rows if len(self._rows) >= room else opaque(np.empty(room, dtype=self._dtype))
-            fresh[: len(kept)] = kept
-            self._rows, self._used = fresh, len(kept)
-        self._rows[self._used : self._used + len(rows)] = rows
-        self._used += len(rows)
+        self._forget_before(self.oldest)
+        position = self.end - len(rows)
+        while len(rows):
+            number, at = divmod(position, BLOCK)
+            if number == self._first_block + len(self._blocks):
+                self._blocks.append(self._new_block())
+            part = rows[: BLOCK - at]
+            self._blocks[-1][at : at + len(part)] = part
+            rows = rows[len(part) :]
+            position += len(part)
 
     def clear(self) -> None:
         """Take away every row, on purpose: readers count it as cleared, not as lost."""
         self._floor = self.end
-        self._used = 0
-        self._rows = opaque(np.empty(0, dtype=self._dtype))
+        self._forget_before(self.end)
+        self._spare = None
 
     def read(self, position: int, limit: int) -> Read:
-        """At most `limit` rows from a position on; the rows are a view, valid until the next `append`."""
+        """At most `limit` rows from a position on; the rows may be a view, valid until the next `append`."""
         cleared = max(0, self._floor - position)
         position = max(position, self._floor)
         first = self.oldest
         evicted = max(0, first - position)
         position = max(position, first)
-        at = position - self.first
-        rows = self._rows[at : min(self._used, at + limit)].view(self._dtype)
-        return Read(rows, position + len(rows), evicted, cleared)
+        stop = min(self.end, position + limit)
+        parts: list[RowArray] = []
+        while position < stop:
+            number, at = divmod(position, BLOCK)
+            part = self._blocks[number - self._first_block][at : at + stop - position]
+            parts.append(part)
+            position += len(part)
+        rows = parts[0].view(self._dtype) if len(parts) == 1 else joined(parts, self._dtype)
+        return Read(rows, position, evicted, cleared)
+
+    def _forget_before(self, position: int) -> None:
+        first = position // BLOCK
+        while self._blocks and self._first_block < first:
+            self._spare = self._blocks.popleft()
+            self._first_block += 1
+        if not self._blocks:
+            self._first_block = first
+
+    def _new_block(self) -> RowArray:
+        spare, self._spare = self._spare, None
+        return opaque(np.empty(BLOCK, dtype=self._dtype)) if spare is None else spare

@@ -12,17 +12,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ezmsg.core.recorder.buckets import COLUMNS, float_columns
-from ezmsg.core.recorder.ring import Rows, Split
+from ezmsg.core.recorder.pieces import Column, Piece, Times
+from ezmsg.core.recorder.ring import Rows
 from ezmsg.core.recorder.rows import (
     EXTENDED,
-    FIRST_TIME,
     FOREIGN,
     HOP,
     INSTANT,
     KIND_MASK,
     LABEL_MASK,
     LABEL_SHIFT,
-    LAST_TIME,
     NO_PREVIOUS_S,
     PREVIOUS,
     PROCESS,
@@ -37,22 +36,50 @@ _SPECIAL: Final = FOREIGN | INSTANT | LABEL_MASK << LABEL_SHIFT
 _OF_A_ROW: Final = SAMPLED | SELECTED | EXTENDED
 """Flags that may differ within a run."""
 
-Times = NDArray[np.float64]
-Column = NDArray[np.int64]
-
 
 class Run(NamedTuple):
-    """Rows of one endpoint, none of them special, and their first word without what differs."""
+    """Rows of one endpoint, none of them special: their first word without what differs, and which of a piece."""
 
     meta: int
-    split: Split
+    piece: Piece
+    at: Column
+
+    @property
+    def is_all(self) -> bool:
+        """Whether it is the whole piece."""
+        return len(self.at) == len(self.piece.rows)
+
+    @property
+    def ids(self) -> Column:
+        """The numbers of the messages."""
+        ids = self.piece.rows[:, 1]
+        return ids if self.is_all else ids.take(self.at)
+
+    @property
+    def times(self) -> Times:
+        """In seconds, (time, row)."""
+        times = self.piece.times
+        return times if self.is_all else times.take(self.at, axis=1)
 
     @property
     def sampled(self) -> Column | None:
-        """Which rows with an extra row belong to a trace, by their place among these; None for none."""
-        rows, extended, _ = self.split
-        found = np.flatnonzero(rows[extended, 0] & SAMPLED) if len(extended) else extended
+        """Which of these rows belong to a trace; None for none."""
+        if not len(self.piece.extended):
+            return None
+        words = self.piece.rows[:, 0]
+        found = np.flatnonzero((words if self.is_all else words.take(self.at)) & SAMPLED)
         return found if len(found) else None
+
+    @property
+    def whole(self) -> Rows:
+        """The rows as they were written, each extra row behind its row."""
+        return self.piece.whole if self.is_all else self.piece.of(self.at)
+
+    def extra(self, row: int) -> Rows | None:
+        """The extra row of one of these rows, if it has one."""
+        extended = self.piece.extended
+        place = int(np.searchsorted(extended, self.at[row]))
+        return self.piece.extras[place] if place < len(extended) and extended[place] == self.at[row] else None
 
 
 class Counted(NamedTuple):
@@ -79,44 +106,38 @@ class Published(NamedTuple):
     last_start_ns: int
 
 
-def runs_of(split: Split) -> tuple[list[Run], Rows] | None:
+def runs_of(piece: Piece) -> tuple[list[Run], Rows] | None:
     """Rows by endpoint, and those of other kinds than publishes and messages received, without their extra rows.
 
     None if some are special, or there are too many endpoints for this to pay.
     """
-    metas = split.rows[:, 0] & ~_OF_A_ROW if len(split.extended) else split.rows[:, 0]
-    others = split.rows[:0]
+    metas = piece.rows[:, 0] & ~_OF_A_ROW if len(piece.extended) else piece.rows[:, 0]
     if len(set(metas[:64].tolist())) > RUNS:
         return None
+    at = np.arange(len(metas))
+    others = piece.rows[:0]
     runs: list[Run] = []
-    while len(metas):
+    while len(at):
         first = int(metas[0])
         if first & KIND_MASK not in (PUBLISH, PROCESS):
             kinds = metas & KIND_MASK
             chosen = (kinds != PUBLISH) & (kinds != PROCESS)
-            others = split.rows.compress(chosen, axis=0)
+            others = piece.rows[at[chosen]]
         elif first & _SPECIAL or len(runs) == RUNS:
             return None
         else:
             chosen = metas == first
             if chosen.all():
-                runs.append(Run(first, split))
+                runs.append(Run(first, piece, at))
                 break
-            runs.append(Run(first, _chosen(split, chosen)))
-        metas, split = metas[~chosen], _chosen(split, ~chosen)
+            runs.append(Run(first, piece, at[chosen]))
+        metas, at = metas[~chosen], at[~chosen]
     return runs, others
-
-
-def _chosen(split: Split, chosen: NDArray[np.bool_]) -> Split:
-    rows, extended, extras = split
-    kept = chosen[extended]
-    places = np.cumsum(chosen) - 1
-    return Split(rows.compress(chosen, axis=0), places[extended[kept]], extras.compress(kept, axis=0))
 
 
 def process_run(run: Run) -> Durations | None:
     """The durations of a run of PROCESS rows; None where times run backwards."""
-    origin, publish, channel, start, end = _times(run.split.rows)
+    origin, publish, channel, start, end = run.times
     is_hop = run.meta & HOP
     names = ("age", "queue", "process") if is_hop else ("age", "queue", "process", "transport")
     durations = np.empty((len(names), len(start)))
@@ -143,11 +164,11 @@ def publish_run(run: Run, last_id: int, last_start_ns: int) -> Published | None:
         last_id: The message of the publisher that was counted last.
         last_start_ns: When its publish began.
     """
-    ids = run.split.rows[:, 1]
+    ids = run.ids
     count = len(ids)
     if int(ids[-1]) - int(ids[0]) != count - 1 or not (ids[1:] - ids[:-1] == 1).all():
         return None
-    _, starts, ends, waits, serializing = _times(run.split.rows)
+    _, starts, ends, waits, serializing = run.times
     waited = serialized = False
     if not run.meta & HOP:
         waited, serialized = bool(waits.any()), bool(serializing.any())
@@ -177,15 +198,8 @@ def publish_run(run: Run, last_id: int, last_start_ns: int) -> Published | None:
 
 def _start_before(run: Run) -> float:
     """When the publish before the first of a run began, as that one says; NO_PREVIOUS_S if it does not."""
-    _, extended, extras = run.split
-    if len(extended) and extended[0] == 0 and run.meta & KIND_MASK == PUBLISH:
-        return float(extras[0, PREVIOUS : PREVIOUS + 1].view(np.float64)[0])
-    return NO_PREVIOUS_S
-
-
-def _times(rows: Rows) -> Times:
-    """The times of rows, (time, row)."""
-    return np.ascontiguousarray(rows[:, FIRST_TIME : LAST_TIME + 1].view(np.float64).T)
+    extra = run.extra(0) if run.meta & KIND_MASK == PUBLISH else None
+    return NO_PREVIOUS_S if extra is None else float(extra[PREVIOUS : PREVIOUS + 1].view(np.float64)[0])
 
 
 def _count(names: Sequence[str], durations: Times) -> Durations | None:

@@ -1,4 +1,4 @@
-"""Rows with extra rows (see `ring.pairs_in_ns`) into rows of spans and samples, and samples of many into one order."""
+"""Rows with extra rows (see `Piece.pairs_in_ns`) into rows of spans and samples, and samples of many into one order."""
 
 from __future__ import annotations
 
