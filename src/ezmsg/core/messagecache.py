@@ -56,13 +56,3 @@ class CachedMessage(msgspec.Struct, gc=False):
     trace: Trace | None = None
     shared: Shared | None = None
     publisher: int = 0
-
-
-class MessageContext:
-    """The context of what is published while a sampled message is handled: its origin, trace and processing span."""
-
-    __slots__ = ("origin_s", "trace")
-
-    def __init__(self, origin_s: float, trace: tuple[bytes, int] | None) -> None:
-        self.origin_s = origin_s
-        self.trace = trace

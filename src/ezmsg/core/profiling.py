@@ -10,7 +10,7 @@ import os
 import threading
 import time
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextvars import ContextVar
 from typing import Final, Protocol
 from uuid import UUID
@@ -37,6 +37,7 @@ __all__ = [
     "TRACE_MAX_SAMPLES",
     "CurrentMessage",
     "EdgeMetrics",
+    "Input",
     "ProfileRegistry",
     "PublishTrace",
     "PublisherMetrics",
@@ -59,8 +60,15 @@ DEFAULT_READER: Final = "default"
 NO_PROCESS: Final = UUID(int=0)
 
 
+Input = tuple[float, tuple[bytes, int] | None]
+"""A message that something published may follow from: its origin and, if it is sampled, trace and processing span."""
+
+
 class CurrentMessage(Protocol):
     """What a publish takes over from the message it belongs to: its origin, and its trace and processing span."""
+
+    is_answered: bool
+    """Set by whatever is published."""
 
     @property
     def origin_s(self) -> float:
@@ -70,6 +78,11 @@ class CurrentMessage(Protocol):
     @property
     def trace(self) -> tuple[bytes, int] | None:
         """Trace id and the span id a publish becomes a child of; None when not sampled."""
+        ...
+
+    @property
+    def links(self) -> Sequence[tuple[bytes, int]]:
+        """What else a publish follows from, likewise, if it is sampled."""
         ...
 
 

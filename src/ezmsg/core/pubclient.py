@@ -212,6 +212,7 @@ class Publisher:
         metrics = self._metrics
         context = get_current_message()
         if context is not None:
+            context.is_answered = True
             origin_s = context.origin_s
             within = context.trace
             trace = None if within is None else (within[0], random_bits(64) or 1, within[1])
@@ -282,6 +283,10 @@ class Publisher:
             fanout = len(self._outlets)
             end_s = message_clock()
             metrics.record(message_id, origin_s, start_s, end_s, wait_s, serialize_s, size, fanout, trace)
+            if trace is not None:
+                context = get_current_message()
+                if context is not None and context.links:
+                    metrics.record_links(message_id, trace[1], context.links)
 
     async def _clear_to_send(self) -> float:
         """Stand in line, and wait out a pause or a held slot; returns how much of it was backpressure, in s.

@@ -15,7 +15,7 @@ from ezmsg.core.recorder.labels import Labels
 from ezmsg.core.recorder.pieces import ROWS_AT_ONCE, Piece, pieces, rows_in_ns
 from ezmsg.core.recorder.ring import Rows, Taken
 from ezmsg.core.recorder.rowlog import RowArray
-from ezmsg.core.recorder.rows import INDEX_SHIFT, ROW_WORDS, SAMPLE_ROW, SPAN_ROW
+from ezmsg.core.recorder.rows import INDEX_SHIFT, ROW_WORDS, SAMPLE_ROW, SPAN_ROW, is_link
 from ezmsg.core.recorder.rowstore import RowStore
 from ezmsg.core.recorder.runs import runs_of
 from ezmsg.core.recorder.samples import merge_oldest, sample_rows, span_rows
@@ -43,7 +43,7 @@ class Digest:
     def __init__(self, labels: Labels, sample_limit: int, span_limit: int = SPANS) -> None:
         """Make an empty one."""
         self.aggregator = Aggregator(labels)
-        self.spans = RowStore(SPAN_ROW, span_limit)
+        self.spans = RowStore(SPAN_ROW, span_limit, is_link)
         self.samples = RowStore(SAMPLE_ROW, sample_limit)
         self.rows = self.records = 0
         self.lost: Counter[str] = Counter()
@@ -93,13 +93,15 @@ class Digest:
             self._keep_samples(sampled.rows, find)
 
     def take_spans(self, reader: str, limit: int, graph: str | None = None) -> bytes:
-        """At most `limit` span rows, of a graph or of all, that a reader has not had yet."""
+        """At most `limit` span rows, and their links, of a graph or of all, that a reader has not had yet."""
         taken: list[bytes] = []
         for key, rows in self.spans.peek(reader, limit, graph).items():
-            part = rows[:limit]
-            limit -= len(part)
-            self.spans.advance(reader, key, len(part))
-            taken.append(part.tobytes())
+            count = min(limit, len(rows))
+            while 0 < count < len(rows) and is_link(rows[count]):
+                count += 1
+            limit = max(0, limit - count)
+            self.spans.advance(reader, key, count)
+            taken.append(rows[:count].tobytes())
         return b"".join(taken)
 
     def take_samples(self, reader: str, limit: int, graph: str | None = None) -> bytes:

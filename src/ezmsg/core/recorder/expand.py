@@ -20,6 +20,7 @@ from ezmsg.core.recorder.rows import (
     KIND_MASK,
     LABEL_MASK,
     LABEL_SHIFT,
+    LINK,
     METRICS,
     NO_TRACE,
     PROCESS,
@@ -81,8 +82,11 @@ def expand_spans(
     spans: list[TraceSpan] = []
     shift = anchor.unix_ns - anchor.mono_ns
     for row in _array(rows, SPAN_ROW).tolist():
-        expand = _EXPANDERS.get(row[0] & KIND_MASK)
-        if expand is not None:
+        kind = row[0] & KIND_MASK
+        expand = _EXPANDERS.get(kind)
+        if kind == LINK:
+            _link(spans, row)
+        elif expand is not None:
             spans.append(expand(row, endpoints.get(row[0] >> INDEX_SHIFT, _UNKNOWN), labels, shift))
     return spans
 
@@ -113,6 +117,12 @@ def expand_samples(
             )
         )
     return samples
+
+
+def _link(spans: list[TraceSpan], row: Row) -> None:
+    """Add a link to the publish before it."""
+    if spans and spans[-1].span_id == hex_span_id(row[11]):
+        spans[-1].links.append((row[9].hex(), hex_span_id(row[10])))
 
 
 def _array(rows: bytes | memoryview | RowArray, dtype: np.dtype[Any]) -> RowArray:

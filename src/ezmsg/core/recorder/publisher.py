@@ -5,7 +5,7 @@ Times are seconds of `rows.clock`, as floats; see `rows`.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Final
 from uuid import UUID
 
@@ -19,6 +19,7 @@ from ezmsg.core.recorder.rows import (
     INDEX_SHIFT,
     INSTANT,
     LABEL_SHIFT,
+    LINK,
     NO_PREVIOUS_S,
     NO_TRACE,
     PUBLISH,
@@ -38,6 +39,9 @@ ALWAYS: Final = -NEVER
 
 PublishTrace = tuple[bytes, int, int]
 """Trace id (16 bytes), span id of this publish, span id of its parent (0: root)."""
+
+Linked = tuple[bytes, int]
+"""Trace id and span id."""
 
 
 class PublisherMetrics:
@@ -67,6 +71,7 @@ class PublisherMetrics:
         "_holders",
         "_inflight",
         "_labels",
+        "_link_meta",
         "_recording",
         "_root_period_s",
         "_root_ratio",
@@ -114,6 +119,7 @@ class PublisherMetrics:
         self.ring, self._labels, self._clock = ring, labels, clock
         self.meta = meta_word(PUBLISH, index)
         self._wait_meta = meta_word(WAIT, index)
+        self._link_meta = meta_word(LINK, index)
         self.last_start_s = NO_PREVIOUS_S
         self._blame = 0
         self._holders: dict[str, int] = {}
@@ -231,6 +237,14 @@ class PublisherMetrics:
         """
         if self._recording:
             self.ring.put(self.meta, message_id, origin_s, start_s, end_s, 0.0, 0.0, 0)
+
+    def record_links(self, message_id: int, span_id: int, links: Iterable[Linked]) -> None:
+        """Record what else a publish with a trace follows from, right after it was recorded."""
+        if self._recording:
+            for linked in links:
+                self.ring.put_span(
+                    self._link_meta, message_id, 0.0, 0.0, 0.0, 0.0, 0.0, 0, *linked, span_id, 0.0, 0, 0
+                )  # fmt: skip
 
     def blame(self, holder: str, wait_ns: int) -> None:
         """Say who held the slot that the broadcast about to be recorded had to wait for."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable
 from typing import Any, Final, NamedTuple
 
 import numpy as np
@@ -12,6 +13,8 @@ BLOCK: Final = 512
 """Rows whose memory is taken, and given back, together."""
 
 RowArray = NDArray[Any]
+Tells = Callable[[np.void], bool]
+"""Whether a row belongs to the one before it, and is read with it."""
 
 
 class Read(NamedTuple):
@@ -40,11 +43,11 @@ class RowLog:
     used again once its rows are too old.
     """
 
-    __slots__ = ("_blocks", "_dtype", "_first_block", "_floor", "_limit", "_spare", "end")
+    __slots__ = ("_blocks", "_dtype", "_first_block", "_floor", "_follows", "_limit", "_spare", "end")
 
-    def __init__(self, dtype: np.dtype[Any], limit: int) -> None:
-        """Make an empty log."""
-        self._dtype, self._limit = dtype, limit
+    def __init__(self, dtype: np.dtype[Any], limit: int, follows: Tells | None = None) -> None:
+        """Make an empty log; what `follows` a row is never read apart from it."""
+        self._dtype, self._limit, self._follows = dtype, limit, follows
         self._blocks: deque[RowArray] = deque()
         self._first_block = 0
         self._spare: RowArray | None = None
@@ -78,13 +81,19 @@ class RowLog:
         self._spare = None
 
     def read(self, position: int, limit: int) -> Read:
-        """At most `limit` rows from a position on; the rows may be a view, valid until the next `append`."""
+        """At most `limit` rows from a position on, and those that follow the last of them.
+
+        The rows may be a view, valid until the next `append`.
+        """
         cleared = max(0, self._floor - position)
         position = max(position, self._floor)
         first = self.oldest
         evicted = max(0, first - position)
         position = max(position, first)
         stop = min(self.end, position + limit)
+        if self._follows is not None:
+            while position < stop < self.end and self._follows(self._row(stop)):
+                stop += 1
         parts: list[RowArray] = []
         while position < stop:
             number, at = divmod(position, BLOCK)
@@ -93,6 +102,10 @@ class RowLog:
             position += len(part)
         rows = parts[0].view(self._dtype) if len(parts) == 1 else joined(parts, self._dtype)
         return Read(rows, position, evicted, cleared)
+
+    def _row(self, position: int) -> np.void:
+        number, at = divmod(position, BLOCK)
+        return self._blocks[number - self._first_block].view(self._dtype)[at]
 
     def _forget_before(self, position: int) -> None:
         first = position // BLOCK

@@ -77,9 +77,8 @@ class Run(NamedTuple):
 
     def extra(self, row: int) -> Rows | None:
         """The extra row of one of these rows, if it has one."""
-        extended = self.piece.extended
-        place = int(np.searchsorted(extended, self.at[row]))
-        return self.piece.extras[place] if place < len(extended) and extended[place] == self.at[row] else None
+        found = np.flatnonzero(self.piece.extended == self.at[row])
+        return self.piece.extras[found[0]] if len(found) else None
 
 
 class Counted(NamedTuple):
