@@ -91,7 +91,7 @@ def hop_loop(publisher: PublisherMetrics, edge: EdgeMetrics) -> Loop:
 def sampled_loop(publisher: PublisherMetrics, edge: EdgeMetrics) -> Loop:
     """The same for a message with a trace."""
     now_s = message_clock()
-    publish_trace = (new_trace_id(), new_span_id(), 0)
+    publish_trace = (new_trace_id(), new_span_id(), 0, ())
     process_trace = (publish_trace[0], new_span_id(), publish_trace[1])
 
     def loop(n: int) -> None:

@@ -215,12 +215,12 @@ class Publisher:
             context.is_answered = True
             origin_s = context.origin_s
             within = context.trace
-            trace = None if within is None else (within[0], random_bits(64) or 1, within[1])
+            trace = None if within is None else (within[0], random_bits(64) or 1, within[1], context.links)
         else:
             origin_s = start_s
             trace = None
             if start_s >= metrics.next_root_s and metrics.begin_root(start_s):
-                trace = (new_trace_id(), random_bits(64) or 1, 0)
+                trace = (new_trace_id(), random_bits(64) or 1, 0, ())
         direct = self._direct
         if direct is None or trace is not None or wait_s or not metrics.is_plain:
             self._publish(obj, origin_s, start_s, publish_s, wait_s, trace)
@@ -283,10 +283,6 @@ class Publisher:
             fanout = len(self._outlets)
             end_s = message_clock()
             metrics.record(message_id, origin_s, start_s, end_s, wait_s, serialize_s, size, fanout, trace)
-            if trace is not None:
-                context = get_current_message()
-                if context is not None and context.links:
-                    metrics.record_links(message_id, trace[1], context.links)
 
     async def _clear_to_send(self) -> float:
         """Stand in line, and wait out a pause or a held slot; returns how much of it was backpressure, in s.

@@ -10,6 +10,7 @@ from ezmsg.core.recorder.rows import (
     EXTRA,
     INDEX_SHIFT,
     LABEL_SHIFT,
+    LINK,
     NO_PREVIOUS,
     PROCESS,
     PUBLISH,
@@ -57,6 +58,11 @@ def process(
 
 def user_span(index: int, start: int, end: int, label: int) -> Row:
     return (meta_word(SPAN, index, SHM) | label << LABEL_SHIFT, 0, 0, 0, 0, start, end, 0)
+
+
+def link(index: int, number: int, span_id: int, linked_id: int, trace_id: int = TRACE_ID) -> list[Row]:
+    """What stands behind a publish with that span, and its extra row."""
+    return sampled((meta_word(LINK, index), number, 0, 0, 0, 0, 0, 0), linked_id, span_id, trace_id=trace_id)
 
 
 def sampled(

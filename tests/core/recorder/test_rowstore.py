@@ -61,6 +61,18 @@ def test_a_log_is_read_in_pieces():
     assert seqs(log.read(first.position, 2).rows) == [2, 3]
 
 
+def test_what_follows_a_row_is_read_with_it_however_little_is_asked_for():
+    log = RowLog(SAMPLE_ROW, 1000, follows=lambda row: row["seq"] % 4 != 0)
+    log.append(numbered(range(BLOCK + 6)))
+    position = 0
+    for first in range(0, BLOCK + 4, 4):
+        read = log.read(position, 2)
+        assert seqs(read.rows) == list(range(first, first + 4))
+        position = read.position
+    assert seqs(log.read(position, 1).rows) == [BLOCK + 4, BLOCK + 5]
+    assert not seqs(log.read(0, 0).rows)
+
+
 def test_what_was_cleared_is_told_apart_from_what_gave_way():
     log = RowLog(SAMPLE_ROW, 2)
     log.append(rows(0, 1, 2))

@@ -5,7 +5,7 @@ Times are seconds of `rows.clock`, as floats; see `rows`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 from typing import Final
 from uuid import UUID
 
@@ -37,11 +37,9 @@ from ezmsg.core.recorder.selection import Selector
 NEVER: Final = float("inf")
 ALWAYS: Final = -NEVER
 
-PublishTrace = tuple[bytes, int, int]
-"""Trace id (16 bytes), span id of this publish, span id of its parent (0: root)."""
-
-Linked = tuple[bytes, int]
-"""Trace id and span id."""
+PublishTrace = tuple[bytes, int, int, Sequence[tuple[bytes, int]]]
+"""Trace id (16 bytes), span id of this publish, that of its parent (0: root), and trace and span ids of what else it
+follows from."""
 
 
 class PublisherMetrics:
@@ -156,7 +154,7 @@ class PublisherMetrics:
             serialize_s: Time spent serializing, 0 if it was not serialized.
             size: Bytes sent (0 for an object handed over by reference).
             fanout: Channels it went to.
-            trace: Trace id, span id and parent span id of a sampled message.
+            trace: Of a sampled message.
         """
         self.sent += 1
         self.bytes += size
@@ -183,7 +181,7 @@ class PublisherMetrics:
         previous_s, self.last_start_s = self.last_start_s, start_s
         ring = self.ring
         selector = self._selector
-        if selector is None and trace is not None:
+        if selector is None and trace is not None and not trace[3]:
             blame, self._blame = self._blame, 0
             ring.put_span(
                 self.meta | flags, message_id, origin_s, start_s, end_s, wait_s, serialize_s, size,
@@ -200,7 +198,7 @@ class PublisherMetrics:
             return
         meta, extra_meta = self.meta | flags | EXTENDED, EXTRA
         samples = spans = span_id = parent_id = 0
-        trace_id = NO_TRACE
+        trace_id, links = NO_TRACE, ()
         if selector is not None and selector.settle(self.index, message_id):
             wanted, _, generation = selector.selection
             owed = 1 << PUBLISH_DELTA | (wait_s > 0) << BACKPRESSURE_WAIT | (serialize_s > 0) << SERIALIZE
@@ -209,7 +207,7 @@ class PublisherMetrics:
                 extra_meta |= emit << LABEL_SHIFT | generation << INDEX_SHIFT
                 samples = emit.bit_count()
         if trace is not None and self._recording:
-            trace_id, span_id, parent_id = trace
+            trace_id, span_id, parent_id, links = trace
             meta |= SAMPLED
             spans = 1
         elif not samples:
@@ -219,6 +217,11 @@ class PublisherMetrics:
                 self.thinned += 1
                 return
         blame, self._blame = self._blame, 0
+        if links:
+            row = message_id, origin_s, start_s, end_s, wait_s, serialize_s, size
+            extra = extra_meta, trace_id, span_id, parent_id, previous_s, fanout, blame
+            ring.put_linked(meta, row, extra, samples, self._link_meta, links)
+            return
         # Extended also when nothing but thinning asks for it: the interval needs the start of the message before.
         pack_row(
             ring.buffer, offset & ring.mask,
@@ -237,14 +240,6 @@ class PublisherMetrics:
         """
         if self._recording:
             self.ring.put(self.meta, message_id, origin_s, start_s, end_s, 0.0, 0.0, 0)
-
-    def record_links(self, message_id: int, span_id: int, links: Iterable[Linked]) -> None:
-        """Record what else a publish with a trace follows from, right after it was recorded."""
-        if self._recording:
-            for linked in links:
-                self.ring.put_span(
-                    self._link_meta, message_id, 0.0, 0.0, 0.0, 0.0, 0.0, 0, *linked, span_id, 0.0, 0, 0
-                )  # fmt: skip
 
     def blame(self, holder: str, wait_ns: int) -> None:
         """Say who held the slot that the broadcast about to be recorded had to wait for."""

@@ -7,6 +7,7 @@ among the rows it never saw.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Final, NamedTuple
 
 import numpy as np
@@ -19,6 +20,7 @@ from ezmsg.core.recorder.rows import (
     KIND_MASK,
     LABEL_MASK,
     LABEL_SHIFT,
+    LINK,
     ROW_BYTES,
     ROW_WORDS,
     SAMPLED,
@@ -37,6 +39,7 @@ _EMITS: Final = LABEL_MASK << LABEL_SHIFT
 _SPAN: Final = EXTENDED | SAMPLED
 
 Rows = NDArray[np.int64]
+Words = tuple[Any, ...]
 
 
 Marks = tuple[int, int, int, int]
@@ -62,8 +65,9 @@ class Ring:
     """Rows of one registry and one writing thread.
 
     `head` and the tail are byte positions that only grow. Plain rows are written by the endpoints themselves, inline:
-    pack at `head & mask`, then `head += 64`. A row and its extra row are published by one store of `head`. `users`
-    counts the endpoints that write here.
+    pack at `head & mask`, then `head += 64`. A row and its extra row are published by one store of `head`, and so is a
+    publish with its links. `ahead` says how far behind `head` the writer may be busy. `users` counts the endpoints that
+    write here.
     """
 
     __slots__ = (
@@ -73,6 +77,7 @@ class Ring:
         "_size",
         "_tail",
         "_view",
+        "ahead",
         "buffer",
         "head",
         "marks",
@@ -93,6 +98,7 @@ class Ring:
         # One row more: a pair that begins in the last row is written whole, then its second half put where it belongs.
         self.buffer = bytearray(self._size + ROW_BYTES)
         self.head = 0
+        self.ahead = 2 * ROW_BYTES
         self.marks: Marks = (0, 0, 0, 0)
         self._tail = 0
         self._accounted = self.marks
@@ -143,12 +149,30 @@ class Ring:
         _, extras, all_spans, all_samples = self.marks
         self.marks = (end, extras + 1, all_spans + spans, all_samples + samples)
 
-    def put_extended(self, meta: int, row: tuple[float, ...], extra: tuple[bytes | float, ...], samples: int) -> None:
+    def put_extended(self, meta: int, row: Words, extra: Words, samples: int) -> None:
         """Write a row, its first word apart, and its extra row; `samples` says how many native samples they owe."""
         offset = self.head
         pack_row(self.buffer, offset & self.mask, meta, *row)
         pack_extra(self.buffer, (offset + ROW_BYTES) & self.mask, *extra)
         self.mark(offset + 2 * ROW_BYTES, 1 if meta & SAMPLED else 0, samples)
+
+    def put_linked(
+        self, meta: int, row: Words, extra: Words, samples: int, link_meta: int, links: Sequence[tuple[bytes, int]]
+    ) -> None:
+        """As `put_extended`, for a span that is linked to others; readers see it with all its links."""
+        offset, count = self.head, 1 + len(links)
+        end = offset + 2 * ROW_BYTES * count
+        self.ahead = end - offset
+        pack_row(self.buffer, offset & self.mask, meta, *row)
+        pack_extra(self.buffer, offset + ROW_BYTES & self.mask, *extra)
+        message_id, span_id = row[0], extra[2]
+        for at, linked in zip(range(offset + 2 * ROW_BYTES, end, 2 * ROW_BYTES), links, strict=True):
+            pack_row(self.buffer, at & self.mask, link_meta | _SPAN, message_id, 0.0, 0.0, 0.0, 0.0, 0.0, 0)
+            pack_extra(self.buffer, at + ROW_BYTES & self.mask, EXTRA, *linked, span_id, 0.0, 0, 0)
+        self.head = end
+        self.ahead = 2 * ROW_BYTES
+        _, extras, all_spans, all_samples = self.marks
+        self.marks = (end, extras + count, all_spans + count, all_samples + samples)
 
     @property
     def is_crowded(self) -> bool:
@@ -168,11 +192,12 @@ class Ring:
         marks, head, tail = self.marks, self.head, self._tail
         start = max(tail, head - self._size)
         rows = self._copy(start, head)
-        # The writer may be busy with the row behind its head and an extra row behind that.
-        first = max(start, self.head + 2 * ROW_BYTES - self._size)
+        # What the writer may be busy with: first how far it may be, then from where on, for it does it the other way.
+        ahead = self.ahead
+        first = max(start, self.head + ahead - self._size)
         first = min(first, head)
         rows = rows[(first - start) // ROW_BYTES :]
-        if first > tail and len(rows) and int(rows[0, 0]) & KIND_MASK == EXTRA:
+        while first > tail and len(rows) and int(rows[0, 0]) & KIND_MASK in (EXTRA, LINK):
             rows = rows[1:]
             first += ROW_BYTES
         self._tail = head
@@ -201,8 +226,8 @@ class Ring:
         extended = np.flatnonzero(words & EXTENDED)
         is_span = words[extended] & SAMPLED != 0
         owed = _owed(words[extended + 1])
-        # Pairs the marks do not know yet: at most the one written while we read them.
-        known = len(extended) - int(len(extended) and first + (int(extended[-1]) + 2) * ROW_BYTES > marks[0])
+        # The others the marks do not know yet: what was written while we read them.
+        known = int(np.searchsorted(extended, (marks[0] - first) // ROW_BYTES - 2, side="right"))
         seen = (len(extended), int(np.count_nonzero(is_span)), int(owed.sum()))
         ahead = (len(extended) - known, int(np.count_nonzero(is_span[known:])), int(owed[known:].sum()))
         self._accounted = (marks[0], marks[1] + ahead[0], marks[2] + ahead[1], marks[3] + ahead[2])

@@ -88,12 +88,13 @@ class RowLog:
         cleared = max(0, self._floor - position)
         position = max(position, self._floor)
         first = self.oldest
-        evicted = max(0, first - position)
-        position = max(position, first)
+        # What followed rows that are gone goes with them.
+        start = self._past_followers(max(position, first))
+        evicted = start - position
+        position = start
         stop = min(self.end, position + limit)
-        if self._follows is not None:
-            while position < stop < self.end and self._follows(self._row(stop)):
-                stop += 1
+        if stop > position:
+            stop = self._past_followers(stop)
         parts: list[RowArray] = []
         while position < stop:
             number, at = divmod(position, BLOCK)
@@ -103,9 +104,15 @@ class RowLog:
         rows = parts[0].view(self._dtype) if len(parts) == 1 else joined(parts, self._dtype)
         return Read(rows, position, evicted, cleared)
 
-    def _row(self, position: int) -> np.void:
-        number, at = divmod(position, BLOCK)
-        return self._blocks[number - self._first_block].view(self._dtype)[at]
+    def _past_followers(self, position: int) -> int:
+        """The position of the first row from here on that does not belong to the one before it."""
+        if self._follows is not None:
+            while position < self.end:
+                number, at = divmod(position, BLOCK)
+                if not self._follows(self._blocks[number - self._first_block].view(self._dtype)[at]):
+                    break
+                position += 1
+        return position
 
     def _forget_before(self, position: int) -> None:
         first = position // BLOCK

@@ -38,7 +38,7 @@ ALIGNMENT: Final = 64
 _FRAME_ALIGNMENT: Final = 16
 # Each costs a Python object at the receiver; what pickles into more is better pickled in-band.
 BUFFERS_MAX: Final = 0xFFFF
-Trace = tuple[bytes, int, *tuple[int, ...]]
+Trace = tuple[bytes, int, *tuple[Any, ...]]
 """Trace id (16 bytes) and span id of the publish; what else may follow stays here."""
 
 # Frame header, message id, publish and origin time in seconds of CLOCK_MONOTONIC.
