@@ -5,7 +5,7 @@ from __future__ import annotations
 import socket
 
 from ezmsg.core.graphmeta import ProfileChannelType
-from ezmsg.core.net.address import Address
+from ezmsg.core.net.address import Address, boot_id
 from ezmsg.core.net.authkey import load_key
 from ezmsg.core.net.dial import connect
 from ezmsg.core.transport import PublisherDoor, Receiver, Source
@@ -30,6 +30,7 @@ async def connect_channel(route: PublisherRoute, receiver: Receiver, channel_id:
         ConnectionFailed: The publisher cannot be reached, or does not accept the channel.
     """
     sock, _ = await connect(Address(route.host, route.port), load_key(), DIAL_TIMEOUT_S)
-    inlet = ChannelInlet(receiver, opening_of(route, channel_id), Source())
+    is_foreign = route.boot_id != boot_id()
+    inlet = ChannelInlet(receiver, opening_of(route, channel_id), Source(), is_foreign=is_foreign)
     await join(inlet, sock, ProfileChannelType.TCP, receiver)
     return inlet
