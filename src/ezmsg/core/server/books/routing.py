@@ -75,10 +75,10 @@ class RoutingBook:
         self._subscribers_on.setdefault(topic, set()).add(subscriber_id)
         routing = self._routing(subscriber_id)
         self._told[subscriber_id] = frozenset(route.publisher_id for route in routing.publishers)
-        return replace(routing, is_partial=True) if self.is_partial else routing
+        return routing
 
     def settle(self) -> list[Reroute]:
-        """The graph is known again: every subscriber is told all that reaches it, and nothing else does."""
+        """The graph is known again: every subscriber is told all that reaches it, and which topics do."""
         self.is_partial = False
         return self._tell(list(self._subscribers_on), always=True)
 
@@ -152,10 +152,9 @@ class RoutingBook:
     # -- who reaches whom ---------------------------------------------------------------------------------------------
 
     def _routing(self, subscriber_id: str) -> Routing:
-        topics = self.dag.upstream(self._subscribers[subscriber_id])
+        topics = sorted(self.dag.upstream(self._subscribers[subscriber_id]))
         reaching = sorted(pub for topic in topics for pub in self._publishers_on.get(topic, ()))
-        ended = sorted(pub for pub in self._told.get(subscriber_id, ()) if pub not in self.publishers)
-        return Routing([self.publishers[pub] for pub in reaching], ended)
+        return Routing([self.publishers[pub] for pub in reaching], topics, self.is_partial)
 
     def _reroutes(self, topics: list[str]) -> list[Reroute]:
         return self._tell({reached for topic in topics for reached in self.dag.downstream(topic)})
@@ -167,9 +166,7 @@ class RoutingBook:
             now = frozenset(route.publisher_id for route in routing.publishers)
             if always or now != self._told[subscriber_id]:
                 self._told[subscriber_id] = now
-                reroutes.append(
-                    Reroute(subscriber_id, replace(routing, is_partial=True) if self.is_partial else routing)
-                )
+                reroutes.append(Reroute(subscriber_id, routing))
         return reroutes
 
     # Affected by the loss of edges are the topics behind them, as they were while the edges were there.
@@ -189,7 +186,7 @@ class RoutingBook:
             for subscriber_id in sorted(self._subscribers_on.get(topic, ())) if cut else ():
                 routing = self._routing(subscriber_id)
                 self._told[subscriber_id] = frozenset(route.publisher_id for route in routing.publishers)
-                reroutes.append(Reroute(subscriber_id, replace(routing, is_partial=True, cut=cut)))
+                reroutes.append(Reroute(subscriber_id, replace(routing, cut=cut)))
         return reroutes
 
 
