@@ -20,17 +20,21 @@ class Read(NamedTuple):
 
 
 class RowLog:
-    """The newest `limit` rows of a structured type. Positions grow from 0 and are never used again."""
+    """The newest `limit` rows of a structured type. Positions only grow, and are never used again.
+
+    Attributes:
+        end: The position after the newest row; given, the first one.
+    """
 
     __slots__ = ("_dtype", "_floor", "_limit", "_rows", "_used", "end")
 
-    def __init__(self, dtype: np.dtype[Any], limit: int) -> None:
+    def __init__(self, dtype: np.dtype[Any], limit: int, end: int = 0) -> None:
         """Make an empty log; memory grows with use."""
         self._dtype, self._limit = dtype, limit
         self._rows: RowArray = np.empty(0, dtype=dtype)
         self._used = 0
-        self._floor = 0
-        self.end = 0
+        self._floor = end
+        self.end = end
 
     @property
     def first(self) -> int:
