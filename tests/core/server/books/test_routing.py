@@ -76,6 +76,18 @@ def test_the_topic_of_a_publisher_that_ended_still_reaches_and_that_of_one_that_
     assert gone.routing == Routing([], ["A", "B"])
 
 
+def test_the_topic_of_a_publisher_that_is_away_is_told_when_it_does_not_reach_any_more() -> None:
+    book = RoutingBook()
+    book.add_publisher(route("pub", "A"))
+    book.add_subscriber("sub", "B")
+    book.connect("A", "B", "s")
+    book.remove_publisher("pub")
+    assert [reroute.routing for reroute in book.disconnect("A", "B", "s").reroutes] == [Routing([], ["B"])]
+    # Nobody was ever there.
+    book.connect("C", "B", "s")
+    assert book.disconnect("C", "B", "s").reroutes == []
+
+
 def test_a_cycle_is_refused_and_nobody_is_told() -> None:
     book = RoutingBook()
     book.connect("A", "B", "s")
@@ -104,6 +116,22 @@ def test_a_session_takes_its_edges_along_and_closing_twice_changes_nothing() -> 
     assert sessions.close("one") == NO_CHANGE
 
 
+class Ear:
+    """A subscriber as it takes its routings: whom it hears. Publishers it hears are told by their topics."""
+
+    def __init__(self, topic: str) -> None:
+        self.topic = topic
+        self.heard: set[str] = set()
+
+    def take(self, routing: Routing) -> None:
+        told = {route.topic for route in routing.publishers}
+        for topic in self.heard - told:
+            is_reached = topic not in routing.cut if routing.is_partial else topic in routing.topics
+            if not is_reached:
+                self.heard.discard(topic)
+        self.heard |= told
+
+
 TOPICS = st.sampled_from("ABCDE")
 STEPS = st.lists(
     st.one_of(
@@ -123,6 +151,7 @@ def test_what_subscribers_were_told_always_is_what_reaches_them(steps: list[tupl
     book = RoutingBook()
     known: dict[str, list[str]] = {}
     topics: dict[str, str] = {}
+    ears: dict[str, Ear] = {}
     for number, (step, a, b) in enumerate(steps):
         reroutes: list[Reroute] = []
         if step == "connect":
@@ -137,32 +166,23 @@ def test_what_subscribers_were_told_always_is_what_reaches_them(steps: list[tupl
         elif step == "unpublish":
             reroutes = book.remove_publisher(f"pub{a}")
         elif step == "subscribe":
-            known[f"sub{number}"] = ids(book.add_subscriber(f"sub{number}", a))
+            routing = book.add_subscriber(f"sub{number}", a)
+            known[f"sub{number}"] = ids(routing)
             topics[f"sub{number}"] = a
+            ears[f"sub{number}"] = Ear(a)
+            ears[f"sub{number}"].take(routing)
         else:
             reroutes = book.drop_owner("s").reroutes
         known |= told(reroutes)
+        for reroute in reroutes:
+            ears[reroute.subscriber_id].take(reroute.routing)
         for subscriber, topic in topics.items():
             assert known[subscriber] == sorted(publisher.publisher_id for publisher in reaching(book, topic))
+            # Also one that is away, and may be back, is not heard where its topic does not reach.
+            assert ears[subscriber].heard <= set(book.dag.upstream(topic))
 
 
 # -- a book that succeeds another -------------------------------------------------------------------------------------
-
-
-class Ear:
-    """A subscriber as it takes its routings: whom it hears. Publishers it hears are told by their topics."""
-
-    def __init__(self, topic: str) -> None:
-        self.topic = topic
-        self.heard: set[str] = set()
-
-    def take(self, routing: Routing) -> None:
-        told = {route.topic for route in routing.publishers}
-        for topic in self.heard - told:
-            is_reached = topic not in routing.cut if routing.is_partial else topic in routing.topics
-            if not is_reached:
-                self.heard.discard(topic)
-        self.heard |= told
 
 
 class Succession:
