@@ -27,6 +27,7 @@ class ScriptedServer:
     Attributes:
         answer: What it says to a request.
         asked: One entry for every request.
+        told: One entry for every notice.
         connections: Of its peers, since it is up.
     """
 
@@ -36,6 +37,7 @@ class ScriptedServer:
         probe.close()
         self.answer: Answer = lambda record: Done()
         self.asked: asyncio.Queue[Record] = asyncio.Queue()
+        self.told: asyncio.Queue[Record] = asyncio.Queue()
         self.connections: list[Connection] = []
         self._listener: Listener | None = None
         self._silent: socket.socket | None = None
@@ -84,7 +86,7 @@ class ScriptedServer:
         return self.answer(record)
 
     def on_notice(self, connection: Connection, record: Record) -> None:
-        raise AssertionError(record)
+        self.told.put_nowait(record)
 
     def on_closed(self, connection: Connection, error: Exception | None) -> None:
         pass

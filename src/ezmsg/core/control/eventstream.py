@@ -54,6 +54,10 @@ class EventReader:
         early, self._early = self._early, None
         for event in early:
             self._take(event)
+        if self._taken:
+            # The reader took it while there was no connection, and may be waiting for more.
+            client.notify(EventAck(self._taken))
+            self._taken = 0
 
     def _take(self, event: Event) -> None:
         self._events.put_nowait((event, self._gap))
