@@ -38,8 +38,8 @@ async def start_process() -> AsyncIterator[StartProcess]:
     """Starts processes of the control plane (see `processworker.py`), and ends them with the test."""
     workers: list[Worker] = []
 
-    async def start(role: str, *args: object) -> Worker:
-        command = [sys.executable, "-W", "error", str(PROCESS_WORKER), role, *map(str, args)]
+    async def start(role: str, *args: object, program: Path = PROCESS_WORKER) -> Worker:
+        command = [sys.executable, "-W", "error", str(program), role, *map(str, args)]
         worker = Worker(subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True))
         workers.append(worker)
         worker.ready = (await worker.line()).removeprefix("ready ")

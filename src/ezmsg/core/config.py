@@ -165,7 +165,11 @@ def user_config_dir(home: Path) -> Path:
 
 
 def user_state_dir() -> Path:
-    """Where programs of this user keep what shall survive them."""
+    """Where programs of this user keep what shall survive them.
+
+    Raises:
+        RuntimeError: HOME is not set, and the user has no home.
+    """
     directory = Path(os.environ.get("XDG_STATE_HOME") or "")
     return directory if directory.is_absolute() else Path(os.environ.get("HOME") or Path.home()) / ".local" / "state"
 

@@ -188,18 +188,20 @@ class GraphContext(ProcessRequests):
     async def introduce(self, client: ControlClient) -> None:
         """Open the session at a server, with all it owns."""
         assert self._session is not None
-        token, edges, metadata = self._session.token, sorted(self._edges), self._metadata
-        opening = r.OpenSession(str(self._session_id), token, edges, metadata is not None)
+        owned, metadata = self._edges, self._metadata
+        opening = r.OpenSession(str(self._session_id), self._session.token, sorted(owned), metadata is not None)
         opened = await client.request(opening, r.SessionOpened, GRAPH_TIMEOUT_S)
         if opened.refused:
             logger.warning("%r lost edges that would now close a cycle: %s", self, opened.refused)
-            self._edges.difference_update(opened.refused)
+            owned.difference_update(opened.refused)
         if metadata is not None:
             try:
                 await client.request(r.RegisterMetadata(metadata), timeout_s=GRAPH_TIMEOUT_S)
             except ComponentAddressCollision as error:
                 logger.warning("%r lost its metadata: %s", self, error)
                 self._metadata = None
+        if self._edges is not owned:  # reverted meanwhile
+            await client.request(r.RevertSession(), timeout_s=GRAPH_TIMEOUT_S)
 
     def on_request(self, connection: object, record: r.Record) -> r.Record:
         """A server asks nothing of a session."""

@@ -37,7 +37,7 @@ def joined(parts: list[RowArray], dtype: np.dtype[Any]) -> RowArray:
 
 
 class RowLog:
-    """The newest `limit` rows of a structured type. Positions grow from 0 and are never used again.
+    """The newest `limit` rows of a structured type. Positions only grow, and are never used again.
 
     They lie in blocks, the row at a position in block `position // BLOCK`: memory grows with use, never moves, and is
     used again once its rows are too old.
@@ -45,14 +45,14 @@ class RowLog:
 
     __slots__ = ("_blocks", "_dtype", "_first_block", "_floor", "_follows", "_limit", "_spare", "end")
 
-    def __init__(self, dtype: np.dtype[Any], limit: int, follows: Tells | None = None) -> None:
-        """Make an empty log; what `follows` a row is never read apart from it."""
+    def __init__(self, dtype: np.dtype[Any], limit: int, follows: Tells | None = None, end: int = 0) -> None:
+        """Make an empty log, whose first row is at `end`; what `follows` a row is never read apart from it."""
         self._dtype, self._limit, self._follows = dtype, limit, follows
         self._blocks: deque[RowArray] = deque()
-        self._first_block = 0
+        self._first_block = end // BLOCK
         self._spare: RowArray | None = None
-        self._floor = 0
-        self.end = 0
+        self._floor = end
+        self.end = end
 
     @property
     def oldest(self) -> int:

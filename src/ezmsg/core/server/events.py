@@ -65,7 +65,8 @@ class EventDesk:
         """A reader comes: it gets what is kept, and then what happens; all of it if it counted at another server."""
         reader_id = str(uuid4())
         log: EventLog[Any] = self.topology if record.kind == "topology" else self.settings
-        log.open(reader_id, record.after_seq if record.epoch in ("", epoch) else 0)
+        after_seq = record.after_seq if record.epoch in ("", epoch) else 0
+        log.open(reader_id, after_seq, record.unacknowledged)
         self._readers[reader_id] = (log, connection)
         # After the answer to its request.
         asyncio.get_running_loop().call_soon(self._serve, reader_id)

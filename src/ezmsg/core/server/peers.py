@@ -75,7 +75,7 @@ class Peer:
         role = type(record)
         known = self._core.seats.get((role, identity))
         if known is not None:
-            if not (token and secrets.compare_digest(known._token, token)):
+            if not (token and secrets.compare_digest(known._token.encode(), token.encode())):
                 raise IdentityTaken(role.__name__, identity)
             known._replaced()
         self._core.seats[role, identity] = self
@@ -216,6 +216,8 @@ class Peer:
         return DONE
 
     async def flow(self, connection: Connection, record: r.Pause | r.Resume | r.Sync) -> r.Record:
+        # All publishers are meant, also those that are not back yet.
+        await self._core.settled.wait()
         timeout_s = record.timeout_s if isinstance(record, r.Sync) else None
         await self._core.all_publishers(record, timeout_s)
         return DONE

@@ -124,12 +124,13 @@ class OpenPublisher(PublisherRoute, frozen=True):
 class Routing(Record, frozen=True):
     """All publishers that now reach a subscriber. Sent as a request: the answer confirms that it was applied.
 
-    `ended` names those it had before that no longer exist: what they sent may still be on its way.
+    `topics` are all that reach it. A publisher it hears on one of them that is not among `publishers` has ended, or is
+    not back yet at a server that is new: it is heard to its end. Those on other topics are cut off at once.
     `is_partial`: the server is new and knows only part of the graph: others stay, except publishers on topics `cut`.
     """
 
     publishers: list[PublisherRoute]
-    ended: list[str] = []
+    topics: list[str] = []
     is_partial: bool = False
     cut: list[str] = []
 
@@ -314,11 +315,13 @@ class OpenEventStream(Record, frozen=True):
     """Opens a role: this connection gets all events of a kind after `after_seq`, and then each as it happens.
 
     `epoch`: of the server that counted to `after_seq`; another begins with its first event.
+    `unacknowledged`: events that came over connections before, and count as if they had come over this one.
     """
 
     kind: Literal["topology", "settings"]
     after_seq: int
     epoch: str = ""
+    unacknowledged: int = 0
 
 
 class StreamOpened(Record, frozen=True):

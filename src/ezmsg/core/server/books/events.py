@@ -50,9 +50,12 @@ class EventLog(Generic[E]):
 
     # -- readers ------------------------------------------------------------------------------------------------------
 
-    def open(self, reader_id: str, after_seq: int) -> None:
-        """A reader comes: it gets what is kept after this number, all of it, and then what follows."""
-        self._readers[reader_id] = _Reader(self.since(after_seq))
+    def open(self, reader_id: str, after_seq: int, unacknowledged: int = 0) -> None:
+        """A reader comes: it gets what is kept after this number, all of it, and then what follows.
+
+        It may have something to acknowledge already, which it was sent before its connection was lost.
+        """
+        self._readers[reader_id] = _Reader(self.since(after_seq), unacknowledged)
 
     def close(self, reader_id: str) -> None:
         """It left."""
@@ -75,11 +78,11 @@ class EventLog(Generic[E]):
 class _Reader(Generic[E]):
     """What one reader still has to get: first what was there when it came, then what followed."""
 
-    def __init__(self, replay: list[E]) -> None:
+    def __init__(self, replay: list[E], unacknowledged: int) -> None:
         self._replay = deque(replay)
         self._live: deque[E] = deque()
         self._missed = 0
-        self.unacknowledged = 0
+        self.unacknowledged = max(0, unacknowledged)
 
     def append(self, event: E, limit: int) -> None:
         self._live.append(event)

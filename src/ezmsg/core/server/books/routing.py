@@ -49,7 +49,7 @@ class RoutingBook:
         self.dag = DAG()
         self.publishers: dict[str, PublisherRoute] = {}
         self._subscribers: dict[str, str] = {}
-        self._told: dict[str, frozenset[str]] = {}
+        self._told: dict[str, Routing] = {}
         self._publishers_on: dict[str, set[str]] = {}
         self._subscribers_on: dict[str, set[str]] = {}
 
@@ -73,12 +73,10 @@ class RoutingBook:
         """A subscriber asks for a topic; returns all that reaches it."""
         self._subscribers[subscriber_id] = topic
         self._subscribers_on.setdefault(topic, set()).add(subscriber_id)
-        routing = self._routing(subscriber_id)
-        self._told[subscriber_id] = frozenset(route.publisher_id for route in routing.publishers)
-        return replace(routing, is_partial=True) if self.is_partial else routing
+        return self._told_now(subscriber_id, self._routing(subscriber_id)).routing
 
     def settle(self) -> list[Reroute]:
-        """The graph is known again: every subscriber is told all that reaches it, and nothing else does."""
+        """The graph is known again: every subscriber is told all that reaches it, and which topics do."""
         self.is_partial = False
         return self._tell(list(self._subscribers_on), always=True)
 
@@ -152,10 +150,9 @@ class RoutingBook:
     # -- who reaches whom ---------------------------------------------------------------------------------------------
 
     def _routing(self, subscriber_id: str) -> Routing:
-        topics = self.dag.upstream(self._subscribers[subscriber_id])
+        topics = sorted(self.dag.upstream(self._subscribers[subscriber_id]))
         reaching = sorted(pub for topic in topics for pub in self._publishers_on.get(topic, ()))
-        ended = sorted(pub for pub in self._told.get(subscriber_id, ()) if pub not in self.publishers)
-        return Routing([self.publishers[pub] for pub in reaching], ended)
+        return Routing([self.publishers[pub] for pub in reaching], topics, self.is_partial)
 
     def _reroutes(self, topics: list[str]) -> list[Reroute]:
         return self._tell({reached for topic in topics for reached in self.dag.downstream(topic)})
@@ -163,14 +160,15 @@ class RoutingBook:
     def _tell(self, topics: Iterable[str], *, always: bool = False) -> list[Reroute]:
         reroutes: list[Reroute] = []
         for subscriber_id in sorted(sub for topic in topics for sub in self._subscribers_on.get(topic, ())):
-            routing = self._routing(subscriber_id)
-            now = frozenset(route.publisher_id for route in routing.publishers)
-            if always or now != self._told[subscriber_id]:
-                self._told[subscriber_id] = now
-                reroutes.append(
-                    Reroute(subscriber_id, replace(routing, is_partial=True) if self.is_partial else routing)
-                )
+            now, told = self._routing(subscriber_id), self._told[subscriber_id]
+            # Where a topic is gone it may still hear a publisher that is not here: that one is cut off, too.
+            if always or now.publishers != told.publishers or not set(now.topics).issuperset(told.topics):
+                reroutes.append(self._told_now(subscriber_id, now))
         return reroutes
+
+    def _told_now(self, subscriber_id: str, routing: Routing) -> Reroute:
+        self._told[subscriber_id] = routing
+        return Reroute(subscriber_id, routing)
 
     # Affected by the loss of edges are the topics behind them, as they were while the edges were there.
 
@@ -186,10 +184,10 @@ class RoutingBook:
         reroutes: list[Reroute] = []
         for topic, reached in sorted(before.items()):
             cut = sorted(reached.difference(self.dag.upstream(topic)))
-            for subscriber_id in sorted(self._subscribers_on.get(topic, ())) if cut else ():
-                routing = self._routing(subscriber_id)
-                self._told[subscriber_id] = frozenset(route.publisher_id for route in routing.publishers)
-                reroutes.append(Reroute(subscriber_id, replace(routing, is_partial=True, cut=cut)))
+            reroutes += [
+                self._told_now(subscriber_id, replace(self._routing(subscriber_id), cut=cut))
+                for subscriber_id in (sorted(self._subscribers_on.get(topic, ())) if cut else ())
+            ]
         return reroutes
 
 
