@@ -10,12 +10,13 @@ from uuid import uuid4
 from ezmsg.core.errors import EzmsgError, SessionClosed, UnitNotOwned
 from ezmsg.core.net.address import is_loopback
 from ezmsg.core.net.connection import Connection
+from ezmsg.core.net.latereply import LateReply
 from ezmsg.core.server.books.routing import PERSISTENT, GraphChange, Reroute
 from ezmsg.core.server.books.settings import initial_settings, page_of
 from ezmsg.core.server.core import GraphCore
 from ezmsg.core.wire import records as r
 
-Answer = r.Record | Awaitable[r.Record]
+Answer = r.Record | Awaitable[r.Record] | LateReply
 DONE = r.Done()
 
 
@@ -205,8 +206,8 @@ class Peer:
             self._core.events.process_changed(self._id)
         return DONE
 
-    async def route(self, connection: Connection, record: r.ProcessRequest) -> r.Record:
-        return await self._core.routes.route(connection, record)
+    def route(self, connection: Connection, record: r.ProcessRequest) -> Answer:
+        return self._core.routes.route(connection, record)
 
     def _require(self, role: type[r.Record], record: r.Record) -> None:
         if self._role is not role:
