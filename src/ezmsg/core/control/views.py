@@ -27,7 +27,7 @@ def graph_snapshot(state: r.Snapshot) -> GraphSnapshot:
         graph[from_topic].append(to_topic)
     return GraphSnapshot(
         graph={node: sorted(targets) for node, targets in graph.items()},
-        edge_owners={Edge(a, b): list(owners) for a, b, owners in state.graph.edges},
+        edge_owners={Edge(a, b): owners for a, b, owners in state.graph.edges},
         sessions={session.session_id: _session(session) for session in state.sessions},
         processes={UUID(entry.process_id): _process(entry) for entry in state.processes},
     )

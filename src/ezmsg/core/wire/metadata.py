@@ -6,7 +6,10 @@ same fields and a tag. The server reads these records, and never the values of a
 
 from __future__ import annotations
 
-from typing import Any, Final, TypeVar, cast
+from collections.abc import Callable
+from dataclasses import fields
+from types import UnionType
+from typing import Any, Final, TypeVar, cast, get_args, get_origin, get_type_hints
 
 import msgspec
 
@@ -197,7 +200,6 @@ RECORD_OF: Final[dict[type[Any], type[MetadataRecord]]] = {
     g.UnitMetadata: UnitRecord,
     g.GraphMetadata: GraphRecord,
 }
-_DATACLASS_OF: Final = {record: dataclass for dataclass, record in RECORD_OF.items()}
 
 # Fields that hold values of any type.
 _ANY: Final = frozenset({"default", "choices", "json_schema", "repr_value", "structured_value"})
@@ -253,9 +255,15 @@ def value_of(record: MetadataRecord, expected: type[T]) -> T:
 
 
 def _returned(value: Any) -> Any:
-    if isinstance(value, MetadataRecord):
-        fields = {name: _returned_field(name, getattr(value, name)) for name in value.__struct_fields__}
-        return _DATACLASS_OF[type(value)](**fields)
+    plan = _PLANS.get(type(value))
+    if plan is not None:
+        dataclass, conversions = plan
+        return dataclass(
+            *[
+                getattr(value, name) if convert is None else convert(getattr(value, name))
+                for name, convert in conversions
+            ]
+        )
     if isinstance(value, dict):
         return {key: _returned(item) for key, item in cast(dict[Any, Any], value).items()}
     if isinstance(value, list):
@@ -263,10 +271,27 @@ def _returned(value: Any) -> Any:
     return value
 
 
-def _returned_field(name: str, value: Any) -> Any:
+def _initial_settings(value: tuple[bytes | None, Any]) -> tuple[bytes | None, Any]:
+    serialized, shown = value
+    return (serialized, restored(shown))
+
+
+def _convert(name: str, hint: Any) -> Callable[[Any], Any] | None:
+    """What makes the user's value of a field; None where the decoder has made it already."""
     if name in _ANY:
-        return restored(value)
+        return restored
     if name == "initial_settings":
-        serialized, shown = value
-        return (serialized, restored(shown))
-    return _returned(value)
+        return _initial_settings
+    kinds = set(get_args(hint) if isinstance(hint, UnionType) else [hint])
+    return None if all(kind in _READY or get_origin(kind) is tuple for kind in kinds) else _returned
+
+
+def _plan(record: type[MetadataRecord], dataclass: type[Any]) -> _Plan:
+    hints = get_type_hints(record)
+    return dataclass, [(field.name, _convert(field.name, hints[field.name])) for field in fields(dataclass)]
+
+
+_Plan = tuple[type[Any], list[tuple[str, Callable[[Any], Any] | None]]]
+_READY: Final = frozenset({str, int, float, bool, bytes, type(None), list[str]})
+# Metadata of a thousand components is read at every look at the graph.
+_PLANS: Final = {record: _plan(record, dataclass) for dataclass, record in RECORD_OF.items()}

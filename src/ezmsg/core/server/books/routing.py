@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import NamedTuple
 
-from ezmsg.core.dag import DAG
+from ezmsg.core.dag import Owner
+from ezmsg.core.server.books.topology import Topology, discard
 from ezmsg.core.wire.records import GraphEdges, PublisherRoute, Routing
 
 PERSISTENT = "persistent"
@@ -39,7 +40,7 @@ class RoutingBook:
     """
 
     def __init__(self) -> None:
-        self.dag = DAG()
+        self.dag = Topology()
         self.publishers: dict[str, PublisherRoute] = {}
         self._subscribers: dict[str, str] = {}
         self._told: dict[str, frozenset[str]] = {}
@@ -59,7 +60,7 @@ class RoutingBook:
         route = self.publishers.pop(publisher_id, None)
         if route is None:
             return []
-        _discard(self._publishers_on, route.topic, publisher_id)
+        discard(self._publishers_on, route.topic, publisher_id)
         return self._reroutes([route.topic])
 
     def add_subscriber(self, subscriber_id: str, topic: str) -> Routing:
@@ -74,7 +75,7 @@ class RoutingBook:
         """A subscriber is gone."""
         topic = self._subscribers.pop(subscriber_id, None)
         if topic is not None:
-            _discard(self._subscribers_on, topic, subscriber_id)
+            discard(self._subscribers_on, topic, subscriber_id)
             self._told.pop(subscriber_id, None)
 
     # -- edges --------------------------------------------------------------------------------------------------------
@@ -97,8 +98,7 @@ class RoutingBook:
 
     def drop_owner(self, owner: str) -> GraphChange:
         """Take `owner` from every edge."""
-        targets = [edge[1] for edge, owners in self.dag.edge_owners.items() if owner in owners]
-        behind = {topic for target in targets for topic in self.dag.downstream(target)}
+        behind = self.dag.behind(to_topic for _, to_topic in self.dag.edges_of(owner))
         gone = self.dag.remove_owner(owner)
         return GraphChange(sorted({to_topic for _, to_topic in gone}), self._tell(behind)) if gone else NO_CHANGE
 
@@ -108,16 +108,13 @@ class RoutingBook:
 
     def edges_of(self, owner: str) -> list[tuple[str, str]]:
         """The edges `owner` has a share in, sorted."""
-        return sorted(edge for edge, owners in self.dag.edge_owners.items() if owner in owners)
+        return self.dag.edges_of(owner)
 
     def edges(self) -> GraphEdges:
         """Every node, and every edge with its owners, persistent first."""
         return GraphEdges(
             sorted(self.dag.nodes),
-            [
-                (*edge, sorted(map(str, owners), key=lambda owner: (owner != PERSISTENT, owner)))
-                for edge, owners in sorted(self.dag.edge_owners.items())
-            ],
+            [(*edge, _listed(self.dag.edge_owners[edge])) for edge in sorted(self.dag.edge_owners)],
         )
 
     # -- who reaches whom ---------------------------------------------------------------------------------------------
@@ -129,7 +126,7 @@ class RoutingBook:
         return Routing([self.publishers[pub] for pub in reaching], ended)
 
     def _reroutes(self, topics: list[str]) -> list[Reroute]:
-        return self._tell({reached for topic in topics for reached in self.dag.downstream(topic)})
+        return self._tell(self.dag.behind(topics))
 
     def _tell(self, topics: Iterable[str]) -> list[Reroute]:
         reroutes: list[Reroute] = []
@@ -142,8 +139,8 @@ class RoutingBook:
         return reroutes
 
 
-def _discard(index: dict[str, set[str]], topic: str, member: str) -> None:
-    members = index.get(topic, set())
-    members.discard(member)
-    if not members:
-        index.pop(topic, None)
+def _listed(owners: set[Owner]) -> list[str]:
+    listed = list(map(str, owners))
+    if len(listed) > 1:
+        listed.sort(key=lambda owner: (owner != PERSISTENT, owner))
+    return listed
