@@ -275,8 +275,11 @@ async def test_the_peer_is_told_of_revocable_requests_that_are_cancelled_and_of_
         kept.cancel()
         revoked.cancel()
         assert await client.request(Pause()) == Done()
-        assert len(server._answering) == 2
+        while gate.cancelled < 1:
+            await asyncio.sleep(0)
+        assert gate.cancelled == 1
         gate.is_open.set()
+        assert await client.request(Sync()) == Done()
         assert await other == Done()
 
 

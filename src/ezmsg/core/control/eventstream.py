@@ -14,7 +14,7 @@ from ezmsg.core.wire.records import Event, EventAck, OpenEventStream, Record
 E = TypeVar("E", bound=Event)
 V = TypeVar("V")
 
-# Events are acknowledged so many at once, or when there are no more. Less than the window of the server.
+# Events are acknowledged so many at once. Less than the window of the server.
 ACK_EVERY = 16
 
 
@@ -41,7 +41,7 @@ class EventReader:
     async def next(self, client: ControlClient) -> Event | None:
         """The next event; None at the end."""
         # Acknowledged only when asked for the next: until then the reader is at work on it.
-        if self._taken and (self._taken >= ACK_EVERY or self.events.empty()):
+        if self._taken >= ACK_EVERY:
             client.notify(EventAck(self._taken))
             self._taken = 0
         event = await self.events.get()

@@ -72,6 +72,9 @@ class Connection(FrameStream):
         name: How it is called in errors and in the log.
         frame_limit: The largest record, in bytes, in both directions.
         write_limit: How many bytes may wait for the peer before it is dropped.
+
+    Attributes:
+        on_drained: Called when nothing waits for the peer any more, after something did.
     """
 
     def __init__(
@@ -85,6 +88,7 @@ class Connection(FrameStream):
     ) -> None:
         super().__init__(name, frame_limit=frame_limit, write_limit=write_limit)
         self.peer = peer
+        self.on_drained: Callable[[], None] | None = None
         self._handler = handler
         self._frame_limit = frame_limit
         self._last_id = 0
@@ -201,6 +205,11 @@ class Connection(FrameStream):
         self._followers_bytes += len(frame)
         if self._followers_bytes > COALESCED_BYTES:
             self._flush()
+
+    def resume_writing(self) -> None:
+        """The peer has caught up."""
+        if self.on_drained is not None:
+            self.on_drained()
 
     def _next_id(self) -> int:
         request_id = self._last_id

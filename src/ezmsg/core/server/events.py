@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable
+from functools import partial
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
@@ -15,7 +16,7 @@ from ezmsg.core.wire.records import OpenEventStream, SettingsEvent, TopologyEven
 if TYPE_CHECKING:
     from ezmsg.core.net.connection import Connection
 
-# A reader whose connection has not taken this much is not sent more until it has acknowledged something.
+# A reader whose connection has not taken this much is not sent more until it has taken it all.
 BACKLOG_BYTES = 8 << 20
 
 
@@ -23,8 +24,8 @@ class EventDesk:
     """Tells readers what changed."""
 
     def __init__(self) -> None:
-        self.topology: EventLog[TopologyEvent] = EventLog(config.topology_event_history_limit())
-        self.settings: EventLog[SettingsEvent] = EventLog(config.settings_event_history_limit())
+        self.topology = EventLog(TopologyEvent, config.topology_event_history_limit())
+        self.settings = EventLog(SettingsEvent, config.settings_event_history_limit())
         self._readers: dict[str, tuple[EventLog[Any], Connection]] = {}
 
     # -- what happened ------------------------------------------------------------------------------------------------
@@ -66,6 +67,7 @@ class EventDesk:
         log: EventLog[Any] = self.topology if record.kind == "topology" else self.settings
         log.open(reader_id, record.after_seq)
         self._readers[reader_id] = (log, connection)
+        connection.on_drained = partial(self._serve, reader_id)
         self._serve(reader_id)
         return reader_id
 
@@ -85,6 +87,8 @@ class EventDesk:
             self._serve(reader_id)
 
     def _serve(self, reader_id: str) -> None:
+        if reader_id not in self._readers:
+            return
         log, connection = self._readers[reader_id]
-        while connection.write_buffer_size < BACKLOG_BYTES and (event := log.take(reader_id)) is not None:
-            connection.notify(event)
+        while connection.write_buffer_size < BACKLOG_BYTES and (frame := log.take(reader_id)) is not None:
+            connection.write(frame)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Awaitable, Callable
-from typing import Any
+from typing import Any, cast
 from uuid import uuid4
 
 from ezmsg.core.errors import EzmsgError, SessionClosed, UnitNotOwned
@@ -12,7 +12,7 @@ from ezmsg.core.net.address import is_loopback
 from ezmsg.core.net.connection import Connection
 from ezmsg.core.net.latereply import LateReply
 from ezmsg.core.server.books.routing import PERSISTENT, GraphChange, Reroute
-from ezmsg.core.server.books.settings import initial_settings, page_of
+from ezmsg.core.server.books.settings import initial_settings
 from ezmsg.core.server.core import GraphCore
 from ezmsg.core.wire import records as r
 
@@ -237,7 +237,9 @@ class Peer:
         return r.SettingsInputTopic(self._core.sessions.settings_input_topic(record.component_address))
 
     def settings_events(self, connection: Connection, record: r.GetSettingsEvents) -> Answer:
-        return page_of(self._core.events.settings.since(record.after_seq))
+        # Encoded already; a client decodes them as what they are.
+        events, is_last = self._core.events.settings.since(record.after_seq)
+        return r.SettingsEvents(cast(list[r.SettingsEvent], events), is_last)
 
     def open_event_stream(self, connection: Connection, record: r.OpenEventStream) -> Answer:
         self._refuse_second_role()

@@ -23,6 +23,9 @@ RECEIVE_BUFFER_BYTES = 64 << 10
 # -- settings and events --------------------------------------------------------------------------------------------
 # One value of settings: it has to fit a frame together with the event that tells it.
 SETTINGS_BYTES = 16 << 20
+# Events of one kind that are kept for readers to come, besides the configured number. Answers in pages have such pages.
+EVENT_HISTORY_BYTES = 64 << 20
+PAGE_BYTES = 8 << 20
 # Events that wait at the server for one reader, and those on their way to it, before it misses some.
 EVENT_QUEUE = 1024
 EVENT_WINDOW = 64

@@ -19,7 +19,7 @@ from ezmsg.core.errors import (
 )
 from ezmsg.core.server.books.routing import RoutingBook
 from ezmsg.core.server.books.sessions import SessionBook
-from ezmsg.core.server.books.settings import SettingsBook, initial_settings, page_of
+from ezmsg.core.server.books.settings import SettingsBook, initial_settings
 from ezmsg.core.wire.metadata import GraphRecord, SettingsValue, record_of
 from ezmsg.core.wire.records import SettingsEvent
 from tests.core.metadatamaking import component, graph
@@ -113,14 +113,6 @@ def test_settings_born_from_metadata_are_structured_where_that_says_so() -> None
     assert (values["BARE"].repr_value, values["BARE"].structured_value) == ("text", None)
     assert values["UNIT"].structured_value == values["UNIT"].repr_value == {"gain": 3}
     assert values["UNIT"].settings_schema is not None
-
-
-def test_events_are_cut_into_pages_that_fit_a_frame() -> None:
-    event = SettingsBook().report("p", "A", value("x" * 1000), 1.0)[0]
-    page = page_of([event] * 5, limit_bytes=4500)
-    assert (len(page.events), page.is_last) == (2, False)
-    assert page_of([event], limit_bytes=1).is_last
-    assert page_of([]).is_last
 
 
 # -- sessions ---------------------------------------------------------------------------------------------------------

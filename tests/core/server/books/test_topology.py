@@ -35,7 +35,9 @@ def test_indexes_agree_with_the_graph_after_any_steps(steps: list[tuple[str, str
         for topic in "ABCDEF":
             assert indexed.upstream(topic) == plain.upstream(topic)
         for owner in ("one", "two"):
-            assert indexed.edges_of(owner) == sorted(edge for edge, owners in plain.edge_owners.items() if owner in owners)
+            assert indexed.edges_of(owner) == sorted(
+                edge for edge, owners in plain.edge_owners.items() if owner in owners
+            )
     assert indexed.behind(["A", "B"]) == {*plain.downstream("A"), *plain.downstream("B")}
     for owner in ("one", "two"):
         indexed.remove_owner(owner)

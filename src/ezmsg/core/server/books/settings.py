@@ -12,10 +12,7 @@ from ezmsg.core.errors import SettingsTooLarge
 from ezmsg.core.graphmeta import SettingsEventType
 from ezmsg.core.wire.limits import SETTINGS_BYTES
 from ezmsg.core.wire.metadata import ComponentRecord, GraphRecord, SettingsValue
-from ezmsg.core.wire.records import SettingsEvent, SettingsEvents
-
-# Events go to who asks for them in answers of about this size.
-PAGE_BYTES = 8 << 20
+from ezmsg.core.wire.records import SettingsEvent
 
 
 @dataclass
@@ -131,16 +128,6 @@ class SettingsBook:
             component_address=address,
             value=entry.value,
         )
-
-
-def page_of(events: list[SettingsEvent], limit_bytes: int = PAGE_BYTES) -> SettingsEvents:
-    """The oldest of these events: as many as a frame carries, one at least."""
-    size = 0
-    for index, event in enumerate(events):
-        size += len(msgspec.msgpack.encode(event))
-        if index and size > limit_bytes:
-            return SettingsEvents(events[:index], False)
-    return SettingsEvents(events, True)
 
 
 def initial_settings(metadata: GraphRecord) -> dict[str, SettingsValue]:
