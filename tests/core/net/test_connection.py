@@ -269,7 +269,7 @@ async def test_more_requests_than_the_limit_are_refused_and_others_go_on(serving
 
 
 async def test_the_peer_is_told_of_revocable_requests_that_are_cancelled_and_of_no_others(serving, gate) -> None:
-    async with serving.both() as (client, server):
+    async with serving.both() as (client, _):
         kept, revoked, other = (client.request_nowait(Sync(), revocable=flag) for flag in (False, True, True))
         await gate.until_waiting(3)
         kept.cancel()
