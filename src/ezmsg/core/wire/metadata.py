@@ -255,7 +255,7 @@ def value_of(record: MetadataRecord, expected: type[T]) -> T:
 
 
 def _returned(value: Any) -> Any:
-    plan = _PLANS.get(type(value))
+    plan = _PLANS.get(cast(type[Any], type(value)))
     if plan is not None:
         dataclass, conversions = plan
         return dataclass(
