@@ -12,6 +12,7 @@ from uuid import UUID, uuid4
 from ezmsg.core import config
 from ezmsg.core.control import ControlClient
 from ezmsg.core.control.eventstream import event_stream
+from ezmsg.core.control.pages import all_settings, all_settings_events, whole_snapshot
 from ezmsg.core.control.processrequests import SERVER_TIMEOUT_S, ProcessRequests
 from ezmsg.core.control.views import graph_snapshot, settings_event, settings_table, topology_event
 from ezmsg.core.errors import (
@@ -219,8 +220,12 @@ class GraphContext(ProcessRequests):
         await self._active().request(r.Resume())
 
     async def snapshot(self) -> GraphSnapshot:
-        """The whole graph at this moment."""
-        return graph_snapshot(await self._active().request(r.GetSnapshot(), r.Snapshot, GRAPH_TIMEOUT_S))
+        """The whole graph at this moment.
+
+        Raises:
+            StaleSnapshot: It is too large for one answer, and changed again and again between several.
+        """
+        return graph_snapshot(await whole_snapshot(self._active(), GRAPH_TIMEOUT_S))
 
     def subscribe_topology_events(self, *, after_seq: int = 0) -> AsyncGenerator[TopologyChangedEvent, None]:
         """Changes of edges and processes: those after `after_seq` that the server still has, then each as it happens.
@@ -243,18 +248,13 @@ class GraphContext(ProcessRequests):
         await self._active().request(r.RegisterMetadata(record_of(metadata, GraphRecord)), timeout_s=GRAPH_TIMEOUT_S)
 
     async def settings_snapshot(self) -> dict[str, SettingsSnapshotValue]:
-        """The settings of every component of the graph, by address."""
-        return settings_table(await self._active().request(r.GetSettings(), r.Settings, GRAPH_TIMEOUT_S))
+        """The settings of every component of the graph, by address. A large table is read in parts."""
+        return settings_table(await all_settings(self._active(), GRAPH_TIMEOUT_S))
 
     async def settings_events(self, after_seq: int = 0) -> list[SettingsChangedEvent]:
         """Every change of settings after `after_seq` that the server still has."""
-        events: list[r.SettingsEvent] = []
-        while True:
-            page = await self._active().request(r.GetSettingsEvents(after_seq), r.SettingsEvents, GRAPH_TIMEOUT_S)
-            events += page.events
-            if page.is_last:
-                return [settings_event(event) for event in events]
-            after_seq = page.events[-1].seq
+        events = await all_settings_events(self._active(), after_seq, GRAPH_TIMEOUT_S)
+        return [settings_event(event) for event in events]
 
     def subscribe_settings_events(self, *, after_seq: int = 0) -> AsyncGenerator[SettingsChangedEvent, None]:
         """Changes of settings: those after `after_seq` that the server still has, then each as it happens.

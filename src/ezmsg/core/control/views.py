@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from uuid import UUID
 
 from ezmsg.core.graphmeta import (
@@ -17,7 +18,7 @@ from ezmsg.core.graphmeta import (
     TopologyEventType,
 )
 from ezmsg.core.wire import records as r
-from ezmsg.core.wire.metadata import value_of
+from ezmsg.core.wire.metadata import SettingsValue, value_of
 
 
 def graph_snapshot(state: r.Snapshot) -> GraphSnapshot:
@@ -69,9 +70,9 @@ def settings_event(event: r.SettingsEvent) -> SettingsChangedEvent:
     )
 
 
-def settings_table(settings: r.Settings) -> dict[str, SettingsSnapshotValue]:
+def settings_table(values: Mapping[str, SettingsValue]) -> dict[str, SettingsSnapshotValue]:
     """The settings of every component, by address."""
-    return {address: value_of(value, SettingsSnapshotValue) for address, value in settings.values.items()}
+    return {address: value_of(value, SettingsSnapshotValue) for address, value in values.items()}
 
 
 def _uuid(text: str | None) -> UUID | None:

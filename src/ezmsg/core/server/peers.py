@@ -100,8 +100,7 @@ class Peer:
 
     def register_metadata(self, connection: Connection, record: r.RegisterMetadata) -> Answer:
         self._require(r.OpenSession, record)
-        initial = initial_settings(record.metadata)
-        self._core.settings.check(initial)
+        initial = self._core.settings.encoded(initial_settings(record.metadata))
         self._core.sessions.register(self._id, record.metadata)
         self._core.events.settings_changed(self._core.settings.registered(self._id, initial, time.time()))
         return DONE
@@ -177,6 +176,9 @@ class Peer:
     def snapshot(self, connection: Connection, record: r.GetSnapshot) -> Answer:
         return self._core.snapshot()
 
+    def metadata(self, connection: Connection, record: r.GetMetadata) -> Answer:
+        return self._core.sessions.metadata(record.session_id, record.version)
+
     # -- processes ----------------------------------------------------------------------------------------------------
 
     def open_process(self, connection: Connection, record: r.OpenProcess) -> Answer:
@@ -231,7 +233,7 @@ class Peer:
         return DONE
 
     def settings(self, connection: Connection, record: r.GetSettings) -> Answer:
-        return r.Settings(self._core.settings.values())
+        return self._core.settings.values(record.after)
 
     def settings_input_topic(self, connection: Connection, record: r.GetSettingsInputTopic) -> Answer:
         return r.SettingsInputTopic(self._core.sessions.settings_input_topic(record.component_address))
@@ -302,6 +304,7 @@ HANDLERS: dict[type[r.Record], Callable[[Peer, Connection, Any], Answer]] = {
     r.Shutdown: Peer.shutdown,
     r.GetGraph: Peer.graph,
     r.GetSnapshot: Peer.snapshot,
+    r.GetMetadata: Peer.metadata,
     r.ProcessRegister: Peer.register,
     r.ProcessUpdateOwnership: Peer.update_ownership,
     r.ProcessRequest: Peer.route,

@@ -1,7 +1,8 @@
 """Metadata and settings as they travel: one tagged record beside each dataclass of `graphmeta`, and both ways.
 
 The dataclasses are the users'; msgspec cannot tell one from the other in a union, so each has a record here with the
-same fields and a tag. The server reads these records, and never the values of any type inside (see `wire.values`).
+same fields and a tag. The server reads these records, and never the values of any type inside (see `wire.values`): they
+are `Raw`, bytes that are passed on as they came.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import msgspec
 
 from ezmsg.core import graphmeta as g
 from ezmsg.core.errors import EzmsgError
-from ezmsg.core.wire.values import plain, restored
+from ezmsg.core.wire.values import NONE, packed, plain, unpacked
 
 T = TypeVar("T")
 R = TypeVar("R", bound=msgspec.Struct)
@@ -41,10 +42,10 @@ class FieldRecord(MetadataRecord, frozen=True):
     name: str
     field_type: str
     required: bool
-    default: Any
+    default: msgspec.Raw
     description: str | None
     bounds: tuple[float | None, float | None] | None
-    choices: Any
+    choices: msgspec.Raw
     widget_hint: str | None
 
 
@@ -54,15 +55,15 @@ class SchemaRecord(MetadataRecord, frozen=True):
     provider: str
     settings_type: str
     fields: list[FieldRecord]
-    json_schema: Any = None
+    json_schema: msgspec.Raw = NONE
 
 
 class SettingsValue(MetadataRecord, frozen=True):
     """SettingsSnapshotValue; `serialized` is opaque."""
 
     serialized: bytes | None
-    repr_value: Any
-    structured_value: Any = None
+    repr_value: msgspec.Raw
+    structured_value: msgspec.Raw = NONE
     settings_schema: SchemaRecord | None = None
 
 
@@ -150,7 +151,7 @@ class ComponentRecord(MetadataRecord, frozen=True, tag="component"):
     name: str
     component_type: str
     settings_type: str
-    initial_settings: tuple[bytes | None, Any]
+    initial_settings: tuple[bytes | None, msgspec.Raw]
     dynamic_settings: DynamicSettingsRecord
     settings_schema: SchemaRecord | None
 
@@ -237,10 +238,10 @@ def _carried(value: Any) -> Any:
 
 def _field(name: str, value: Any) -> Any:
     if name in _ANY:
-        return plain(value)
+        return packed(value)
     if name == "initial_settings":
         serialized, shown = value
-        return (serialized, plain(shown))
+        return (serialized, packed(shown))
     return _carried(value)
 
 
@@ -271,15 +272,15 @@ def _returned(value: Any) -> Any:
     return value
 
 
-def _initial_settings(value: tuple[bytes | None, Any]) -> tuple[bytes | None, Any]:
+def _initial_settings(value: tuple[bytes | None, msgspec.Raw]) -> tuple[bytes | None, Any]:
     serialized, shown = value
-    return (serialized, restored(shown))
+    return (serialized, unpacked(shown))
 
 
 def _convert(name: str, hint: Any) -> Callable[[Any], Any] | None:
     """What makes the user's value of a field; None where the decoder has made it already."""
     if name in _ANY:
-        return restored
+        return unpacked
     if name == "initial_settings":
         return _initial_settings
     kinds = set(get_args(hint) if isinstance(hint, UnionType) else [hint])

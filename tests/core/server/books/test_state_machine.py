@@ -19,7 +19,16 @@ from ezmsg.core.server.books.sessions import SessionBook
 from ezmsg.core.server.books.settings import SettingsBook, initial_settings
 from ezmsg.core.wire.frames import HEADER_BYTES
 from ezmsg.core.wire.metadata import GraphRecord, SettingsValue, record_of
-from ezmsg.core.wire.records import Event, SettingsEvent, TopologyEvent
+from ezmsg.core.wire.records import (
+    Event,
+    Settings,
+    SettingsEvent,
+    Snapshot,
+    TopologyEvent,
+    decode_record,
+    encode_record,
+)
+from ezmsg.core.wire.values import packed, unpacked
 from tests.core.controlmachine import ControlMachine, Events, fuzzing
 from tests.core.metadatamaking import graph
 
@@ -92,7 +101,9 @@ class Books:
             metadata.components.update(graph(address, gain=gain).components)
         record = record_of(metadata, GraphRecord)
         self._sessions.register(session, record)
-        self._settings_changed(self._settings.registered(session, initial_settings(record), 1.0))
+        self._settings_changed(
+            self._settings.registered(session, self._settings.encoded(initial_settings(record)), 1.0)
+        )
 
     def input_topic(self, address: str) -> str:
         return self._sessions.settings_input_topic(address)
@@ -121,7 +132,7 @@ class Books:
         owner = self._processes.owner(unit)
         if owner != process:
             raise UnitNotOwned(unit, process, owner)
-        self._settings_changed(self._settings.report(process, unit, SettingsValue(None, {"gain": gain}), 1.0))
+        self._settings_changed(self._settings.report(process, unit, SettingsValue(None, packed({"gain": gain})), 1.0))
 
     def ask(self, unit: str, process: str | None) -> str | None:
         owner = process or self._processes.owner(unit)
@@ -158,6 +169,9 @@ class Books:
 
     def snapshot(self) -> dict[str, Any]:
         edges = self._routing.edges()
+        snapshot = Snapshot(edges, self._sessions.states(), self._processes.states())
+        decoded = decode_record(*encode_record(snapshot))
+        assert isinstance(decoded, Snapshot)
         targets: dict[str, list[str]] = {node: [] for node in edges.nodes}
         for a, b, _ in edges.edges:
             targets[a].append(b)
@@ -169,17 +183,19 @@ class Books:
                     state.edges,
                     state.metadata
                     and {
-                        address: component.initial_settings[1]["gain"]
+                        address: unpacked(component.initial_settings[1])["gain"]
                         for address, component in state.metadata.components.items()
                     },
                 )
-                for state in self._sessions.states()
+                for state in decoded.sessions
             },
             "processes": {state.process_id: (state.pid is not None, state.units) for state in self._processes.states()},
         }
 
     def values(self) -> dict[str, int | None]:
-        return {address: value.repr_value["gain"] for address, value in self._settings.values().items()}
+        decoded = decode_record(*encode_record(self._settings.values()))
+        assert isinstance(decoded, Settings)
+        return {address: unpacked(value.repr_value)["gain"] for address, value in decoded.values.items()}
 
     def settings_events(self, after_seq: int) -> Events:
         page = self._logs["settings"].since(after_seq)
@@ -192,7 +208,7 @@ def seen(event: Event) -> tuple[Any, ...]:
     if isinstance(event, TopologyEvent):
         return event.seq, event.event_type, event.changed_topics, event.source_session_id, event.source_process_id
     assert isinstance(event, SettingsEvent)
-    gain = event.value.repr_value["gain"]
+    gain = unpacked(event.value.repr_value)["gain"]
     where, session, process = event.component_address, event.source_session_id, event.source_process_id
     return event.seq, event.event_type, where, session, process, gain
 

@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import NamedTuple
 
-from ezmsg.core.dag import Owner
+from ezmsg.core.dag import CyclicException, Owner
+from ezmsg.core.server.books.budget import Budget
 from ezmsg.core.server.books.topology import Topology, discard
+from ezmsg.core.wire.limits import ENTRY_BYTES, GRAPH_BYTES
 from ezmsg.core.wire.records import GraphEdges, PublisherRoute, Routing
 
 PERSISTENT = "persistent"
@@ -37,10 +39,14 @@ class RoutingBook:
     """The graph, and the endpoints on it.
 
     Every change returns the subscribers it affects, with all publishers that reach them now.
+
+    Args:
+        max_bytes: How much the edges may take, each of its owners counting.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, max_bytes: int = GRAPH_BYTES) -> None:
         self.dag = Topology()
+        self.room = Budget("edges", max_bytes)
         self.publishers: dict[str, PublisherRoute] = {}
         self._subscribers: dict[str, str] = {}
         self._told: dict[str, frozenset[str]] = {}
@@ -85,12 +91,24 @@ class RoutingBook:
 
         Raises:
             CyclicException: It would close a cycle; nothing was changed.
+            ServerFull: There are too many edges; nothing was changed.
         """
-        changed = self.dag.add_edge(from_topic, to_topic, owner)
+        if self.dag.is_owned(from_topic, to_topic, owner):
+            return NO_CHANGE
+        size = _size(from_topic, to_topic, owner)
+        self.room.take(size)
+        try:
+            changed = self.dag.add_edge(from_topic, to_topic, owner)
+        except CyclicException:
+            self.room.give(size)
+            raise
         return GraphChange([to_topic], self._reroutes([to_topic])) if changed else NO_CHANGE
 
     def disconnect(self, from_topic: str, to_topic: str, owner: str) -> GraphChange:
         """Take `owner` from an edge."""
+        if not self.dag.is_owned(from_topic, to_topic, owner):
+            return NO_CHANGE
+        self.room.give(_size(from_topic, to_topic, owner))
         # Affected are the topics behind the edge, as they were while it was there.
         behind = self.dag.downstream(to_topic)
         changed = self.dag.remove_edge(from_topic, to_topic, owner)
@@ -98,7 +116,9 @@ class RoutingBook:
 
     def drop_owner(self, owner: str) -> GraphChange:
         """Take `owner` from every edge."""
-        behind = self.dag.behind(to_topic for _, to_topic in self.dag.edges_of(owner))
+        edges = self.dag.edges_of(owner)
+        self.room.give(sum(_size(*edge, owner) for edge in edges))
+        behind = self.dag.behind(to_topic for _, to_topic in edges)
         gone = self.dag.remove_owner(owner)
         return GraphChange(sorted({to_topic for _, to_topic in gone}), self._tell(behind)) if gone else NO_CHANGE
 
@@ -137,6 +157,11 @@ class RoutingBook:
                 self._told[subscriber_id] = now
                 reroutes.append(Reroute(subscriber_id, routing))
         return reroutes
+
+
+def _size(from_topic: str, to_topic: str, owner: str) -> int:
+    """What a share in an edge counts."""
+    return len(from_topic.encode()) + len(to_topic.encode()) + len(owner) + ENTRY_BYTES
 
 
 def _listed(owners: set[Owner]) -> list[str]:

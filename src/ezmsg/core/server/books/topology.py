@@ -37,6 +37,10 @@ class Topology(DAG):
         """Take `owner` from every edge; returns the edges that are gone."""
         return {edge for edge in self.edges_of(owner) if self.remove_edge(*edge, owner)}
 
+    def is_owned(self, from_topic: str, to_topic: str, owner: Owner) -> bool:
+        """Whether `owner` has a share in that edge."""
+        return (from_topic, to_topic) in self._owned.get(owner, ())
+
     def edges_of(self, owner: Owner) -> list[Pair]:
         """The edges `owner` has a share in, sorted."""
         return sorted(self._owned.get(owner, ()))
