@@ -305,6 +305,28 @@ class ConflictingSettingsTopics(EzmsgError, RuntimeError):
         self.component, self.topics = component, topics
 
 
+class ServerFull(EzmsgError, RuntimeError):
+    """A GraphServer keeps as much of one kind as it may; nothing was changed."""
+
+    code = "SERVER_FULL"
+
+    def __init__(self, kind: str, size: int, used: int, limit: int) -> None:
+        super().__init__(
+            f"the GraphServer has no room for {size} bytes more of {kind}: {used} of {limit} bytes are taken"
+        )
+        self.kind, self.size, self.used, self.limit = kind, size, used, limit
+
+
+class StaleSnapshot(EzmsgError, RuntimeError):
+    """The graph changed while a snapshot too large for one answer was read."""
+
+    code = "STALE_SNAPSHOT"
+
+    def __init__(self, session_id: str) -> None:
+        super().__init__(f"the metadata of session {session_id} changed while the snapshot was read: take another one")
+        self.session_id = session_id
+
+
 class SettingsTooLarge(EzmsgError, ValueError):
     """The settings of a component are larger than the GraphServer keeps; nothing was changed."""
 

@@ -13,6 +13,7 @@ import os
 import socket
 from collections import deque
 from collections.abc import Sequence
+from itertools import islice
 from typing import Any
 
 Buffer = bytes | memoryview
@@ -186,7 +187,7 @@ class SocketTransport(asyncio.Transport):
         if self._is_lost:
             return
         waiting = self._waiting
-        parts = [waiting[0]] if len(waiting) == 1 else [*waiting][:PARTS_AT_ONCE]
+        parts = [waiting[0]] if len(waiting) == 1 else list(islice(waiting, PARTS_AT_ONCE))
         try:
             sent = self._sock.sendmsg(parts)
         except (BlockingIOError, InterruptedError):
@@ -209,13 +210,15 @@ class SocketTransport(asyncio.Transport):
             self._shut_down()
         if self._is_closing:
             self._lose(None)
+        else:
+            self._protocol.resume_writing()
 
     def get_write_buffer_size(self) -> int:
         """Bytes that wait."""
         return self._waiting_bytes
 
     def set_write_buffer_limits(self, high: int | None = None, low: int | None = None) -> None:
-        """Nobody is told to pause: whoever writes looks at `get_write_buffer_size`."""
+        """Nobody is told to pause: whoever writes looks at `get_write_buffer_size`; but its end is told."""
 
     def can_write_eof(self) -> bool:
         """Sockets can."""
