@@ -79,8 +79,8 @@ async def test_another_version_is_named(serving, where, monkeypatch) -> None:
     hello = handshake.ClientHandshake
 
     class Newer(hello):
-        def __init__(self, *args) -> None:
-            super().__init__(*args)
+        def __init__(self, *args, **options) -> None:
+            super().__init__(*args, **options)
             self.hello = self.hello[:8] + b"\x02\x00" + self.hello[10:]
 
         def _take_prefix(self, version: int, length: int) -> None:
