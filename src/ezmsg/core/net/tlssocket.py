@@ -54,8 +54,10 @@ class TlsSocket(socket.socket):
         self.settimeout(timeout_s)
         self._tls, self._incoming, self._outgoing = tls, incoming, outgoing
         self._explain = explain
-        # The late flusher of a stream sends in a thread of its own, and one TLS state bears only one thread.
+        # The late flusher of a stream sends in a thread of its own, and one TLS state bears only one thread at a time.
         self._lock = threading.Lock()
+        # Held also while bytes are handed to the system: they must go in the order in which they were encrypted.
+        self._sending = threading.Lock()
         self._unsent = memoryview(b"")
         # How many bytes of the caller's are in there: told once all of it is sent.
         self._taken = 0
@@ -87,10 +89,11 @@ class TlsSocket(socket.socket):
             if self._error is not None:
                 raise self._error
             data = super().recv(RECEIVE_BYTES)
-            if data:
-                self._incoming.write(data)
-            else:
-                self._incoming.write_eof()
+            with self._lock:
+                if data:
+                    self._incoming.write(data)
+                else:
+                    self._incoming.write_eof()
 
     def _take_ahead(self, view: memoryview) -> int:
         if not self._ahead:
@@ -146,9 +149,10 @@ class TlsSocket(socket.socket):
         /,
     ) -> int:
         """As for any socket; after `BlockingIOError` with the same bytes."""
-        with self._lock:
+        with self._sending:
             if not self._taken:
-                self._taken = self._encrypt(buffers)
+                with self._lock:
+                    self._taken = self._encrypt(buffers)
             self._flush()
             taken, self._taken = self._taken, 0
             return taken
@@ -191,8 +195,9 @@ class TlsSocket(socket.socket):
     def shutdown(self, how: int, /) -> None:
         """As for any socket, with the goodbye of TLS before. After `BlockingIOError` call it again."""
         if how != socket.SHUT_RD:
-            with self._lock:
-                self._say_goodbye()
+            with self._sending:
+                with self._lock:
+                    self._say_goodbye()
                 self._flush()
         super().shutdown(how)
 
