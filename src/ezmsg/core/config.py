@@ -186,6 +186,15 @@ def user_config_dir(home: Path) -> Path:
     return directory if directory.is_absolute() else home / ".config"
 
 
+# -- state --------------------------------------------------------------------------------------------------------
+
+
+def user_state_dir() -> Path:
+    """Where programs of this user keep what shall survive them."""
+    directory = Path(os.environ.get("XDG_STATE_HOME") or "")
+    return directory if directory.is_absolute() else Path(os.environ.get("HOME") or Path.home()) / ".local" / "state"
+
+
 # -- telemetry ----------------------------------------------------------------------------------------------------
 
 

@@ -12,9 +12,11 @@ from uuid import UUID, uuid4
 from ezmsg.core import config
 from ezmsg.core.control import ControlClient
 from ezmsg.core.control.eventstream import event_stream
+from ezmsg.core.control.link import ServerLink
 from ezmsg.core.control.processrequests import SERVER_TIMEOUT_S, ProcessRequests
 from ezmsg.core.control.views import graph_snapshot, settings_event, settings_table, topology_event
 from ezmsg.core.errors import (
+    ComponentAddressCollision,
     ConnectionLost,
     EzmsgError,
     RequestTimeout,
@@ -55,6 +57,10 @@ class GraphContext(ProcessRequests):
     Entering makes sure that a server is there and opens a session; leaving closes the publishers and subscribers made
     here, drops the edges, metadata and settings of this session, and stops the server if this context started it.
 
+    When the server is lost (not when it ends in order), messages go on, and the session is opened again at the next
+    server at its address, with all it owns. What is asked meanwhile waits for that as long as its time limit says, then
+    raises `ConnectionLost`; what was being asked raises it at once.
+
     Args:
         graph_address: Of the GraphServer; None for the default.
         auto_start: Start a server when none answers; None does so only where no address is configured.
@@ -65,8 +71,11 @@ class GraphContext(ProcessRequests):
         self._given = None if graph_address is None else self._service.address
         self._auto_start = auto_start
         self._server: GraphServer | None = None
-        self._session: ControlClient | None = None
+        self._session: ServerLink | None = None
         self._session_id: UUID | None = None
+        # What this session owns, to be told to the next server.
+        self._edges: set[tuple[str, str]] = set()
+        self._metadata: GraphRecord | None = None
         self._reader = str(uuid4())
         self._clients: set[Publisher | Subscriber] = set()
 
@@ -90,9 +99,9 @@ class GraphContext(ProcessRequests):
         """
         self._server = await self._service.ensure(self._auto_start)
         try:
-            self._session = await ControlClient.connect(self._service.address, self, name="session")
-            opened = await self._session.request(r.OpenSession(), r.SessionOpened, GRAPH_TIMEOUT_S)
-            self._session_id = UUID(opened.session_id)
+            self._session = await ServerLink.connect(self._service.address, self, name="session")
+            self._session_id = uuid4()
+            await self._session.introduce()
         except BaseException:
             await self._end()
             raise
@@ -121,6 +130,7 @@ class GraphContext(ProcessRequests):
     async def _close_session(self, timeout_s: float = CLOSE_TIMEOUT_S) -> None:
         """Close only the session; its edges, metadata and settings are gone when this returns."""
         session, self._session, self._session_id = self._session, None, None
+        self._edges, self._metadata = set(), None
         if session is None:
             return
         if await self._confirmed(session, r.CloseSession(), timeout_s):
@@ -128,7 +138,9 @@ class GraphContext(ProcessRequests):
         else:
             await session.abort()
 
-    async def _confirmed(self, session: ControlClient, record: r.Record, timeout_s: float) -> bool:
+    async def _confirmed(self, session: ServerLink, record: r.Record, timeout_s: float) -> bool:
+        if not session.is_up:
+            return False  # a server to come is not told of what is no more
         try:
             await session.request(record, timeout_s=timeout_s)
         except (ConnectionLost, RequestTimeout) as error:
@@ -139,6 +151,7 @@ class GraphContext(ProcessRequests):
     async def revert(self) -> None:
         """Close the publishers and subscribers made here, and drop the edges, metadata and settings of this session."""
         await self._close_clients()
+        self._edges, self._metadata = set(), None
         if self._session is not None:
             await self._confirmed(self._session, r.RevertSession(), CLOSE_TIMEOUT_S)
 
@@ -149,21 +162,37 @@ class GraphContext(ProcessRequests):
         if clients:
             await asyncio.gather(*(client.wait_closed() for client in clients))
 
-    def _active(self) -> ControlClient:
+    def _active(self) -> ServerLink:
         if self._session is None:
             raise SessionClosed
         return self._session
 
     # -- handler of the session ---------------------------------------------------------------------------------------
 
+    async def introduce(self, client: ControlClient) -> None:
+        """Open the session at a server, with all it owns."""
+        assert self._session is not None
+        token, edges, metadata = self._session.token, sorted(self._edges), self._metadata
+        opening = r.OpenSession(str(self._session_id), token, edges, metadata is not None)
+        opened = await client.request(opening, r.SessionOpened, GRAPH_TIMEOUT_S)
+        if opened.refused:
+            logger.warning("%r lost edges that would now close a cycle: %s", self, opened.refused)
+            self._edges.difference_update(opened.refused)
+        if metadata is not None:
+            try:
+                await client.request(r.RegisterMetadata(metadata), timeout_s=GRAPH_TIMEOUT_S)
+            except ComponentAddressCollision as error:
+                logger.warning("%r lost its metadata: %s", self, error)
+                self._metadata = None
+
     def on_request(self, connection: object, record: r.Record) -> r.Record:
         """A server asks nothing of a session."""
         raise EzmsgError(f"a session has no answer to {type(record).__name__}")
 
     def on_notice(self, connection: object, record: r.Record) -> None:
-        """Nothing is told to a session but goodbye, which the client keeps."""
+        """Nothing is told to a session but goodbye, which the link takes."""
 
-    def on_closed(self, connection: object, error: Exception | None) -> None:
+    def on_end(self, reason: str) -> None:
         """Requests fail from now on; messages go on."""
 
     # -- endpoints ----------------------------------------------------------------------------------------------------
@@ -195,11 +224,13 @@ class GraphContext(ProcessRequests):
         """
         timeout_s = GRAPH_TIMEOUT_S + config.subscriber_update_timeout_s()
         await self._active().request(r.Connect(from_topic, to_topic), timeout_s=timeout_s)
+        self._edges.add((from_topic, to_topic))
 
     async def disconnect(self, from_topic: str, to_topic: str) -> None:
         """Give up this session's share of an edge; other owners keep it. Queued messages of it are dropped."""
         timeout_s = GRAPH_TIMEOUT_S + config.subscriber_update_timeout_s()
         await self._active().request(r.Disconnect(from_topic, to_topic), timeout_s=timeout_s)
+        self._edges.discard((from_topic, to_topic))
 
     async def sync(self, timeout: float | None = None) -> None:
         """Pause all publishers of the graph, and wait until every message was released. They stay paused.
@@ -240,7 +271,9 @@ class GraphContext(ProcessRequests):
             NotSerializable: A field is not of its declared type (a TypeError). Values of type `Any` may be anything.
             SettingsTooLarge: The initial settings of a component are (a ValueError).
         """
-        await self._active().request(r.RegisterMetadata(record_of(metadata, GraphRecord)), timeout_s=GRAPH_TIMEOUT_S)
+        record = record_of(metadata, GraphRecord)
+        await self._active().request(r.RegisterMetadata(record), timeout_s=GRAPH_TIMEOUT_S)
+        self._metadata = record
 
     async def settings_snapshot(self) -> dict[str, SettingsSnapshotValue]:
         """The settings of every component of the graph, by address."""

@@ -206,6 +206,8 @@ class SettingsChangedEvent:
     """Settings of a component changed; `timestamp` in Unix seconds.
 
     `missed`: events that a reader who was too slow, or came too late, did not get before this one.
+    `gap`: in the first event of a stream that lost its server and found another, which counts anew: what happened.
+    Between the two anything may have changed.
     """
 
     seq: int
@@ -216,6 +218,7 @@ class SettingsChangedEvent:
     source_process_id: UUID | None
     value: SettingsSnapshotValue
     missed: int = 0
+    gap: str = ""
 
 
 class TopologyEventType(Enum):
@@ -230,6 +233,8 @@ class TopologyChangedEvent:
     """Edges or processes changed; `timestamp` in Unix seconds.
 
     `missed`: events that a reader who was too slow, or came too late, did not get before this one.
+    `gap`: in the first event of a stream that lost its server and found another, which counts anew: what happened.
+    Between the two anything may have changed.
     """
 
     seq: int
@@ -239,6 +244,7 @@ class TopologyChangedEvent:
     source_session_id: str | None
     source_process_id: UUID | None
     missed: int = 0
+    gap: str = ""
 
 
 @dataclass
@@ -503,10 +509,15 @@ class ProcessProfilingTraceBatch:
 
 @dataclass
 class ProfilingTraceStreamBatch:
-    """What a profiling stream delivers at once, by process; `timestamp` in Unix seconds."""
+    """What a profiling stream delivers at once, by process; `timestamp` in Unix seconds.
+
+    `gap`: in the first batch of a stream that lost its server and found another: what happened. What processes measured
+    while there was none is missing where they could not keep it; what they kept may be told twice.
+    """
 
     timestamp: float
     batches: dict[UUID, ProcessProfilingTraceBatch]
+    gap: str = ""
 
 
 @dataclass

@@ -12,6 +12,7 @@ from uuid import UUID, uuid4
 from ezmsg.core import config
 from ezmsg.core.backpressure import Backpressure
 from ezmsg.core.control import ControlClient
+from ezmsg.core.control.link import WAIT_S, ServerLink
 from ezmsg.core.errors import (
     EzmsgError,
     PublisherClosed,
@@ -63,7 +64,7 @@ class Publisher:
         "_warns", "id", "log_name", "num_buffers", "pid", "publisher_id", "topic",
     )  # fmt: skip
 
-    _control: ControlClient
+    _control: ServerLink
     _profiles: ProfileRegistry
     _metrics: PublisherMetrics
     _listener: MessageListener
@@ -150,7 +151,7 @@ class Publisher:
             f"publisher {topic}", host, port, self._remotes.welcome, with_door=not tcp_only
         )
         try:
-            self._control = await ControlClient.connect(graph_address, self, name=f"publisher {topic}")
+            self._control = await ServerLink.connect(graph_address, self, name=f"publisher {topic}")
         except BaseException:
             await self._listener.close()
             raise
@@ -163,13 +164,7 @@ class Publisher:
             self._metrics.inflight_gauge = lambda: self._slots.inflight
             if local:
                 DOORS.open(self, self._loop)
-            address = self._listener.address
-            await self._control.request(
-                OpenPublisher(
-                    self.publisher_id, topic, self.pid, boot_id(),
-                    address.host, address.port, self._listener.door, num_buffers,
-                )
-            )  # fmt: skip
+            await self._control.introduce()
         except BaseException:
             self.close()
             await self.wait_closed()
@@ -410,6 +405,17 @@ class Publisher:
 
     # -- called by the control connection -----------------------------------------------------------------------------
 
+    async def introduce(self, client: ControlClient) -> None:
+        """Offer the topic at a server; when this returns, every subscriber that it knows to be reached is connected."""
+        address = self._listener.address
+        await client.request(
+            OpenPublisher(
+                self.publisher_id, self.topic, self.pid, boot_id(),
+                address.host, address.port, self._listener.door, self.num_buffers, self._control.token,
+            ),
+            timeout_s=WAIT_S + config.subscriber_update_timeout_s(),
+        )  # fmt: skip
+
     def on_request(self, _connection: object, record: Record) -> Any:
         """The server passes on what somebody asked of all publishers."""
         if isinstance(record, Pause):
@@ -429,8 +435,8 @@ class Publisher:
     def on_notice(self, _connection: object, record: Record) -> None:
         """Nothing else is told to a publisher."""
 
-    def on_closed(self, _connection: object, error: Exception | None) -> None:
-        """The server is gone: messages go on to the channels that are connected."""
+    def on_end(self, reason: str) -> None:
+        """The server has ended: messages go on to the channels that are connected."""
 
     # -- the end ------------------------------------------------------------------------------------------------------
 

@@ -48,6 +48,7 @@ GOLDEN = {
     18: "ProcessOpened",
     19: "RevertSession",
     20: "CloseProcess",
+    21: "StreamOpened",
     30: "Connect",
     31: "Disconnect",
     32: "Pause",

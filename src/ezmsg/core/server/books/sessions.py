@@ -15,6 +15,9 @@ class SessionBook:
         self._routing = routing
         self._metadata: dict[str, GraphRecord | None] = {}
 
+    def __len__(self) -> int:
+        return len(self._metadata)
+
     def __contains__(self, session_id: str) -> bool:
         return session_id in self._metadata
 
@@ -36,6 +39,10 @@ class SessionBook:
         if taken:
             raise ComponentAddressCollision(sorted(taken))
         self._metadata[session_id] = metadata
+
+    def forget_metadata(self, session_id: str) -> None:
+        """A session is back, and has none."""
+        self._metadata[session_id] = None
 
     def revert(self, session_id: str) -> GraphChange:
         """A session drops its edges and metadata, and goes on; returns what the loss of its edges changed."""
