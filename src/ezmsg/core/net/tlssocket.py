@@ -58,6 +58,8 @@ class TlsSocket(socket.socket):
         self._lock = threading.Lock()
         # Held also while bytes are handed to the system: they must go in the order in which they were encrypted.
         self._sending = threading.Lock()
+        # Used again: new memory of this size comes from the system each time.
+        self._encrypted = memoryview(bytearray(RECEIVE_BYTES))
         self._unsent = memoryview(b"")
         # How many bytes of the caller's are in there: told once all of it is sent.
         self._taken = 0
@@ -88,10 +90,10 @@ class TlsSocket(socket.socket):
                 return size
             if self._error is not None:
                 raise self._error
-            data = super().recv(RECEIVE_BYTES)
+            received = super().recv_into(self._encrypted)
             with self._lock:
-                if data:
-                    self._incoming.write(data)
+                if received:
+                    self._incoming.write(self._encrypted[:received])
                 else:
                     self._incoming.write_eof()
 
