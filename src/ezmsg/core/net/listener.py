@@ -58,8 +58,10 @@ def bind_tcp(
     Raises:
         InsecureBind: Others than this machine could connect, and the key is no explicit one.
         OSError: The address cannot be bound, or no port is free.
-        TlsIncomplete, TlsFileError: What is set up for TLS cannot be used.
+        TlsIncomplete, TlsFileError, ConfigError: What is configured cannot be used.
     """
+    # What cannot be used is said now, not when the first peer comes.
+    config.peer_timeout_s()
     tls_files = config.tls_files()
     if tls_files is not None:
         load_credentials(tls_files)
