@@ -7,6 +7,7 @@ failure. `code` names the class on the wire: a server refuses with a code, and t
 from __future__ import annotations
 
 import errno
+import signal
 from typing import Any, ClassVar
 
 
@@ -18,6 +19,16 @@ class EzmsgError(Exception):
     def fields(self) -> dict[str, Any]:
         """The facts of this error as values that travel in a refusal."""
         return {key: value for key, value in vars(self).items() if not key.startswith("_")}
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Not through __init__: each class has its own arguments, and the text is made already.
+        return _restored, (type(self), self.args), vars(self)
+
+
+def _restored(error_type: type[EzmsgError], args: tuple[Any, ...]) -> EzmsgError:
+    error = error_type.__new__(error_type, *args)
+    error.args = args
+    return error
 
 
 class ConfigError(EzmsgError, ValueError):
@@ -558,6 +569,41 @@ class SettingsNotKnown(EzmsgError, RuntimeError):
         self.field_path, self.missing = field_path, missing
 
 
+class SettingsRefused(EzmsgError, ValueError):
+    """The class of settings did not take a value that its description allows; nothing was applied."""
+
+    code = "SETTINGS_REFUSED"
+
+    def __init__(self, settings_type: str, field_path: str, value: object, reason: str) -> None:
+        super().__init__(f"settings {settings_type} cannot take {field_path}={value!r:.200}: {reason}")
+        self.settings_type, self.field_path, self.value, self.reason = (
+            settings_type,
+            field_path,
+            f"{value!r:.200}",
+            reason,
+        )
+
+
+class SettingsNotTaken(EzmsgError, RuntimeError):
+    """New settings were published, but no task of the unit received them; nothing was applied."""
+
+    code = "SETTINGS_NOT_TAKEN"
+
+    def __init__(self, unit: str, reason: str) -> None:
+        super().__init__(f"no task of {unit} took the new settings: {reason}")
+        self.unit, self.reason = unit, reason
+
+
+class SettingsTaskFailed(EzmsgError, RuntimeError):
+    """The task of a unit that received new settings raised an exception; the settings before count as current."""
+
+    code = "SETTINGS_TASK_FAILED"
+
+    def __init__(self, unit: str, reason: str) -> None:
+        super().__init__(f"{unit} could not apply the new settings: {reason}")
+        self.unit, self.reason = unit, reason
+
+
 # -- messages -----------------------------------------------------------------------------------------------------
 
 
@@ -682,3 +728,89 @@ class SharedMemoryClosed(EzmsgError, BufferError):
     def __init__(self, name: str, reason: str) -> None:
         super().__init__(f"shared memory {name!r} cannot be used any more: {reason}")
         self.name, self.reason = name, reason
+
+
+# -- running ------------------------------------------------------------------------------------------------------
+
+
+class RunnerMisused(EzmsgError, RuntimeError, ValueError):
+    """A GraphRunner was asked for what it cannot do in its state: it runs once."""
+
+    code = "RUNNER_MISUSED"
+
+
+class GraphRunnerStartError(EzmsgError, RuntimeError):
+    """A unit could not be set up, so the run did not start; the cause is the unit's own error."""
+
+    code = "GRAPH_RUNNER_START"
+
+    def __init__(self, error_type: str, reason: str) -> None:
+        super().__init__(f"the graph did not start: {error_type}: {reason}")
+        self.error_type, self.reason = error_type, reason
+
+
+class InvalidComponents(EzmsgError, ValueError):
+    """Components were not given as what `run` takes."""
+
+    code = "INVALID_COMPONENTS"
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(f"{reason}: give components as keywords, run(A=a, B=b), or as one mapping of names")
+        self.reason = reason
+
+
+class SeveralMains(EzmsgError):
+    """Two units of one process have a `main` function; a process has one main thread."""
+
+    code = "SEVERAL_MAINS"
+
+    def __init__(self, units: list[str]) -> None:
+        super().__init__(
+            f"Process has more than one main-thread functions: those of {', '.join(units)}. Put the units into "
+            "different processes, with process_components"
+        )
+        self.units = units
+
+
+class NotSpawnable(EzmsgError, TypeError):
+    """Units cannot be sent to a process that does not inherit them."""
+
+    code = "NOT_SPAWNABLE"
+
+    def __init__(self, units: list[str], reason: str) -> None:
+        super().__init__(
+            f"{', '.join(units)} cannot be sent to a spawned process: {reason}. Make what cannot be pickled in "
+            "initialize(), or use multiprocessing.set_start_method('fork')"
+        )
+        self.units, self.reason = units, reason
+
+
+class BackendProcessLost(EzmsgError, RuntimeError):
+    """A process of a run ended before the run did; the others were stopped."""
+
+    code = "BACKEND_PROCESS_LOST"
+
+    def __init__(self, process: str, exitcode: int | None) -> None:
+        super().__init__(f"{process} {_ending(exitcode)}, and the run was ended")
+        self.process, self.exitcode = process, exitcode
+
+
+class BackendProcessFailed(EzmsgError, RuntimeError):
+    """A process of a run raised an exception that cannot be raised here; its traceback is in a note."""
+
+    code = "BACKEND_PROCESS_FAILED"
+
+    def __init__(self, process: str, error_type: str) -> None:
+        super().__init__(f"{error_type} in {process}")
+        self.process, self.error_type = process, error_type
+
+
+def _ending(exitcode: int | None) -> str:
+    if exitcode is None:
+        return "stopped answering"
+    if exitcode >= 0:
+        return f"ended with exit code {exitcode} before it was told to"
+    try:
+        return f"was killed by {signal.Signals(-exitcode).name}"
+    except ValueError:
+        return f"was killed by signal {-exitcode}"
