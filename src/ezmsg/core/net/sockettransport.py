@@ -16,6 +16,9 @@ from collections.abc import Sequence
 from itertools import islice
 from typing import Any
 
+from ezmsg.core import config
+from ezmsg.core.net.peerwatch import PeerWatch, can_watch
+
 Buffer = bytes | memoryview
 
 # More are refused by sendmsg.
@@ -44,6 +47,7 @@ class SocketTransport(asyncio.Transport):
         self._is_eof_written = self._is_eof_due = False
         self._is_closing = self._is_lost = False
         self._is_reading = True
+        self._watch = PeerWatch(sock, config.peer_timeout_s(), self._fail) if can_watch(sock) else None
         protocol.connection_made(self)
         if self.is_reading():
             self._loop.add_reader(self._fd, self._readable)
@@ -272,6 +276,8 @@ class SocketTransport(asyncio.Transport):
         if self._is_lost:
             return
         self._is_lost = True
+        if self._watch is not None:
+            self._watch.cancel()
         self._loop.remove_reader(self._fd)
         self._loop.remove_writer(self._fd)
         self._waiting.clear()

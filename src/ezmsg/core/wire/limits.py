@@ -4,6 +4,8 @@ from __future__ import annotations
 
 # -- before a peer is authenticated ---------------------------------------------------------------------------------
 HANDSHAKE_BYTES = 4096
+# A TLS peer may send as much before it was answered, and so much altogether: a chain of certificates is larger.
+TLS_HANDSHAKE_BYTES = 16384
 HANDSHAKE_TIMEOUT_S = 2.0
 UNAUTHENTICATED_PEERS = 64
 # Connections that wait in the kernel until one of the above is free.
