@@ -29,7 +29,6 @@ from ezmsg.core.profiling import (
 from ezmsg.core.recorder.rows import ROW_BYTES, pack_row
 from ezmsg.core.transport import Undecoded
 from ezmsg.core.turns import Eagerness
-from ezmsg.core.wire.messages import Trace
 
 INPUTS: Final = 16
 """Messages that a publish may follow from. A task that takes more without publishing does not gather them: it waits
@@ -229,9 +228,16 @@ class Lease:
         self._start_s = message_clock()
         self.is_answered = False
         self.origin_s = message.origin_s
-        self.trace = None
-        if message.trace is not None or inbox.inputs:
-            self._follow(message.trace, inbox.inputs_here())
+        trace = message.trace
+        if trace is None:
+            self.trace = None
+            if inbox.inputs:
+                self._follow(None)
+        else:
+            self.trace, self.links = (trace[0], random_bits(64) or 1), ()
+            outer = get_current_message()
+            if inbox.inputs or outer is not None:
+                self._follow(outer)
         obj = message.obj
         if type(obj) is Undecoded:
             try:
@@ -299,14 +305,12 @@ class Lease:
             inbox.sweep()
         return inbox.done
 
-    def _follow(self, trace: Trace | None, inputs: tuple[Input, ...] | None) -> None:
-        """Begin with a sampled message, or with one that has inputs; off the path of all others."""
-        if trace is not None:
-            self.trace, self.links = (trace[0], random_bits(64) or 1), ()
-            # What this task still holds. Its origin does not count, as it would not if this message were not sampled.
-            outer = get_current_message()
-            if isinstance(outer, Lease) and outer.is_held:
-                inputs = (*(inputs or ()), (self.origin_s, outer.trace))
+    def _follow(self, outer: CurrentMessage | None) -> None:
+        """Take over what this task handled before, and, if this message is sampled, what it still holds around it."""
+        inputs = self.inbox.inputs_here() or ()
+        if isinstance(outer, Lease) and outer.is_held:
+            # Its origin does not count, as it would not if this message were not sampled.
+            inputs = (*inputs, (self.origin_s, outer.trace))
         if inputs:
             self._take_over(inputs)
 
