@@ -120,6 +120,14 @@ def subscriber_update_timeout_s() -> float:
     return number("EZMSG_SUBSCRIBER_UPDATE_TIMEOUT_SEC", 1.0)
 
 
+# -- running ------------------------------------------------------------------------------------------------------
+
+
+def strict_shutdown() -> bool:
+    """Whether a run suppresses nothing and leaves nobody behind when it ends, however long that takes."""
+    return flag("EZMSG_STRICT_SHUTDOWN", False)
+
+
 # -- events -------------------------------------------------------------------------------------------------------
 
 

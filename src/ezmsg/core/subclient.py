@@ -77,6 +77,8 @@ class Subscriber:
         max_queue: int | None = None,
         channels: ChannelManager = CHANNELS,
         profiles: ProfileRegistry = PROFILES,
+        unit: str = "",
+        task: str = "",
         **_ignored: Any,
     ) -> Subscriber:
         """Subscribe to a topic; when this returns, every publisher that reaches the topic is connected.
@@ -88,6 +90,8 @@ class Subscriber:
             max_queue: Length of a leaky queue (default 1); ignored otherwise.
             channels: The channels of this process.
             profiles: The recorder of this process.
+            unit: The address of the unit that receives, for telemetry.
+            task: Its task.
 
         Raises:
             ServerUnreachable: No GraphServer answers at the address.
@@ -99,7 +103,9 @@ class Subscriber:
         self._prepare(topic, leaky, (max_queue or DEFAULT_LEAKY_QUEUE) if leaky else 0, channels, profiles)
         self._control = await ServerLink.connect(graph_address, self, name=f"subscriber {topic}")
         try:
-            self._metrics = profiles.register_subscriber(self.id, topic, graph_address=str(self._control.address))
+            self._metrics = profiles.register_subscriber(
+                self.id, topic, graph_address=str(self._control.address), unit=unit, task=task
+            )
             await self._control.introduce()
         except BaseException:
             self.close()
@@ -223,7 +229,7 @@ class Subscriber:
                 self.topic, route.topic, self._max_queue, channel.num_buffers,
             )  # fmt: skip
         metrics = self._metrics.edge(route.publisher_id, route.topic, channel.kind, foreign=route.boot_id != boot_id())
-        subscription = Subscription(channel, metrics, self._channel_ended)
+        subscription = Subscription(channel, self.topic, metrics, self._channel_ended)
         self._subscriptions[route.publisher_id] = subscription
         self._inbox.accept(subscription)
         channel.subscribe(subscription)

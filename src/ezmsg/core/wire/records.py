@@ -612,6 +612,12 @@ class ChannelOpened(Record, frozen=True):
     next_message_id: int
 
 
+class SlotHolder(Record, frozen=True):
+    """To a publisher: what is acknowledged from here on was held last by a subscriber on this topic."""
+
+    topic: str
+
+
 # The table. Numbers are part of the protocol: append, never renumber, never reuse.
 OPCODES: dict[int, type[Record]] = {
     1: Done,
@@ -671,6 +677,7 @@ OPCODES: dict[int, type[Record]] = {
     81: EventAck,
     90: OpenChannel,
     91: ChannelOpened,
+    92: SlotHolder,
 }
 # Frames of the message path that are no records (see `wire.messages`).
 MESSAGE_OPCODE = 100
