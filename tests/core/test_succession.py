@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from ezmsg.core import processclient
 from ezmsg.core.errors import ConnectionLost, UnitAlreadyOwned
 from ezmsg.core.graphcontext import GraphContext
 from ezmsg.core.graphmeta import Edge, ProfilingStreamControl, ProfilingTraceControl, TopologyChangedEvent
@@ -109,6 +110,26 @@ async def test_units_that_another_process_claimed_meanwhile_are_lost_and_that_is
         await early.register(["U"])
     await early.close()
     await late.close()
+
+
+async def test_settings_that_were_reported_while_there_was_no_server_are_told_to_the_next(
+    servers: Successors, context: GraphContext, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(processclient, "COMMAND_TIMEOUT_S", 0.1)
+    process = ProcessControlClient(servers.address)
+    await process.register(["U"])
+    await process.report_settings_update("U", 1)
+    servers.server.die()
+    await until(lambda: process._control is not None and not process._control.is_up)
+    for unit in ("U", "OTHER"):
+        with pytest.raises(RuntimeError, match=r"PROCESS_SETTINGS_UPDATE: .* is not back"):
+            await process.report_settings_update(unit, 2)
+    monkeypatch.undo()
+    servers.start()
+    await until(lambda: process._control is not None and process._control.is_up)
+    settings = await context.settings_snapshot()
+    assert {address: value.repr_value for address, value in settings.items()} == {"U": "2"}
+    await process.close()
 
 
 async def test_metadata_and_edges_that_do_not_fit_any_more_are_lost_and_that_is_told(

@@ -9,11 +9,10 @@ from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from weakref import WeakKeyDictionary, WeakValueDictionary
 
-from ezmsg.core.control import DIAL_TIMEOUT_S
-from ezmsg.core.errors import CannotConnect, EzmsgError
+from ezmsg.core.control import dial
+from ezmsg.core.errors import EzmsgError, ServerUnreachable
+from ezmsg.core.net import forking
 from ezmsg.core.net.address import Address
-from ezmsg.core.net.authkey import load_key
-from ezmsg.core.net.dial import connect
 from ezmsg.core.net.loglimit import LogLimiter
 
 logger = logging.getLogger("ezmsg")
@@ -73,12 +72,15 @@ class Search:
     async def _look(self) -> bool:
         """Whether a server of our graph is there."""
         try:
-            sock, _ = await connect(self._address, load_key(), DIAL_TIMEOUT_S)
-        except CannotConnect as absent:
-            logger.debug("looking for a GraphServer: %s", absent)
+            sock, _ = await dial(self._address)
+        except ServerUnreachable as absent:
+            logger.debug("%s", absent)
         except (OSError, EzmsgError) as error:
             LOG.warning(f"stranger at {self._address}", f"no way back to {self._address} yet: {error}")
         else:
             sock.close()
             return True
         return False
+
+
+forking.on_fork(_searches.clear)
