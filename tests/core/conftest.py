@@ -11,10 +11,17 @@ import pytest
 
 from ezmsg.core.graphcontext import GraphContext
 from ezmsg.core.graphserver import GraphServer
+from tests.certificates import Authority
 from tests.core.workerprocess import Worker
 
 PROCESS_WORKER = Path(__file__).with_name("processworker.py")
 StartProcess = Callable[..., Awaitable[Worker]]
+
+
+@pytest.fixture(scope="session")
+def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
+    """A CA."""
+    return Authority(tmp_path_factory.mktemp("authority"))
 
 
 @pytest.fixture

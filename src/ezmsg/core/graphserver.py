@@ -305,10 +305,12 @@ class GraphService:
         """
         edges = await self._ask(GetGraph(), timeout)
         assert isinstance(edges, GraphEdges)
+        # No `add_edge`: the server has looked for cycles already.
         dag = DAG()
         for from_topic, to_topic, owners in edges.edges:
-            for owner in owners:
-                dag.add_edge(from_topic, to_topic, owner)
+            dag.graph[from_topic].add(to_topic)
+            dag.graph.setdefault(to_topic, set())
+            dag.edge_owners[from_topic, to_topic] = set(owners)
         return dag
 
     # -- shared memory ------------------------------------------------------------------------------------------------

@@ -161,7 +161,7 @@ class Subscriber:
     def _held(self) -> Lease | None:
         """The message of this subscriber that the running task holds."""
         held = current_message.get()
-        return held if isinstance(held, Lease) and held.is_of(self._inbox) else None
+        return held if isinstance(held, Lease) and held.is_held and held.is_of(self._inbox) else None
 
     # -- routing ------------------------------------------------------------------------------------------------------
 

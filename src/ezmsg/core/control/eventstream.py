@@ -17,7 +17,7 @@ E = TypeVar("E", bound=Event)
 V = TypeVar("V")
 Kind = Literal["topology", "settings"]
 
-# Events are acknowledged so many at once, or when there are no more. Less than the window of the server.
+# Events are acknowledged so many at once. Less than the window of the server.
 ACK_EVERY = 16
 OPEN_TIMEOUT_S = 5.0
 
@@ -84,8 +84,7 @@ class EventReader:
     async def next(self, link: ServerLink) -> tuple[Event, str] | None:
         """The next event, and what happened before it; None at the end."""
         # Acknowledged only when asked for the next: until then the reader is at work on it.
-        is_due = self._taken >= ACK_EVERY or (self._taken and self._events.empty())
-        if is_due and link.notify(EventAck(self._taken)):
+        if self._taken >= ACK_EVERY and link.notify(EventAck(self._taken)):
             self._taken = 0
         entry = await self._events.get()
         if entry is not None:

@@ -9,8 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ezmsg.core.dag import DAG, CyclicException, reachable
+from ezmsg.core.errors import ServerFull
 from ezmsg.core.server.books.routing import NO_CHANGE, PERSISTENT, GraphChange, Reroute, RoutingBook
 from ezmsg.core.server.books.sessions import SessionBook
+from ezmsg.core.wire.limits import ENTRY_BYTES
 from ezmsg.core.wire.records import PublisherRoute, Routing
 
 
@@ -114,6 +116,23 @@ def test_a_session_takes_its_edges_along_and_closing_twice_changes_nothing() -> 
     assert "one" not in sessions
     assert book.edges().edges == [("A", "B", ["two"])]
     assert sessions.close("one") == NO_CHANGE
+
+
+def test_edges_have_a_bound_together_with_each_owner_and_room_comes_back() -> None:
+    book = RoutingBook(max_bytes=2 * (ENTRY_BYTES + 3))
+    book.connect("A", "B", "s")
+    book.connect("A", "B", "s")
+    with pytest.raises(CyclicException):
+        book.connect("B", "A", "s")
+    book.connect("A", "B", "t")
+    for edge in (("A", "C", "s"), ("A", "B", "u")):
+        with pytest.raises(ServerFull, match="edges"):
+            book.connect(*edge)
+    book.disconnect("A", "B", "t")
+    book.disconnect("A", "B", "t")
+    book.connect("A", "C", "s")
+    book.drop_owner("s")
+    assert book.room.used == 0
 
 
 class Ear:
