@@ -15,6 +15,9 @@ class SessionBook:
         self._routing = routing
         self._metadata: dict[str, GraphRecord | None] = {}
 
+    def __len__(self) -> int:
+        return len(self._metadata)
+
     def __contains__(self, session_id: str) -> bool:
         return session_id in self._metadata
 
