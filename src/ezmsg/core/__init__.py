@@ -8,12 +8,14 @@ import os
 
 from ezmsg.core import dag as dag
 from ezmsg.core import graphserver as graphserver
+from ezmsg.core import sync as sync
 from ezmsg.core._version import __version__
 from ezmsg.core.graphcontext import GraphContext
 from ezmsg.core.graphserver import GraphServer, GraphService
 from ezmsg.core.processclient import ProcessControlClient
 from ezmsg.core.pubclient import Publisher
 from ezmsg.core.subclient import Subscriber
+from ezmsg.core.sync import SyncContext, SyncPublisher, SyncSubscriber
 from ezmsg.core.telemetry.pump import install as install_telemetry
 
 __all__ = [
@@ -23,7 +25,11 @@ __all__ = [
     "ProcessControlClient",
     "Publisher",
     "Subscriber",
+    "SyncContext",
+    "SyncPublisher",
+    "SyncSubscriber",
     "__version__",
+    "sync",
 ]
 
 LOGLEVEL = os.environ.get("EZMSG_LOGLEVEL", "INFO").upper()

@@ -223,6 +223,36 @@ class SessionClosed(EzmsgError, RuntimeError):
         super().__init__("GraphContext session is not active: use it inside `async with GraphContext(...)`")
 
 
+class SyncContextNotEntered(EzmsgError, RuntimeError):
+    """A SyncContext was used outside of its `with` block."""
+
+    code = "SYNC_CONTEXT_NOT_ENTERED"
+
+    def __init__(self) -> None:
+        super().__init__("SyncContext must be entered with 'with' before use")
+
+
+class SyncContextClosed(EzmsgError, RuntimeError):
+    """A SyncContext, or what was made in it, was used after it was shut down, or in a forked child."""
+
+    code = "SYNC_CONTEXT_CLOSED"
+
+    def __init__(self) -> None:
+        super().__init__(
+            "a SyncContext is used once, in one process, and this one was shut down (or entered before): make a new one"
+        )
+
+
+class CallTimeout(EzmsgError, TimeoutError):
+    """A call of the synchronous API took longer than it was given; it was taken back."""
+
+    code = "CALL_TIMEOUT"
+
+    def __init__(self, what: str, timeout_s: float) -> None:
+        super().__init__(f"{what} took longer than {timeout_s:g} s")
+        self.what, self.timeout_s = what, timeout_s
+
+
 class UnitAlreadyOwned(EzmsgError, RuntimeError):
     """A process claimed units that another process owns."""
 
