@@ -10,6 +10,7 @@ from ezmsg.core import dag as dag
 from ezmsg.core import graphserver as graphserver
 from ezmsg.core import sync as sync
 from ezmsg.core._version import __version__
+from ezmsg.core.command import run_command
 from ezmsg.core.graphcontext import GraphContext
 from ezmsg.core.graphserver import GraphServer, GraphService
 from ezmsg.core.processclient import ProcessControlClient
@@ -29,6 +30,7 @@ __all__ = [
     "SyncPublisher",
     "SyncSubscriber",
     "__version__",
+    "run_command",
     "sync",
 ]
 

@@ -349,6 +349,29 @@ class ExporterLeased(EzmsgError, RuntimeError):
         self.name, self.pid = name, pid
 
 
+# -- the command line ---------------------------------------------------------------------------------------------
+
+
+class DashboardDependencyError(EzmsgError, RuntimeError):
+    """The dashboard is not installed, or cannot be imported."""
+
+    code = "DASHBOARD_DEPENDENCY"
+
+    def __init__(self, hint: str, reason: str = "") -> None:
+        super().__init__(f"{hint} ({reason})" if reason else hint)
+        self.hint, self.reason = hint, reason
+
+
+class ServerDidNotStart(EzmsgError, RuntimeError):
+    """A GraphServer that was started in the background does not serve."""
+
+    code = "SERVER_DID_NOT_START"
+
+    def __init__(self, address: str, reason: str) -> None:
+        super().__init__(f"the GraphServer at {address} did not start: {reason}. Try ezmsg serve --address {address}")
+        self.address, self.reason = address, reason
+
+
 # -- settings -----------------------------------------------------------------------------------------------------
 
 
