@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 from collections.abc import Iterator
@@ -17,19 +18,13 @@ def state_of(pid: int) -> str:
     """What keeps a process from running: `gone`, `stopped`, …; "" if nothing does."""
     if not (PROC / "self").exists():
         return ""
-    try:
-        stat = (PROC / str(pid) / "stat").read_text()
-    except OSError:
-        return "gone"
-    return _STATES.get(stat.rpartition(")")[2].split()[0], "")
+    stat = _text(PROC / str(pid) / "stat")
+    return _STATES.get(stat.rpartition(")")[2].split()[0], "") if stat else "gone"
 
 
 def name_of(pid: int) -> str:
     """The command of a process, shortened; "" if it is not shown."""
-    try:
-        command = (PROC / str(pid) / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace").strip()
-    except OSError:
-        return ""
+    command = _text(PROC / str(pid) / "cmdline").replace("\0", " ").strip()
     return command if len(command) <= 60 else command[:57] + "..."
 
 
@@ -71,11 +66,7 @@ def descriptors_of(pid: int) -> int | None:
 
 def descriptor_limit_of(pid: int) -> int | None:
     """How many it may have; None if it is not shown, or there is no limit."""
-    try:
-        text = (PROC / str(pid) / "limits").read_text()
-    except OSError:
-        return None
-    found = re.search(r"^Max open files +(\d+)", text, re.MULTILINE)
+    found = re.search(r"^Max open files +(\d+)", _text(PROC / str(pid) / "limits"), re.MULTILINE)
     return int(found[1]) if found else None
 
 
@@ -85,16 +76,15 @@ def has_open(path: Path) -> bool:
         wanted = path.stat()
     except OSError:
         return False
-    for pid in _pids():
-        try:
-            for descriptor in os.scandir(PROC / str(pid) / "fd"):
-                status = os.stat(descriptor.path)
-                if (status.st_dev, status.st_ino) == (wanted.st_dev, wanted.st_ino):
-                    return True
-            if str(path) in (PROC / str(pid) / "maps").read_text():
+    return any(_has(pid, wanted) or str(path) in _text(PROC / str(pid) / "maps") for pid in _pids())
+
+
+def _has(pid: int, wanted: os.stat_result) -> bool:
+    directory = PROC / str(pid) / "fd"
+    for name in _names(directory):
+        with contextlib.suppress(OSError):
+            if os.path.samestat(os.stat(directory / name), wanted):
                 return True
-        except OSError:
-            continue
     return False
 
 
@@ -102,33 +92,35 @@ def _is_door(fields: list[str]) -> bool:
     return len(fields) > 7 and fields[7].startswith(DOOR_PREFIX) and bool(int(fields[3], 16) & 0x10000)
 
 
-def _table(path: Path) -> Iterator[list[str]]:
-    try:
-        lines = path.read_text().splitlines()
-    except OSError:
-        return
-    yield from (line.split() for line in lines[1:])
+def _table(path: Path) -> list[list[str]]:
+    return [line.split() for line in _text(path).splitlines()[1:]]
 
 
-def _pids() -> Iterator[int]:
+def _text(path: Path) -> str:
+    """What a file of /proc says; "" if it is not shown, or gone."""
     try:
-        names = os.listdir(PROC)
+        return path.read_text(errors="replace")
     except OSError:
-        return
-    yield from (int(name) for name in names if name.isdecimal())
+        return ""
+
+
+def _names(directory: Path) -> list[str]:
+    try:
+        return os.listdir(directory)
+    except OSError:
+        return []
+
+
+def _pids() -> list[int]:
+    return [int(name) for name in _names(PROC) if name.isdecimal()]
 
 
 def _sockets() -> Iterator[tuple[int, str]]:
     """Every socket of every process that is shown: its process and its inode."""
     for pid in _pids():
-        try:
-            descriptors = os.listdir(PROC / str(pid) / "fd")
-        except OSError:
-            continue
-        for descriptor in descriptors:
-            try:
-                target = os.readlink(PROC / str(pid) / "fd" / descriptor)
-            except OSError:
-                continue
-            if target.startswith("socket:["):
-                yield pid, target[8:-1]
+        directory = PROC / str(pid) / "fd"
+        for name in _names(directory):
+            with contextlib.suppress(OSError):
+                target = os.readlink(directory / name)
+                if target.startswith("socket:["):
+                    yield pid, target[8:-1]
