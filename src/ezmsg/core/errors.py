@@ -358,7 +358,7 @@ class DashboardDependencyError(EzmsgError, RuntimeError):
     code = "DASHBOARD_DEPENDENCY"
 
     def __init__(self, hint: str, reason: str = "") -> None:
-        super().__init__(f"{hint} ({reason})" if reason else hint)
+        super().__init__(f"{hint} (it cannot be imported: {reason})" if reason else hint)
         self.hint, self.reason = hint, reason
 
 

@@ -108,13 +108,12 @@ def _heard_signals(heard: Callable[[], object]) -> Generator[None]:
 
 
 def leave_the_caller_alone() -> None:
-    """Outlive the terminal, and let go of pipes: who reads one would wait until the server ends."""
+    """Outlive the terminal, and keep only files: who reads a pipe or a terminal would wait until the server ends."""
     with contextlib.suppress(OSError):
         os.setsid()
     nowhere = os.open(os.devnull, os.O_RDWR)
     for descriptor in range(3):
         with contextlib.suppress(OSError):
-            mode = os.fstat(descriptor).st_mode
-            if stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode):
+            if not stat.S_ISREG(os.fstat(descriptor).st_mode):
                 os.dup2(nowhere, descriptor)
     os.close(nowhere)

@@ -39,7 +39,8 @@ def setup_start_cmdline(subparsers: Subparsers) -> None:
     parser = subparsers.add_parser(
         "start",
         help="start a GraphServer in the background",
-        description="Start a GraphServer in the background; returns when it can be reached. Fine if one is there.",
+        description="Start a GraphServer in the background; returns when it can be reached. Fine if one is there. "
+        "Its log goes to standard error if that is a file (ezmsg start 2>server.log), else nowhere.",
     )
     add_address_argument(parser)
     add_dashboard_argument(parser)
