@@ -14,10 +14,10 @@ from ezmsg.core.graphserver import GraphServer
 from ezmsg.core.processclient import ProcessControlClient
 
 
-async def serve() -> None:
+async def serve(address: str = "127.0.0.1:0") -> None:
     """Be the GraphServer."""
     server = GraphServer()
-    server.start("127.0.0.1:0")
+    server.start(address)
     print("ready", server.address, flush=True)
     await asyncio.to_thread(sys.stdin.read)
     server.stop()

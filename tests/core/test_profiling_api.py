@@ -405,20 +405,6 @@ async def test_a_stream_connects_at_its_first_batch_and_ends_silently_with_the_s
     await unused.stream.aclose()
 
 
-async def test_a_stream_ends_silently_when_the_server_is_killed(start_process: StartProcess) -> None:
-    worker = await start_process("serve")
-    async with GraphContext(worker.ready) as context:
-        process = ProcessControlClient(worker.ready)
-        await process.connect()
-        reader = Reader(context, include_empty_batches=True)
-        await reader.next()
-        await worker.kill()
-        async with asyncio.timeout(10):
-            async for _ in reader.stream:
-                pass
-        await process.close()
-
-
 async def test_a_stream_that_is_closed_is_over(context: GraphContext, process: ProcessControlClient) -> None:
     reader = Reader(context, include_empty_batches=True)
     await reader.next()

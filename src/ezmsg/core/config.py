@@ -132,6 +132,14 @@ def subscriber_update_timeout_s() -> float:
     return number("EZMSG_SUBSCRIBER_UPDATE_TIMEOUT_SEC", 1.0)
 
 
+# -- running ------------------------------------------------------------------------------------------------------
+
+
+def strict_shutdown() -> bool:
+    """Whether a run suppresses nothing and leaves nobody behind when it ends, however long that takes."""
+    return flag("EZMSG_STRICT_SHUTDOWN", False)
+
+
 # -- events -------------------------------------------------------------------------------------------------------
 
 
@@ -163,6 +171,15 @@ def user_config_dir(home: Path) -> Path:
     """Where programs of this user keep their settings."""
     directory = Path(os.environ.get("XDG_CONFIG_HOME") or "")
     return directory if directory.is_absolute() else home / ".config"
+
+
+# -- state --------------------------------------------------------------------------------------------------------
+
+
+def user_state_dir() -> Path:
+    """Where programs of this user keep what shall survive them."""
+    directory = Path(os.environ.get("XDG_STATE_HOME") or "")
+    return directory if directory.is_absolute() else Path(os.environ.get("HOME") or Path.home()) / ".local" / "state"
 
 
 # -- telemetry ----------------------------------------------------------------------------------------------------

@@ -7,6 +7,7 @@ failure. `code` names the class on the wire: a server refuses with a code, and t
 from __future__ import annotations
 
 import errno
+import signal
 from typing import Any, ClassVar
 
 
@@ -18,6 +19,16 @@ class EzmsgError(Exception):
     def fields(self) -> dict[str, Any]:
         """The facts of this error as values that travel in a refusal."""
         return {key: value for key, value in vars(self).items() if not key.startswith("_")}
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Not through __init__: each class has its own arguments, and the text is made already.
+        return _restored, (type(self), self.args), vars(self)
+
+
+def _restored(error_type: type[EzmsgError], args: tuple[Any, ...]) -> EzmsgError:
+    error = error_type.__new__(error_type, *args)
+    error.args = args
+    return error
 
 
 class ConfigError(EzmsgError, ValueError):
@@ -223,6 +234,16 @@ class SessionClosed(EzmsgError, RuntimeError):
         super().__init__("GraphContext session is not active: use it inside `async with GraphContext(...)`")
 
 
+class IdentityTaken(EzmsgError, RuntimeError):
+    """A connection opened a role under an id that another one holds, without being the same peer."""
+
+    code = "IDENTITY_TAKEN"
+
+    def __init__(self, role: str, identity: str) -> None:
+        super().__init__(f"{role} refused: {identity} is open already, over the connection of another peer")
+        self.role, self.identity = role, identity
+
+
 class SyncContextNotEntered(EzmsgError, RuntimeError):
     """A SyncContext was used outside of its `with` block."""
 
@@ -372,6 +393,107 @@ class ServerDidNotStart(EzmsgError, RuntimeError):
         self.address, self.reason = address, reason
 
 
+# -- components ---------------------------------------------------------------------------------------------------
+
+
+class NotAddressed(EzmsgError, AssertionError):
+    """The name or location of a component or stream was asked for before it had one."""
+
+    code = "NOT_ADDRESSED"
+
+    def __init__(self, subject: str, part: str) -> None:
+        super().__init__(f"{subject} has no {part} yet: it gets one when it is part of a run")
+        self.subject, self.part = subject, part
+
+
+class AlreadyAddressed(EzmsgError, AssertionError):
+    """A component or stream was to be named or placed a second time."""
+
+    code = "ALREADY_ADDRESSED"
+
+    def __init__(self, subject: str, part: str, wanted: str) -> None:
+        super().__init__(
+            f"{subject} has its {part} already and cannot get another ({wanted!r}): make an object of its own for "
+            "each place and each run"
+        )
+        self.subject, self.part, self.wanted = subject, part, wanted
+
+
+class DeclarationError(EzmsgError, TypeError, ValueError):
+    """A class of components, settings or state has a mistake in its body; `field` is None if it is in no single one."""
+
+    code = "DECLARATION"
+
+    def __init__(self, owner: type, field: str | None, reason: str) -> None:
+        name = owner.__qualname__
+        super().__init__(f"class {name}: {reason}" if field is None else f"{name}.{field}: {reason}")
+        self.owner, self.field, self.reason = name, field, reason
+
+
+class DecoratorError(EzmsgError, ValueError):
+    """A decorator of `ezmsg.core` was given, or put on, something it is not for."""
+
+    code = "DECORATOR"
+
+    def __init__(self, decorator: str, function: str | None, reason: str) -> None:
+        super().__init__(f"@{decorator}{f' on {function}' if function else ''}: {reason}")
+        self.decorator, self.function, self.reason = decorator, function, reason
+
+
+class SettingsNotApplied(EzmsgError, ValueError):
+    """A unit was to be set up without settings, and its class of settings has no defaults for all of its fields."""
+
+    code = "SETTINGS_NOT_APPLIED"
+
+    def __init__(self, address: str, settings_type: str) -> None:
+        super().__init__(
+            f"{address} has not had settings applied before initialization: give it a {settings_type}, "
+            "or call apply_settings() in configure() of its collection"
+        )
+        self.address, self.settings_type = address, settings_type
+
+
+class StateNotInitialized(EzmsgError, AttributeError):
+    """A field of a unit's state has no value after `initialize()`."""
+
+    code = "STATE_NOT_INITIALIZED"
+
+    def __init__(self, address: str, field: str) -> None:
+        super().__init__(f"{address}: STATE.{field} was not initialized!")
+        self.address, self.field = address, field
+
+
+class InvalidResult(EzmsgError, TypeError):
+    """A method a component must provide returned what a run cannot use."""
+
+    code = "INVALID_RESULT"
+
+    def __init__(self, method: str, value: object, expected: str) -> None:
+        super().__init__(f"{method} gave {value!r:.200}: expected {expected}")
+        self.method, self.value, self.expected = method, f"{value!r:.200}", expected
+
+
+class NotAComponent(EzmsgError, TypeError):
+    """Something else than a component was to be run."""
+
+    code = "NOT_A_COMPONENT"
+
+    def __init__(self, name: str, value: object) -> None:
+        hint = f"; make one: {value.__name__}()" if isinstance(value, type) else ""
+        super().__init__(f"{name} is {value!r:.200}, which is no unit or collection{hint}")
+        self.name, self.value = name, f"{value!r:.200}"
+
+
+class NameClash(EzmsgError, ValueError):
+    """Two components of a run want the same address."""
+
+    code = "NAME_CLASH"
+
+    def __init__(self, address: str, reason: str) -> None:
+        super().__init__(f"two components of this run would have the address {address}: {reason}")
+        self.address, self.reason = address, reason
+
+
 # -- settings -----------------------------------------------------------------------------------------------------
 
 
@@ -421,6 +543,41 @@ class SettingsNotKnown(EzmsgError, RuntimeError):
             f"cannot set {field_path!r}: there is no current value of {missing}. Send the whole object instead"
         )
         self.field_path, self.missing = field_path, missing
+
+
+class SettingsRefused(EzmsgError, ValueError):
+    """The class of settings did not take a value that its description allows; nothing was applied."""
+
+    code = "SETTINGS_REFUSED"
+
+    def __init__(self, settings_type: str, field_path: str, value: object, reason: str) -> None:
+        super().__init__(f"settings {settings_type} cannot take {field_path}={value!r:.200}: {reason}")
+        self.settings_type, self.field_path, self.value, self.reason = (
+            settings_type,
+            field_path,
+            f"{value!r:.200}",
+            reason,
+        )
+
+
+class SettingsNotTaken(EzmsgError, RuntimeError):
+    """New settings were published, but no task of the unit received them; nothing was applied."""
+
+    code = "SETTINGS_NOT_TAKEN"
+
+    def __init__(self, unit: str, reason: str) -> None:
+        super().__init__(f"no task of {unit} took the new settings: {reason}")
+        self.unit, self.reason = unit, reason
+
+
+class SettingsTaskFailed(EzmsgError, RuntimeError):
+    """The task of a unit that received new settings raised an exception; the settings before count as current."""
+
+    code = "SETTINGS_TASK_FAILED"
+
+    def __init__(self, unit: str, reason: str) -> None:
+        super().__init__(f"{unit} could not apply the new settings: {reason}")
+        self.unit, self.reason = unit, reason
 
 
 # -- messages -----------------------------------------------------------------------------------------------------
@@ -547,3 +704,89 @@ class SharedMemoryClosed(EzmsgError, BufferError):
     def __init__(self, name: str, reason: str) -> None:
         super().__init__(f"shared memory {name!r} cannot be used any more: {reason}")
         self.name, self.reason = name, reason
+
+
+# -- running ------------------------------------------------------------------------------------------------------
+
+
+class RunnerMisused(EzmsgError, RuntimeError, ValueError):
+    """A GraphRunner was asked for what it cannot do in its state: it runs once."""
+
+    code = "RUNNER_MISUSED"
+
+
+class GraphRunnerStartError(EzmsgError, RuntimeError):
+    """A unit could not be set up, so the run did not start; the cause is the unit's own error."""
+
+    code = "GRAPH_RUNNER_START"
+
+    def __init__(self, error_type: str, reason: str) -> None:
+        super().__init__(f"the graph did not start: {error_type}: {reason}")
+        self.error_type, self.reason = error_type, reason
+
+
+class InvalidComponents(EzmsgError, ValueError):
+    """Components were not given as what `run` takes."""
+
+    code = "INVALID_COMPONENTS"
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(f"{reason}: give components as keywords, run(A=a, B=b), or as one mapping of names")
+        self.reason = reason
+
+
+class SeveralMains(EzmsgError):
+    """Two units of one process have a `main` function; a process has one main thread."""
+
+    code = "SEVERAL_MAINS"
+
+    def __init__(self, units: list[str]) -> None:
+        super().__init__(
+            f"Process has more than one main-thread functions: those of {', '.join(units)}. Put the units into "
+            "different processes, with process_components"
+        )
+        self.units = units
+
+
+class NotSpawnable(EzmsgError, TypeError):
+    """Units cannot be sent to a process that does not inherit them."""
+
+    code = "NOT_SPAWNABLE"
+
+    def __init__(self, units: list[str], reason: str) -> None:
+        super().__init__(
+            f"{', '.join(units)} cannot be sent to a spawned process: {reason}. Make what cannot be pickled in "
+            "initialize(), or use multiprocessing.set_start_method('fork')"
+        )
+        self.units, self.reason = units, reason
+
+
+class BackendProcessLost(EzmsgError, RuntimeError):
+    """A process of a run ended before the run did; the others were stopped."""
+
+    code = "BACKEND_PROCESS_LOST"
+
+    def __init__(self, process: str, exitcode: int | None) -> None:
+        super().__init__(f"{process} {_ending(exitcode)}, and the run was ended")
+        self.process, self.exitcode = process, exitcode
+
+
+class BackendProcessFailed(EzmsgError, RuntimeError):
+    """A process of a run raised an exception that cannot be raised here; its traceback is in a note."""
+
+    code = "BACKEND_PROCESS_FAILED"
+
+    def __init__(self, process: str, error_type: str) -> None:
+        super().__init__(f"{error_type} in {process}")
+        self.process, self.error_type = process, error_type
+
+
+def _ending(exitcode: int | None) -> str:
+    if exitcode is None:
+        return "stopped answering"
+    if exitcode >= 0:
+        return f"ended with exit code {exitcode} before it was told to"
+    try:
+        return f"was killed by {signal.Signals(-exitcode).name}"
+    except ValueError:
+        return f"was killed by signal {-exitcode}"

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator
+import time
+from collections.abc import AsyncGenerator, Callable
 from types import TracebackType
 from typing import Any, Self, TypeVar
 from uuid import UUID, uuid4
@@ -12,15 +13,18 @@ from uuid import UUID, uuid4
 from ezmsg.core.control import GRAPH_TIMEOUT_S, ControlClient
 from ezmsg.core.control.asking import FLOW_TIMEOUT_S, routing_timeout_s, sync_all
 from ezmsg.core.control.eventstream import event_stream
+from ezmsg.core.control.link import ServerLink
 from ezmsg.core.control.processrequests import ProcessRequests
 from ezmsg.core.control.views import graph_snapshot, settings_event, settings_table, topology_event
 from ezmsg.core.errors import (
+    ComponentAddressCollision,
     ConnectionLost,
     EzmsgError,
     RequestTimeout,
     SessionClosed,
 )
 from ezmsg.core.graphmeta import (
+    BackpressureReport,
     GraphMetadata,
     GraphSnapshot,
     ProcessControlOperation,
@@ -35,6 +39,7 @@ from ezmsg.core.graphserver import GraphServer, GraphService
 from ezmsg.core.net.address import Address, AddressType
 from ezmsg.core.pubclient import Publisher
 from ezmsg.core.subclient import Subscriber
+from ezmsg.core.telemetry.culprit import Waits, report
 from ezmsg.core.telemetry.stream import profiling_stream
 from ezmsg.core.wire import records as r
 from ezmsg.core.wire.metadata import GraphRecord, record_of
@@ -47,11 +52,23 @@ CLOSE_TIMEOUT_S = 1.0
 LAST_TIMEOUT_S = 0.25
 
 
+class _Observer(ProcessRequests):
+    """Reads what is measured without moving the window of who asks for it."""
+
+    def __init__(self, active: Callable[[], ServerLink]) -> None:
+        self._reader = str(uuid4())
+        self._active = active
+
+
 class GraphContext(ProcessRequests):
     """A session with a graph, used as an async context manager.
 
     Entering makes sure that a server is there and opens a session; leaving closes the publishers and subscribers made
     here, drops the edges, metadata and settings of this session, and stops the server if this context started it.
+
+    When the server is lost (not when it ends in order), messages go on, and the session is opened again at the next
+    server at its address, with all it owns. What is asked meanwhile waits for that as long as its time limit says, then
+    raises `ConnectionLost`; what was being asked raises it at once.
 
     Args:
         graph_address: Of the GraphServer; None for the default.
@@ -63,8 +80,11 @@ class GraphContext(ProcessRequests):
         self._given = None if graph_address is None else self._service.address
         self._auto_start = auto_start
         self._server: GraphServer | None = None
-        self._session: ControlClient | None = None
+        self._session: ServerLink | None = None
         self._session_id: UUID | None = None
+        # What this session owns, to be told to the next server.
+        self._edges: set[tuple[str, str]] = set()
+        self._metadata: GraphRecord | None = None
         self._reader = str(uuid4())
         self._clients: set[Publisher | Subscriber] = set()
 
@@ -77,6 +97,11 @@ class GraphContext(ProcessRequests):
         """Of the server this context started, else as it was given (perhaps None)."""
         return self._given if self._server is None else self._server.address
 
+    @property
+    def has_started_server(self) -> bool:
+        """Whether this context started the server that it will stop."""
+        return self._server is not None
+
     # -- the session --------------------------------------------------------------------------------------------------
 
     async def __aenter__(self) -> Self:
@@ -88,9 +113,9 @@ class GraphContext(ProcessRequests):
         """
         self._server = await self._service.ensure(self._auto_start)
         try:
-            self._session = await ControlClient.connect(self._service.address, self, name="session")
-            opened = await self._session.request(r.OpenSession(), r.SessionOpened, GRAPH_TIMEOUT_S)
-            self._session_id = UUID(opened.session_id)
+            self._session = await ServerLink.connect(self._service.address, self, name="session")
+            self._session_id = uuid4()
+            await self._session.introduce()
         except BaseException:
             await self._end()
             raise
@@ -119,6 +144,7 @@ class GraphContext(ProcessRequests):
     async def _close_session(self, timeout_s: float = CLOSE_TIMEOUT_S) -> None:
         """Close only the session; its edges, metadata and settings are gone when this returns."""
         session, self._session, self._session_id = self._session, None, None
+        self._edges, self._metadata = set(), None
         if session is None:
             return
         if await self._confirmed(session, r.CloseSession(), timeout_s):
@@ -126,7 +152,9 @@ class GraphContext(ProcessRequests):
         else:
             await session.abort()
 
-    async def _confirmed(self, session: ControlClient, record: r.Record, timeout_s: float) -> bool:
+    async def _confirmed(self, session: ServerLink, record: r.Record, timeout_s: float) -> bool:
+        if not session.is_up:
+            return False  # a server to come is not told of what is no more
         try:
             await session.request(record, timeout_s=timeout_s)
         except (ConnectionLost, RequestTimeout) as error:
@@ -137,6 +165,7 @@ class GraphContext(ProcessRequests):
     async def revert(self) -> None:
         """Close the publishers and subscribers made here, and drop the edges, metadata and settings of this session."""
         await self._close_clients()
+        self._edges, self._metadata = set(), None
         if self._session is not None:
             await self._confirmed(self._session, r.RevertSession(), CLOSE_TIMEOUT_S)
 
@@ -147,21 +176,37 @@ class GraphContext(ProcessRequests):
         if clients:
             await asyncio.gather(*(client.wait_closed() for client in clients))
 
-    def _active(self) -> ControlClient:
+    def _active(self) -> ServerLink:
         if self._session is None:
             raise SessionClosed
         return self._session
 
     # -- handler of the session ---------------------------------------------------------------------------------------
 
+    async def introduce(self, client: ControlClient) -> None:
+        """Open the session at a server, with all it owns."""
+        assert self._session is not None
+        token, edges, metadata = self._session.token, sorted(self._edges), self._metadata
+        opening = r.OpenSession(str(self._session_id), token, edges, metadata is not None)
+        opened = await client.request(opening, r.SessionOpened, GRAPH_TIMEOUT_S)
+        if opened.refused:
+            logger.warning("%r lost edges that would now close a cycle: %s", self, opened.refused)
+            self._edges.difference_update(opened.refused)
+        if metadata is not None:
+            try:
+                await client.request(r.RegisterMetadata(metadata), timeout_s=GRAPH_TIMEOUT_S)
+            except ComponentAddressCollision as error:
+                logger.warning("%r lost its metadata: %s", self, error)
+                self._metadata = None
+
     def on_request(self, connection: object, record: r.Record) -> r.Record:
         """A server asks nothing of a session."""
         raise EzmsgError(f"a session has no answer to {type(record).__name__}")
 
     def on_notice(self, connection: object, record: r.Record) -> None:
-        """Nothing is told to a session but goodbye, which the client keeps."""
+        """Nothing is told to a session but goodbye, which the link takes."""
 
-    def on_closed(self, connection: object, error: Exception | None) -> None:
+    def on_end(self, reason: str) -> None:
         """Requests fail from now on; messages go on."""
 
     # -- endpoints ----------------------------------------------------------------------------------------------------
@@ -192,10 +237,12 @@ class GraphContext(ProcessRequests):
             RequestTimeout: The server does not answer.
         """
         await self._active().request(r.Connect(from_topic, to_topic), timeout_s=routing_timeout_s())
+        self._edges.add((from_topic, to_topic))
 
     async def disconnect(self, from_topic: str, to_topic: str) -> None:
         """Give up this session's share of an edge; other owners keep it. Queued messages of it are dropped."""
         await self._active().request(r.Disconnect(from_topic, to_topic), timeout_s=routing_timeout_s())
+        self._edges.discard((from_topic, to_topic))
 
     async def sync(self, timeout: float | None = None) -> None:
         """Pause all publishers of the graph, and wait until every message was released. They stay paused.
@@ -246,7 +293,9 @@ class GraphContext(ProcessRequests):
             NotSerializable: A field is not of its declared type (a TypeError). Values of type `Any` may be anything.
             SettingsTooLarge: The initial settings of a component are (a ValueError).
         """
-        await self._active().request(r.RegisterMetadata(record_of(metadata, GraphRecord)), timeout_s=GRAPH_TIMEOUT_S)
+        record = record_of(metadata, GraphRecord)
+        await self._active().request(r.RegisterMetadata(record), timeout_s=GRAPH_TIMEOUT_S)
+        self._metadata = record
 
     async def settings_snapshot(self) -> dict[str, SettingsSnapshotValue]:
         """The settings of every component of the graph, by address."""
@@ -318,6 +367,26 @@ class GraphContext(ProcessRequests):
         return await self._ask(component_address, operation, SettingsSnapshotValue, timeout, None, change)
 
     # -- profiling ----------------------------------------------------------------------------------------------------
+
+    async def backpressure_report(
+        self, window_s: float = 1.0, *, timeout_per_process: float = 0.5
+    ) -> BackpressureReport:
+        """Who holds up the graph: which publishers wait for whom, and which subscribers cause it in the end.
+
+        A subscriber whose task waits itself, in `broadcast` for the next one, passes its blame on.
+
+        Args:
+            window_s: Observe the graph for so many seconds; 0 takes everything since the start.
+            timeout_per_process: Processes that do not answer within this time are left out.
+        """
+        observer = _Observer(self._active)
+        before = Waits()
+        began_s = time.monotonic()
+        if window_s > 0:
+            before = Waits.of((await observer.profiling_snapshot_all(timeout_per_process=timeout_per_process)).values())
+            await asyncio.sleep(window_s)
+        after = Waits.of((await observer.profiling_snapshot_all(timeout_per_process=timeout_per_process)).values())
+        return report(after.since(before), time.monotonic() - began_s if window_s > 0 else 0.0)
 
     def subscribe_profiling_trace(
         self, control: ProfilingStreamControl

@@ -206,6 +206,8 @@ class SettingsChangedEvent:
     """Settings of a component changed; `timestamp` in Unix seconds.
 
     `missed`: events that a reader who was too slow, or came too late, did not get before this one.
+    `gap`: in the first event of a stream that lost its server and found another, which counts anew: what happened.
+    Between the two anything may have changed.
     """
 
     seq: int
@@ -216,6 +218,7 @@ class SettingsChangedEvent:
     source_process_id: UUID | None
     value: SettingsSnapshotValue
     missed: int = 0
+    gap: str = ""
 
 
 class TopologyEventType(Enum):
@@ -230,6 +233,8 @@ class TopologyChangedEvent:
     """Edges or processes changed; `timestamp` in Unix seconds.
 
     `missed`: events that a reader who was too slow, or came too late, did not get before this one.
+    `gap`: in the first event of a stream that lost its server and found another, which counts anew: what happened.
+    Between the two anything may have changed.
     """
 
     seq: int
@@ -239,6 +244,7 @@ class TopologyChangedEvent:
     source_session_id: str | None
     source_process_id: UUID | None
     missed: int = 0
+    gap: str = ""
 
 
 @dataclass
@@ -408,8 +414,9 @@ class EdgeProfile:
     """What a process measured on one edge, or (with `subscription` None) on one publisher, since it opened.
 
     `histograms` by name: `publish`, `backpressure`, `serialize`, `interval` of a publisher; `age`, `transport`,
-    `queue`, `process` of an edge. `counters` by name: `sent`, `bytes`, `backpressure_ns` of a publisher; `consumed`,
-    `dropped`, `bytes`, `clock_anomalies` of an edge.
+    `queue`, `process` of an edge. `counters` by name: `sent`, `bytes`, `backpressure_ns` of a publisher, the last also
+    by the subscriber that was waited for (`blame_ns:TOPIC`); `consumed`, `dropped`, `bytes`, `clock_anomalies` of an
+    edge.
     """
 
     topic: str
@@ -434,6 +441,36 @@ class ProcessProfilingSnapshot:
     edges: list[EdgeProfile] = field(default_factory=list[EdgeProfile])
     recorded: dict[str, int] = field(default_factory=dict[str, int])
     dropped: dict[str, int] = field(default_factory=dict[str, int])
+
+
+@dataclass
+class BackpressureWait:
+    """How long publishers on `topic` waited for subscribers on `subscription` to let go of messages."""
+
+    topic: str
+    subscription: str
+    wait_seconds: float
+
+
+@dataclass
+class BackpressureCulprit:
+    """How much waiting in the graph a subscriber has caused itself, not by waiting for others in turn.
+
+    `share`: of all the waiting there was, 0 to 1.
+    """
+
+    subscription: str
+    wait_seconds: float
+    share: float
+
+
+@dataclass
+class BackpressureReport:
+    """Who waited for whom within `window_seconds`, longest first, and who is to blame in the end, worst first."""
+
+    window_seconds: float
+    waits: list[BackpressureWait]
+    culprits: list[BackpressureCulprit]
 
 
 @dataclass
@@ -503,10 +540,15 @@ class ProcessProfilingTraceBatch:
 
 @dataclass
 class ProfilingTraceStreamBatch:
-    """What a profiling stream delivers at once, by process; `timestamp` in Unix seconds."""
+    """What a profiling stream delivers at once, by process; `timestamp` in Unix seconds.
+
+    `gap`: in the first batch of a stream that lost its server and found another: what happened. What processes measured
+    while there was none is missing where they could not keep it; what they kept may be told twice.
+    """
 
     timestamp: float
     batches: dict[UUID, ProcessProfilingTraceBatch]
+    gap: str = ""
 
 
 @dataclass

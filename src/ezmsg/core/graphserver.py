@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import atexit
 import logging
+import os
 import threading
 from typing import Any, ClassVar
 
@@ -18,6 +20,7 @@ from ezmsg.core.net.connection import Connection
 from ezmsg.core.net.listener import Listener, bind_tcp
 from ezmsg.core.server.agent import AgentProcess
 from ezmsg.core.server.core import GraphCore
+from ezmsg.core.server.journal import Journal
 from ezmsg.core.server.peers import Peer
 from ezmsg.core.shm import SHMContext
 from ezmsg.core.wire.records import (
@@ -55,6 +58,7 @@ class GraphServer(threading.Thread):
         self._loop: asyncio.AbstractEventLoop | None = None
         self._stopping: asyncio.Event | None = None
         self._peers: set[Connection] = set()
+        self._journal = Journal()
 
     def __repr__(self) -> str:
         state = "stopped" if self._serving.is_set() and not self.is_alive() else "serving"
@@ -86,6 +90,8 @@ class GraphServer(threading.Thread):
         else:
             wanted = resolve(address)
             self._socket = bind_tcp(wanted.host, wanted.port, key)
+            if wanted.port:
+                self._journal = Journal.open(Address(*self._socket.getsockname()[:2]))
         self._key = key
         self._address = Address(*self._socket.getsockname()[:2])
         super().start()
@@ -93,6 +99,8 @@ class GraphServer(threading.Thread):
         if self._error is not None:
             self._socket.close()
             raise self._error
+        # A program that ends without `stop` ends in order, too.
+        atexit.register(self._stop_at_exit, os.getpid())
 
     def stop(self) -> None:
         """End in order: tell every peer, then stop. Waits until the thread has ended; safe to call twice."""
@@ -104,6 +112,11 @@ class GraphServer(threading.Thread):
                 logger.debug("%r had stopped already", self)
         if self.is_alive():
             self.join()
+        atexit.unregister(self._stop_at_exit)
+
+    def _stop_at_exit(self, pid: int) -> None:
+        if pid == os.getpid():
+            self.stop()
 
     def run(self) -> None:
         """The thread."""
@@ -119,7 +132,9 @@ class GraphServer(threading.Thread):
     async def _serve(self) -> None:
         self._loop = asyncio.get_running_loop()
         self._stopping = asyncio.Event()
-        core = GraphCore(self._stopping)
+        core = GraphCore(self._stopping, self._journal)
+        if self._journal.found:
+            core.succeed()
 
         welcoming: set[asyncio.Task[None]] = set()
 
@@ -138,6 +153,7 @@ class GraphServer(threading.Thread):
             if welcoming:
                 await asyncio.wait(welcoming)  # else their sockets would be nobody's
             await agent.stop(core.telemetry)
+            self._journal.delete()
             await self._goodbye()
             await core.close()
 

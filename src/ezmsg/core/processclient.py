@@ -17,6 +17,7 @@ from uuid import UUID, uuid4
 
 from ezmsg.core import config
 from ezmsg.core.control import ControlClient
+from ezmsg.core.control.link import ServerLink
 from ezmsg.core.errors import (
     EzmsgError,
     InvalidTraceControl,
@@ -75,6 +76,9 @@ class OperationFailed(EzmsgError, RuntimeError):
 class ProcessControlClient:
     """One process on the control plane.
 
+    When the server is lost (not when it ends in order) this client takes its place at the next server at its address,
+    under the same id, with its units and their settings as it reported them last.
+
     Args:
         graph_address: Of the GraphServer; None for the default.
         profiles: The process's recorder, when not the default one.
@@ -86,9 +90,12 @@ class ProcessControlClient:
     def __init__(self, graph_address: AddressType | None = None, *, profiles: ProfileRegistry | None = None) -> None:
         self._graph_address = graph_address
         self._profiles = profiles or PROFILES
-        self._control: ControlClient | None = None
+        self._control: ServerLink | None = None
         self._connecting = asyncio.Lock()
         self._units: set[str] = set()
+        # What the next server is told: whether this process registered, and the settings it reported last.
+        self._is_registered = False
+        self._reported: dict[str, r.ReportSettings] = {}
         self._handler: RequestHandler | None = None
         self._handling: set[asyncio.Task[r.Record]] = set()
         self._is_closing = False
@@ -130,23 +137,38 @@ class ProcessControlClient:
         """
         await self._connected()
 
-    async def _connected(self) -> ControlClient:
+    async def _connected(self) -> ServerLink:
         async with self._connecting:
             if self._control is not None:
                 return self._control
-            control = await ControlClient.connect(self._graph_address, self, name="process")
+            control = await ServerLink.connect(self._graph_address, self, name="process")
+            client_id = uuid4()
+            self._control, self.client_id = control, client_id
+            self._is_closing = False
             try:
-                opened = await control.request(
-                    r.OpenProcess(os.getpid(), socket.gethostname()), r.ProcessOpened, COMMAND_TIMEOUT_S
-                )
+                await control.introduce()
             except BaseException:
+                self._control = self.client_id = None
                 await control.abort()
                 raise
-            self._is_closing = False
-            self._control = control
-            self.client_id = UUID(opened.client_id)
-            self._profiles.client_opened(str(control.address), self.client_id)
+            self._profiles.client_opened(str(control.address), client_id)
             return control
+
+    async def introduce(self, client: ControlClient) -> None:
+        """Make this process known at a server, with all it owns."""
+        assert self._control is not None
+        units = sorted(self._units) if self._is_registered else None
+        opening = r.OpenProcess(os.getpid(), socket.gethostname(), str(self.client_id), self._control.token, units)
+        opened = await client.request(opening, r.ProcessOpened, COMMAND_TIMEOUT_S)
+        if opened.refused:
+            logger.warning("%r lost units to other processes: %s", self, opened.refused)
+            self._own(self._units - opened.refused.keys())
+        for report in list(self._reported.values()):
+            await client.request(report, timeout_s=COMMAND_TIMEOUT_S)
+
+    def _own(self, units: set[str]) -> None:
+        self._units, self._is_registered = units, True
+        self._reported = {unit: report for unit, report in self._reported.items() if unit in units}
 
     async def close(self) -> None:
         """Leave the graph: when this returns, the server has dropped the units. Safe to call twice.
@@ -160,14 +182,15 @@ class ProcessControlClient:
             if control is None or client_id is None:
                 return
             self._is_closing = True
-            self._units = set()
+            self._units, self._is_registered, self._reported = set(), False, {}
             current = asyncio.current_task()
             for task in self._handling:
                 if task is not current:
                     _cancel(task)
             self._profiles.client_closed(str(control.address), client_id)
             try:
-                await control.request(r.CloseProcess(), timeout_s=CLOSE_TIMEOUT_S)
+                if control.is_up:
+                    await control.request(r.CloseProcess(), timeout_s=CLOSE_TIMEOUT_S)
             except (ConnectionError, TimeoutError) as error:
                 logger.debug("the server did not confirm the end of process %s: %s", client_id, error)
                 await control.abort()
@@ -181,7 +204,7 @@ class ProcessControlClient:
         """
         wanted = sorted(set(units))
         await self._command(r.ProcessRegister(os.getpid(), socket.gethostname(), wanted), "PROCESS_REGISTER")
-        self._units = set(wanted)
+        self._own(set(wanted))
 
     async def update_ownership(
         self, added_units: Iterable[str] | None = None, removed_units: Iterable[str] | None = None
@@ -193,7 +216,7 @@ class ProcessControlClient:
         """
         added, removed = sorted(set(added_units or ())), sorted(set(removed_units or ()))
         await self._command(r.ProcessUpdateOwnership(added, removed), "PROCESS_UPDATE_OWNERSHIP")
-        self._units = (self._units - set(removed)) | set(added)
+        self._own((self._units - set(removed)) | set(added))
 
     async def report_settings_update(
         self, component_address: str, value: object, timestamp: float | None = None
@@ -210,7 +233,9 @@ class ProcessControlClient:
         """
         record = record_of(settings_snapshot_value(value), SettingsValue)
         timestamp_s = time.time() if timestamp is None else float(timestamp)
-        await self._command(r.ReportSettings(component_address, record, timestamp_s), "PROCESS_SETTINGS_UPDATE")
+        report = r.ReportSettings(component_address, record, timestamp_s)
+        await self._command(report, "PROCESS_SETTINGS_UPDATE")
+        self._reported[component_address] = report
 
     async def _command(self, record: r.Record, name: str) -> None:
         try:
@@ -228,10 +253,10 @@ class ProcessControlClient:
     # -- handler of the connection ------------------------------------------------------------------------------------
 
     def on_notice(self, connection: object, record: r.Record) -> None:
-        """Nothing is told to a process but goodbye, which the client keeps."""
+        """Nothing is told to a process but goodbye, which the link takes."""
 
-    def on_closed(self, connection: object, error: Exception | None) -> None:
-        """The server is gone; requests can no longer come."""
+    def on_end(self, reason: str) -> None:
+        """The server has ended; requests can no longer come."""
 
     def on_request(self, connection: object, record: r.Record) -> r.Record | Awaitable[r.Record]:
         """Answer an operation: a built-in one at once, any other from the user's handler, whenever that is done."""

@@ -12,6 +12,7 @@ from uuid import UUID, uuid4
 from ezmsg.core import config
 from ezmsg.core.backpressure import Backpressure
 from ezmsg.core.control import ControlClient
+from ezmsg.core.control.link import WAIT_S, ServerLink
 from ezmsg.core.errors import (
     EzmsgError,
     PublisherClosed,
@@ -58,12 +59,12 @@ class Publisher:
     # The hot path finds slots faster than the entries of a large `__dict__`; that is for whoever wants to patch.
     __slots__ = (
         "__dict__", "__weakref__", "_bits", "_blocked", "_control", "_direct", "_eagerness", "_freed", "_held",
-        "_is_closed", "_leaving", "_line", "_listener", "_locals", "_looks", "_loop", "_metrics", "_next_id",
+        "_holder", "_is_closed", "_leaving", "_line", "_listener", "_locals", "_looks", "_loop", "_metrics", "_next_id",
         "_outlets", "_profiles", "_remotes", "_running", "_slot", "_slots", "_stalled_s", "_waiting", "_warned_s",
         "_warns", "id", "log_name", "num_buffers", "pid", "publisher_id", "topic",
     )  # fmt: skip
 
-    _control: ControlClient
+    _control: ServerLink
     _profiles: ProfileRegistry
     _metrics: PublisherMetrics
     _listener: MessageListener
@@ -101,6 +102,8 @@ class Publisher:
         self._line = asyncio.Lock()
         self._waiting = 0
         self._stalled_s = 0.0
+        # On which topic the subscriber is that held a slot last.
+        self._holder = ""
         self._is_closed = False
         self._blocked = start_paused
         if not start_paused:
@@ -122,6 +125,8 @@ class Publisher:
         allow_local: bool | None = None,
         *,
         profiles: ProfileRegistry = PROFILES,
+        unit: str = "",
+        task: str = "",
     ) -> Publisher:
         """Offer a topic; when this returns, every subscriber that it reaches is connected.
 
@@ -136,6 +141,8 @@ class Publisher:
             force_tcp: Use TCP for every subscriber; None for EZMSG_FORCE_TCP.
             allow_local: Hand subscribers of this process the very object; None for EZMSG_ALLOW_LOCAL.
             profiles: The recorder of this process.
+            unit: The address of the unit that publishes, for telemetry.
+            task: Its task.
 
         Raises:
             ServerUnreachable: No GraphServer answers at the address.
@@ -150,26 +157,20 @@ class Publisher:
             f"publisher {topic}", host, port, self._remotes.welcome, with_door=not tcp_only
         )
         try:
-            self._control = await ControlClient.connect(graph_address, self, name=f"publisher {topic}")
+            self._control = await ServerLink.connect(graph_address, self, name=f"publisher {topic}")
         except BaseException:
             await self._listener.close()
             raise
         try:
             self._metrics = self._profiles.register_publisher(
-                self.id, topic, num_buffers, graph_address=str(self._control.address)
+                self.id, topic, num_buffers, graph_address=str(self._control.address), unit=unit, task=task
             )
             if self._listener.door:
                 self._remotes.open_memory(self._held, buf_size)
             self._metrics.inflight_gauge = lambda: self._slots.inflight
             if local:
                 DOORS.open(self, self._loop)
-            address = self._listener.address
-            await self._control.request(
-                OpenPublisher(
-                    self.publisher_id, topic, self.pid, boot_id(),
-                    address.host, address.port, self._listener.door, num_buffers,
-                )
-            )  # fmt: skip
+            await self._control.introduce()
         except BaseException:
             self.close()
             await self.wait_closed()
@@ -318,6 +319,9 @@ class Publisher:
         if self._warns and began_s - self._warned_s > BACKPRESSURE_WARNING_INTERVAL_S:
             self._warned_s = began_s
             logger.warning("%s under subscriber backpressure!", self.topic)
+        slot = self._slot
+        # Also where it looks without sleeping: who lets go of the slot is to blame.
+        self._slots.is_awaited = True
         try:
             if not await self._eagerness.sees(self._can_go_on):
                 slept_s = message_clock()
@@ -326,7 +330,19 @@ class Publisher:
         finally:
             stalled_s = message_clock() - began_s
             self._stalled_s += stalled_s
-            self._metrics.backpressure_ns += round(stalled_s * 1e9)
+            stalled_ns = round(stalled_s * 1e9)
+            self._metrics.backpressure_ns += stalled_ns
+            if held := self._held[slot]:
+                self._blame(held & -held)
+            context = get_current_message()
+            self._metrics.blame(self._holder, stalled_ns, "" if context is None else context.holds)
+
+    def _blame(self, bit: int) -> None:
+        """Remember which subscriber held a slot last, of the channel with this bit."""
+        for outlet in self._outlets:
+            if outlet.bit == bit:
+                self._holder = outlet.holder
+                return
 
     def _can_go_on(self) -> bool:
         return not self._held[self._slot] or self._blocked
@@ -382,10 +398,10 @@ class Publisher:
         """A channel left: what it held is released."""
         if outlet not in self._outlets:
             return
+        self._slots.remove_channel(outlet.bit)
         self._outlets.discard(outlet)
         self._bits &= ~outlet.bit
         self._choose_ways()
-        self._slots.remove_channel(outlet.bit)
 
     def rerouted(self) -> None:
         """The listeners of a channel of this loop changed."""
@@ -402,13 +418,25 @@ class Publisher:
         message.publisher = 0
         self._metrics.record_late(message.message_id, message.origin_s, message.publish_s, message.channel_s)
 
-    def _slot_freed(self) -> None:
+    def _slot_freed(self, bit: int = 0) -> None:
         self._slots.is_awaited = False
+        self._blame(bit)
         freed, self._freed = self._freed, None
         if freed is not None and not freed.done():
             freed.set_result(None)
 
     # -- called by the control connection -----------------------------------------------------------------------------
+
+    async def introduce(self, client: ControlClient) -> None:
+        """Offer the topic at a server; when this returns, every subscriber that it knows to be reached is connected."""
+        address = self._listener.address
+        await client.request(
+            OpenPublisher(
+                self.publisher_id, self.topic, self.pid, boot_id(),
+                address.host, address.port, self._listener.door, self.num_buffers, self._control.token,
+            ),
+            timeout_s=WAIT_S + config.subscriber_update_timeout_s(),
+        )  # fmt: skip
 
     def on_request(self, _connection: object, record: Record) -> Any:
         """The server passes on what somebody asked of all publishers."""
@@ -429,8 +457,8 @@ class Publisher:
     def on_notice(self, _connection: object, record: Record) -> None:
         """Nothing else is told to a publisher."""
 
-    def on_closed(self, _connection: object, error: Exception | None) -> None:
-        """The server is gone: messages go on to the channels that are connected."""
+    def on_end(self, reason: str) -> None:
+        """The server has ended: messages go on to the channels that are connected."""
 
     # -- the end ------------------------------------------------------------------------------------------------------
 

@@ -14,6 +14,7 @@ from msgspec.structs import replace
 from ezmsg.core.channelmanager import CHANNELS, ChannelManager
 from ezmsg.core.config import DEFAULT_HOST
 from ezmsg.core.control import ControlClient
+from ezmsg.core.control.link import WAIT_S, ServerLink
 from ezmsg.core.errors import EzmsgError
 from ezmsg.core.inbox import Inbox, Lease
 from ezmsg.core.messagechannel import Channel, Subscription
@@ -40,7 +41,7 @@ class Subscriber:
         leaky: Whether it keeps only the newest messages.
     """
 
-    _control: ControlClient
+    _control: ServerLink
     _profiles: ProfileRegistry
     _metrics: SubscriberMetrics
 
@@ -58,7 +59,6 @@ class Subscriber:
         self._subscriptions: dict[str, Subscription] = {}
         # Who reaches us, as the server said last; who of the others is just ending; whom we try to reach again.
         self._routes: dict[str, PublisherRoute] = {}
-        self._is_serverless = False
         self._ending: set[str] = set()
         self._rejoining: dict[str, asyncio.Task[None]] = {}
         self._routing = asyncio.Lock()
@@ -75,6 +75,8 @@ class Subscriber:
         max_queue: int | None = None,
         channels: ChannelManager = CHANNELS,
         profiles: ProfileRegistry = PROFILES,
+        unit: str = "",
+        task: str = "",
         **_ignored: Any,
     ) -> Subscriber:
         """Subscribe to a topic; when this returns, every publisher that reaches the topic is connected.
@@ -86,6 +88,8 @@ class Subscriber:
             max_queue: Length of a leaky queue (default 1); ignored otherwise.
             channels: The channels of this process.
             profiles: The recorder of this process.
+            unit: The address of the unit that receives, for telemetry.
+            task: Its task.
 
         Raises:
             ServerUnreachable: No GraphServer answers at the address.
@@ -95,11 +99,12 @@ class Subscriber:
             raise ValueError(f"max_queue={max_queue} must be positive")
         self = object.__new__(cls)
         self._prepare(topic, leaky, (max_queue or DEFAULT_LEAKY_QUEUE) if leaky else 0, channels, profiles)
-        self._control = await ControlClient.connect(graph_address, self, name=f"subscriber {topic}")
+        self._control = await ServerLink.connect(graph_address, self, name=f"subscriber {topic}")
         try:
-            self._metrics = profiles.register_subscriber(self.id, topic, graph_address=str(self._control.address))
-            opening = OpenSubscriber(str(self.id), topic, os.getpid(), boot_id())
-            await self._apply(await self._control.request(opening, Routing))
+            self._metrics = profiles.register_subscriber(
+                self.id, topic, graph_address=str(self._control.address), unit=unit, task=task
+            )
+            await self._control.introduce()
         except BaseException:
             self.close()
             await self.wait_closed()
@@ -174,6 +179,11 @@ class Subscriber:
 
     # -- routing ------------------------------------------------------------------------------------------------------
 
+    async def introduce(self, client: ControlClient) -> None:
+        """Ask a server for the topic; when this returns, every publisher that it knows to reach it is connected."""
+        opening = OpenSubscriber(str(self.id), self.topic, os.getpid(), boot_id(), self._control.token)
+        await self._apply(await client.request(opening, Routing, WAIT_S))
+
     def on_request(self, _connection: object, record: Record) -> Any:
         """The server sends the publishers that now reach this topic; the answer says that they are connected."""
         if isinstance(record, Routing):
@@ -183,27 +193,36 @@ class Subscriber:
     def on_notice(self, _connection: object, record: Record) -> None:
         """Nothing else is told to a subscriber."""
 
-    def on_closed(self, _connection: object, error: Exception | None) -> None:
-        """The server is gone: messages go on arriving from the publishers that are connected."""
-        self._is_serverless = True
+    def on_end(self, reason: str) -> None:
+        """The server has ended: messages go on arriving from the publishers that are connected."""
 
     async def _apply(self, routing: Routing) -> Record:
         async with self._routing:
             if self._inbox.is_closed:
                 return Done()
-            self._routes = wanted = {route.publisher_id: route for route in routing.publishers}
+            self._routes = wanted = self._wanted(routing)
             # A publisher that ended closes its channel itself, after its last message.
             self._ending = (self._ending | set(routing.ended)) & self._subscriptions.keys() - wanted.keys()
             for publisher_id in self._subscriptions.keys() - wanted.keys() - self._ending:
                 self._cut(self._subscriptions.pop(publisher_id))
             for publisher_id in self._rejoining.keys() - wanted.keys():
                 self._rejoining.pop(publisher_id).cancel()
-            added = [route for known, route in wanted.items() if known not in self._subscriptions]
+            told = {route.publisher_id for route in routing.publishers}
+            added = [route for known, route in wanted.items() if known in told and known not in self._subscriptions]
             joined = await asyncio.gather(*(self._join(route) for route in added))
             for route, is_joined in zip(added, joined, strict=True):
                 if not is_joined:
                     self._rejoin_soon(route.publisher_id)
             return Done()
+
+    def _wanted(self, routing: Routing) -> dict[str, PublisherRoute]:
+        """Who reaches us now. A server that knows only part of the graph adds to those we know."""
+        told = {route.publisher_id: route for route in routing.publishers}
+        if not routing.is_partial:
+            return told
+        ended, cut = set(routing.ended), set(routing.cut)
+        stay = {known: r for known, r in self._routes.items() if known not in ended and r.topic not in cut}
+        return stay | told
 
     async def _join(self, route: PublisherRoute) -> bool:
         """Hear a publisher; False when it cannot be reached."""
@@ -223,7 +242,7 @@ class Subscriber:
                 self.topic, route.topic, self._max_queue, channel.num_buffers,
             )  # fmt: skip
         metrics = self._metrics.edge(route.publisher_id, route.topic, channel.kind, foreign=route.boot_id != boot_id())
-        subscription = Subscription(channel, metrics, self._channel_ended)
+        subscription = Subscription(channel, self.topic, metrics, self._channel_ended)
         self._subscriptions[route.publisher_id] = subscription
         self._inbox.accept(subscription)
         channel.subscribe(subscription)
@@ -259,8 +278,8 @@ class Subscriber:
                     self, publisher_id, route.topic,
                 )  # fmt: skip
                 return
-            if self._is_serverless:
-                return  # nobody will say that it is gone; probably it is
+            if not self._control.is_up:
+                return  # nobody will say that it is gone; probably it is. A server that is back tells whom to reach
             if delay_s == REJOIN_FIRST_S:
                 logger.warning("%r cannot reach publisher %s on %s; trying again", self, publisher_id, route.topic)
             delay_s = min(2 * delay_s, REJOIN_MOST_S)

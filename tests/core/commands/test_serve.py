@@ -15,6 +15,7 @@ import pytest
 from examples.otlp_receiver import HttpReceiver
 from ezmsg.core.command import cmdline
 from ezmsg.core.commands import serve
+from ezmsg.core.errors import ConnectionLost
 from ezmsg.core.graphcontext import GraphContext
 from ezmsg.core.graphserver import GraphService
 from tests.core.commands.conftest import Command
@@ -32,10 +33,10 @@ async def test_a_signal_ends_it_in_order_and_tells_its_clients(
     serving = command("serve", "--address", free_address)
     assert await asyncio.to_thread(serving.line) == greeting(free_address, serving.process.pid)
     async with GraphContext(free_address, auto_start=False) as context:
-        assert context._session is not None
         serving.signal(number)
         assert await asyncio.to_thread(serving.ended) == (0, "", "")
-        assert context._session.is_goodbye
+        with pytest.raises(ConnectionLost, match="the GraphServer stops"):
+            await context.snapshot()
 
 
 def test_it_ends_with_a_shutdown_and_a_second_one_at_its_address_is_refused_in_one_line(

@@ -50,6 +50,7 @@ GOLDEN = {
     18: "ProcessOpened",
     19: "RevertSession",
     20: "CloseProcess",
+    21: "StreamOpened",
     30: "Connect",
     31: "Disconnect",
     32: "Pause",
@@ -91,6 +92,7 @@ GOLDEN = {
     81: "EventAck",
     90: "OpenChannel",
     91: "ChannelOpened",
+    92: "SlotHolder",
 }
 
 

@@ -61,14 +61,14 @@ async def diagnose(args: argparse.Namespace) -> list[Finding]:
         address = graph_address_from_args(args)
     except ValueError as error:
         finding = Finding("server", "address", "problem", f"{named_by}: {error}", "write host:port")
-        server, findings = None, [finding]
+        address, server, findings = None, None, [finding]
     else:
         server, findings = await look_at_server(address, named_by)
     findings += look_at_key()
     findings += look_at_limits(server)
     findings += look_at_environment()
     findings += await look_at_clocks(server)
-    findings += await look_for_stale(server)
+    findings += await look_for_stale(address, server)
     return findings
 
 

@@ -8,13 +8,13 @@ from collections.abc import Awaitable
 from typing import Any, Protocol, TypeVar
 
 from ezmsg.core import config
-from ezmsg.core.errors import ConnectionFailed, HandshakeError, RequestTimeout, ServerUnreachable
+from ezmsg.core.errors import ConnectionFailed, HandshakeError, ServerUnreachable
 from ezmsg.core.net.address import Address, AddressType
 from ezmsg.core.net.authkey import load_key
 from ezmsg.core.net.connection import Connection
 from ezmsg.core.net.dial import connect
 from ezmsg.core.wire.handshake import PeerInfo
-from ezmsg.core.wire.records import GetServerStatus, Goodbye, Record
+from ezmsg.core.wire.records import Goodbye, Record
 
 R = TypeVar("R", bound=Record)
 
@@ -22,8 +22,6 @@ R = TypeVar("R", bound=Record)
 DIAL_TIMEOUT_S = 5.0
 # What a server may take to answer for a whole graph, which it may have to tell much of.
 GRAPH_TIMEOUT_S = 5.0
-# Where an answer may take any time, the server is asked this often whether it still lives.
-ALIVE_INTERVAL_S = 2.0
 
 
 class ControlHandler(Protocol):
@@ -108,26 +106,6 @@ class ControlClient:
         if reply is not None and not isinstance(answer, reply):
             raise ConnectionFailed(f"{self.address} answered {type(record).__name__} with {answer!r}")
         return answer  # pyright: ignore[reportReturnType] - without `reply` the caller takes any record
-
-    async def request_patiently(self, record: Record) -> Record:
-        """Ask the server for what may take any time: waits as long as the server lives.
-
-        Raises:
-            RequestTimeout: The server stands still.
-        """
-        asked = self.connection.request_nowait(record)
-        try:
-            while not (await asyncio.wait([asked], timeout=ALIVE_INTERVAL_S))[0]:
-                await self._require_alive(type(record).__name__)
-            return asked.result()
-        finally:
-            asked.cancel()
-
-    async def _require_alive(self, request: str) -> None:
-        try:
-            await self.connection.request(GetServerStatus(), GRAPH_TIMEOUT_S)
-        except RequestTimeout as error:
-            raise RequestTimeout(request, error.peer, error.timeout_s) from error
 
     def notify(self, record: Record) -> None:
         """Tell the server."""

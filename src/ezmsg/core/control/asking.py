@@ -9,12 +9,15 @@ from typing import Any
 
 from ezmsg.core import config
 from ezmsg.core.control import GRAPH_TIMEOUT_S, ControlClient
+from ezmsg.core.control.link import ServerLink
 from ezmsg.core.control.processrequests import SERVER_TIMEOUT_S
 from ezmsg.core.errors import ConnectionLost, EzmsgError, RequestTimeout
 from ezmsg.core.net.address import Address
 from ezmsg.core.wire.limits import PUBLISHER_FLOW_TIMEOUT_S
-from ezmsg.core.wire.records import Record, Shutdown, Sync
+from ezmsg.core.wire.records import Done, GetServerStatus, Record, Shutdown, Sync
 
+# Where an answer may take any time, the server is asked this often whether it still lives.
+ALIVE_INTERVAL_S = 2.0
 # Pausing or resuming all publishers, as seen by who asks for it.
 FLOW_TIMEOUT_S = PUBLISHER_FLOW_TIMEOUT_S + SERVER_TIMEOUT_S
 # The end of a server: its telemetry agent has two seconds to export what it has.
@@ -77,12 +80,33 @@ def routing_timeout_s() -> float:
     return GRAPH_TIMEOUT_S + config.subscriber_update_timeout_s()
 
 
-async def sync_all(client: ControlClient, timeout_s: float | None) -> None:
-    """Pause all publishers, and wait until every message was released; None: as long as the server lives."""
-    if timeout_s is None:
-        await client.request_patiently(Sync())
-    else:
-        await client.request(Sync(timeout_s), timeout_s=timeout_s + SERVER_TIMEOUT_S)
+async def sync_all(server: ControlClient | ServerLink, timeout_s: float | None) -> None:
+    """Pause all publishers, and wait until every message was released.
+
+    Args:
+        server: Whom to ask.
+        timeout_s: How long to wait; None waits as long as the server lives.
+
+    Raises:
+        RequestTimeout: It took longer, or the server stands still.
+    """
+    if timeout_s is not None:
+        await server.request(Sync(timeout_s), timeout_s=timeout_s + SERVER_TIMEOUT_S)
+        return
+    syncing = asyncio.ensure_future(server.request(Sync(), Done))
+    try:
+        while not (await asyncio.wait([syncing], timeout=ALIVE_INTERVAL_S))[0]:
+            await _require_alive(server)
+        await syncing
+    finally:
+        syncing.cancel()
+
+
+async def _require_alive(server: ControlClient | ServerLink) -> None:
+    try:
+        await server.request(GetServerStatus(), timeout_s=GRAPH_TIMEOUT_S)
+    except RequestTimeout as error:
+        raise RequestTimeout("Sync", error.peer, error.timeout_s) from error
 
 
 async def ask_to_sync(address: Address, timeout_s: float | None) -> None:

@@ -7,65 +7,111 @@ from collections.abc import AsyncGenerator, Callable
 from typing import Literal, TypeVar
 
 from ezmsg.core.control import ControlClient
-from ezmsg.core.errors import ConnectionLost, EzmsgError
+from ezmsg.core.control.link import ServerLink
+from ezmsg.core.control.readerstream import ReaderStream
+from ezmsg.core.errors import EzmsgError
 from ezmsg.core.net.address import Address
-from ezmsg.core.wire.records import Event, EventAck, OpenEventStream, Record
+from ezmsg.core.wire.records import Event, EventAck, OpenEventStream, Record, StreamOpened
 
 E = TypeVar("E", bound=Event)
 V = TypeVar("V")
+Kind = Literal["topology", "settings"]
 
 # Events are acknowledged so many at once, or when there are no more. Less than the window of the server.
 ACK_EVERY = 16
+OPEN_TIMEOUT_S = 5.0
 
 
 class EventReader:
-    """Collects the events of one stream; the server sends a bounded number ahead."""
+    """Collects the events of one stream; the server sends a bounded number ahead.
 
-    def __init__(self) -> None:
-        self.events: asyncio.Queue[Event | None] = asyncio.Queue()
+    Attributes:
+        ended: Why there will be no more; empty while there may.
+    """
+
+    def __init__(self, kind: Kind, after_seq: int) -> None:
+        self._kind: Kind = kind
+        self._after_seq = after_seq
+        self._epoch = ""
+        self._gap = ""
+        self._client: ControlClient | None = None
+        # What came before the answer to our opening was read.
+        self._early: list[Event] = []
+        # With the connection they came over, and what happened before; None at the end.
+        self._events: asyncio.Queue[tuple[Event, ControlClient, str] | None] = asyncio.Queue()
         self._taken = 0
+        self._taken_of: ControlClient | None = None
+        self.ended = ""
+
+    async def introduce(self, client: ControlClient) -> None:
+        """Open the stream at a server: where it was, or at the first event of another one."""
+        self._client, self._early = None, []
+        opening = OpenEventStream(self._kind, self._after_seq, self._epoch)
+        opened = await client.request(opening, StreamOpened, OPEN_TIMEOUT_S)
+        if self._epoch not in ("", opened.epoch):
+            self._gap = f"the GraphServer at {client.address} was lost; another one is there, which counts anew"
+        self._epoch, self._client = opened.epoch, client
+        for event in self._early:
+            self._take(event, client)
+        self._early = []
+
+    def _take(self, event: Event, client: ControlClient) -> None:
+        self._events.put_nowait((event, client, self._gap))
+        self._after_seq, self._gap = event.seq, ""
 
     def on_request(self, connection: object, record: Record) -> Record:
         """A server asks nothing of a stream."""
         raise EzmsgError(f"a stream of events has no answer to {type(record).__name__}")
 
     def on_notice(self, connection: object, record: Record) -> None:
-        """An event, or goodbye."""
-        if isinstance(record, Event):
-            self.events.put_nowait(record)
+        """An event."""
+        if not isinstance(record, Event):
+            return
+        if self._client is None:
+            self._early.append(record)
+        else:
+            self._take(record, self._client)
 
-    def on_closed(self, connection: object, error: Exception | None) -> None:
+    def on_end(self, reason: str) -> None:
         """The stream ends, silently, as the server did."""
-        self.events.put_nowait(None)
+        self.ended = reason
+        self._events.put_nowait(None)
 
-    async def next(self, client: ControlClient) -> Event | None:
-        """The next event; None at the end."""
+    async def next(self, link: ServerLink) -> tuple[Event, str] | None:
+        """The next event, and what happened before it; None at the end."""
         # Acknowledged only when asked for the next: until then the reader is at work on it.
-        if self._taken and (self._taken >= ACK_EVERY or self.events.empty()):
-            client.notify(EventAck(self._taken))
-            self._taken = 0
-        event = await self.events.get()
+        if self._taken_of is not None and (self._taken >= ACK_EVERY or self._events.empty()):
+            link.notify(self._taken_of, EventAck(self._taken))
+            self._taken, self._taken_of = 0, None
+        entry = await self._events.get()
+        if entry is None:
+            return None
+        event, client, gap = entry
+        if client is not self._taken_of:
+            self._taken, self._taken_of = 0, client
         self._taken += 1
-        return event
+        return event, gap
 
 
-async def event_stream(
+def event_stream(
     address: Address,
-    kind: Literal["topology", "settings"],
+    kind: Kind,
     after_seq: int,
     record_type: type[E],
-    view: Callable[[E], V],
-) -> AsyncGenerator[V, None]:
+    view: Callable[[E, str], V],
+) -> ReaderStream[V]:
     """The events of one kind of the server at `address`; connects at the first `anext`."""
-    reader = EventReader()
-    client = await ControlClient.connect(address, reader, name=f"{kind} events")
-    try:
-        await client.request(OpenEventStream(kind, after_seq))
-        while (event := await reader.next(client)) is not None:
-            if isinstance(event, record_type):
-                yield view(event)
-    except ConnectionLost:
-        # The server went away while we were asking it: that is the end, too.
-        return
-    finally:
-        await client.close()
+    reader = EventReader(kind, after_seq)
+
+    async def events() -> AsyncGenerator[V, None]:
+        link = await ServerLink.connect(address, reader, name=f"{kind} events")
+        try:
+            await link.introduce()
+            while (entry := await reader.next(link)) is not None:
+                event, gap = entry
+                if isinstance(event, record_type):
+                    yield view(event, gap)
+        finally:
+            await link.close()
+
+    return ReaderStream(events(), reader, f"{kind} events of {address}")

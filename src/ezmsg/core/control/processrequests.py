@@ -9,7 +9,7 @@ import pickle
 from typing import Any, TypeVar
 from uuid import UUID, uuid4
 
-from ezmsg.core.control import ControlClient
+from ezmsg.core.control.link import ServerLink
 from ezmsg.core.errors import BacklogFull, FrameTooLarge, RequestTimeout, TooManyRequests
 from ezmsg.core.graphmeta import (
     ProcessControlErrorCode,
@@ -38,7 +38,7 @@ class ProcessRequests:
 
     _reader: str
 
-    def _active(self) -> ControlClient:
+    def _active(self) -> ServerLink:
         """The connection of the session."""
         raise NotImplementedError
 

@@ -42,8 +42,8 @@ def _process(state: r.ProcessState) -> SnapshotProcess:
     return SnapshotProcess(UUID(state.process_id), state.pid, state.host, list(state.units))
 
 
-def topology_event(event: r.TopologyEvent) -> TopologyChangedEvent:
-    """One event of topology."""
+def topology_event(event: r.TopologyEvent, gap: str = "") -> TopologyChangedEvent:
+    """One event of topology; `gap`: what happened to the stream before it."""
     return TopologyChangedEvent(
         seq=event.seq,
         event_type=TopologyEventType(event.event_type),
@@ -52,11 +52,12 @@ def topology_event(event: r.TopologyEvent) -> TopologyChangedEvent:
         source_session_id=event.source_session_id,
         source_process_id=_uuid(event.source_process_id),
         missed=event.missed,
+        gap=gap,
     )
 
 
-def settings_event(event: r.SettingsEvent) -> SettingsChangedEvent:
-    """One event of settings."""
+def settings_event(event: r.SettingsEvent, gap: str = "") -> SettingsChangedEvent:
+    """One event of settings; `gap`: what happened to the stream before it."""
     return SettingsChangedEvent(
         seq=event.seq,
         event_type=SettingsEventType(event.event_type),
@@ -66,6 +67,7 @@ def settings_event(event: r.SettingsEvent) -> SettingsChangedEvent:
         source_process_id=_uuid(event.source_process_id),
         value=value_of(event.value, SettingsSnapshotValue),
         missed=event.missed,
+        gap=gap,
     )
 
 

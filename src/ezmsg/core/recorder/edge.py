@@ -223,6 +223,10 @@ class EdgeMetrics:
         """Count messages that a leaky queue dropped."""
         self.drops += n
 
+    def task_failed(self, error: str) -> None:
+        """Count an error of a task that had let go of its message before."""
+        self._count_error(error)
+
     def close(self) -> None:
         """The subscriber is no longer routed to this publisher; what was recorded is still delivered."""
         self._owner.close_edge(self)

@@ -6,7 +6,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Coroutine, Iterable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
 from ezmsg.core import config
@@ -17,27 +17,38 @@ from ezmsg.core.server.books.routing import PERSISTENT, GraphChange, Reroute, Ro
 from ezmsg.core.server.books.sessions import SessionBook
 from ezmsg.core.server.books.settings import SettingsBook
 from ezmsg.core.server.events import EventDesk
+from ezmsg.core.server.journal import Journal
 from ezmsg.core.server.routes import RouteDesk
 from ezmsg.core.server.shm import SharedMemoryDesk
 from ezmsg.core.server.telemetry import TelemetryDesk
 from ezmsg.core.wire.limits import PUBLISHER_FLOW_TIMEOUT_S
 from ezmsg.core.wire.records import (
     Pause,
+    Record,
     Resume,
     ServerStatus,
     Snapshot,
     Sync,
 )
 
+if TYPE_CHECKING:
+    from ezmsg.core.server.peers import Peer
+
 logger = logging.getLogger("ezmsg")
+
+# How long the peers of a lost server have to come back before what they do not claim is taken away.
+RETURN_S = 2.0
 
 
 class GraphCore:
     """One graph: books, and how to reach each peer."""
 
-    def __init__(self, stop: asyncio.Event) -> None:
+    def __init__(self, stop: asyncio.Event, journal: Journal) -> None:
         self.epoch = str(uuid4())
         self._started_unix_ns = time.time_ns()
+        self.journal = journal
+        # Who holds a role under an id that others know.
+        self.seats: dict[tuple[type[Record], str], Peer] = {}
         self.routing = RoutingBook()
         self.sessions = SessionBook(self.routing)
         self.processes = ProcessBook()
@@ -52,6 +63,29 @@ class GraphCore:
         self.stop = stop
         self._telling: dict[str, asyncio.Task[None]] = {}
         self._tasks: set[asyncio.Task[Any]] = set()
+
+    # -- after a predecessor that was lost ----------------------------------------------------------------------------
+
+    def succeed(self) -> None:
+        """Take over the persistent edges of a predecessor; its peers have `RETURN_S` to come back.
+
+        Until then this server knows only part of the graph, and takes nothing away from anybody.
+        """
+        for edge in self.journal.edges:
+            self.routing.connect(*edge, PERSISTENT)
+        self.routing.is_partial = True
+        self.spawn(self._settle(), "settle the graph of a lost server")
+
+    async def _settle(self) -> None:
+        await asyncio.sleep(RETURN_S)
+        reroutes = self.routing.settle()
+        logger.info(
+            "succeeded a GraphServer that was lost: %d persistent edges, back are %d sessions, %d publishers, "
+            "%d subscribers and %d processes",
+            len(self.journal.edges), len(self.sessions), len(self.publishers), len(self.subscribers),
+            len(self.processes),
+        )  # fmt: skip
+        await self.reroute(reroutes)
 
     # -- tasks --------------------------------------------------------------------------------------------------------
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
@@ -60,13 +61,14 @@ class EventDesk:
 
     # -- who reads ----------------------------------------------------------------------------------------------------
 
-    def open(self, record: OpenEventStream, connection: Connection) -> str:
-        """A reader comes: it gets what is kept, and then what happens."""
+    def open(self, record: OpenEventStream, connection: Connection, epoch: str) -> str:
+        """A reader comes: it gets what is kept, and then what happens; all of it if it counted at another server."""
         reader_id = str(uuid4())
         log: EventLog[Any] = self.topology if record.kind == "topology" else self.settings
-        log.open(reader_id, record.after_seq)
+        log.open(reader_id, record.after_seq if record.epoch in ("", epoch) else 0)
         self._readers[reader_id] = (log, connection)
-        self._serve(reader_id)
+        # After the answer to its request.
+        asyncio.get_running_loop().call_soon(self._serve, reader_id)
         return reader_id
 
     def close(self, reader_id: str) -> None:
@@ -85,6 +87,8 @@ class EventDesk:
             self._serve(reader_id)
 
     def _serve(self, reader_id: str) -> None:
+        if reader_id not in self._readers:
+            return  # it left before it was served
         log, connection = self._readers[reader_id]
         while connection.write_buffer_size < BACKLOG_BYTES and (event := log.take(reader_id)) is not None:
             connection.notify(event)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import secrets
 import time
 from collections.abc import Awaitable, Callable
 from typing import Any
-from uuid import uuid4
+from uuid import UUID, uuid4
 
-from ezmsg.core.errors import EzmsgError, SessionClosed, UnitNotOwned
+import msgspec
+
+from ezmsg.core.errors import EzmsgError, IdentityTaken, ProtocolError, SessionClosed, UnitNotOwned
 from ezmsg.core.net.address import is_loopback
 from ezmsg.core.net.connection import Connection
 from ezmsg.core.server.books.routing import PERSISTENT, GraphChange, Reroute
@@ -25,6 +28,18 @@ class WrongRole(EzmsgError, RuntimeError):
     code = "WRONG_ROLE"
 
 
+def _identity(text: str) -> str:
+    """The id a peer gives itself, which others will read; a new one for who gives none.
+
+    Raises:
+        ProtocolError: It is no UUID.
+    """
+    try:
+        return str(UUID(text)) if text else str(uuid4())
+    except ValueError:
+        raise ProtocolError(f"{text[:100]!r} is no UUID, as ids of sessions and processes are") from None
+
+
 class Peer:
     """Handles one connection. A role is opened by the first request; a connection has one role at most.
 
@@ -38,6 +53,8 @@ class Peer:
         self._host = host
         self._role: type[r.Record] | None = None
         self._id = ""
+        self._token = ""
+        self._connection: Connection | None = None
 
     def _refuse_second_role(self) -> None:
         if self._role is not None:
@@ -47,6 +64,30 @@ class Peer:
         self._refuse_second_role()
         self._role, self._id = type(record), identity
         return identity
+
+    def _claim(self, record: r.Record, identity: str, token: str, connection: Connection) -> bool:
+        """Open a role under an id that others know; whether that peer is back, and what it held is still here.
+
+        Raises:
+            IdentityTaken: Another peer has it.
+        """
+        self._refuse_second_role()
+        role = type(record)
+        known = self._core.seats.get((role, identity))
+        if known is not None:
+            if not (token and secrets.compare_digest(known._token, token)):
+                raise IdentityTaken(role.__name__, identity)
+            known._replaced()
+        self._core.seats[role, identity] = self
+        self._token, self._connection = token, connection
+        self._open(record, identity)
+        return known is not None
+
+    def _replaced(self) -> None:
+        """The peer came back over another connection, before this one was seen to be lost."""
+        self._role = None
+        if self._connection is not None:
+            self._connection.abort()
 
     # -- handler of the connection ------------------------------------------------------------------------------------
 
@@ -70,15 +111,22 @@ class Peer:
         """The peer is gone: so is what it held."""
         self._core.routes.requester_gone(connection)
         if self._role is not None:
+            self._core.seats.pop((self._role, self._id), None)
             CLOSERS[self._role](self)
             self._role = None
 
     # -- sessions -----------------------------------------------------------------------------------------------------
 
-    def open_session(self, connection: Connection, record: r.OpenSession) -> Answer:
-        session_id = self._open(record, str(uuid4()))
-        self._core.sessions.open(session_id)
-        return r.SessionOpened(session_id, self._core.epoch)
+    async def open_session(self, connection: Connection, record: r.OpenSession) -> r.Record:
+        session_id = _identity(record.session_id)
+        if not self._claim(record, session_id, record.token, connection):
+            self._core.sessions.open(session_id)
+        elif not record.keeps_metadata:
+            self._core.settings.session_closed(session_id)
+            self._core.sessions.forget_metadata(session_id)
+        change, refused = self._core.routing.restore(session_id, record.edges)
+        await self._core.reroute(self._core.graph_changed(change, session_id))
+        return r.SessionOpened(session_id, self._core.epoch, refused)
 
     async def revert_session(self, connection: Connection, record: r.RevertSession) -> r.Record:
         self._require(r.OpenSession, record)
@@ -117,7 +165,8 @@ class Peer:
     # -- endpoints ----------------------------------------------------------------------------------------------------
 
     async def open_publisher(self, connection: Connection, record: r.OpenPublisher) -> r.Record:
-        publisher_id = self._open(record, record.publisher_id)
+        publisher_id = record.publisher_id
+        self._claim(record, publisher_id, record.token, connection)
         self._core.publishers[publisher_id] = connection
         route = r.PublisherRoute(
             publisher_id, record.topic, record.pid, record.boot_id,
@@ -139,7 +188,8 @@ class Peer:
         self._core.reroute_soon(self._core.routing.remove_publisher(self._id))
 
     def open_subscriber(self, connection: Connection, record: r.OpenSubscriber) -> Answer:
-        subscriber_id = self._open(record, record.subscriber_id)
+        subscriber_id = record.subscriber_id
+        self._claim(record, subscriber_id, record.token, connection)
         self._core.subscribers[subscriber_id] = connection
         return self._core.routing.add_subscriber(subscriber_id, record.topic)
 
@@ -151,6 +201,8 @@ class Peer:
 
     async def connect(self, connection: Connection, record: r.Connect) -> r.Record:
         change = self._core.routing.connect(record.from_topic, record.to_topic, self._owner)
+        if self._owner == PERSISTENT:
+            self._core.journal.connected(record.from_topic, record.to_topic)
         reroutes = self._core.graph_changed(change, self._owner)
         # Somebody else may just be making the same edge: it must carry when this returns as well.
         await self._core.reroute(reroutes, self._core.routing.subscribers_behind(record.to_topic))
@@ -158,6 +210,8 @@ class Peer:
 
     async def disconnect(self, connection: Connection, record: r.Disconnect) -> r.Record:
         change = self._core.routing.disconnect(record.from_topic, record.to_topic, self._owner)
+        if self._owner == PERSISTENT:
+            self._core.journal.disconnected(record.from_topic, record.to_topic)
         await self._core.reroute(self._core.graph_changed(change, self._owner))
         return DONE
 
@@ -181,11 +235,18 @@ class Peer:
     # -- processes ----------------------------------------------------------------------------------------------------
 
     def open_process(self, connection: Connection, record: r.OpenProcess) -> Answer:
-        client_id = self._open(record, str(uuid4()))
-        self._core.processes.connect(client_id)
+        client_id = _identity(record.client_id)
+        if not self._claim(record, client_id, record.token, connection):
+            self._core.processes.connect(client_id)
+            self._core.telemetry.client_connected(client_id, record.pid, record.host)
         self._core.clients[client_id] = connection
-        self._core.telemetry.client_connected(client_id, record.pid, record.host)
-        return r.ProcessOpened(client_id)
+        refused: dict[str, str] = {}
+        if record.units is not None:
+            refused = self._core.processes.conflicts(client_id, record.units)
+            units = [unit for unit in record.units if unit not in refused]
+            if self._core.processes.register(client_id, record.pid, record.host, units):
+                self._core.events.process_changed(client_id)
+        return r.ProcessOpened(client_id, refused)
 
     def process_closed(self) -> None:
         self._core.process_gone(self._id)
@@ -242,8 +303,8 @@ class Peer:
 
     def open_event_stream(self, connection: Connection, record: r.OpenEventStream) -> Answer:
         self._refuse_second_role()
-        self._open(record, self._core.events.open(record, connection))
-        return DONE
+        self._open(record, self._core.events.open(record, connection, self._core.epoch))
+        return r.StreamOpened(self._core.epoch)
 
     def event_stream_closed(self) -> None:
         self._core.events.close(self._id)
@@ -267,8 +328,10 @@ class Peer:
         self._core.telemetry.close_reader(self._id)
 
     def open_stream(self, connection: Connection, record: r.OpenProfilingStream) -> Answer:
+        if record.epoch != self._core.epoch:
+            record = msgspec.structs.replace(record, positions={})
         self._open(record, self._core.telemetry.open_stream(record, connection))
-        return DONE
+        return r.StreamOpened(self._core.epoch)
 
     def stream_closed(self) -> None:
         self._core.telemetry.close_stream(self._id)

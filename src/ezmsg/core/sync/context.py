@@ -10,8 +10,8 @@ from ezmsg.core.errors import SyncContextClosed, SyncContextNotEntered
 from ezmsg.core.graphcontext import GraphContext
 from ezmsg.core.net.address import Address, AddressType
 from ezmsg.core.profiling import set_current_message
+from ezmsg.core.sync.bridge import Bridge
 from ezmsg.core.sync.endpoints import Callback, SyncPublisher, SyncSubscriber
-from ezmsg.core.sync.loopthread import LoopThread
 from ezmsg.core.sync.spinner import Spinner
 
 DEFAULT_POLL_S = 0.1
@@ -30,8 +30,8 @@ class SyncContext:
 
     def __init__(self, graph_address: AddressType | None = None, auto_start: bool | None = None) -> None:
         self._graph = GraphContext(graph_address, auto_start)
-        self._thread = LoopThread(self._graph, "ezmsg-sync")
-        self._spinner = Spinner(self._thread)
+        self._bridge = Bridge(self._graph, "ezmsg-sync")
+        self._spinner = Spinner(self._bridge)
         self._is_entered = False
         self._is_shut = False
 
@@ -56,7 +56,7 @@ class SyncContext:
             raise SyncContextClosed
         self._is_entered = True
         try:
-            self._thread.start()
+            self._bridge.start()
         except BaseException:
             self._is_shut = True
             raise
@@ -76,21 +76,21 @@ class SyncContext:
         """
         self._is_shut = True
         self._spinner.stop()
-        self._thread.stop()
+        self._bridge.stop()
 
-    def _running(self) -> LoopThread:
+    def _running(self) -> Bridge:
         if not self._is_entered:
             raise SyncContextNotEntered
         if self._is_shut:
             raise SyncContextClosed
-        return self._thread
+        return self._bridge
 
     # -- endpoints ----------------------------------------------------------------------------------------------------
 
     def publisher(self, topic: str, **kwargs: Any) -> SyncPublisher:
         """A publisher on `topic`, closed with this context; keywords as in `Publisher.create`."""
-        thread = self._running()
-        return SyncPublisher(thread, thread.run(self._graph.publisher(topic, **kwargs), f"a publisher on {topic!r}"))
+        bridge = self._running()
+        return SyncPublisher(bridge, bridge.run(self._graph.publisher(topic, **kwargs), f"a publisher on {topic!r}"))
 
     create_publisher = publisher
 
@@ -115,9 +115,9 @@ class SyncContext:
         """
         if inspect.iscoroutinefunction(callback):
             raise TypeError(f"{callback!r} is a coroutine function: spin() calls plain functions")
-        thread = self._running()
-        subscriber = thread.run(self._graph.subscriber(topic, **kwargs), f"a subscriber on {topic!r}")
-        subscription = SyncSubscriber(thread, subscriber, callback, zero_copy, self._spinner.remove)
+        bridge = self._running()
+        subscriber = bridge.run(self._graph.subscriber(topic, **kwargs), f"a subscriber on {topic!r}")
+        subscription = SyncSubscriber(bridge, subscriber, callback, zero_copy, self._spinner.remove)
         if callback is not None:
             self._spinner.add(subscription)
         return subscription

@@ -13,8 +13,8 @@ from ezmsg.core.inbox import Lease
 from ezmsg.core.profiling import CurrentMessage, reset_current_message, set_current_message
 from ezmsg.core.pubclient import Publisher
 from ezmsg.core.subclient import Subscriber
+from ezmsg.core.sync.bridge import Bridge
 from ezmsg.core.sync.hold import Hold
-from ezmsg.core.sync.loopthread import LoopThread
 
 Callback = Callable[[Any], object]
 
@@ -25,8 +25,8 @@ class SyncPublisher:
     What is published inside a callback, or while a received message is held, belongs to that message.
     """
 
-    def __init__(self, thread: LoopThread, publisher: Publisher) -> None:
-        self._thread = thread
+    def __init__(self, bridge: Bridge, publisher: Publisher) -> None:
+        self._bridge = bridge
         self._publisher = publisher
         self._publishing = f"publishing on {publisher.topic!r}"
 
@@ -59,7 +59,7 @@ class SyncPublisher:
             MessageTooLarge: The message needs more bytes than the limit; nothing was sent.
             MessageNotSerializable: It cannot be pickled for another process; nothing was sent.
         """
-        self._thread.run_brief(self._publisher.broadcast(obj), self._publishing, timeout, copy_context())
+        self._bridge.run_brief(self._publisher.broadcast(obj), self._publishing, timeout, copy_context())
 
     broadcast = publish
 
@@ -69,19 +69,19 @@ class SyncPublisher:
         Raises:
             TimeoutError: That took longer than `timeout` seconds; it is paused all the same.
         """
-        self._thread.run(self._publisher.sync(), f"sync of {self.topic!r}", timeout)
+        self._bridge.run(self._publisher.sync(), f"sync of {self.topic!r}", timeout)
 
     def pause(self) -> None:
         """Make every `publish` wait from now on."""
-        self._thread.run_brief(_called(self._publisher.pause), "pause", None, copy_context())
+        self._bridge.run_brief(_called(self._publisher.pause), "pause", None, copy_context())
 
     def resume(self) -> None:
         """Let `publish` go on."""
-        self._thread.run_brief(_called(self._publisher.resume), "resume", None, copy_context())
+        self._bridge.run_brief(_called(self._publisher.resume), "resume", None, copy_context())
 
     def close(self) -> None:
         """Stop publishing. What was sent still arrives; waiting calls of `publish` raise PublisherClosed."""
-        _closed(self._thread, self._publisher)
+        _closed(self._bridge, self._publisher)
 
     def wait_closed(self, timeout: float | None = None) -> None:
         """Wait until what was sent is delivered and nothing of this publisher is left.
@@ -89,7 +89,7 @@ class SyncPublisher:
         Raises:
             TimeoutError: That took longer than `timeout` seconds.
         """
-        _wait_closed(self._thread, self._publisher, timeout)
+        _wait_closed(self._bridge, self._publisher, timeout)
 
 
 class SyncSubscriber:
@@ -102,13 +102,13 @@ class SyncSubscriber:
 
     def __init__(
         self,
-        thread: LoopThread,
+        bridge: Bridge,
         subscriber: Subscriber,
         callback: Callback | None = None,
         zero_copy: bool = False,
         on_close: Callable[[SyncSubscriber], None] | None = None,
     ) -> None:
-        self._thread = thread
+        self._bridge = bridge
         self._subscriber = subscriber
         self._on_close = on_close
         self.callback = callback
@@ -159,13 +159,13 @@ class SyncSubscriber:
             SubscriberClosed: It is closed, or was while waiting.
             MessageNotReadable: The message cannot be decoded in this process.
         """
-        return HeldMessage(self._thread, self._subscriber, timeout)
+        return HeldMessage(self._bridge, self._subscriber, timeout)
 
     def close(self) -> None:
         """Stop receiving; whatever is queued is released. Waiting receives raise SubscriberClosed."""
         if self._on_close is not None:
             self._on_close(self)
-        _closed(self._thread, self._subscriber)
+        _closed(self._bridge, self._subscriber)
 
     def wait_closed(self, timeout: float | None = None) -> None:
         """Wait until nothing of this subscriber is left.
@@ -173,7 +173,7 @@ class SyncSubscriber:
         Raises:
             TimeoutError: That took longer than `timeout` seconds.
         """
-        _wait_closed(self._thread, self._subscriber, timeout)
+        _wait_closed(self._bridge, self._subscriber, timeout)
 
     # -- called by the spinner, on the loop except `has_message` ------------------------------------------------------
 
@@ -191,12 +191,12 @@ class SyncSubscriber:
 class HeldMessage:
     """Holds one message for the time of a `with` block, in which the thread's publishes belong to it."""
 
-    __slots__ = ("_hold", "_subscriber", "_thread", "_timeout_s", "_token")
+    __slots__ = ("_bridge", "_hold", "_subscriber", "_timeout_s", "_token")
 
     _token: Token[CurrentMessage | None]
 
-    def __init__(self, thread: LoopThread, subscriber: Subscriber, timeout_s: float | None = None) -> None:
-        self._thread = thread
+    def __init__(self, bridge: Bridge, subscriber: Subscriber, timeout_s: float | None = None) -> None:
+        self._bridge = bridge
         self._subscriber = subscriber
         self._timeout_s = timeout_s
         self._hold = Hold()
@@ -210,10 +210,10 @@ class HeldMessage:
         hold = self._hold
         what = f"waiting for a message on {self._subscriber.topic!r}"
         try:
-            self._thread.run_brief(hold.take(self._subscriber), what, self._timeout_s, hold.context)
+            self._bridge.run_brief(hold.take(self._subscriber), what, self._timeout_s, hold.context)
             self._token = set_current_message(hold.lease)
         except BaseException:  # KeyboardInterrupt may strike when it is held already
-            hold.leave_soon(self._thread)
+            hold.leave_soon(self._bridge)
             raise
         return hold.obj
 
@@ -225,18 +225,18 @@ class HeldMessage:
         try:
             reset_current_message(self._token)
         finally:
-            hold.leave_soon(self._thread)
+            hold.leave_soon(self._bridge)
 
 
 async def _called(function: Callable[[], None]) -> None:
     function()
 
 
-def _closed(thread: LoopThread, client: Publisher | Subscriber) -> None:
+def _closed(bridge: Bridge, client: Publisher | Subscriber) -> None:
     with suppress(SyncContextClosed):  # so is everything
-        thread.run(_called(client.close), "closing")
+        bridge.run(_called(client.close), "closing")
 
 
-def _wait_closed(thread: LoopThread, client: Publisher | Subscriber, timeout_s: float | None) -> None:
+def _wait_closed(bridge: Bridge, client: Publisher | Subscriber, timeout_s: float | None) -> None:
     with suppress(SyncContextClosed):
-        thread.run(client.wait_closed(), f"the end of {client.topic!r}", timeout_s)
+        bridge.run(client.wait_closed(), f"the end of {client.topic!r}", timeout_s)

@@ -9,7 +9,7 @@ from typing import Any
 from ezmsg.core.errors import SyncContextClosed
 from ezmsg.core.inbox import Lease
 from ezmsg.core.subclient import Subscriber
-from ezmsg.core.sync.loopthread import LoopThread
+from ezmsg.core.sync.bridge import Bridge
 
 Failure = tuple[type[BaseException] | None, BaseException | None, TracebackType | None]
 
@@ -49,9 +49,9 @@ class Hold:
             self.obj = None
             self.lease.__aexit__(*self.error)
 
-    def leave_soon(self, thread: LoopThread) -> None:
+    def leave_soon(self, bridge: Bridge) -> None:
         """Have it left, whether it is held already or just being taken; from any thread."""
         try:
-            thread.post(self.leave, context=self.context)
+            bridge.post(self.leave, context=self.context)
         except SyncContextClosed:
             self.is_held = False  # it went with the loop

@@ -11,9 +11,9 @@ from contextlib import suppress
 
 from ezmsg.core.errors import CallTimeout, SubscriberClosed, SyncContextClosed
 from ezmsg.core.profiling import reset_current_message, set_current_message
+from ezmsg.core.sync.bridge import Bridge
 from ezmsg.core.sync.endpoints import SyncSubscriber
 from ezmsg.core.sync.hold import Hold
-from ezmsg.core.sync.loopthread import LoopThread
 
 logger = logging.getLogger("ezmsg")
 
@@ -30,19 +30,19 @@ class _Turn:
     def next(self) -> None:
         self.previous, self.hold = self.hold, Hold()
 
-    def end(self, thread: LoopThread) -> None:
+    def end(self, bridge: Bridge) -> None:
         if self.previous.is_held:
-            self.previous.leave_soon(thread)
+            self.previous.leave_soon(bridge)
         # Held, or just being taken when this was interrupted.
         if self.hold is not self._nothing:
-            self.hold.leave_soon(thread)
+            self.hold.leave_soon(bridge)
 
 
 class Spinner:
     """The subscriptions of one SyncContext that have a callback. Several threads may spin."""
 
-    def __init__(self, thread: LoopThread) -> None:
-        self._thread = thread
+    def __init__(self, bridge: Bridge) -> None:
+        self._bridge = bridge
         self._subscriptions: tuple[SyncSubscriber, ...] = ()
         # Of threads that wait for any message; on the loop.
         self._waiting: set[asyncio.Future[None]] = set()
@@ -51,7 +51,7 @@ class Spinner:
     def add(self, subscription: SyncSubscriber) -> None:
         """Spin this one, too."""
         self._subscriptions = (*self._subscriptions, subscription)
-        self._thread.post(self._wake)
+        self._bridge.post(self._wake)
 
     def remove(self, subscription: SyncSubscriber) -> None:
         """Spin it no more."""
@@ -61,7 +61,7 @@ class Spinner:
         """Whoever waits returns."""
         self.is_stopped = True
         with suppress(SyncContextClosed):
-            self._thread.post(self._wake)
+            self._bridge.post(self._wake)
 
     def spin_once(self, timeout_s: float | None) -> bool:
         """Handle one message of every subscription that has any; wait for one if none has.
@@ -76,7 +76,7 @@ class Spinner:
         try:
             return self._round(turn, timeout_s)
         finally:
-            turn.end(self._thread)
+            turn.end(self._bridge)
 
     def spin(self) -> None:
         """Handle messages until spinning is stopped."""
@@ -85,7 +85,7 @@ class Spinner:
             while not self.is_stopped:
                 self._round(turn, None)
         finally:
-            turn.end(self._thread)
+            turn.end(self._bridge)
 
     def _round(self, turn: _Turn, timeout_s: float | None) -> bool:
         deadline_s = None if timeout_s is None else time.monotonic() + timeout_s
@@ -99,7 +99,7 @@ class Spinner:
             turn.next()
             taking = self._take(turn, ready or todo, may_wait=not ready)
             try:
-                taken = self._thread.run_brief(taking, "waiting for any message", left_s, turn.hold.context)
+                taken = self._bridge.run_brief(taking, "waiting for any message", left_s, turn.hold.context)
             except CallTimeout:
                 break
             if taken is None:

@@ -7,6 +7,8 @@ from collections.abc import AsyncGenerator
 from uuid import UUID
 
 from ezmsg.core.control import ControlClient
+from ezmsg.core.control.link import ServerLink
+from ezmsg.core.control.readerstream import ReaderStream
 from ezmsg.core.errors import EzmsgError
 from ezmsg.core.graphmeta import (
     ProcessProfilingTraceBatch,
@@ -22,48 +24,98 @@ from ezmsg.core.wire.records import (
     ProcessSamples,
     ProfilingStreamBatch,
     Record,
+    StreamOpened,
 )
 
 # Batches a reader may lag behind before its connection stops reading; the server then holds them back.
 QUEUE_BATCHES = 64
 # What a server may take to open a stream.
 OPEN_TIMEOUT_S = 5.0
+# Processes that are remembered: the longest known are forgotten first, they explain themselves again.
+PROCESSES = 4096
 
 
 class StreamReader:
-    """Collects the batches of one stream, and expands their columns."""
+    """Collects the batches of one stream, and expands their columns.
 
-    def __init__(self) -> None:
-        self.batches: asyncio.Queue[ProfilingStreamBatch | None] = asyncio.Queue()
+    Attributes:
+        ended: Why there will be no more; empty while there may.
+    """
+
+    def __init__(self, control: ProfilingStreamControl) -> None:
+        self._control = control
+        self._batches: asyncio.Queue[tuple[ProfilingStreamBatch, str] | None] = asyncio.Queue()
         self._endpoints: dict[str, dict[int, EndpointRecord]] = {}
         self._labels: dict[str, dict[int, str]] = {}
+        self._positions: dict[str, tuple[int, int]] = {}
+        self._epoch = ""
+        self._gap = ""
+        # What came before the answer to our opening was read; None when that is known.
+        self._early: list[ProfilingStreamBatch] | None = []
+        self._paused: Connection | None = None
+        self.ended = ""
+
+    async def introduce(self, client: ControlClient) -> None:
+        """Open the stream at a server: where it was, or with what another one has."""
+        control, self._early = self._control, []
+        ids = None if control.process_ids is None else [str(process_id) for process_id in control.process_ids]
+        opened = await client.request(
+            OpenProfilingStream(
+                control.interval, control.max_samples, ids, control.include_empty_batches, control.include_spans,
+                self._epoch, self._positions,
+            ),
+            StreamOpened,
+            OPEN_TIMEOUT_S,
+        )  # fmt: skip
+        if self._epoch not in ("", opened.epoch):
+            self._gap = f"the GraphServer at {client.address} was lost; another one is there"
+            self._positions = {}
+        self._epoch = opened.epoch
+        early, self._early = self._early, None
+        for batch in early:
+            self._take(batch)
+
+    def _take(self, batch: ProfilingStreamBatch) -> None:
+        self._batches.put_nowait((batch, self._gap))
+        self._gap = ""
+        self._positions.update((process.process_id, process.positions) for process in batch.processes)
+        for known in (self._positions, self._endpoints, self._labels):
+            while len(known) > PROCESSES:
+                del known[next(iter(known))]
 
     def on_request(self, connection: object, record: Record) -> Record:
         """A server asks nothing of a stream."""
         raise EzmsgError(f"a profiling stream has no answer to {type(record).__name__}")
 
     def on_notice(self, connection: Connection, record: Record) -> None:
-        """A batch, or goodbye."""
-        if isinstance(record, ProfilingStreamBatch):
-            self.batches.put_nowait(record)
-            if self.batches.qsize() >= QUEUE_BATCHES:
-                connection.pause_reading()
+        """A batch."""
+        if not isinstance(record, ProfilingStreamBatch):
+            return
+        if self._early is not None:
+            self._early.append(record)
+            return
+        self._take(record)
+        if self._batches.qsize() >= QUEUE_BATCHES:
+            self._paused = connection
+            connection.pause_reading()
 
-    def on_closed(self, connection: object, error: Exception | None) -> None:
+    def on_end(self, reason: str) -> None:
         """The stream ends, silently, as the server did."""
-        self.batches.put_nowait(None)
+        self.ended = reason
+        self._batches.put_nowait(None)
 
-    async def next(self, client: ControlClient) -> ProfilingStreamBatch | None:
+    async def next(self) -> ProfilingTraceStreamBatch | None:
         """The next batch; None at the end."""
-        batch = await self.batches.get()
-        if self.batches.empty():
-            client.connection.resume_reading()
-        return batch
+        entry = await self._batches.get()
+        if self._paused is not None and self._batches.empty():
+            self._paused.resume_reading()
+            self._paused = None
+        return None if entry is None else self.expand(*entry)
 
-    def expand(self, batch: ProfilingStreamBatch) -> ProfilingTraceStreamBatch:
-        """The batch as users know it."""
+    def expand(self, batch: ProfilingStreamBatch, gap: str = "") -> ProfilingTraceStreamBatch:
+        """The batch as users know it; `gap`: what happened to the stream before it."""
         return ProfilingTraceStreamBatch(
-            batch.unix_s, {UUID(process.process_id): self._expand(process) for process in batch.processes}
+            batch.unix_s, {UUID(process.process_id): self._expand(process) for process in batch.processes}, gap
         )
 
     def _expand(self, process: ProcessSamples) -> ProcessProfilingTraceBatch:
@@ -86,21 +138,17 @@ class StreamReader:
         )
 
 
-async def profiling_stream(
-    address: Address, control: ProfilingStreamControl
-) -> AsyncGenerator[ProfilingTraceStreamBatch, None]:
+def profiling_stream(address: Address, control: ProfilingStreamControl) -> ReaderStream[ProfilingTraceStreamBatch]:
     """The batches of a profiling stream of the server at `address`; connects at the first `anext`."""
-    reader = StreamReader()
-    client = await ControlClient.connect(address, reader, name="profiling stream")
-    try:
-        ids = None if control.process_ids is None else [str(process_id) for process_id in control.process_ids]
-        await client.request(
-            OpenProfilingStream(
-                control.interval, control.max_samples, ids, control.include_empty_batches, control.include_spans
-            ),
-            timeout_s=OPEN_TIMEOUT_S,
-        )
-        while (batch := await reader.next(client)) is not None:
-            yield reader.expand(batch)
-    finally:
-        await client.close()
+    reader = StreamReader(control)
+
+    async def batches() -> AsyncGenerator[ProfilingTraceStreamBatch, None]:
+        link = await ServerLink.connect(address, reader, name="profiling stream")
+        try:
+            await link.introduce()
+            while (batch := await reader.next()) is not None:
+                yield batch
+        finally:
+            await link.close()
+
+    return ReaderStream(batches(), reader, f"profiling stream of {address}")

@@ -72,15 +72,31 @@ class ServerStatus(Record, frozen=True):
 # -- opening a role: the first request on a connection --------------------------------------------------------------
 
 
+# Whoever opens a role that others know by an id gives a `token` with it. Opening it again, over another connection,
+# needs the same token; it takes the place of the one before, and tells all that the peer owns: the server may be new.
+
+
 class OpenSession(Record, frozen=True):
-    """A GraphContext begins; its edges live as long as this connection."""
+    """A GraphContext begins, or is back; it owns exactly these edges as long as this connection lives.
+
+    `keeps_metadata`: what this session registered stays, where this server has it; RegisterMetadata follows.
+    """
+
+    session_id: str = ""
+    token: str = ""
+    edges: list[tuple[str, str]] = []
+    keeps_metadata: bool = False
 
 
 class SessionOpened(Record, frozen=True):
-    """`session_id` owns what this connection connects; `epoch` tells one server from its successor."""
+    """`session_id` owns what this connection connects; `epoch` tells one server from its successor.
+
+    `refused`: which of the edges would close a cycle; the session does not own them.
+    """
 
     session_id: str
     epoch: str
+    refused: list[tuple[str, str]] = []
 
 
 class RevertSession(Record, frozen=True):
@@ -104,6 +120,7 @@ class OpenSubscriber(Record, frozen=True):
     topic: str
     pid: int
     boot_id: str
+    token: str = ""
 
 
 class PublisherRoute(Record, frozen=True):
@@ -122,28 +139,37 @@ class PublisherRoute(Record, frozen=True):
 class OpenPublisher(PublisherRoute, frozen=True):
     """A publisher offers a topic, reachable at `host:port` and, on its own host, at the Unix door `door`."""
 
+    token: str = ""
+
 
 class Routing(Record, frozen=True):
     """All publishers that now reach a subscriber. Sent as a request: the answer confirms that it was applied.
 
     `ended` names those it had before that no longer exist: what they sent may still be on its way.
+    `is_partial`: the server is new and knows only part of the graph: others stay, except publishers on topics `cut`.
     """
 
     publishers: list[PublisherRoute]
     ended: list[str] = []
+    is_partial: bool = False
+    cut: list[str] = []
 
 
 class OpenProcess(Record, frozen=True):
-    """A ProcessControlClient connects."""
+    """A ProcessControlClient connects, or is back; it owns exactly these `units` (None: it has not registered)."""
 
     pid: int
     host: str
+    client_id: str = ""
+    token: str = ""
+    units: list[str] | None = None
 
 
 class ProcessOpened(Record, frozen=True):
-    """The id under which the process is known."""
+    """The id under which the process is known. `refused`: which of its units others own, and which process does."""
 
     client_id: str
+    refused: dict[str, str] = {}
 
 
 class CloseProcess(Record, frozen=True):
@@ -306,10 +332,20 @@ class SettingsEvents(Record, frozen=True):
 
 
 class OpenEventStream(Record, frozen=True):
-    """Opens a role: this connection gets all events of a kind after `after_seq`, and then each as it happens."""
+    """Opens a role: this connection gets all events of a kind after `after_seq`, and then each as it happens.
+
+    `epoch`: of the server that counted to `after_seq`; another begins with its first event.
+    """
 
     kind: Literal["topology", "settings"]
     after_seq: int
+    epoch: str = ""
+
+
+class StreamOpened(Record, frozen=True):
+    """The stream has begun; `epoch` tells one server from its successor, which counts anew."""
+
+    epoch: str
 
 
 class EventAck(Record, frozen=True):
@@ -534,7 +570,8 @@ class DrainTelemetry(Record, frozen=True):
 class OpenProfilingStream(Record, frozen=True):
     """A GraphContext reads samples and spans as they arrive; times in seconds.
 
-    Spans ride along with samples; with `spans`, new spans alone are reason enough for a batch.
+    Spans ride along with samples; with `spans`, new spans alone are reason enough for a batch. A stream that is back
+    tells where it was (`positions`, by process) at which server (`epoch`); another server begins with what it has.
     """
 
     interval_s: float
@@ -542,10 +579,15 @@ class OpenProfilingStream(Record, frozen=True):
     process_ids: list[str] | None
     include_empty_batches: bool
     spans: bool = False
+    epoch: str = ""
+    positions: dict[str, tuple[int, int]] = {}
 
 
 class ProcessSamples(Record, frozen=True):
-    """Samples and spans of one process in a profiling stream, as columns with what is needed to expand them."""
+    """Samples and spans of one process in a profiling stream, as columns with what is needed to expand them.
+
+    `positions`: where the stream is after these, in the samples and in the spans; one that comes back goes on there.
+    """
 
     process_id: str
     pid: int
@@ -557,6 +599,7 @@ class ProcessSamples(Record, frozen=True):
     samples: bytes = b""
     spans: bytes = b""
     dropped: dict[str, int] = {}
+    positions: tuple[int, int] = (0, 0)
 
 
 class ProfilingStreamBatch(Record, frozen=True):
@@ -587,6 +630,12 @@ class ChannelOpened(Record, frozen=True):
     next_message_id: int
 
 
+class SlotHolder(Record, frozen=True):
+    """To a publisher: what is acknowledged from here on was held last by a subscriber on this topic."""
+
+    topic: str
+
+
 # The table. Numbers are part of the protocol: append, never renumber, never reuse.
 OPCODES: dict[int, type[Record]] = {
     1: Done,
@@ -606,6 +655,7 @@ OPCODES: dict[int, type[Record]] = {
     18: ProcessOpened,
     19: RevertSession,
     20: CloseProcess,
+    21: StreamOpened,
     30: Connect,
     31: Disconnect,
     32: Pause,
@@ -647,6 +697,7 @@ OPCODES: dict[int, type[Record]] = {
     81: EventAck,
     90: OpenChannel,
     91: ChannelOpened,
+    92: SlotHolder,
 }
 # Frames of the message path that are no records (see `wire.messages`).
 MESSAGE_OPCODE = 100

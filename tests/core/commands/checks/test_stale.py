@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,12 +15,14 @@ from ezmsg.core.commands.checks.finding import Finding
 from ezmsg.core.commands.checks.server import look_at_server
 from ezmsg.core.commands.checks.stale import look_for_stale
 from ezmsg.core.graphserver import GraphServer, GraphService
+from ezmsg.core.net.address import Address
+from ezmsg.core.server.journal import Journal, journal_path
 from tests.core.conftest import StartProcess
 
 
 async def look(server: GraphServer) -> list[Finding]:
     found, _ = await look_at_server(server.address, "test")
-    return await look_for_stale(found)
+    return await look_for_stale(server.address, found)
 
 
 @pytest.fixture
@@ -67,8 +70,24 @@ async def test_shared_memory_in_use_is_left_alone(server: GraphServer, memory: P
 async def test_a_server_that_cannot_be_asked_is_told_of(server: GraphServer) -> None:
     found, _ = await look_at_server(server.address, "test")
     server.stop()
-    [finding] = [finding for finding in await look_for_stale(found) if finding.name == "units"]
+    [finding] = [finding for finding in await look_for_stale(server.address, found) if finding.name == "units"]
     assert "could not be asked" in finding.text
+
+
+async def test_the_journal_of_a_killed_server_is_told_of_until_its_successor_ended_in_order(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        address = Address(*sock.getsockname())
+    Journal.open(address).connected("A", "B")
+    [finding] = [finding for finding in await look_for_stale(address, None) if finding.name == "journal"]
+    assert (finding.state, finding.facts) == ("warning", {"path": str(journal_path(address))})
+    server = GraphServer()
+    server.start(address)
+    server.stop()
+    assert not [finding for finding in await look_for_stale(address, None) if finding.name == "journal"]
 
 
 def test_processes_of_this_host_are_known_by_what_keeps_them() -> None:

@@ -1,4 +1,4 @@
-"""What is left of processes that stand still or are gone: units, sockets, shared memory."""
+"""What is left of processes that stand still or are gone: units, sockets, shared memory, the journal of a server."""
 
 from __future__ import annotations
 
@@ -11,10 +11,13 @@ from uuid import UUID
 from ezmsg.core.commands.checks.finding import Finding
 from ezmsg.core.commands.checks.processes import described, doors, has_open, state_of
 from ezmsg.core.commands.checks.server import Server
+from ezmsg.core.commands.common import address_option
 from ezmsg.core.errors import EzmsgError
 from ezmsg.core.graphcontext import GraphContext
 from ezmsg.core.graphmeta import SnapshotProcess
+from ezmsg.core.net.address import Address
 from ezmsg.core.segment import memory_directory
+from ezmsg.core.server.journal import journal_path
 
 TOPIC = "stale"
 PING_TIMEOUT_S = 1.0
@@ -22,11 +25,18 @@ AT_ONCE = 50
 SHOWN = 5
 
 
-async def look_for_stale(server: Server | None) -> list[Finding]:
-    """Everything that is there for nobody."""
+async def look_for_stale(address: Address | None, server: Server | None) -> list[Finding]:
+    """Everything that is there for nobody.
+
+    Args:
+        address: Where a server should be; None if that is no address.
+        server: The server that answers there, if one does.
+    """
     findings = [*_sockets(), *_shared_memory()]
     if server is not None:
         findings += await _units(server)
+    elif address is not None:
+        findings += _journal(address)
     return findings or [Finding(TOPIC, "nothing", "ok", "no process stands still, and nothing is left of others")]
 
 
@@ -85,6 +95,19 @@ def _sockets() -> list[Finding]:
             text = f"{described(pid)}, holds the sockets of {publishers}"
             findings.append(Finding(TOPIC, "sockets", "problem", text, _remedy(pid), facts))
     return findings
+
+
+# -- the journal ------------------------------------------------------------------------------------------------------
+
+
+def _journal(address: Address) -> list[Finding]:
+    """A server ended without deleting its journal: it was killed."""
+    path = journal_path(address)
+    if not path.exists():
+        return []
+    text = f"the last GraphServer at {address} did not end in order; its persistent edges are in {path}"
+    remedy = f"ezmsg start{address_option(address)} has them again; rm {path} forgets them"
+    return [Finding(TOPIC, "journal", "warning", text, remedy, {"path": str(path)})]
 
 
 # -- shared memory ----------------------------------------------------------------------------------------------------

@@ -78,9 +78,12 @@ class ProcessBook:
             for _, entry in sorted(self._entries.items())
         ]
 
+    def conflicts(self, client_id: str, units: Iterable[str]) -> dict[str, str]:
+        """Which of these units another process owns, and which process."""
+        return {unit: self._owners[unit] for unit in units if self._owners.get(unit, client_id) != client_id}
+
     def _refuse_conflicts(self, operation: str, client_id: str, units: set[str]) -> None:
-        conflicts = {unit: self._owners[unit] for unit in units if self._owners.get(unit, client_id) != client_id}
-        if conflicts:
+        if conflicts := self.conflicts(client_id, units):
             raise UnitAlreadyOwned(operation, conflicts)
 
     def _own(self, entry: ProcessEntry, units: set[str]) -> bool:

@@ -31,8 +31,8 @@ class StreamClient:
 class _Cursor:
     """Where a stream is in the rows of one client, and what it missed."""
 
-    def __init__(self) -> None:
-        self._samples = self._spans = 0
+    def __init__(self, positions: tuple[int, int] = (0, 0)) -> None:
+        self._samples, self._spans = positions
         self._missed: Counter[str] = Counter()
 
     def read(self, client: StreamClient, limit: int, *, with_spans_alone: bool) -> tuple[RowArray, RowArray]:
@@ -44,6 +44,11 @@ class _Cursor:
         spans = client.spans.read(self._spans, limit)
         self._spans = self._count(spans, "span")
         return samples.rows, spans.rows
+
+    @property
+    def positions(self) -> tuple[int, int]:
+        """Where it is, in samples and spans."""
+        return self._samples, self._spans
 
     def dropped(self, client: StreamClient) -> dict[str, int]:
         """Rows this stream will never see, lost at the process or here."""
@@ -87,7 +92,9 @@ class ProfileStream:
 
     def _process(self, client: StreamClient, limit: int, mono_ns: int) -> ProcessSamples:
         record = self._record
-        cursor = self._cursors.setdefault(client.client_id, _Cursor())
+        cursor = self._cursors.get(client.client_id)
+        if cursor is None:
+            cursor = self._cursors[client.client_id] = _Cursor(record.positions.get(client.client_id, (0, 0)))
         alone = record.spans or record.include_empty_batches
         samples, spans = cursor.read(client, max(0, limit), with_spans_alone=alone)
         link = client.link
@@ -107,4 +114,5 @@ class ProfileStream:
             samples=samples.tobytes(),
             spans=spans.tobytes(),
             dropped=cursor.dropped(client),
+            positions=cursor.positions,
         )

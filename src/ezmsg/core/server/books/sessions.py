@@ -40,6 +40,10 @@ class SessionBook:
             raise ComponentAddressCollision(sorted(taken))
         self._metadata[session_id] = metadata
 
+    def forget_metadata(self, session_id: str) -> None:
+        """A session is back, and has none."""
+        self._metadata[session_id] = None
+
     def revert(self, session_id: str) -> GraphChange:
         """A session drops its edges and metadata, and goes on; returns what the loss of its edges changed."""
         if session_id not in self._metadata:

@@ -11,7 +11,7 @@ from contextvars import ContextVar, copy_context
 import pytest
 
 from ezmsg.core.errors import CallTimeout, SyncContextClosed
-from ezmsg.core.sync.loopthread import LoopThread
+from ezmsg.core.sync.bridge import Bridge
 from tests.core.sync.conftest import Background, wait_until
 
 VARIABLE: ContextVar[str] = ContextVar("VARIABLE", default="nothing")
@@ -23,16 +23,16 @@ async def nothing() -> AsyncIterator[None]:
 
 
 @pytest.fixture
-def thread() -> Iterator[LoopThread]:
+def bridge() -> Iterator[Bridge]:
     """A running loop."""
-    thread = LoopThread(nothing(), "test loop")
-    thread.start()
-    yield thread
-    thread.stop()
+    bridge = Bridge(nothing(), "test loop")
+    bridge.start()
+    yield bridge
+    bridge.stop()
 
 
-def brief(thread: LoopThread, coroutine: object, timeout_s: float | None = 10) -> object:
-    return thread.run_brief(coroutine, "it", timeout_s, copy_context())  # type: ignore[arg-type]
+def brief(bridge: Bridge, coroutine: object, timeout_s: float | None = 10) -> object:
+    return bridge.run_brief(coroutine, "it", timeout_s, copy_context())  # type: ignore[arg-type]
 
 
 async def steps(log: list[str]) -> str:
@@ -70,73 +70,73 @@ async def forever(log: list[str]) -> None:
         log.append("cancelled")
 
 
-def test_a_brief_call_runs_on_the_loop_however_often_it_waits(thread: LoopThread) -> None:
+def test_a_brief_call_runs_on_the_loop_however_often_it_waits(bridge: Bridge) -> None:
     log: list[str] = []
-    assert brief(thread, steps(log)) == "done"
+    assert brief(bridge, steps(log)) == "done"
     assert log == ["test loop"]
 
 
-def test_a_call_runs_in_the_context_of_the_caller(thread: LoopThread) -> None:
+def test_a_call_runs_in_the_context_of_the_caller(bridge: Bridge) -> None:
     token = VARIABLE.set("mine")
     try:
-        assert brief(thread, at_once()) == "mine"
-        assert thread.run(at_once(), "it") == "mine"
+        assert brief(bridge, at_once()) == "mine"
+        assert bridge.run(at_once(), "it") == "mine"
     finally:
         VARIABLE.reset(token)
 
 
 @pytest.mark.parametrize("failing", [failing_at_once, failing_later])
-def test_errors_arrive(thread: LoopThread, failing: object) -> None:
+def test_errors_arrive(bridge: Bridge, failing: object) -> None:
     with pytest.raises(LookupError):
-        brief(thread, failing())  # type: ignore[operator]
+        brief(bridge, failing())  # type: ignore[operator]
     with pytest.raises(LookupError):
-        thread.run(failing(), "it")  # type: ignore[operator]
+        bridge.run(failing(), "it")  # type: ignore[operator]
 
 
-def test_what_takes_longer_is_cancelled_before_the_error_arrives(thread: LoopThread) -> None:
+def test_what_takes_longer_is_cancelled_before_the_error_arrives(bridge: Bridge) -> None:
     log: list[str] = []
     with pytest.raises(CallTimeout, match=r"it took longer than 0.01 s"):
-        brief(thread, forever(log), 0.01)
+        brief(bridge, forever(log), 0.01)
     with pytest.raises(TimeoutError):
-        thread.run(forever(log), "it", 0.01)
+        bridge.run(forever(log), "it", 0.01)
     assert log == ["cancelled", "cancelled"]
 
 
-def test_what_ends_just_in_time_is_not_lost(thread: LoopThread) -> None:
+def test_what_ends_just_in_time_is_not_lost(bridge: Bridge) -> None:
     for _ in range(200):
         # It is posted, and given up at once: begun before the end of the wait is told.
-        assert brief(thread, at_once(), 0) == "nothing"
+        assert brief(bridge, at_once(), 0) == "nothing"
 
 
-def test_the_end_of_the_thread_ends_calls_that_wait(thread: LoopThread, background: Background) -> None:
+def test_the_end_of_the_thread_ends_calls_that_wait(bridge: Bridge, background: Background) -> None:
     log: list[str] = []
 
     def wait() -> None:
         with pytest.raises(SyncContextClosed):
-            thread.run(forever(log), "it")
+            bridge.run(forever(log), "it")
         with pytest.raises(SyncContextClosed):
-            brief(thread, at_once())
+            brief(bridge, at_once())
 
     background.run(wait)
-    wait_until(lambda: len(asyncio.all_tasks(thread.loop)) > 1)
-    thread.stop()
-    thread.stop()
+    wait_until(lambda: len(asyncio.all_tasks(bridge.loop)) > 1)
+    bridge.stop()
+    bridge.stop()
     background.join()
     assert log == ["cancelled"]
 
 
 def test_calls_that_race_with_the_end_never_hang(background: Background) -> None:
     for _ in range(20):
-        thread = LoopThread(nothing(), "short")
-        thread.start()
+        bridge = Bridge(nothing(), "short")
+        bridge.start()
 
-        def call(thread: LoopThread = thread) -> None:
+        def call(bridge: Bridge = bridge) -> None:
             with contextlib.suppress(SyncContextClosed):
                 while True:
-                    brief(thread, at_once())
+                    brief(bridge, at_once())
 
         calling = [background.run(call) for _ in range(3)]
-        thread.stop()
+        bridge.stop()
         for caller in calling:
             caller.join(20)
             assert not caller.is_alive()
@@ -148,10 +148,10 @@ def test_what_entering_the_resource_raises_arrives_and_ends_the_thread() -> None
         raise OSError("broken")
         yield
 
-    thread = LoopThread(broken(), "broken")
+    bridge = Bridge(broken(), "broken")
     with pytest.raises(OSError, match="broken"):
-        thread.start()
-    assert not thread.is_alive
+        bridge.start()
+    assert not bridge.is_alive
 
 
 def test_the_resource_is_left_once_however_often_the_end_is_asked_for(background: Background) -> None:
@@ -165,9 +165,9 @@ def test_the_resource_is_left_once_however_often_the_end_is_asked_for(background
             await asyncio.sleep(0.05)
             log.append("left")
 
-    thread = LoopThread(slow(), "slow")
-    thread.start()
+    bridge = Bridge(slow(), "slow")
+    bridge.start()
     for _ in range(3):
-        background.run(thread.stop)
+        background.run(bridge.stop)
     background.join()
     assert log == ["left"]

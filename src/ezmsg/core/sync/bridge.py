@@ -25,7 +25,7 @@ LOOK_S = 1.0
 CANCEL_TIMEOUT_S = 1.0
 
 
-class LoopThread:
+class Bridge:
     """Runs an event loop in a daemon thread, with a resource entered there for as long as it runs.
 
     Args:
@@ -168,12 +168,12 @@ class LoopThread:
 class Call(Generic[T]):
     """One coroutine of the loop, whose end another thread waits for."""
 
-    __slots__ = ("_context", "_coroutine", "_ended", "_error", "_result", "_task", "_thread")
+    __slots__ = ("_bridge", "_context", "_coroutine", "_ended", "_error", "_result", "_task")
 
     _result: T
 
-    def __init__(self, thread: LoopThread, coroutine: Coroutine[Any, Any, T], context: Context) -> None:
-        self._thread = thread
+    def __init__(self, bridge: Bridge, coroutine: Coroutine[Any, Any, T], context: Context) -> None:
+        self._bridge = bridge
         self._coroutine = coroutine
         self._context = context
         self._error: BaseException | None = None
@@ -186,7 +186,7 @@ class Call(Generic[T]):
     def result(self, what: str, timeout_s: float | None, begin: Callable[[], None]) -> T:
         """Have it begun, and wait for its end."""
         try:
-            self._thread.post(begin, context=self._context)
+            self._bridge.post(begin, context=self._context)
             is_ended = self._wait(timeout_s)
         except BaseException:  # KeyboardInterrupt may strike anywhere in here
             self._give_up()
@@ -221,12 +221,12 @@ class Call(Generic[T]):
 
     def _require_thread(self) -> None:
         # It ended before it got to us; or this process is a fork of the one it is in.
-        if not self._thread.is_alive:
+        if not self._bridge.is_alive:
             raise SyncContextClosed
 
     def _give_up(self) -> None:
         try:
-            self._thread.post(self._cancel)
+            self._bridge.post(self._cancel)
         except SyncContextClosed:
             if inspect.getcoroutinestate(self._coroutine) == inspect.CORO_CREATED:
                 self._coroutine.close()
@@ -251,7 +251,7 @@ class Call(Generic[T]):
         self._go_on(self._coroutine)
 
     def _go_on(self, coroutine: Coroutine[Any, Any, T]) -> None:
-        self._task = self._thread.loop.create_task(coroutine, context=self._context)
+        self._task = self._bridge.loop.create_task(coroutine, context=self._context)
         self._task.add_done_callback(self._finished)
 
     def _finished(self, task: asyncio.Task[T]) -> None:
