@@ -37,6 +37,8 @@ GOLDEN = {
     2: "Refusal",
     3: "Goodbye",
     4: "CancelRequest",
+    8: "GetServerStatus",
+    9: "ServerStatus",
     10: "OpenSession",
     11: "SessionOpened",
     12: "CloseSession",

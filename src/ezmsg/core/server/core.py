@@ -22,10 +22,12 @@ from ezmsg.core.server.journal import Journal
 from ezmsg.core.server.routes import RouteDesk
 from ezmsg.core.server.shm import SharedMemoryDesk
 from ezmsg.core.server.telemetry import TelemetryDesk
+from ezmsg.core.wire.limits import PUBLISHER_FLOW_TIMEOUT_S
 from ezmsg.core.wire.records import (
     Pause,
     Record,
     Resume,
+    ServerStatus,
     Snapshot,
     Sync,
 )
@@ -44,6 +46,7 @@ class GraphCore:
 
     def __init__(self, stop: asyncio.Event, journal: Journal) -> None:
         self.epoch = str(uuid4())
+        self._started_unix_ns = time.time_ns()
         self.journal = journal
         # Who holds a role under an id that others know.
         self.seats: dict[tuple[type[Record], str], Peer] = {}
@@ -164,12 +167,23 @@ class GraphCore:
 
     # -- publishers ---------------------------------------------------------------------------------------------------
 
-    async def all_publishers(self, record: Pause | Resume | Sync, timeout_s: float | None = None) -> None:
-        """Ask every publisher, and wait for all.
+    async def flow(self, record: Pause | Resume | Sync) -> None:
+        """Pause, resume or sync every publisher.
 
         Raises:
-            RequestTimeout: A publisher did not answer in time.
+            RequestTimeout: A publisher did not answer in time; the others did what was asked.
         """
+        if not isinstance(record, Sync):
+            await self._all_publishers(record, PUBLISHER_FLOW_TIMEOUT_S)
+            return
+        # To sync may take any time, to pause may not: so one that stands still is found.
+        patience_s = (
+            PUBLISHER_FLOW_TIMEOUT_S if record.timeout_s is None else min(PUBLISHER_FLOW_TIMEOUT_S, record.timeout_s)
+        )
+        await self._all_publishers(Pause(), patience_s)
+        await self._all_publishers(record, record.timeout_s)
+
+    async def _all_publishers(self, record: Pause | Resume | Sync, timeout_s: float | None) -> None:
         asked = [connection.request(record, timeout_s) for connection in self.publishers.values()]
         for result in await asyncio.gather(*asked, return_exceptions=True):
             if isinstance(result, TimeoutError):
@@ -189,6 +203,14 @@ class GraphCore:
         self.telemetry.client_gone(client_id)
 
     # -- the whole ----------------------------------------------------------------------------------------------------
+
+    def status(self) -> ServerStatus:
+        """How this server is."""
+        return ServerStatus(
+            self.epoch, time.time_ns(), time.monotonic_ns(), self._started_unix_ns,
+            len(self.sessions), len(self.publishers), len(self.subscribers), len(self.processes),
+            self.telemetry.exporters,
+        )  # fmt: skip
 
     def snapshot(self) -> Snapshot:
         """The whole graph at this moment."""

@@ -219,13 +219,15 @@ class Peer:
     async def flow(self, connection: Connection, record: r.Pause | r.Resume | r.Sync) -> r.Record:
         # All publishers are meant, also those that are not back yet.
         await self._core.settled.wait()
-        timeout_s = record.timeout_s if isinstance(record, r.Sync) else None
-        await self._core.all_publishers(record, timeout_s)
+        await self._core.flow(record)
         return DONE
 
     def shutdown(self, connection: Connection, record: r.Shutdown) -> Answer:
         self._core.stop.set()
         return DONE
+
+    def status(self, connection: Connection, record: r.GetServerStatus) -> Answer:
+        return self._core.status()
 
     def graph(self, connection: Connection, record: r.GetGraph) -> Answer:
         return self._core.routing.edges()
@@ -368,6 +370,7 @@ HANDLERS: dict[type[r.Record], Callable[[Peer, Connection, Any], Answer]] = {
     r.Resume: Peer.flow,
     r.Sync: Peer.flow,
     r.Shutdown: Peer.shutdown,
+    r.GetServerStatus: Peer.status,
     r.GetGraph: Peer.graph,
     r.GetSnapshot: Peer.snapshot,
     r.GetMetadata: Peer.metadata,

@@ -20,6 +20,8 @@ REQUESTS_AT_ONCE = 1024
 # through one server. Both kinds together leave a connection room for others.
 ROUTED_PER_CLIENT = 400
 ROUTED_AT_ONCE = 4096
+# What a publisher may take to pause or resume: its loop may be busy, but not for that long.
+PUBLISHER_FLOW_TIMEOUT_S = 5.0
 RECEIVE_BUFFER_BYTES = 64 << 10
 
 # -- the graph --------------------------------------------------------------------------------------------------------

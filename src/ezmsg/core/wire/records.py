@@ -48,6 +48,27 @@ class CancelRequest(Record, frozen=True):
     request_id: int
 
 
+class GetServerStatus(Record, frozen=True):
+    """Ask the server how it is, on any connection. It answers at once, so this tells as well that it lives."""
+
+
+class ServerStatus(Record, frozen=True):
+    """How a server is: `unix_ns` and `mono_ns` are its clocks, read together; the others count what it holds now.
+
+    `epoch` tells one server from its successor, `exporters` is how many take its telemetry.
+    """
+
+    epoch: str
+    unix_ns: int
+    mono_ns: int
+    started_unix_ns: int
+    sessions: int
+    publishers: int
+    subscribers: int
+    processes: int
+    exporters: int
+
+
 # -- opening a role: the first request on a connection --------------------------------------------------------------
 
 
@@ -652,6 +673,8 @@ OPCODES: dict[int, type[Record]] = {
     2: Refusal,
     3: Goodbye,
     4: CancelRequest,
+    8: GetServerStatus,
+    9: ServerStatus,
     10: OpenSession,
     11: SessionOpened,
     12: CloseSession,
