@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import NamedTuple
 
-from ezmsg.core.errors import ConfigError
+from ezmsg.core.errors import ConfigError, TlsIncomplete
 
 TRUE = frozenset({"1", "true", "yes", "on"})
 FALSE = frozenset({"0", "false", "no", "off", ""})
@@ -16,6 +17,8 @@ FALSE = frozenset({"0", "false", "no", "off", ""})
 DEFAULT_HOST = "127.0.0.1"
 GRAPHSERVER_ADDR_ENV = "EZMSG_GRAPHSERVER_ADDR"
 GRAPHSERVER_PORT_DEFAULT = 25978
+DASHBOARD_ADDR_ENV = "EZMSG_DASHBOARD_ADDR"
+SERVE_IN_BACKGROUND = "EZMSG_SERVE_IN_BACKGROUND"
 
 
 def flag(name: str, default: bool) -> bool:
@@ -77,6 +80,16 @@ def graph_address_is_set() -> bool:
     return text(GRAPHSERVER_ADDR_ENV) is not None
 
 
+def dashboard_address() -> str | None:
+    """Where the dashboard listens, when configured: `host:port`."""
+    return text(DASHBOARD_ADDR_ENV)
+
+
+def serve_in_background() -> bool:
+    """Whether `ezmsg start` started this process to serve, and went on."""
+    return flag(SERVE_IN_BACKGROUND, False)
+
+
 def server_port_start() -> int:
     """First port tried by a server without an address."""
     return integer("EZMSG_SERVER_PORT_START", 10000, minimum=1)
@@ -85,6 +98,11 @@ def server_port_start() -> int:
 def publisher_port_start() -> int:
     """First port tried by a publisher."""
     return integer("EZMSG_PUBLISHER_PORT_START", 25980, minimum=1)
+
+
+def peer_timeout_s() -> float:
+    """How long a host may be silent, asked or with data under way to it, before its connections are given up."""
+    return number("EZMSG_PEER_TIMEOUT_S", 60.0, minimum=2.0)
 
 
 # -- the message path ---------------------------------------------------------------------------------------------
@@ -155,6 +173,33 @@ def authkey_file() -> Path | None:
     return Path(value) if value else None
 
 
+class TlsFiles(NamedTuple):
+    """Where the certificate of this process, its key, and the certificates of the CA are, in PEM."""
+
+    cert: Path
+    key: Path
+    ca: Path
+
+
+TLS_VARIABLES = ("EZMSG_TLS_CERT", "EZMSG_TLS_KEY", "EZMSG_TLS_CA")
+"""In the order of `TlsFiles`."""
+
+
+def tls_files() -> TlsFiles | None:
+    """What TCP connections are encrypted with; None when they are not.
+
+    Raises:
+        TlsIncomplete: Some of the variables are set, and not all.
+    """
+    values = {name: text(name) for name in TLS_VARIABLES}
+    given = {name: Path(value) for name, value in values.items() if value}
+    if not given:
+        return None
+    if missing := [name for name in values if name not in given]:
+        raise TlsIncomplete(list(given), missing)
+    return TlsFiles(*given.values())
+
+
 def user_config_dir(home: Path) -> Path:
     """Where programs of this user keep their settings."""
     directory = Path(os.environ.get("XDG_CONFIG_HOME") or "")
@@ -165,7 +210,11 @@ def user_config_dir(home: Path) -> Path:
 
 
 def user_state_dir() -> Path:
-    """Where programs of this user keep what shall survive them."""
+    """Where programs of this user keep what shall survive them.
+
+    Raises:
+        RuntimeError: HOME is not set, and the user has no home.
+    """
     directory = Path(os.environ.get("XDG_STATE_HOME") or "")
     return directory if directory.is_absolute() else Path(os.environ.get("HOME") or Path.home()) / ".local" / "state"
 
@@ -236,3 +285,11 @@ def otlp_is_configured() -> bool:
     exporters = ("OTEL_TRACES_EXPORTER", "OTEL_METRICS_EXPORTER")
     chosen = {(text(name) or "").lower() for name in exporters} - {"", "none"}
     return any(text(name) for name in endpoints) or bool(chosen)
+
+
+# -- the whole ----------------------------------------------------------------------------------------------------
+
+
+def variables() -> dict[str, str]:
+    """What is set of `EZMSG_*` and `OTEL_*`, sorted by name."""
+    return {name: value for name, value in sorted(os.environ.items()) if name.startswith(("EZMSG_", "OTEL_"))}

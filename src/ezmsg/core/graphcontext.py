@@ -10,11 +10,12 @@ from types import TracebackType
 from typing import Any, Self, TypeVar
 from uuid import UUID, uuid4
 
-from ezmsg.core import config
-from ezmsg.core.control import ControlClient
+from ezmsg.core.control import GRAPH_TIMEOUT_S, ControlClient
+from ezmsg.core.control.asking import FLOW_TIMEOUT_S, routing_timeout_s, sync_all
 from ezmsg.core.control.eventstream import event_stream
 from ezmsg.core.control.link import ServerLink
-from ezmsg.core.control.processrequests import SERVER_TIMEOUT_S, ProcessRequests
+from ezmsg.core.control.pages import all_settings, all_settings_events, whole_snapshot
+from ezmsg.core.control.processrequests import ProcessRequests
 from ezmsg.core.control.views import graph_snapshot, settings_event, settings_table, topology_event
 from ezmsg.core.errors import (
     ComponentAddressCollision,
@@ -50,8 +51,6 @@ T = TypeVar("T")
 # How long leaving a context waits for a server that does not answer; and the session, if the clients took all of it.
 CLOSE_TIMEOUT_S = 1.0
 LAST_TIMEOUT_S = 0.25
-# What a server may take to answer for a whole graph, which it may have to tell much of.
-GRAPH_TIMEOUT_S = 5.0
 
 
 class _Observer(ProcessRequests):
@@ -188,18 +187,24 @@ class GraphContext(ProcessRequests):
     async def introduce(self, client: ControlClient) -> None:
         """Open the session at a server, with all it owns."""
         assert self._session is not None
-        token, edges, metadata = self._session.token, sorted(self._edges), self._metadata
-        opening = r.OpenSession(str(self._session_id), token, edges, metadata is not None)
+        owned, metadata = self._edges, self._metadata
+        opening = r.OpenSession(str(self._session_id), self._session.token, sorted(owned), metadata is not None)
         opened = await client.request(opening, r.SessionOpened, GRAPH_TIMEOUT_S)
         if opened.refused:
-            logger.warning("%r lost edges that would now close a cycle: %s", self, opened.refused)
-            self._edges.difference_update(opened.refused)
+            logger.warning(
+                "%r lost edges that the GraphServer does not take, as they would now close a cycle or are too many: %s",
+                self,
+                opened.refused,
+            )
+            owned.difference_update(opened.refused)
         if metadata is not None:
             try:
                 await client.request(r.RegisterMetadata(metadata), timeout_s=GRAPH_TIMEOUT_S)
             except ComponentAddressCollision as error:
                 logger.warning("%r lost its metadata: %s", self, error)
                 self._metadata = None
+        if self._edges is not owned:  # reverted meanwhile
+            await client.request(r.RevertSession(), timeout_s=GRAPH_TIMEOUT_S)
 
     def on_request(self, connection: object, record: r.Record) -> r.Record:
         """A server asks nothing of a session."""
@@ -238,36 +243,48 @@ class GraphContext(ProcessRequests):
             CyclicException: It would close a cycle; the graph is unchanged.
             RequestTimeout: The server does not answer.
         """
-        timeout_s = GRAPH_TIMEOUT_S + config.subscriber_update_timeout_s()
-        await self._active().request(r.Connect(from_topic, to_topic), timeout_s=timeout_s)
+        await self._active().request(r.Connect(from_topic, to_topic), timeout_s=routing_timeout_s())
         self._edges.add((from_topic, to_topic))
 
     async def disconnect(self, from_topic: str, to_topic: str) -> None:
         """Give up this session's share of an edge; other owners keep it. Queued messages of it are dropped."""
-        timeout_s = GRAPH_TIMEOUT_S + config.subscriber_update_timeout_s()
-        await self._active().request(r.Disconnect(from_topic, to_topic), timeout_s=timeout_s)
+        await self._active().request(r.Disconnect(from_topic, to_topic), timeout_s=routing_timeout_s())
         self._edges.discard((from_topic, to_topic))
 
     async def sync(self, timeout: float | None = None) -> None:
         """Pause all publishers of the graph, and wait until every message was released. They stay paused.
 
+        Args:
+            timeout: Seconds to wait; None waits as long as the server lives and every publisher answers.
+
         Raises:
-            TimeoutError: That took longer than `timeout` seconds.
+            TimeoutError: That took longer than `timeout` seconds, or the server or a publisher stands still.
         """
-        timeout_s = None if timeout is None else timeout + SERVER_TIMEOUT_S
-        await self._active().request(r.Sync(timeout), timeout_s=timeout_s)
+        await sync_all(self._active(), timeout)
 
     async def pause(self) -> None:
-        """Pause all publishers of the graph."""
-        await self._active().request(r.Pause())
+        """Pause all publishers of the graph.
+
+        Raises:
+            TimeoutError: The server or a publisher stands still.
+        """
+        await self._active().request(r.Pause(), timeout_s=FLOW_TIMEOUT_S)
 
     async def resume(self) -> None:
-        """Let all publishers of the graph go on."""
-        await self._active().request(r.Resume())
+        """Let all publishers of the graph go on.
+
+        Raises:
+            TimeoutError: The server or a publisher stands still.
+        """
+        await self._active().request(r.Resume(), timeout_s=FLOW_TIMEOUT_S)
 
     async def snapshot(self) -> GraphSnapshot:
-        """The whole graph at this moment."""
-        return graph_snapshot(await self._active().request(r.GetSnapshot(), r.Snapshot, GRAPH_TIMEOUT_S))
+        """The whole graph at this moment.
+
+        Raises:
+            StaleSnapshot: It is too large for one answer, and changed again and again between several.
+        """
+        return graph_snapshot(await whole_snapshot(self._active(), GRAPH_TIMEOUT_S))
 
     def subscribe_topology_events(self, *, after_seq: int = 0) -> AsyncGenerator[TopologyChangedEvent, None]:
         """Changes of edges and processes: those after `after_seq` that the server still has, then each as it happens.
@@ -292,18 +309,13 @@ class GraphContext(ProcessRequests):
         self._metadata = record
 
     async def settings_snapshot(self) -> dict[str, SettingsSnapshotValue]:
-        """The settings of every component of the graph, by address."""
-        return settings_table(await self._active().request(r.GetSettings(), r.Settings, GRAPH_TIMEOUT_S))
+        """The settings of every component of the graph, by address. A large table is read in parts."""
+        return settings_table(await all_settings(self._active(), GRAPH_TIMEOUT_S))
 
     async def settings_events(self, after_seq: int = 0) -> list[SettingsChangedEvent]:
         """Every change of settings after `after_seq` that the server still has."""
-        events: list[r.SettingsEvent] = []
-        while True:
-            page = await self._active().request(r.GetSettingsEvents(after_seq), r.SettingsEvents, GRAPH_TIMEOUT_S)
-            events += page.events
-            if page.is_last:
-                return [settings_event(event) for event in events]
-            after_seq = page.events[-1].seq
+        events = await all_settings_events(self._active(), after_seq, GRAPH_TIMEOUT_S)
+        return [settings_event(event) for event in events]
 
     def subscribe_settings_events(self, *, after_seq: int = 0) -> AsyncGenerator[SettingsChangedEvent, None]:
         """Changes of settings: those after `after_seq` that the server still has, then each as it happens.

@@ -10,9 +10,10 @@ import threading
 from typing import Any, ClassVar
 
 from ezmsg.core import config
-from ezmsg.core.control import ControlClient, resolve
+from ezmsg.core.control import GRAPH_TIMEOUT_S, asking, dial, resolve
 from ezmsg.core.dag import DAG
-from ezmsg.core.errors import ConnectionLost, EzmsgError, ServerUnreachable
+from ezmsg.core.errors import ServerUnreachable
+from ezmsg.core.graph_util import get_compactified_graph, graph_string, prune_graph_connections
 from ezmsg.core.net.address import Address, AddressType
 from ezmsg.core.net.authkey import load_key
 from ezmsg.core.net.connection import Connection
@@ -26,13 +27,12 @@ from ezmsg.core.wire.records import (
     Connect,
     Disconnect,
     GetGraph,
+    GetServerStatus,
     Goodbye,
     GraphEdges,
     Pause,
-    Record,
     Resume,
-    Shutdown,
-    Sync,
+    ServerStatus,
 )
 
 logger = logging.getLogger("ezmsg")
@@ -94,13 +94,13 @@ class GraphServer(threading.Thread):
                 self._journal = Journal.open(Address(*self._socket.getsockname()[:2]))
         self._key = key
         self._address = Address(*self._socket.getsockname()[:2])
+        # A program that ends without `stop` ends in order, too.
+        atexit.register(self._stop_at_exit, os.getpid())
         super().start()
         self._serving.wait()
         if self._error is not None:
             self._socket.close()
             raise self._error
-        # A program that ends without `stop` ends in order, too.
-        atexit.register(self._stop_at_exit, os.getpid())
 
     def stop(self) -> None:
         """End in order: tell every peer, then stop. Waits until the thread has ended; safe to call twice."""
@@ -112,7 +112,6 @@ class GraphServer(threading.Thread):
                 logger.debug("%r had stopped already", self)
         if self.is_alive():
             self.join()
-        atexit.unregister(self._stop_at_exit)
 
     def _stop_at_exit(self, pid: int) -> None:
         if pid == os.getpid():
@@ -127,6 +126,7 @@ class GraphServer(threading.Thread):
                 logger.exception("GraphServer at %s failed", self._address)
             self._error = error
         finally:
+            atexit.unregister(self._stop_at_exit)
             self._serving.set()
 
     async def _serve(self) -> None:
@@ -149,11 +149,12 @@ class GraphServer(threading.Thread):
         try:
             await self._stopping.wait()
         finally:
+            # While nobody else can listen here: a successor at this address would take itself for one of a lost server.
+            self._journal.delete()
             await listener.close()
             if welcoming:
                 await asyncio.wait(welcoming)  # else their sockets would be nobody's
             await agent.stop(core.telemetry)
-            self._journal.delete()
             await self._goodbye()
             await core.close()
 
@@ -182,19 +183,6 @@ class _Welcomed(Peer):
         """Forget it."""
         self._known.discard(connection)
         super().on_closed(connection, error)
-
-
-class _Asker:
-    """Handler of a client that only asks."""
-
-    def on_request(self, connection: Connection, record: Record) -> Record:
-        raise EzmsgError(f"{type(record).__name__} cannot be answered here")
-
-    def on_notice(self, connection: Connection, record: Record) -> None:
-        pass
-
-    def on_closed(self, connection: Connection, error: Exception | None) -> None:
-        pass
 
 
 class GraphService:
@@ -245,21 +233,35 @@ class GraphService:
             ServerUnreachable: None answers and none may be started.
         """
         try:
-            probe = await ControlClient.connect(self.address, _Asker(), name="probe")
+            await asking.probe(self.address)
         except ServerUnreachable:
             implicit = self._address is None and not config.graph_address_is_set()
             if not (implicit if auto_start is None else auto_start):
                 raise
             return self.create_server()
-        await probe.close()
         return None
 
-    async def _ask(self, record: Record, timeout_s: float | None = None) -> Any:
-        client = await ControlClient.connect(self.address, _Asker(), name="service")
+    async def open_connection(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        """An authenticated connection to the server that has no role; the caller closes it.
+
+        Raises:
+            ServerUnreachable: No server answers.
+            HandshakeError: What answers is no GraphServer of ours.
+        """
+        sock, _ = await dial(self.address)
         try:
-            return await client.request(record, timeout_s=timeout_s)
-        finally:
-            await client.close()
+            return await asyncio.open_connection(sock=sock)
+        except BaseException:
+            sock.close()
+            raise
+
+    async def status(self) -> ServerStatus:
+        """How the server is, its clocks among it; it answers at once, or stands still.
+
+        Raises:
+            RequestTimeout: It does not answer.
+        """
+        return await asking.ask(self.address, GetServerStatus())
 
     async def connect(self, from_topic: str, to_topic: str) -> None:
         """Add a persistent edge: it stays until it is disconnected or the server ends.
@@ -267,48 +269,84 @@ class GraphService:
         Raises:
             CyclicException: It would close a cycle.
         """
-        await self._ask(Connect(from_topic, to_topic))
+        await asking.ask(self.address, Connect(from_topic, to_topic), asking.routing_timeout_s())
 
     async def disconnect(self, from_topic: str, to_topic: str) -> None:
         """Give up the persistent share of an edge."""
-        await self._ask(Disconnect(from_topic, to_topic))
+        await asking.ask(self.address, Disconnect(from_topic, to_topic), asking.routing_timeout_s())
 
     async def sync(self, timeout: float | None = None) -> None:
         """Pause all publishers, and wait until every message was released.
 
+        Args:
+            timeout: Seconds to wait; None waits as long as the server lives and every publisher answers.
+
         Raises:
-            TimeoutError: That took longer than `timeout` seconds.
+            TimeoutError: That took longer than `timeout` seconds, or the server or a publisher stands still.
         """
-        await self._ask(Sync(timeout))
+        await asking.ask_to_sync(self.address, timeout)
 
     async def pause(self) -> None:
-        """Pause all publishers."""
-        await self._ask(Pause())
+        """Pause all publishers.
+
+        Raises:
+            TimeoutError: The server or a publisher stands still.
+        """
+        await asking.ask(self.address, Pause(), asking.FLOW_TIMEOUT_S)
 
     async def resume(self) -> None:
-        """Let all publishers go on."""
-        await self._ask(Resume())
+        """Let all publishers go on.
+
+        Raises:
+            TimeoutError: The server or a publisher stands still.
+        """
+        await asking.ask(self.address, Resume(), asking.FLOW_TIMEOUT_S)
 
     async def shutdown(self) -> None:
-        """End the server in order."""
-        try:
-            await self._ask(Shutdown())
-        except ConnectionLost:
-            logger.debug("the GraphServer at %s ended before it could answer", self.address)
+        """End the server in order; when this returns, it does not listen any more.
+
+        Raises:
+            TimeoutError: It did not end.
+        """
+        await asking.ask_to_end(self.address)
 
     async def dag(self, timeout: float | None = None) -> DAG:
         """A copy of the graph.
 
         Args:
-            timeout: Seconds to wait for the server; None waits as long as it is connected.
+            timeout: Seconds to wait for the answer; None takes the default.
         """
-        edges = await self._ask(GetGraph(), timeout)
+        edges = await asking.ask(self.address, GetGraph(), GRAPH_TIMEOUT_S if timeout is None else timeout)
         assert isinstance(edges, GraphEdges)
+        # No `add_edge`: the server has looked for cycles already.
         dag = DAG()
         for from_topic, to_topic, owners in edges.edges:
-            for owner in owners:
-                dag.add_edge(from_topic, to_topic, owner)
+            dag.graph[from_topic].add(to_topic)
+            dag.graph.setdefault(to_topic, set())
+            dag.edge_owners[from_topic, to_topic] = set(owners)
         return dag
+
+    async def get_formatted_graph(self, fmt: str, direction: str = "LR", compact_level: int | None = None) -> str:
+        """The graph as text.
+
+        Args:
+            fmt: `mermaid` or `graphviz`.
+            direction: Where edges point: `LR`, `RL`, `TB` or `BT`.
+            compact_level: How many levels of the hierarchy collapse; topics that messages only pass through are left
+                out then. None or 0 draws everything.
+
+        Returns:
+            The text; "" for a graph without edges.
+
+        Raises:
+            ServerUnreachable: No server answers.
+            ValueError: The format is unknown.
+            LeafNodeException: The graph cannot be made compact.
+        """
+        graph = (await self.dag()).graph
+        if compact_level:
+            graph = get_compactified_graph(prune_graph_connections(graph)[0], compact_level)
+        return graph_string(graph, fmt, direction)
 
     # -- shared memory ------------------------------------------------------------------------------------------------
 

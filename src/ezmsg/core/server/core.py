@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
 from ezmsg.core import config
+from ezmsg.core.dag import CyclicException
 from ezmsg.core.errors import EzmsgError
 from ezmsg.core.net.connection import Connection
 from ezmsg.core.server.books.processes import ProcessBook
@@ -21,10 +22,12 @@ from ezmsg.core.server.journal import Journal
 from ezmsg.core.server.routes import RouteDesk
 from ezmsg.core.server.shm import SharedMemoryDesk
 from ezmsg.core.server.telemetry import TelemetryDesk
+from ezmsg.core.wire.limits import PUBLISHER_FLOW_TIMEOUT_S
 from ezmsg.core.wire.records import (
     Pause,
     Record,
     Resume,
+    ServerStatus,
     Snapshot,
     Sync,
 )
@@ -43,10 +46,14 @@ class GraphCore:
 
     def __init__(self, stop: asyncio.Event, journal: Journal) -> None:
         self.epoch = str(uuid4())
+        self._started_unix_ns = time.time_ns()
         self.journal = journal
         # Who holds a role under an id that others know.
         self.seats: dict[tuple[type[Record], str], Peer] = {}
         self.routing = RoutingBook()
+        # Whether the book knows its graph: not in the first seconds of a successor.
+        self.settled = asyncio.Event()
+        self.settled.set()
         self.sessions = SessionBook(self.routing)
         self.processes = ProcessBook()
         self.settings = SettingsBook()
@@ -68,9 +75,14 @@ class GraphCore:
 
         Until then this server knows only part of the graph, and takes nothing away from anybody.
         """
-        for edge in self.journal.edges:
-            self.routing.connect(*edge, PERSISTENT)
+        for edge in list(self.journal.edges):
+            try:
+                self.routing.connect(*edge, PERSISTENT)
+            except CyclicException as error:
+                logger.warning("the journal of a lost GraphServer is wrong: %s", error)
+                self.journal.disconnected(*edge)
         self.routing.is_partial = True
+        self.settled.clear()
         self.spawn(self._settle(), "settle the graph of a lost server")
 
     async def _settle(self) -> None:
@@ -82,6 +94,7 @@ class GraphCore:
             len(self.journal.edges), len(self.sessions), len(self.publishers), len(self.subscribers),
             len(self.processes),
         )  # fmt: skip
+        self.settled.set()
         await self.reroute(reroutes)
 
     # -- tasks --------------------------------------------------------------------------------------------------------
@@ -154,12 +167,23 @@ class GraphCore:
 
     # -- publishers ---------------------------------------------------------------------------------------------------
 
-    async def all_publishers(self, record: Pause | Resume | Sync, timeout_s: float | None = None) -> None:
-        """Ask every publisher, and wait for all.
+    async def flow(self, record: Pause | Resume | Sync) -> None:
+        """Pause, resume or sync every publisher.
 
         Raises:
-            RequestTimeout: A publisher did not answer in time.
+            RequestTimeout: A publisher did not answer in time; the others did what was asked.
         """
+        if not isinstance(record, Sync):
+            await self._all_publishers(record, PUBLISHER_FLOW_TIMEOUT_S)
+            return
+        # To sync may take any time, to pause may not: so one that stands still is found.
+        patience_s = (
+            PUBLISHER_FLOW_TIMEOUT_S if record.timeout_s is None else min(PUBLISHER_FLOW_TIMEOUT_S, record.timeout_s)
+        )
+        await self._all_publishers(Pause(), patience_s)
+        await self._all_publishers(record, record.timeout_s)
+
+    async def _all_publishers(self, record: Pause | Resume | Sync, timeout_s: float | None) -> None:
         asked = [connection.request(record, timeout_s) for connection in self.publishers.values()]
         for result in await asyncio.gather(*asked, return_exceptions=True):
             if isinstance(result, TimeoutError):
@@ -179,6 +203,14 @@ class GraphCore:
         self.telemetry.client_gone(client_id)
 
     # -- the whole ----------------------------------------------------------------------------------------------------
+
+    def status(self) -> ServerStatus:
+        """How this server is."""
+        return ServerStatus(
+            self.epoch, time.time_ns(), time.monotonic_ns(), self._started_unix_ns,
+            len(self.sessions), len(self.publishers), len(self.subscribers), len(self.processes),
+            self.telemetry.exporters,
+        )  # fmt: skip
 
     def snapshot(self) -> Snapshot:
         """The whole graph at this moment."""

@@ -85,6 +85,11 @@ class TelemetryDesk:
 
     # -- exporters ----------------------------------------------------------------------------------------------------
 
+    @property
+    def exporters(self) -> int:
+        """How many take the telemetry of this graph."""
+        return len(self._readers)
+
     def open_reader(self, record: OpenTelemetryReader, connection: Connection) -> str:
         """An exporter joins: it gets what is known, then what comes.
 
