@@ -81,7 +81,8 @@ class PublicApi:
                 await context._close_session()
             elif how == "kill":
                 assert context._session is not None
-                context._session.connection.abort()
+                assert context._session._client is not None
+                context._session._client.connection.abort()
             await context.__aexit__(None, None, None)
             while session in (await self._observer.snapshot()).sessions:
                 assert how == "kill", "an orderly end is confirmed"
@@ -124,7 +125,8 @@ class PublicApi:
         async def end() -> None:
             if how == "kill":
                 assert client._control is not None
-                client._control.connection.abort()
+                assert client._control._client is not None
+                client._control._client.connection.abort()
             await client.close()
             while any(str(known) == process for known in (await self._observer.snapshot()).processes):
                 assert how == "kill", "an orderly end is confirmed"
