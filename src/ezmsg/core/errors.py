@@ -155,6 +155,26 @@ class FrameTooLarge(ProtocolError):
         self.opcode, self.size, self.limit = opcode, size, limit
 
 
+class InvalidRecord(ProtocolError):
+    """A record has a field that no such record has; a request is refused, and the connection goes on."""
+
+    code = "INVALID_RECORD"
+
+    def __init__(self, record: str, reason: str) -> None:
+        super().__init__(f"the body of {record} cannot be read: {reason}")
+        self.record, self.reason = record, reason
+
+
+class Unanswerable(ProtocolError):
+    """A request of a kind that this peer does not answer."""
+
+    code = "UNANSWERABLE"
+
+    def __init__(self, record: str) -> None:
+        super().__init__(f"{record} is no request that is answered here")
+        self.record = record
+
+
 # -- requests -----------------------------------------------------------------------------------------------------
 
 
@@ -221,6 +241,16 @@ class SessionClosed(EzmsgError, RuntimeError):
 
     def __init__(self) -> None:
         super().__init__("GraphContext session is not active: use it inside `async with GraphContext(...)`")
+
+
+class IdTaken(EzmsgError, RuntimeError):
+    """A publisher or subscriber opens with an id that another one has."""
+
+    code = "ID_TAKEN"
+
+    def __init__(self, kind: str, identity: str) -> None:
+        super().__init__(f"there is a {kind} {identity} already")
+        self.kind, self.identity = kind, identity
 
 
 class UnitAlreadyOwned(EzmsgError, RuntimeError):

@@ -26,6 +26,7 @@ class EventDesk:
     def __init__(self) -> None:
         self.topology = EventLog(TopologyEvent, config.topology_event_history_limit())
         self.settings = EventLog(SettingsEvent, config.settings_event_history_limit())
+        self.logs: dict[str, EventLog[Any]] = {"topology": self.topology, "settings": self.settings}
         self._readers: dict[str, tuple[EventLog[Any], Connection]] = {}
 
     # -- what happened ------------------------------------------------------------------------------------------------
@@ -64,7 +65,7 @@ class EventDesk:
     def open(self, record: OpenEventStream, connection: Connection) -> str:
         """A reader comes: it gets what is kept, and then what happens."""
         reader_id = str(uuid4())
-        log: EventLog[Any] = self.topology if record.kind == "topology" else self.settings
+        log = self.logs[record.kind]
         log.open(reader_id, record.after_seq)
         self._readers[reader_id] = (log, connection)
         connection.on_drained = partial(self._serve, reader_id)

@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any, cast
 from uuid import uuid4
 
-from ezmsg.core.errors import EzmsgError, SessionClosed, UnitNotOwned
+from ezmsg.core.errors import EzmsgError, IdTaken, SessionClosed, UnitNotOwned
 from ezmsg.core.net.address import is_loopback
 from ezmsg.core.net.connection import Connection
 from ezmsg.core.net.latereply import LateReply
@@ -66,6 +66,8 @@ class Peer:
             self._core.telemetry.reader_acknowledged(self._id, record.count)
         elif isinstance(record, r.EventAck) and self._role is r.OpenEventStream:
             self._core.events.acknowledged(self._id, record.count)
+        else:
+            self._core.guard.counts["ignored:NOTICE"] += 1
 
     def on_closed(self, connection: Connection, error: Exception | None) -> None:
         """The peer is gone: so is what it held."""
@@ -117,6 +119,8 @@ class Peer:
     # -- endpoints ----------------------------------------------------------------------------------------------------
 
     async def open_publisher(self, connection: Connection, record: r.OpenPublisher) -> r.Record:
+        if record.publisher_id in self._core.publishers:
+            raise IdTaken("publisher", record.publisher_id)
         publisher_id = self._open(record, record.publisher_id)
         self._core.publishers[publisher_id] = connection
         route = r.PublisherRoute(
@@ -139,6 +143,8 @@ class Peer:
         self._core.reroute_soon(self._core.routing.remove_publisher(self._id))
 
     def open_subscriber(self, connection: Connection, record: r.OpenSubscriber) -> Answer:
+        if record.subscriber_id in self._core.subscribers:
+            raise IdTaken("subscriber", record.subscriber_id)
         subscriber_id = self._open(record, record.subscriber_id)
         self._core.subscribers[subscriber_id] = connection
         return self._core.routing.add_subscriber(subscriber_id, record.topic)
@@ -175,6 +181,9 @@ class Peer:
 
     def snapshot(self, connection: Connection, record: r.GetSnapshot) -> Answer:
         return self._core.snapshot()
+
+    def counts(self, connection: Connection, record: r.GetCounts) -> Answer:
+        return r.Counts(self._core.counts())
 
     def metadata(self, connection: Connection, record: r.GetMetadata) -> Answer:
         return self._core.sessions.metadata(record.session_id, record.version)
@@ -305,6 +314,7 @@ HANDLERS: dict[type[r.Record], Callable[[Peer, Connection, Any], Answer]] = {
     r.GetGraph: Peer.graph,
     r.GetSnapshot: Peer.snapshot,
     r.GetMetadata: Peer.metadata,
+    r.GetCounts: Peer.counts,
     r.ProcessRegister: Peer.register,
     r.ProcessUpdateOwnership: Peer.update_ownership,
     r.ProcessRequest: Peer.route,
@@ -320,6 +330,9 @@ HANDLERS: dict[type[r.Record], Callable[[Peer, Connection, Any], Answer]] = {
     r.CreateShm: Peer.create_shm,
     r.AttachShm: Peer.attach_shm,
 }
+ACCEPTED = frozenset(
+    r.OPCODE_OF[record] for record in (*HANDLERS, r.TelemetryBatch, r.TelemetryAck, r.EventAck, r.CancelRequest)
+)
 CLOSERS: dict[type[r.Record], Callable[[Peer], None]] = {
     r.OpenSession: Peer.session_closed,
     r.OpenPublisher: Peer.publisher_closed,
