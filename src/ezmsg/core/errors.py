@@ -243,6 +243,26 @@ class FrameTooLarge(ProtocolError):
         self.opcode, self.size, self.limit = opcode, size, limit
 
 
+class InvalidRecord(ProtocolError):
+    """A record has a field that no such record has; a request is refused, and the connection goes on."""
+
+    code = "INVALID_RECORD"
+
+    def __init__(self, record: str, reason: str) -> None:
+        super().__init__(f"the body of {record} cannot be read: {reason}")
+        self.record, self.reason = record, reason
+
+
+class Unanswerable(ProtocolError):
+    """A request of a kind that this peer does not answer."""
+
+    code = "UNANSWERABLE"
+
+    def __init__(self, record: str) -> None:
+        super().__init__(f"{record} is no request that is answered here")
+        self.record = record
+
+
 # -- requests -----------------------------------------------------------------------------------------------------
 
 

@@ -17,15 +17,18 @@ from ezmsg.core.graph_util import get_compactified_graph, graph_string, prune_gr
 from ezmsg.core.net.address import Address, AddressType
 from ezmsg.core.net.authkey import load_key
 from ezmsg.core.net.connection import Connection
+from ezmsg.core.net.guard import Guard
 from ezmsg.core.net.listener import Listener, bind_tcp
 from ezmsg.core.server.agent import AgentProcess
 from ezmsg.core.server.core import GraphCore
 from ezmsg.core.server.journal import Journal
-from ezmsg.core.server.peers import Peer
+from ezmsg.core.server.peers import ACCEPTED, Peer
 from ezmsg.core.shm import SHMContext
 from ezmsg.core.wire.records import (
     Connect,
+    Counts,
     Disconnect,
+    GetCounts,
     GetGraph,
     GetServerStatus,
     Goodbye,
@@ -132,7 +135,7 @@ class GraphServer(threading.Thread):
     async def _serve(self) -> None:
         self._loop = asyncio.get_running_loop()
         self._stopping = asyncio.Event()
-        core = GraphCore(self._stopping, self._journal)
+        core = GraphCore(self._stopping, Guard(ACCEPTED), self._journal)
         if self._journal.found:
             core.succeed()
 
@@ -144,6 +147,7 @@ class GraphServer(threading.Thread):
             task.add_done_callback(welcoming.discard)
 
         listener = await Listener.start([self._socket], self._key, on_peer, name=f"GraphServer {self.address}")
+        core.strangers = listener.refused
         agent = AgentProcess.launch(self.address)
         self._serving.set()
         try:
@@ -160,7 +164,7 @@ class GraphServer(threading.Thread):
 
     async def _welcome(self, core: GraphCore, sock: Any, info: Any, name: str) -> None:
         peer = _Welcomed(core, self._peers, Address.from_string(name).host)
-        peer.connection = await Connection.over(sock, info, peer, name=name)
+        peer.connection = await Connection.over(sock, info, peer, name=name, guard=core.guard)
         self._peers.add(peer.connection)
 
     async def _goodbye(self) -> None:
@@ -347,6 +351,19 @@ class GraphService:
         if compact_level:
             graph = get_compactified_graph(prune_graph_connections(graph)[0], compact_level)
         return graph_string(graph, fmt, direction)
+
+    async def counts(self) -> dict[str, int]:
+        """What the server refused, dropped and gave up since it started, by what it was; only what happened.
+
+        `handshake:CODE` are peers that were not let in, `refused:CODE` requests, `dropped:CODE` connections;
+        `ignored:REPLY` and `ignored:NOTICE` what nobody waited for; `throttled` how often a peer was read no more until
+        it had read itself; `unrouted:TOO_MANY_REQUESTS` requests to processes; `missed:KIND` events that readers did
+        not get; `evicted:KIND` events given up because the history took too many bytes. What telemetry lost is told by
+        telemetry.
+        """
+        counts = await asking.ask(self.address, GetCounts(), GRAPH_TIMEOUT_S)
+        assert isinstance(counts, Counts)
+        return counts.values
 
     # -- shared memory ------------------------------------------------------------------------------------------------
 

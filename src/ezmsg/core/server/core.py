@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from collections import Counter
 from collections.abc import Coroutine, Iterable
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
@@ -13,6 +14,7 @@ from ezmsg.core import config
 from ezmsg.core.dag import CyclicException
 from ezmsg.core.errors import EzmsgError
 from ezmsg.core.net.connection import Connection
+from ezmsg.core.net.guard import Guard
 from ezmsg.core.server.books.processes import ProcessBook
 from ezmsg.core.server.books.routing import PERSISTENT, GraphChange, Reroute, RoutingBook
 from ezmsg.core.server.books.sessions import SessionBook
@@ -42,9 +44,15 @@ RETURN_S = 2.0
 
 
 class GraphCore:
-    """One graph: books, and how to reach each peer."""
+    """One graph: books, and how to reach each peer.
 
-    def __init__(self, stop: asyncio.Event, journal: Journal) -> None:
+    Args:
+        stop: Set when somebody asks the server to end.
+        guard: The rules for peers.
+        journal: Of the persistent edges.
+    """
+
+    def __init__(self, stop: asyncio.Event, guard: Guard, journal: Journal) -> None:
         self.epoch = str(uuid4())
         self._started_unix_ns = time.time_ns()
         self.journal = journal
@@ -65,6 +73,9 @@ class GraphCore:
         self.clients: dict[str, Connection] = {}
         self.routes = RouteDesk(self.processes, self.clients)
         self.stop = stop
+        self.guard = guard
+        # Peers that were not let in, by why.
+        self.strangers: Counter[str] = Counter()
         self._telling: dict[str, asyncio.Task[None]] = {}
         self._tasks: set[asyncio.Task[Any]] = set()
 
@@ -211,6 +222,15 @@ class GraphCore:
             len(self.sessions), len(self.publishers), len(self.subscribers), len(self.processes),
             self.telemetry.exporters,
         )  # fmt: skip
+
+    def counts(self) -> dict[str, int]:
+        """What was refused, dropped and given up so far, by what it was; only what happened."""
+        counts = Counter(self.guard.counts)
+        counts.update({f"handshake:{code}": count for code, count in self.strangers.items()})
+        counts.update({f"missed:{kind}": log.missed for kind, log in self.events.logs.items()})
+        counts.update({f"evicted:{kind}": log.evicted for kind, log in self.events.logs.items()})
+        counts["unrouted:TOO_MANY_REQUESTS"] = self.routes.requests.refused
+        return {what: count for what, count in sorted(counts.items()) if count}
 
     def snapshot(self) -> Snapshot:
         """The whole graph at this moment."""

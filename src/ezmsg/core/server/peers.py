@@ -107,6 +107,8 @@ class Peer:
             self._core.telemetry.reader_acknowledged(self._id, record.count)
         elif isinstance(record, r.EventAck) and self._role is r.OpenEventStream:
             self._core.events.acknowledged(self._id, record.count)
+        else:
+            self._core.guard.counts["ignored:NOTICE"] += 1
 
     def on_closed(self, connection: Connection, error: Exception | None) -> None:
         """The peer is gone: so is what it held."""
@@ -234,6 +236,9 @@ class Peer:
 
     def snapshot(self, connection: Connection, record: r.GetSnapshot) -> Answer:
         return self._core.snapshot()
+
+    def counts(self, connection: Connection, record: r.GetCounts) -> Answer:
+        return r.Counts(self._core.counts())
 
     def metadata(self, connection: Connection, record: r.GetMetadata) -> Answer:
         return self._core.sessions.metadata(record.session_id, record.version)
@@ -374,6 +379,7 @@ HANDLERS: dict[type[r.Record], Callable[[Peer, Connection, Any], Answer]] = {
     r.GetGraph: Peer.graph,
     r.GetSnapshot: Peer.snapshot,
     r.GetMetadata: Peer.metadata,
+    r.GetCounts: Peer.counts,
     r.ProcessRegister: Peer.register,
     r.ProcessUpdateOwnership: Peer.update_ownership,
     r.ProcessRequest: Peer.route,
@@ -389,6 +395,9 @@ HANDLERS: dict[type[r.Record], Callable[[Peer, Connection, Any], Answer]] = {
     r.CreateShm: Peer.create_shm,
     r.AttachShm: Peer.attach_shm,
 }
+ACCEPTED = frozenset(
+    r.OPCODE_OF[record] for record in (*HANDLERS, r.TelemetryBatch, r.TelemetryAck, r.EventAck, r.CancelRequest)
+)
 CLOSERS: dict[type[r.Record], Callable[[Peer], None]] = {
     r.OpenSession: Peer.session_closed,
     r.OpenPublisher: Peer.publisher_closed,
