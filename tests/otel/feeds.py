@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
 from ezmsg.core.graphmeta import ProfileChannelType
 from ezmsg.core.recorder.rows import EXTENDED, EXTRA, PROCESS, PUBLISH, SAMPLED, SPAN_ROW, meta_word
@@ -21,6 +22,7 @@ from ezmsg.core.wire.records import (
 )
 from ezmsg.otel.outcome import TAKEN, Outcome
 from ezmsg.otel.settings import OtlpSettings, Settings, SignalSettings
+from ezmsg.otel.spanencoder import SpanRequest
 
 MS = 1_000_000
 STARTED_NS = time.time_ns() - 60 * 1_000_000_000
@@ -99,6 +101,17 @@ def span_rows(count: int, first_id: int = 1, *, index: int = 1, trace: int = 0xA
 def span_ids(count: int, first_id: int = 1) -> list[str]:
     """The ids of `span_rows(count, first_id)`, in hex."""
     return [f"{number:016x}" for number in range(first_id, first_id + count)]
+
+
+def exported_ids(requests: Iterable[SpanRequest]) -> list[str]:
+    """The ids of the spans in requests, in hex."""
+    return [
+        span.span_id.hex()
+        for request in requests
+        for of_resource in ExportTraceServiceRequest.FromString(request.data).resource_spans
+        for of_scope in of_resource.scope_spans
+        for span in of_scope.spans
+    ]
 
 
 def settings(protocol: Any = "http/protobuf", endpoint: str = "", **more: Any) -> Settings:

@@ -28,7 +28,7 @@ from ezmsg.core.wire.records import (
 from ezmsg.otel import client as module
 from ezmsg.otel.agent import AgentCore
 from ezmsg.otel.client import AgentClient
-from tests.otel.feeds import FakeSender, first, settings, span_ids, span_rows, telemetry
+from tests.otel.feeds import FakeSender, exported_ids, first, settings, span_ids, span_rows, telemetry
 
 PATIENCE_S = 30.0
 
@@ -127,7 +127,7 @@ async def follow(core: AgentCore, graph: FakeGraph) -> AsyncIterator[Follow]:
 
 
 def ids(sender: FakeSender) -> list[str]:
-    return [f"{span.context.span_id:016x}" for batch in sender.batches for span in batch]
+    return exported_ids(sender.batches)
 
 
 async def test_deliveries_are_taken_and_acknowledged_together(graph: FakeGraph, follow: Follow) -> None:

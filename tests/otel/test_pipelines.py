@@ -7,19 +7,21 @@ import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import numpy as np
 import pytest
 from opentelemetry.sdk.metrics.export import MetricsData
 
-from ezmsg.core.telemetry.expand import expand_spans
+from ezmsg.core.recorder.rows import SPAN_ROW
 from ezmsg.otel.collector import Collector
 from ezmsg.otel.ledger import Ledger
 from ezmsg.otel.metricpipeline import MetricPipeline
 from ezmsg.otel.outcome import Outcome
 from ezmsg.otel.registry import Registry
 from ezmsg.otel.resource import ResourceFactory
-from ezmsg.otel.spanpipeline import RecentIds, SpanPipeline
+from ezmsg.otel.spanencoder import RequestEncoder, SpanRequest
+from ezmsg.otel.spanpipeline import SpanPipeline
 from ezmsg.otel.state import Process
-from tests.otel.feeds import ANCHOR, FakeSender, first, settings, span_ids, span_rows, telemetry
+from tests.otel.feeds import ANCHOR, FakeSender, exported_ids, first, settings, span_ids, span_rows, telemetry
 
 RETRY = Outcome("retry", "unreachable", "nobody there")
 LOST = Outcome("lost", "rejected", "HTTP 400")
@@ -68,16 +70,16 @@ def ledger() -> Ledger:
     return Ledger()
 
 
-SpansOf = Callable[..., SpanPipeline]
+SpansOf = Callable[..., SpanPipeline[SpanRequest]]
 
 
 @pytest.fixture
 def spans_of(registry: Registry, ledger: Ledger) -> Iterator[SpansOf]:
     """Makes and starts pipelines of spans, and stops them in the end."""
-    made: list[SpanPipeline] = []
+    made: list[SpanPipeline[SpanRequest]] = []
 
-    def make(sender: FakeSender, expand: Any = expand_spans, **more: Any) -> SpanPipeline:
-        pipeline = SpanPipeline(sender, registry, ledger, settings(**more), expand)
+    def make(sender: FakeSender, **more: Any) -> SpanPipeline[SpanRequest]:
+        pipeline = SpanPipeline(sender, RequestEncoder(), registry, ledger, settings(**{"span_batch": 512} | more))
         pipeline.start()
         made.append(pipeline)
         return pipeline
@@ -89,7 +91,7 @@ def spans_of(registry: Registry, ledger: Ledger) -> Iterator[SpansOf]:
 
 
 def ids(sender: FakeSender) -> list[str]:
-    return [f"{span.context.span_id:016x}" for batch in sender.batches for span in batch]
+    return exported_ids(sender.batches)
 
 
 def dropped(ledger: Ledger) -> dict[str, int]:
@@ -190,25 +192,38 @@ def test_spans_that_come_twice_leave_once(spans_of: SpansOf, process: Process, l
     assert (ledger.totals().exported["span"], dropped(ledger)) == (15, {})
 
 
-def test_only_so_many_ids_are_remembered() -> None:
-    recent = RecentIds(2)
-    assert [recent.add(name) for name in ("a", "b", "a", "c", "a")] == [True, True, False, True, True]
+def test_a_batch_takes_no_more_bytes_than_a_receiver_does(
+    spans_of: SpansOf, process: Process, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ezmsg.otel.spanpipeline.MAX_REQUEST_BYTES", 20_000)
+    sender = FakeSender()
+    pipeline = spans_of(sender)
+    pipeline.offer(process, ANCHOR, span_rows(300))
+    pipeline.offer(process, ANCHOR, span_rows(300, 301))
+    assert pipeline.flush(PATIENCE_S)
+    assert ids(sender) == span_ids(600)
+    assert max(len(batch.data) for batch in sender.batches) <= 20_000
+    assert pipeline.usage == 0
 
 
 def test_rows_that_cannot_be_read_do_not_hold_up_others(spans_of: SpansOf, process: Process, ledger: Ledger) -> None:
-    def expand(rows: bytes, *others: Any) -> Any:
-        if rows == bad:
-            raise ValueError("no such row")
-        return expand_spans(rows, *others)
-
-    bad = span_rows(4, 100)
+    bad = np.frombuffer(span_rows(4, 100), SPAN_ROW).copy()
+    bad["meta"] = 0
     sender = FakeSender()
-    pipeline = spans_of(sender, expand)
-    for rows in (span_rows(2), bad, span_rows(2, 3), bytes(128)):
+    pipeline = spans_of(sender)
+    for rows in (span_rows(2), bad.tobytes(), span_rows(2, 3), bytes(128)):
         pipeline.offer(process, ANCHOR, rows)
     assert pipeline.flush(PATIENCE_S)
     assert ids(sender) == span_ids(4)
     assert dropped(ledger) == {"unreadable": 4 + 1}
+
+
+def test_a_batch_of_which_nothing_can_be_read_is_not_sent(spans_of: SpansOf, process: Process, ledger: Ledger) -> None:
+    sender = FakeSender()
+    pipeline = spans_of(sender)
+    pipeline.offer(process, ANCHOR, bytes(128))
+    assert pipeline.flush(PATIENCE_S)
+    assert (sender.batches, pipeline.usage, dropped(ledger)) == ([], 0, {"unreadable": 1})
 
 
 def test_a_flush_of_nothing_is_done_at_once(spans_of: SpansOf) -> None:

@@ -13,25 +13,23 @@ from typing import Any
 
 import pytest
 from opentelemetry.sdk.metrics.export import MetricsData
-from opentelemetry.sdk.trace import ReadableSpan
 
 from examples.otlp_receiver import GrpcReceiver, HttpReceiver, Receiver
-from ezmsg.core.telemetry.expand import expand_spans
 from ezmsg.otel.collector import Collector
 from ezmsg.otel.ledger import Ledger
-from ezmsg.otel.otlp import metric_sender, span_sender
-from ezmsg.otel.outcome import Outcome, Sender
+from ezmsg.otel.otlp import metric_sender, span_route
+from ezmsg.otel.outcome import Outcome
 from ezmsg.otel.registry import Registry
 from ezmsg.otel.resource import ResourceFactory
 from ezmsg.otel.settings import Settings
-from ezmsg.otel.spans import readable_span
-from tests.otel.feeds import ANCHOR, PUBLISHER, first, settings, span_ids, span_rows
+from ezmsg.otel.spanencoder import SpanEncoder
+from ezmsg.otel.spanrows import SpanRows
+from tests.otel.feeds import ANCHOR, first, settings, span_ids, span_rows
 
 
-def spans(count: int = 3) -> list[ReadableSpan]:
+def spans(encoder: SpanEncoder[Any], count: int = 3) -> Any:
     registry = Registry(ResourceFactory())
-    resource = registry.resource(registry.apply(first()))
-    return [readable_span(span, resource) for span in expand_spans(span_rows(count), {1: PUBLISHER}, {}, ANCHOR)]
+    return encoder.encode([SpanRows.of(registry.apply(first()), ANCHOR, span_rows(count))], registry.resource)
 
 
 def metrics() -> MetricsData:
@@ -40,10 +38,30 @@ def metrics() -> MetricsData:
     return Collector(registry, Ledger(), dict, ANCHOR.unix_ns).collect(ANCHOR.unix_ns + 1).data
 
 
+class Exit:
+    """A sender, with something to send."""
+
+    def __init__(self, kind: str, chosen: Settings) -> None:
+        if kind == "traces":
+            route = span_route(chosen.traces)
+            assert route is not None
+            self._sender, encoder = route
+            self._batch = spans(encoder)
+        else:
+            sender = metric_sender(chosen.metrics)
+            assert sender is not None
+            self._sender, self._batch = sender, metrics()
+
+    def send(self) -> Outcome:
+        return self._sender.send(self._batch)
+
+    def close(self) -> None:
+        self._sender.close()
+
+
 @contextmanager
-def sender_of(kind: str, chosen: Settings) -> Iterator[Sender[Any]]:
-    made = span_sender(chosen.traces) if kind == "traces" else metric_sender(chosen.metrics)
-    assert made is not None
+def exit_of(kind: str, chosen: Settings) -> Iterator[Exit]:
+    made = Exit(kind, chosen)
     try:
         yield made
     finally:
@@ -51,8 +69,8 @@ def sender_of(kind: str, chosen: Settings) -> Iterator[Sender[Any]]:
 
 
 def send(receiver: Receiver, kind: str = "traces", **more: Any) -> Outcome:
-    with sender_of(kind, settings(receiver.protocol, receiver.endpoint, **more)) as sender:
-        return sender.send(spans() if kind == "traces" else metrics())
+    with exit_of(kind, settings(receiver.protocol, receiver.endpoint, **more)) as way:
+        return way.send()
 
 
 @pytest.mark.parametrize("kind", ["traces", "metrics"])
@@ -122,25 +140,25 @@ def test_a_receiver_that_accepts_and_says_nothing_at_all_is_left_in_time() -> No
     with socket.create_server(("127.0.0.1", 0)) as silent:
         endpoint = f"http://127.0.0.1:{silent.getsockname()[1]}"
         for protocol in ("http/protobuf", "grpc"):
-            with sender_of("traces", settings(protocol, endpoint, timeout_s=0.2)) as sender:
-                assert sender.send(spans()).verdict != "taken"
+            with exit_of("traces", settings(protocol, endpoint, timeout_s=0.2)) as way:
+                assert way.send().verdict != "taken"
 
 
 def test_a_sender_works_again_when_its_receiver_was_restarted(receiver: Receiver) -> None:
-    with sender_of("traces", settings(receiver.protocol, receiver.endpoint)) as sender:
-        assert sender.send(spans()).verdict == "taken"
+    with exit_of("traces", settings(receiver.protocol, receiver.endpoint)) as way:
+        assert way.send().verdict == "taken"
         receiver.stop()
-        assert sender.send(spans()).verdict == "retry"
+        assert way.send().verdict == "retry"
         receiver.start()
-        assert sender.send(spans()).verdict == "taken"
+        assert way.send().verdict == "taken"
 
 
 def test_closing_a_sender_ends_a_call_over_grpc_that_hangs() -> None:
     with GrpcReceiver() as receiver:
         receiver.behave("black_hole")
-        with sender_of("traces", settings("grpc", receiver.endpoint, timeout_s=50.0)) as sender:
+        with exit_of("traces", settings("grpc", receiver.endpoint, timeout_s=50.0)) as way:
             outcomes: list[Outcome] = []
-            thread = threading.Thread(target=lambda: outcomes.append(sender.send(spans())))
+            thread = threading.Thread(target=lambda: outcomes.append(way.send()))
             thread.start()
             assert receiver.wait_for_requests(1)
         thread.join()
@@ -180,8 +198,8 @@ def test_batches_are_compressed_on_request(
 ) -> None:
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", http_receiver.endpoint)
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_COMPRESSION", compression)
-    with sender_of("traces", Settings.from_environment()) as sender:
-        assert sender.send(spans()).verdict == "taken"
+    with exit_of("traces", Settings.from_environment()) as way:
+        assert way.send().verdict == "taken"
     assert http_receiver.store.arrived[0].headers["content-encoding"] == compression
     assert len(http_receiver.store.spans) == 3
 
@@ -194,8 +212,8 @@ def test_grpc_takes_the_same_words_for_compression(monkeypatch: pytest.MonkeyPat
         monkeypatch.setenv("OTEL_EXPORTER_OTLP_PROTOCOL", "grpc")
         monkeypatch.setenv("OTEL_EXPORTER_OTLP_COMPRESSION", compression)
         for kind in ("traces", "metrics"):
-            with sender_of(kind, Settings.from_environment()) as sender:
-                assert sender.send(spans() if kind == "traces" else metrics()).verdict == "taken"
+            with exit_of(kind, Settings.from_environment()) as way:
+                assert way.send().verdict == "taken"
 
 
 def test_a_certificate_that_cannot_be_read_is_a_failure_and_no_crash(
@@ -204,8 +222,8 @@ def test_a_certificate_that_cannot_be_read_is_a_failure_and_no_crash(
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", "https://127.0.0.1:1")
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_CERTIFICATE", "/nowhere/ca.pem")
     monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(tmp_path))  # must not stand in for it
-    with sender_of("traces", Settings.from_environment()) as sender:
-        outcome = sender.send(spans())
+    with exit_of("traces", Settings.from_environment()) as way:
+        outcome = way.send()
     assert outcome.verdict == "lost"
     assert "/nowhere/ca.pem" in outcome.detail
 
@@ -214,8 +232,8 @@ def test_the_console_takes_everything(capsys: pytest.CaptureFixture[str], monkey
     monkeypatch.setenv("OTEL_TRACES_EXPORTER", "console")
     monkeypatch.setenv("OTEL_METRICS_EXPORTER", "console")
     for kind in ("traces", "metrics"):
-        with sender_of(kind, Settings.from_environment()) as sender:
-            assert sender.send(spans() if kind == "traces" else metrics()).verdict == "taken"
+        with exit_of(kind, Settings.from_environment()) as way:
+            assert way.send().verdict == "taken"
     printed = capsys.readouterr().out
     assert "publish ROOT/SOURCE/OUT" in printed
     assert "messaging.client.sent.messages" in printed
@@ -225,4 +243,4 @@ def test_none_sends_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OTEL_TRACES_EXPORTER", "none")
     monkeypatch.setenv("OTEL_METRICS_EXPORTER", "none")
     chosen = Settings.from_environment()
-    assert (span_sender(chosen.traces), metric_sender(chosen.metrics)) == (None, None)
+    assert (span_route(chosen.traces), metric_sender(chosen.metrics)) == (None, None)

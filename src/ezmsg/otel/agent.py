@@ -4,20 +4,22 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from typing import Any
 
 from opentelemetry.sdk.metrics.export import MetricsData
 
-from ezmsg.core.telemetry.expand import expand_spans
 from ezmsg.core.wire.records import GraphState, ProcessTelemetry
 from ezmsg.otel.collector import Collector
 from ezmsg.otel.ledger import Ledger, Totals
 from ezmsg.otel.metricpipeline import MetricPipeline
-from ezmsg.otel.otlp import Spans, metric_sender, span_sender
+from ezmsg.otel.otlp import metric_sender, span_route
 from ezmsg.otel.outcome import Sender
 from ezmsg.otel.registry import Registry
 from ezmsg.otel.resource import ResourceFactory
 from ezmsg.otel.settings import Settings, Signal
-from ezmsg.otel.spanpipeline import ROW_BYTES, Expand, SpanPipeline
+from ezmsg.otel.spanencoder import RequestEncoder, SpanRequest
+from ezmsg.otel.spanpipeline import SpanPipeline
+from ezmsg.otel.spanrows import ROW_BYTES
 
 DRAIN_TIMEOUT_S = 1.2
 """The server gives an agent 2 s to deliver what it has and to end."""
@@ -37,19 +39,18 @@ class AgentCore:
         self,
         settings: Settings,
         *,
-        spans: Sender[Spans] | None = None,
+        spans: Sender[SpanRequest] | None = None,
         metrics: Sender[MetricsData] | None = None,
-        expand: Expand = expand_spans,
     ) -> None:
         """Make an agent as the settings say; `spans` and `metrics` replace their senders."""
         self._ledger = Ledger()
         self._registry = Registry(ResourceFactory())
         self._has_news = False
         self._drained_s = -DRAIN_TIMEOUT_S
-        self._spans: SpanPipeline | None = None
+        self._spans: SpanPipeline[Any] | None = None
         self._metrics: MetricPipeline | None = None
-        if (to_spans := spans or span_sender(settings.traces)) is not None:
-            self._spans = SpanPipeline(to_spans, self._registry, self._ledger, settings, expand)
+        if (route := (spans, RequestEncoder()) if spans else span_route(settings.traces)) is not None:
+            self._spans = SpanPipeline(*route, self._registry, self._ledger, settings)
         if (to_metrics := metrics or metric_sender(settings.metrics)) is not None:
             collector = Collector(self._registry, self._ledger, self._queues, time.time_ns())
             self._metrics = MetricPipeline(
@@ -116,7 +117,7 @@ class AgentCore:
         ended = [pipeline.stop(JOIN_TIMEOUT_S) for pipeline in self._pipelines()]
         return all(ended)
 
-    def _pipelines(self) -> Iterator[SpanPipeline | MetricPipeline]:
+    def _pipelines(self) -> Iterator[SpanPipeline[Any] | MetricPipeline]:
         if self._spans is not None:
             yield self._spans
         if self._metrics is not None:

@@ -105,6 +105,21 @@ class Stub(Protocol):
         ...
 
 
+class BytesStub:
+    """The stub of the trace service, for requests that are encoded already."""
+
+    def __init__(self, channel: Any) -> None:
+        self._call = channel.unary_unary(
+            "/opentelemetry.proto.collector.trace.v1.TraceService/Export",
+            request_serializer=None,
+            response_deserializer=ExportTraceServiceResponse.FromString,
+        )
+
+    def Export(self, request: bytes, metadata: Sequence[tuple[str, str]], timeout: float) -> OtlpResponse:
+        """Send a request and wait for the answer."""
+        return self._call(request, metadata=metadata, timeout=timeout)
+
+
 class WatchedStub:
     """A gRPC stub that notes the fate of every call."""
 
