@@ -177,7 +177,7 @@ def sdk_route(settings: Settings) -> SpanRoute:
 def export(route: SpanRoute, settings: Settings, frames: list[tuple[int, bytes]]) -> float:
     """Seconds of this process's CPU time for decoding records, encoding spans and sending them; all must arrive."""
     registry, ledger = Registry(ResourceFactory()), Ledger()
-    pipeline = SpanPipeline(*route, registry, ledger, settings)
+    pipeline = SpanPipeline(*route, registry.resource, ledger, settings)
     pipeline.start()
     expected = 0
     began_s = time.process_time()

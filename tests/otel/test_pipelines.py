@@ -79,7 +79,9 @@ def spans_of(registry: Registry, ledger: Ledger) -> Iterator[SpansOf]:
     made: list[SpanPipeline[SpanRequest]] = []
 
     def make(sender: FakeSender, **more: Any) -> SpanPipeline[SpanRequest]:
-        pipeline = SpanPipeline(sender, RequestEncoder(), registry, ledger, settings(**{"span_batch": 512} | more))
+        pipeline = SpanPipeline(
+            sender, RequestEncoder(), registry.resource, ledger, settings(**{"span_batch": 512} | more)
+        )
         pipeline.start()
         made.append(pipeline)
         return pipeline

@@ -50,7 +50,7 @@ class AgentCore:
         self._spans: SpanPipeline[Any] | None = None
         self._metrics: MetricPipeline | None = None
         if (route := (spans, RequestEncoder()) if spans else span_route(settings.traces)) is not None:
-            self._spans = SpanPipeline(*route, self._registry, self._ledger, settings)
+            self._spans = SpanPipeline(*route, self._registry.resource, self._ledger, settings)
         if (to_metrics := metrics or metric_sender(settings.metrics)) is not None:
             collector = Collector(self._registry, self._ledger, self._queues, time.time_ns())
             self._metrics = MetricPipeline(

@@ -15,9 +15,8 @@ from ezmsg.core.wire.records import ClockAnchor
 from ezmsg.otel.ledger import Ledger
 from ezmsg.otel.outcome import Outcome, Sender
 from ezmsg.otel.pipeline import Pipeline
-from ezmsg.otel.registry import Registry
 from ezmsg.otel.settings import Settings
-from ezmsg.otel.spanencoder import AnyBatch, SpanEncoder
+from ezmsg.otel.spanencoder import AnyBatch, ResourceOf, SpanEncoder
 from ezmsg.otel.spanrows import RecentIds, SpanRows
 from ezmsg.otel.state import Process
 
@@ -35,13 +34,13 @@ class SpanPipeline(Pipeline[AnyBatch]):
         self,
         sender: Sender[AnyBatch],
         encoder: SpanEncoder[AnyBatch],
-        registry: Registry,
+        resource_of: ResourceOf,
         ledger: Ledger,
         settings: Settings,
     ) -> None:
         super().__init__("traces", sender, ledger)
         self._encoder = encoder
-        self._registry = registry
+        self._resource_of = resource_of
         self.limit = settings.span_queue
         self._batch = min(settings.span_batch, self.limit)
         self._delay_s = settings.span_delay_s
@@ -96,13 +95,13 @@ class SpanPipeline(Pipeline[AnyBatch]):
         if self._ready is None:
             with self._changed:
                 chunks = self._next_rows()
-            batch = self._encoder.encode(chunks, self._registry.resource)
+            batch = self._encoder.encode(chunks, self._resource_of)
             while self._encoder.size_of(batch) > MAX_REQUEST_BYTES and self._batch > 1:
                 with self._changed:
                     self._batch //= 2
                     self._queue.extendleft(reversed(chunks))
                     chunks = self._next_rows()
-                batch = self._encoder.encode(chunks, self._registry.resource)
+                batch = self._encoder.encode(chunks, self._resource_of)
             rows = sum(map(len, chunks))
             if len(batch) < rows:
                 self._ledger.dropped("span", "unreadable", rows - len(batch))
