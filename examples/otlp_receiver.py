@@ -12,12 +12,14 @@ import argparse
 import contextlib
 import gzip
 import socket
+import ssl
 import threading
 import zlib
 from collections.abc import Mapping
 from concurrent import futures
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any, Literal, Self
 
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import (
@@ -50,15 +52,25 @@ class Behaviour:
     rejected: int = 0
 
 
+@dataclass(frozen=True)
+class Tls:
+    """PEM files of a receiver that encrypts; with `client_ca` it wants certificates of its clients, too."""
+
+    certificate: Path
+    key: Path
+    client_ca: Path | None = None
+
+
 class Receiver:
     """What both protocols share. `endpoint` is for OTEL_EXPORTER_OTLP_ENDPOINT; use in a `with`, or start and stop."""
 
     protocol = ""
 
-    def __init__(self, store: Store | None = None, port: int = 0) -> None:
+    def __init__(self, store: Store | None = None, port: int = 0, tls: Tls | None = None) -> None:
         """Receive on `port` of the loopback interface, by default a free one."""
         self.store = store or Store()
         self.port = port
+        self.tls = tls
         self._behaviour = Behaviour()
         self._requests = 0
         self._counted = threading.Condition()
@@ -67,7 +79,7 @@ class Receiver:
 
     @property
     def endpoint(self) -> str:
-        return f"http://{LOOPBACK}:{self.port}"
+        return f"http{'s' if self.tls else ''}://{LOOPBACK}:{self.port}"
 
     def behave(self, kind: Literal["ok", "slow", "status", "redirect", "black_hole"], **how: Any) -> None:
         """Answer like this from now on; requests that wait for an answer are let go."""
@@ -135,6 +147,13 @@ class _Server(ThreadingHTTPServer):
         self.receiver = receiver
         self._open: set[socket.socket] = set()
         super().__init__((LOOPBACK, receiver.port), _Handler)
+        if (tls := receiver.tls) is not None:
+            context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+            context.load_cert_chain(tls.certificate, tls.key)
+            if tls.client_ca is not None:
+                context.verify_mode = ssl.CERT_REQUIRED
+                context.load_verify_locations(tls.client_ca)
+            self.socket = context.wrap_socket(self.socket, server_side=True)
 
     def get_request(self) -> tuple[socket.socket, Any]:
         connection, address = super().get_request()
@@ -232,7 +251,16 @@ class GrpcReceiver(Receiver):
         self._server = grpc.server(self._workers, options=(("grpc.so_reuseport", 0),))
         trace_grpc.add_TraceServiceServicer_to_server(_Service(self, "traces"), self._server)
         metrics_grpc.add_MetricsServiceServicer_to_server(_Service(self, "metrics"), self._server)
-        self.port = self._server.add_insecure_port(f"{LOOPBACK}:{self.port}")
+        address = f"{LOOPBACK}:{self.port}"
+        if (tls := self.tls) is None:
+            self.port = self._server.add_insecure_port(address)
+        else:
+            credentials = grpc.ssl_server_credentials(
+                [(tls.key.read_bytes(), tls.certificate.read_bytes())],
+                tls.client_ca.read_bytes() if tls.client_ca else None,
+                require_client_auth=tls.client_ca is not None,
+            )
+            self.port = self._server.add_secure_port(address, credentials)
         self._server.start()
         return self
 
