@@ -8,22 +8,55 @@ import os
 
 from ezmsg.core import dag as dag
 from ezmsg.core import graphserver as graphserver
+from ezmsg.core import settings as settings
+from ezmsg.core import stream as stream
+from ezmsg.core import unit as unit
 from ezmsg.core._version import __version__
+from ezmsg.core.collection import Collection, NetworkDefinition, System
+from ezmsg.core.component import Component
 from ezmsg.core.graphcontext import GraphContext
 from ezmsg.core.graphserver import GraphServer, GraphService
+from ezmsg.core.message import Flag, Message
 from ezmsg.core.processclient import ProcessControlClient
 from ezmsg.core.pubclient import Publisher
+from ezmsg.core.settings import Settings
+from ezmsg.core.state import State
+from ezmsg.core.stream import InputRelay, InputStream, InputTopic, OutputRelay, OutputStream, OutputTopic, Topic
 from ezmsg.core.subclient import Subscriber
 from ezmsg.core.telemetry.pump import install as install_telemetry
+from ezmsg.core.unit import Unit, main, process, publisher, subscriber, task, thread, timeit
 
 __all__ = [
+    "Collection",
+    "Component",
+    "Flag",
     "GraphContext",
     "GraphServer",
     "GraphService",
+    "InputRelay",
+    "InputStream",
+    "InputTopic",
+    "Message",
+    "NetworkDefinition",
+    "OutputRelay",
+    "OutputStream",
+    "OutputTopic",
     "ProcessControlClient",
     "Publisher",
+    "Settings",
+    "State",
     "Subscriber",
+    "System",
+    "Topic",
+    "Unit",
     "__version__",
+    "main",
+    "process",
+    "publisher",
+    "subscriber",
+    "task",
+    "thread",
+    "timeit",
 ]
 
 LOGLEVEL = os.environ.get("EZMSG_LOGLEVEL", "INFO").upper()

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator
+import time
+from collections.abc import AsyncGenerator, Callable
 from types import TracebackType
 from typing import Any, Self, TypeVar
 from uuid import UUID, uuid4
@@ -23,6 +24,7 @@ from ezmsg.core.errors import (
     SessionClosed,
 )
 from ezmsg.core.graphmeta import (
+    BackpressureReport,
     GraphMetadata,
     GraphSnapshot,
     ProcessControlOperation,
@@ -37,6 +39,7 @@ from ezmsg.core.graphserver import GraphServer, GraphService
 from ezmsg.core.net.address import Address, AddressType
 from ezmsg.core.pubclient import Publisher
 from ezmsg.core.subclient import Subscriber
+from ezmsg.core.telemetry.culprit import Waits, report
 from ezmsg.core.telemetry.stream import profiling_stream
 from ezmsg.core.wire import records as r
 from ezmsg.core.wire.metadata import GraphRecord, record_of
@@ -49,6 +52,14 @@ CLOSE_TIMEOUT_S = 1.0
 LAST_TIMEOUT_S = 0.25
 # What a server may take to answer for a whole graph, which it may have to tell much of.
 GRAPH_TIMEOUT_S = 5.0
+
+
+class _Observer(ProcessRequests):
+    """Reads what is measured without moving the window of who asks for it."""
+
+    def __init__(self, active: Callable[[], ServerLink]) -> None:
+        self._reader = str(uuid4())
+        self._active = active
 
 
 class GraphContext(ProcessRequests):
@@ -345,6 +356,26 @@ class GraphContext(ProcessRequests):
         return await self._ask(component_address, operation, SettingsSnapshotValue, timeout, None, change)
 
     # -- profiling ----------------------------------------------------------------------------------------------------
+
+    async def backpressure_report(
+        self, window_s: float = 1.0, *, timeout_per_process: float = 0.5
+    ) -> BackpressureReport:
+        """Who holds up the graph: which publishers wait for whom, and which subscribers cause it in the end.
+
+        A subscriber whose task waits itself, in `broadcast` for the next one, passes its blame on.
+
+        Args:
+            window_s: Observe the graph for so many seconds; 0 takes everything since the start.
+            timeout_per_process: Processes that do not answer within this time are left out.
+        """
+        observer = _Observer(self._active)
+        before = Waits()
+        began_s = time.monotonic()
+        if window_s > 0:
+            before = Waits.of((await observer.profiling_snapshot_all(timeout_per_process=timeout_per_process)).values())
+            await asyncio.sleep(window_s)
+        after = Waits.of((await observer.profiling_snapshot_all(timeout_per_process=timeout_per_process)).values())
+        return report(after.since(before), time.monotonic() - began_s if window_s > 0 else 0.0)
 
     def subscribe_profiling_trace(
         self, control: ProfilingStreamControl

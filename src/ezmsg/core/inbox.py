@@ -286,6 +286,11 @@ class Lease:
         """What this task publishes from now on belongs to this message, though it is held no more."""
         set_current_message(MessageContext(self.origin_s, self.trace))
 
+    @property
+    def holds(self) -> str:
+        """The topic of the subscriber that holds the message; empty once it was released."""
+        return "" if self._message is None else self.inbox.topic
+
     def is_of(self, inbox: Inbox) -> bool:
         """Whether the message came through this inbox."""
         return self.inbox is inbox

@@ -58,9 +58,11 @@ class CachedMessage(msgspec.Struct, gc=False):
 
 
 class MessageContext:
-    """The context of what is published while a sampled message is handled: its origin, trace and processing span."""
+    """The context of what is published after a message was let go of: its origin, trace and processing span."""
 
     __slots__ = ("origin_s", "trace")
+
+    holds = ""
 
     def __init__(self, origin_s: float, trace: tuple[int, int] | None) -> None:
         self.origin_s = origin_s

@@ -67,6 +67,11 @@ class CurrentMessage(Protocol):
         ...
 
     @property
+    def holds(self) -> str:
+        """The topic of the subscriber that holds the message, and its slot, as long as this lasts; empty afterwards."""
+        ...
+
+    @property
     def trace(self) -> tuple[int, int] | None:
         """Trace id and the span id a publish becomes a child of; None when not sampled."""
         ...

@@ -59,7 +59,7 @@ class Publisher:
     # The hot path finds slots faster than the entries of a large `__dict__`; that is for whoever wants to patch.
     __slots__ = (
         "__dict__", "__weakref__", "_bits", "_blocked", "_control", "_direct", "_eagerness", "_freed", "_held",
-        "_is_closed", "_leaving", "_line", "_listener", "_locals", "_looks", "_loop", "_metrics", "_next_id",
+        "_holder", "_is_closed", "_leaving", "_line", "_listener", "_locals", "_looks", "_loop", "_metrics", "_next_id",
         "_outlets", "_profiles", "_remotes", "_running", "_slot", "_slots", "_stalled_s", "_waiting", "_warned_s",
         "_warns", "id", "log_name", "num_buffers", "pid", "publisher_id", "topic",
     )  # fmt: skip
@@ -102,6 +102,8 @@ class Publisher:
         self._line = asyncio.Lock()
         self._waiting = 0
         self._stalled_s = 0.0
+        # On which topic the subscriber is that held a slot last.
+        self._holder = ""
         self._is_closed = False
         self._blocked = start_paused
         if not start_paused:
@@ -313,6 +315,9 @@ class Publisher:
         if self._warns and began_s - self._warned_s > BACKPRESSURE_WARNING_INTERVAL_S:
             self._warned_s = began_s
             logger.warning("%s under subscriber backpressure!", self.topic)
+        slot = self._slot
+        # Also where it looks without sleeping: who lets go of the slot is to blame.
+        self._slots.is_awaited = True
         try:
             if not await self._eagerness.sees(self._can_go_on):
                 slept_s = message_clock()
@@ -321,7 +326,19 @@ class Publisher:
         finally:
             stalled_s = message_clock() - began_s
             self._stalled_s += stalled_s
-            self._metrics.backpressure_ns += round(stalled_s * 1e9)
+            stalled_ns = round(stalled_s * 1e9)
+            self._metrics.backpressure_ns += stalled_ns
+            if held := self._held[slot]:
+                self._blame(held & -held)
+            context = get_current_message()
+            self._metrics.blame(self._holder, stalled_ns, "" if context is None else context.holds)
+
+    def _blame(self, bit: int) -> None:
+        """Remember which subscriber held a slot last, of the channel with this bit."""
+        for outlet in self._outlets:
+            if outlet.bit == bit:
+                self._holder = outlet.holder
+                return
 
     def _can_go_on(self) -> bool:
         return not self._held[self._slot] or self._blocked
@@ -377,10 +394,10 @@ class Publisher:
         """A channel left: what it held is released."""
         if outlet not in self._outlets:
             return
+        self._slots.remove_channel(outlet.bit)
         self._outlets.discard(outlet)
         self._bits &= ~outlet.bit
         self._choose_ways()
-        self._slots.remove_channel(outlet.bit)
 
     def rerouted(self) -> None:
         """The listeners of a channel of this loop changed."""
@@ -397,8 +414,9 @@ class Publisher:
         message.publisher = 0
         self._metrics.record_late(message.message_id, message.origin_s, message.publish_s, message.channel_s)
 
-    def _slot_freed(self) -> None:
+    def _slot_freed(self, bit: int = 0) -> None:
         self._slots.is_awaited = False
+        self._blame(bit)
         freed, self._freed = self._freed, None
         if freed is not None and not freed.done():
             freed.set_result(None)

@@ -163,6 +163,7 @@ VALUES: dict[str, Any] = {
     "str": "text",
     "int": 7,
     "float": 1.5,
+    "type": dict,
     "object": "value",
     "str | None": "text",
     "dict[str, str]": {"A/B": "id"},

@@ -90,6 +90,7 @@ GOLDEN = {
     81: "EventAck",
     90: "OpenChannel",
     91: "ChannelOpened",
+    92: "SlotHolder",
 }
 
 

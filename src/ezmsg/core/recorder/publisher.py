@@ -35,6 +35,8 @@ from ezmsg.core.recorder.selection import Selector
 NEVER: Final = float("inf")
 ALWAYS: Final = -NEVER
 _TRACE_LOW: Final = (1 << 64) - 1
+CHAIN_SEPARATOR: Final = "\0"
+"""Between the two topics of a counter `chain_ns`: whose message was handled while waiting, and who made it wait."""
 
 PublishTrace = tuple[int, int, int]
 """Trace id (128 bits), span id of this publish, span id of its parent (0: root)."""
@@ -63,6 +65,7 @@ class PublisherMetrics:
 
     __slots__ = (
         "_blame",
+        "_chains",
         "_clock",
         "_holders",
         "_inflight",
@@ -117,6 +120,7 @@ class PublisherMetrics:
         self.last_start_s = NO_PREVIOUS_S
         self._blame = 0
         self._holders: dict[str, int] = {}
+        self._chains: dict[str, int] = {}
         self.timed = self.is_plain = self._recording = False
         self.teller = 0
         self._selector: Selector | None = None
@@ -204,7 +208,7 @@ class PublisherMetrics:
             if self.sent & self._thin_mask:
                 self.thinned += 1
                 return
-        blame, self._blame = self._blame, 0
+        blame, self._blame = (self._blame if wait_s else 0), 0
         # Extended also when nothing but thinning asks for it: the interval needs the start of the message before.
         pack_row(
             ring.buffer, offset & ring.mask,
@@ -224,9 +228,18 @@ class PublisherMetrics:
         if self._recording:
             self.ring.put(self.meta, message_id, origin_s, start_s, end_s, 0.0, 0.0, 0)
 
-    def blame(self, holder: str, wait_ns: int) -> None:
-        """Say who held the slot that the broadcast about to be recorded had to wait for."""
+    def blame(self, holder: str, wait_ns: int, within: str = "") -> None:
+        """Say who held the slot that the broadcast about to be recorded had to wait for.
+
+        Args:
+            holder: The topic of that subscriber.
+            wait_ns: How long.
+            within: The topic of the subscriber whose message was being handled, and so held up others, meanwhile.
+        """
         self._holders[holder] = self._holders.get(holder, 0) + wait_ns
+        if within:
+            chain = f"{within}{CHAIN_SEPARATOR}{holder}"
+            self._chains[chain] = self._chains.get(chain, 0) + wait_ns
         if self.timed:
             self._blame = self._labels.code(holder)
 
@@ -298,6 +311,8 @@ class PublisherMetrics:
         }
         for holder, wait_ns in list(self._holders.items()):
             values[f"blame_ns:{holder}"] = wait_ns
+        for chain, wait_ns in list(self._chains.items()):
+            values[f"chain_ns:{chain}"] = wait_ns
         return values
 
     @property

@@ -46,6 +46,7 @@ from ezmsg.core.wire.records import (
     PublisherRoute,
     Record,
     Refusal,
+    SlotHolder,
     decode_record,
     encode_record,
 )
@@ -129,6 +130,7 @@ class ChannelOutlet(MessageSocket):
 
     Attributes:
         reads_segment: Whether the channel sees the publisher's shared memory.
+        holder: The topic of the subscriber that released a message last.
     """
 
     _release: Callable[[int], None]
@@ -141,12 +143,14 @@ class ChannelOutlet(MessageSocket):
         self._is_open = False
         self._deadline = self._loop.call_later(OPEN_TIMEOUT_S, self.abort)
         self.bit = 0
+        self.holder = ""
 
     def frame_received(self, frame: Frame) -> None:
         """An acknowledgement; or, first, the opening of the channel."""
         if self._is_open:
             if frame.opcode != ACK_OPCODE:
-                raise ProtocolError(f"a channel sent opcode {frame.opcode} instead of acknowledgements")
+                self._told(decode_record(frame.opcode, frame.body))
+                return
             release = self._release
             for message_id in decode_ack(frame.body):
                 release(message_id)
@@ -155,6 +159,11 @@ class ChannelOutlet(MessageSocket):
         if not isinstance(record, OpenChannel) or not frame.flags & REQUEST:
             raise ProtocolError(f"a channel began with {type(record).__name__} instead of OpenChannel")
         self._open(record)
+
+    def _told(self, record: Record) -> None:
+        if not isinstance(record, SlotHolder):
+            raise ProtocolError(f"a channel sent {type(record).__name__} instead of acknowledgements")
+        self.holder = record.topic
 
     def _open(self, record: OpenChannel) -> None:
         self._deadline.cancel()
@@ -199,6 +208,7 @@ class ChannelInlet(MessageSocket):
         self._placed: set[int] = set()
         self._is_leaving = False
         self._acks: list[int] = []
+        self._holder = ""
         self._ack_at = 1
         self._acks_scheduled = False
 
@@ -301,6 +311,23 @@ class ChannelInlet(MessageSocket):
         elif not self._acks_scheduled:
             self._acks_scheduled = True
             self._loop.call_soon(self._send_scheduled_acks)
+
+    @property
+    def acknowledge_for(self) -> Callable[[int, str], None]:
+        """Tells the publisher."""
+        return self._acknowledge_for
+
+    def _acknowledge_for(self, message_id: int, topic: str) -> None:
+        self.holder_is(topic)
+        self._acknowledge(message_id)
+
+    def holder_is(self, topic: str) -> None:
+        """Tell the publisher, in front of what is acknowledged from here on."""
+        if topic != self._holder:
+            self._holder = topic
+            if self._acks:
+                self._send_acks()
+            self.write_record(SlotHolder(topic), 0)
 
     def _send_scheduled_acks(self) -> None:
         self._acks_scheduled = False

@@ -609,6 +609,12 @@ class ChannelOpened(Record, frozen=True):
     next_message_id: int
 
 
+class SlotHolder(Record, frozen=True):
+    """To a publisher: what is acknowledged from here on was held last by a subscriber on this topic."""
+
+    topic: str
+
+
 # The table. Numbers are part of the protocol: append, never renumber, never reuse.
 OPCODES: dict[int, type[Record]] = {
     1: Done,
@@ -668,6 +674,7 @@ OPCODES: dict[int, type[Record]] = {
     81: EventAck,
     90: OpenChannel,
     91: ChannelOpened,
+    92: SlotHolder,
 }
 # Frames of the message path that are no records (see `wire.messages`).
 MESSAGE_OPCODE = 100

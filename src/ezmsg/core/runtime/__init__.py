@@ -1,0 +1,1 @@
+"""What a run does with components: prepare their tree, place them in processes, and run them there."""
