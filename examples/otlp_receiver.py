@@ -43,12 +43,15 @@ class Behaviour:
     """How a receiver answers.
 
     `ok` takes everything but `rejected` items; `slow` takes it, and says so after `seconds`; `status` refuses with
-    that HTTP status (over gRPC: UNAVAILABLE); `redirect` sends elsewhere; `black_hole` never answers.
+    that HTTP status (over gRPC: that `code`) and asks to wait for `retry_after`, a number of seconds or (HTTP only) a
+    date; `redirect` sends elsewhere; `black_hole` never answers.
     """
 
     kind: Literal["ok", "slow", "status", "redirect", "black_hole"] = "ok"
     seconds: float = 0.0
     status: int = 503
+    code: str = "UNAVAILABLE"
+    retry_after: str = ""
     rejected: int = 0
 
 
@@ -194,20 +197,22 @@ class _Handler(BaseHTTPRequestHandler):
         match behaviour.kind:
             case "black_hole":
                 self.close_connection = True
+            case "status" if behaviour.retry_after:
+                self._answer(behaviour.status, **{"Retry-After": behaviour.retry_after})
             case "status":
                 self._answer(behaviour.status)
             case "redirect":
-                self._answer(307, location="http://elsewhere.invalid/")
+                self._answer(307, Location="http://elsewhere.invalid/")
             case _:
                 self._answer(200, _response(request, behaviour.rejected).SerializeToString())
 
-    def _answer(self, status: int, body: bytes = b"", location: str = "") -> None:
+    def _answer(self, status: int, body: bytes = b"", **headers: str) -> None:
         try:
             self.send_response(status)
             self.send_header("Content-Type", "application/x-protobuf")
             self.send_header("Content-Length", str(len(body)))
-            if location:
-                self.send_header("Location", location)
+            for name, value in headers.items():
+                self.send_header(name, value)
             self.end_headers()
             self.wfile.write(body)
         except OSError:  # a client that did not want to wait
@@ -277,11 +282,16 @@ class _Service:
 
     def Export(self, request: Any, context: Any) -> Response:
         import grpc
+        from google.rpc.error_details_pb2 import RetryInfo
 
         headers = dict(context.invocation_metadata())
         behaviour = self._receiver._receive(self._signal, headers, request)
         if behaviour.kind in ("status", "redirect"):
-            context.abort(grpc.StatusCode.UNAVAILABLE, "asked to refuse")
+            if behaviour.retry_after:
+                info = RetryInfo()
+                info.retry_delay.FromSeconds(int(behaviour.retry_after))
+                context.set_trailing_metadata((("google.rpc.retryinfo-bin", info.SerializeToString()),))
+            context.abort(grpc.StatusCode[behaviour.code], "asked to refuse")
         return _response(request, behaviour.rejected)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -135,6 +136,16 @@ def test_a_batch_that_can_be_retried_is_kept(spans_of: SpansOf, process: Process
     assert ids(sender) == span_ids(3) * 3
     assert ledger.totals().exported["span"] == 3
     assert dropped(ledger) == {}
+
+
+def test_a_receiver_that_asks_for_time_is_not_asked_again_before(spans_of: SpansOf, process: Process) -> None:
+    sender = FakeSender(replace(RETRY, retry_after_s=3600.0))
+    pipeline = spans_of(sender, span_delay_s=0.001)
+    pipeline.offer(process, ANCHOR, span_rows(3))
+    assert not pipeline.flush(PATIENCE_S)
+    pipeline.offer(process, ANCHOR, span_rows(600, 4))  # a full batch is due at once, but not now
+    assert len(sender.batches) == 1
+    assert pipeline.flush(PATIENCE_S)  # the end does not wait
 
 
 def test_a_batch_that_is_refused_is_dropped_and_counted(spans_of: SpansOf, process: Process, ledger: Ledger) -> None:

@@ -5,9 +5,11 @@ from __future__ import annotations
 import gzip
 import socket
 import threading
+import time
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
+from email.utils import formatdate
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +26,7 @@ from ezmsg.otel.resource import ResourceFactory
 from ezmsg.otel.settings import Settings
 from ezmsg.otel.spanencoder import SpanEncoder
 from ezmsg.otel.spanrows import SpanRows
+from ezmsg.otel.watch import seconds_of
 from tests.otel.feeds import ANCHOR, first, settings, span_ids, span_rows
 
 
@@ -93,6 +96,50 @@ def test_unavailable_is_to_be_tried_again_and_not_by_the_exporter(receiver: Rece
     outcome = send(receiver)
     assert (outcome.verdict, outcome.reason) == ("retry", "unavailable")
     assert receiver.requests == 1
+
+
+@pytest.mark.parametrize("status", [429, 502, 503, 504])
+def test_http_status_codes_that_ask_for_another_try(http_receiver: HttpReceiver, status: int) -> None:
+    http_receiver.behave("status", status=status)
+    assert (send(http_receiver).verdict, http_receiver.requests) == ("retry", 1)
+
+
+@pytest.mark.parametrize(
+    ("code", "verdict"),
+    [
+        ("UNAVAILABLE", "retry"),
+        ("ABORTED", "retry"),
+        ("CANCELLED", "retry"),
+        ("OUT_OF_RANGE", "retry"),
+        ("DATA_LOSS", "retry"),
+        ("RESOURCE_EXHAUSTED", "lost"),
+        ("INVALID_ARGUMENT", "lost"),
+        ("UNAUTHENTICATED", "lost"),
+        ("UNIMPLEMENTED", "lost"),
+    ],
+)
+def test_grpc_status_codes(code: str, verdict: str) -> None:
+    with GrpcReceiver() as receiver:
+        receiver.behave("status", code=code)
+        outcome = send(receiver)
+        assert (outcome.verdict, receiver.requests) == (verdict, 1)
+        assert code in outcome.detail
+
+
+def test_a_receiver_may_say_when_to_try_again(receiver: Receiver) -> None:
+    receiver.behave("status", status=429, code="RESOURCE_EXHAUSTED", retry_after="17")
+    outcome = send(receiver)
+    assert (outcome.verdict, outcome.retry_after_s, receiver.requests) == ("retry", 17.0, 1)
+
+
+def test_the_time_to_try_again_may_be_a_date(http_receiver: HttpReceiver) -> None:
+    http_receiver.behave("status", retry_after=formatdate(time.time() + 1000, usegmt=True))
+    assert 900 < send(http_receiver).retry_after_s <= 1000
+
+
+@pytest.mark.parametrize("text", ["", "soon", "-3", "Thu, 01 Jan 1970 00:00:00 GMT", "1e400", "nan"])
+def test_a_time_that_makes_no_sense_is_none(text: str) -> None:
+    assert seconds_of(text) == 0.0
 
 
 @pytest.mark.parametrize("status", [400, 401, 404, 413, 500])
