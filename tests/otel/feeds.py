@@ -50,7 +50,7 @@ def hello(link_id: str = "link-1", **changes: Any) -> OpenTelemetry:
 
 def telemetry(seq: int = 0, link_id: str = "link-1", process_id: str = "process-1", **what: Any) -> ProcessTelemetry:
     """A delivery; the one with `seq` 0 says hello."""
-    shell = {name: what.pop(name) for name in ("server_dropped", "gone", "hello") if name in what}
+    shell = {name: what.pop(name) for name in ("server_dropped", "gone", "hello", "position") if name in what}
     if seq == 0:
         shell.setdefault("hello", hello(link_id))
     return ProcessTelemetry(link_id, ANCHOR, TelemetryBatch(seq, process_id, 0, **what), **shell)

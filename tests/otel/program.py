@@ -7,6 +7,7 @@ API for each message that it receives. At the end it prints, as JSON, the native
     late        the same, when the messages have been sent
     fork        do it all in a child of multiprocessing
     import      import ezmsg.otel
+    wait        end when standard input does
     shutdown    shut the SDK down by hand, as many programs do
 """
 
@@ -61,6 +62,8 @@ async def run(count: int) -> dict[str, Any]:
                     own.append([f"{context.trace_id:032x}", None if parent is None else f"{parent.span_id:016x}"])
         if "late" in OPTIONS:
             build_sdk()
+        if "wait" in OPTIONS:
+            await asyncio.to_thread(sys.stdin.read)
         spans = PROFILES.trace_batch(1_000_000, "test").spans
     if "shutdown" in OPTIONS:
         from ezmsg.otel import flush

@@ -20,8 +20,10 @@ MESSAGES = 50
 TIMEOUT_S = 50.0
 
 
-def run(receiver: HttpReceiver, mode: str, *options: str, instrumented: bool = False, **more: str) -> dict[str, Any]:
-    """Let the program run to its end; returns what it printed."""
+def start(
+    receiver: HttpReceiver, mode: str, *options: str, instrumented: bool = False, **more: str
+) -> subprocess.Popen[str]:
+    """Start the program."""
     variables = {
         "EZMSG_OTEL": mode,
         "EZMSG_TRACE_RATIO": "1",
@@ -30,18 +32,28 @@ def run(receiver: HttpReceiver, mode: str, *options: str, instrumented: bool = F
         "OTEL_SERVICE_NAME": "mine",
         "OTEL_METRIC_EXPORT_INTERVAL": "60000",
     }
-    command = [INSTRUMENT] if instrumented else []
-    ran = subprocess.run(
-        [*command, sys.executable, PROGRAM, str(MESSAGES), *options],
+    return subprocess.Popen(
+        [*([INSTRUMENT] if instrumented else []), sys.executable, PROGRAM, str(MESSAGES), *options],
         env=os.environ | variables | more,
-        capture_output=True,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
         text=True,
-        timeout=TIMEOUT_S,
-        check=False,
     )
-    assert ran.returncode == 0, ran.stderr
-    assert "Traceback" not in ran.stderr
-    return json.loads(ran.stdout)
+
+
+def ended(program: subprocess.Popen[str]) -> dict[str, Any]:
+    """Let it run to its end; returns what it printed."""
+    with program:
+        out, errors = program.communicate(timeout=TIMEOUT_S)
+    assert program.returncode == 0, errors
+    assert "Traceback" not in errors
+    return json.loads(out)
+
+
+def run(receiver: HttpReceiver, mode: str, *options: str, **more: Any) -> dict[str, Any]:
+    """Let the program run from the beginning to its end."""
+    return ended(start(receiver, mode, *options, **more))
 
 
 def ours(receiver: HttpReceiver) -> list[SeenSpan]:
@@ -88,6 +100,19 @@ def test_a_disabled_sdk_gets_nothing(http_receiver: HttpReceiver) -> None:
 def test_without_a_provider_the_program_runs_all_the_same(http_receiver: HttpReceiver) -> None:
     run(http_receiver, "global")
     assert http_receiver.store.arrived == []
+
+
+def test_auto_leaves_the_provider_of_the_program_alone_and_exports_with_an_agent(http_receiver: HttpReceiver) -> None:
+    program = start(http_receiver, "auto", "wait", instrumented=True)
+    assert http_receiver.store.wait_for(lambda: len(ours(http_receiver)) == 2 * MESSAGES)
+    seen = ended(program)
+    assert sorted([span.trace_id, span.span_id, span.span.name] for span in ours(http_receiver)) == sorted(
+        seen["native"]
+    )
+    assert all("ezmsg.process.name" in span.resource for span in ours(http_receiver))
+    assert len(own(http_receiver)) == MESSAGES
+    assert not any("ezmsg.process.name" in span.resource for span in own(http_receiver))
+    assert all("ezmsg.process.name" in point.resource for point in http_receiver.store.points("ezmsg.message.age"))
 
 
 def test_off_leaves_the_provider_of_the_program_alone(http_receiver: HttpReceiver) -> None:

@@ -149,6 +149,7 @@ class GraphServer(threading.Thread):
         try:
             await self._stopping.wait()
         finally:
+            await agent.joined(core.telemetry)
             await listener.close()
             if welcoming:
                 await asyncio.wait(welcoming)  # else their sockets would be nobody's

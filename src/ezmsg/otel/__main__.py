@@ -124,6 +124,9 @@ async def follow(core: AgentCore, options: argparse.Namespace) -> Exit:
     client = asyncio.create_task(AgentClient(core, options.graph or config.graph_address()).run(options.wait))
     stopping = asyncio.create_task(told_to_stop.wait())
     await asyncio.wait({client, stopping}, return_when=asyncio.FIRST_COMPLETED)
+    if stopping.done() and core.has_news:
+        # While the server still hears what became of the spans it sent.
+        await asyncio.to_thread(core.drain)
     stopping.cancel()
     client.cancel()
     try:

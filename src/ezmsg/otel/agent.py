@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import threading
 import time
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from opentelemetry.sdk.metrics.export import MetricsData
@@ -33,6 +35,9 @@ class AgentCore:
 
     The two pipelines are threads of their own: nothing here waits for a receiver, except `drain` and `stop` for at
     most the time they are given.
+
+    Attributes:
+        on_settled: Called, from any thread, when there is something for `take_settled`.
     """
 
     def __init__(
@@ -47,10 +52,14 @@ class AgentCore:
         self._registry = Registry(ResourceFactory())
         self._has_news = False
         self._drained_s = -DRAIN_TIMEOUT_S
+        self._lock = threading.Lock()
+        self._unsettled: Counter[str] = Counter()
+        self._just_settled: Counter[str] = Counter()
+        self.on_settled: Callable[[], None] = lambda: None
         self._spans: SpanPipeline[Any] | None = None
         self._metrics: MetricPipeline | None = None
         if (route := (spans, RequestEncoder()) if spans else span_route(settings.traces)) is not None:
-            self._spans = SpanPipeline(*route, self._registry.resource, self._ledger, settings)
+            self._spans = SpanPipeline(*route, self._registry.resource, self._ledger, settings, self._settled)
         if (to_metrics := metrics or metric_sender(settings.metrics)) is not None:
             collector = Collector(self._registry, self._ledger, self._queues, time.time_ns())
             self._metrics = MetricPipeline(
@@ -61,6 +70,11 @@ class AgentCore:
     def totals(self) -> Totals:
         """What was exported and dropped so far."""
         return self._ledger.totals()
+
+    @property
+    def has_news(self) -> bool:
+        """Whether something was fed since the last drain."""
+        return self._has_news
 
     def start(self) -> None:
         """Begin to export."""
@@ -77,10 +91,34 @@ class AgentCore:
         rows = record.batch.spans
         if not rows:
             return
+        count = len(rows) // ROW_BYTES
+        with self._lock:
+            self._unsettled[record.link_id] += count
         if self._spans is not None:
             self._spans.offer(process, record.anchor, rows)
         else:
-            self._ledger.dropped("span", "not_wanted", len(rows) // ROW_BYTES)
+            self._ledger.dropped("span", "not_wanted", count)
+            self._settled(record.link_id, count)
+
+    def unsettled(self) -> dict[str, int]:
+        """Spans, by link, that were fed and neither exported nor given up yet; `take_settled` begins from here."""
+        with self._lock:
+            self._just_settled.clear()
+            return dict(self._unsettled)
+
+    def take_settled(self) -> dict[str, int]:
+        """Spans, by link, that were exported or given up since the last call."""
+        with self._lock:
+            settled, self._just_settled = self._just_settled, Counter()
+        return dict(settled)
+
+    def _settled(self, link_id: str, count: int) -> None:
+        with self._lock:
+            self._just_settled[link_id] += count
+            self._unsettled[link_id] -= count
+            if not self._unsettled[link_id]:
+                del self._unsettled[link_id]
+        self.on_settled()
 
     def rejoined(self) -> None:
         """The connection was lost and is back; processes that are still there will show up again."""

@@ -8,7 +8,8 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections import deque
+from collections import Counter, deque
+from collections.abc import Callable
 from typing import Final
 
 from ezmsg.core.wire.records import ClockAnchor
@@ -37,8 +38,11 @@ class SpanPipeline(Pipeline[AnyBatch]):
         resource_of: ResourceOf,
         ledger: Ledger,
         settings: Settings,
+        settled: Callable[[str, int], None] = lambda link_id, count: None,
     ) -> None:
+        """Make it; `settled` is told, by link, how many spans were exported or given up (not: left at the end)."""
         super().__init__("traces", sender, ledger)
+        self._settled = settled
         self._encoder = encoder
         self._resource_of = resource_of
         self.limit = settings.span_queue
@@ -48,6 +52,7 @@ class SpanPipeline(Pipeline[AnyBatch]):
         self._waiting = 0
         self._waiting_since_s = 0.0
         self._ready: AnyBatch | None = None
+        self._ready_from: Counter[str] = Counter()
         self._recent = RecentIds(REMEMBERED_IDS)
 
     @property
@@ -59,20 +64,26 @@ class SpanPipeline(Pipeline[AnyBatch]):
     def offer(self, process: Process, anchor: ClockAnchor, data: bytes) -> None:
         """Queue rows; what has no room is dropped, and counted. Never waits. From one thread."""
         received = SpanRows.of(process, anchor, data)
-        rows = SpanRows(process, anchor, self._recent.new(received.rows))
+        rows = self._queue_up(SpanRows(process, anchor, self._recent.new(received.rows)))
+        if rows < len(received):
+            self._settled(process.link_id, len(received) - rows)
+
+    def _queue_up(self, rows: SpanRows) -> int:
+        """Queue as many rows as there is room for; returns how many."""
         with self._changed:
             room = 0 if self._is_stopping else max(0, self.limit - self._backlog())
             if len(rows) > room:
                 self._ledger.dropped("span", "shutdown" if self._is_stopping else "queue_full", len(rows) - room)
                 # A copy: a view of what is taken would keep the memory of what is not.
-                rows = SpanRows(process, anchor, rows.rows[:room].copy())
+                rows = SpanRows(rows.process, rows.anchor, rows.rows[:room].copy())
             if not len(rows):
-                return
+                return 0
             if not self._waiting:
                 self._waiting_since_s = time.monotonic()
             self._queue.append(rows)
             self._waiting += len(rows)
             self._changed.notify_all()
+            return len(rows)
 
     def _due_in_s(self, now_s: float) -> float:
         if self._ready is not None or self._waiting >= self._batch:
@@ -108,7 +119,16 @@ class SpanPipeline(Pipeline[AnyBatch]):
             with self._changed:
                 self._ready = batch if len(batch) else None
                 self._waiting -= rows
+            self._ready_from = Counter()
+            for chunk in chunks:
+                self._ready_from[chunk.process.link_id] += len(chunk)
+            if not len(batch):
+                self._settle_ready()
         return self._ready
+
+    def _settle_ready(self) -> None:
+        for link_id, count in self._ready_from.items():
+            self._settled(link_id, count)
 
     def _next_rows(self) -> list[SpanRows]:
         chunks: list[SpanRows] = []
@@ -134,3 +154,4 @@ class SpanPipeline(Pipeline[AnyBatch]):
                 self._ledger.dropped("span", outcome.reason, outcome.rejected)
         else:
             self._ledger.dropped("span", outcome.reason, len(batch))
+        self._settle_ready()
