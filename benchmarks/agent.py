@@ -29,6 +29,8 @@ import psutil
 from grpc import Compression
 from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter as GrpcSpanExporter
 from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter as HttpSpanExporter
+from opentelemetry.sdk.trace import ReadableSpan
+from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
 
 from examples.otlp_receiver import GrpcReceiver, HttpReceiver
 from examples.otlp_store import Request, Signal, Store
@@ -51,7 +53,7 @@ from ezmsg.otel.otlp import ExporterSender, SpanRoute, span_route
 from ezmsg.otel.registry import Registry
 from ezmsg.otel.resource import ResourceFactory
 from ezmsg.otel.settings import Settings
-from ezmsg.otel.spanencoder import ObjectEncoder
+from ezmsg.otel.spanencoder import ObjectEncoder, SpanBatch
 from ezmsg.otel.spanpipeline import SpanPipeline
 from ezmsg.otel.watch import Watch
 
@@ -101,7 +103,8 @@ class Rows:
             rows[name] = clock
         rows["d"][~is_process] = 0
         rows["e"][~is_process] = random.integers(1_000, 20_000, count)[~is_process]
-        for name in ("trace_hi", "trace_lo", "span_id", "parent_id"):
+        rows["trace_id"] = np.frombuffer(random.bytes(16 * count), "V16")
+        for name in ("span_id", "parent_id"):
             rows[name] = random.integers(1, 1 << 63, count, dtype=np.uint64)
         return rows.tobytes()
 
@@ -162,16 +165,31 @@ def receiver_process(protocol: str) -> Iterator[ReceiverProcess]:
 # -- pipelines --------------------------------------------------------------------------------------------------------
 
 
+class AsItIs:
+    """An exporter of the SDK with its own encoder, for a pipeline of the agent."""
+
+    def __init__(self, exporter: SpanExporter) -> None:
+        self._exporter = exporter
+
+    def export(self, batch: SpanBatch[list[ReadableSpan]], /) -> SpanExportResult:
+        return self._exporter.export(batch.spans)
+
+    def shutdown(self) -> None:
+        self._exporter.shutdown()
+
+
 def sdk_route(settings: Settings) -> SpanRoute:
-    """The exporter of the SDK as it is, with its own encoder."""
+    """The exporter of the SDK, with its own encoder."""
     otlp = settings.traces.otlp
     assert otlp is not None
+    exporter: SpanExporter
     if otlp.protocol == "grpc":
         # It refuses `none` in the variable.
         compression = Compression.Gzip if otlp.compression == "gzip" else Compression.NoCompression
         exporter = GrpcSpanExporter(endpoint=otlp.endpoint, insecure=True, compression=compression)
-        return ExporterSender(otlp.target, exporter, Watch()), ObjectEncoder()
-    return ExporterSender(otlp.target, HttpSpanExporter(endpoint=otlp.endpoint), Watch()), ObjectEncoder()
+    else:
+        exporter = HttpSpanExporter(endpoint=otlp.endpoint)
+    return ExporterSender(otlp.target, AsItIs(exporter), Watch()), ObjectEncoder()
 
 
 def export(route: SpanRoute, settings: Settings, frames: list[tuple[int, bytes]]) -> float:

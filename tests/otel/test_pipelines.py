@@ -19,10 +19,21 @@ from ezmsg.otel.metricpipeline import MetricPipeline
 from ezmsg.otel.outcome import Outcome
 from ezmsg.otel.registry import Registry
 from ezmsg.otel.resource import ResourceFactory
-from ezmsg.otel.spanencoder import RequestEncoder, SpanRequest
+from ezmsg.otel.spanencoder import RequestEncoder
 from ezmsg.otel.spanpipeline import SpanPipeline
 from ezmsg.otel.state import Process
-from tests.otel.feeds import ANCHOR, FakeSender, exported_ids, first, settings, span_ids, span_rows, telemetry
+from tests.otel.feeds import (
+    ANCHOR,
+    FakeSender,
+    exported_ids,
+    exported_spans,
+    first,
+    linked_rows,
+    settings,
+    span_ids,
+    span_rows,
+    telemetry,
+)
 
 RETRY = Outcome("retry", "unreachable", "nobody there")
 LOST = Outcome("lost", "rejected", "HTTP 400")
@@ -71,15 +82,15 @@ def ledger() -> Ledger:
     return Ledger()
 
 
-SpansOf = Callable[..., SpanPipeline[SpanRequest]]
+SpansOf = Callable[..., SpanPipeline[bytes]]
 
 
 @pytest.fixture
 def spans_of(registry: Registry, ledger: Ledger) -> Iterator[SpansOf]:
     """Makes and starts pipelines of spans, and stops them in the end."""
-    made: list[SpanPipeline[SpanRequest]] = []
+    made: list[SpanPipeline[bytes]] = []
 
-    def make(sender: FakeSender, **more: Any) -> SpanPipeline[SpanRequest]:
+    def make(sender: FakeSender, **more: Any) -> SpanPipeline[bytes]:
         pipeline = SpanPipeline(
             sender, RequestEncoder(), registry.resource, ledger, settings(**{"span_batch": 512} | more)
         )
@@ -107,7 +118,7 @@ def test_spans_leave_in_batches_and_in_order(spans_of: SpansOf, process: Process
     pipeline.offer(process, ANCHOR, span_rows(700))
     pipeline.offer(process, ANCHOR, span_rows(500, 701))
     assert pipeline.flush(PATIENCE_S)
-    assert [len(batch) for batch in sender.batches] == [512, 512, 176]
+    assert [batch.rows for batch in sender.batches] == [512, 512, 176]
     assert ids(sender) == span_ids(1200)
     assert ledger.totals().exported["span"] == 1200
     assert pipeline.usage == 0
@@ -215,8 +226,31 @@ def test_a_batch_takes_no_more_bytes_than_a_receiver_does(
     pipeline.offer(process, ANCHOR, span_rows(300, 301))
     assert pipeline.flush(PATIENCE_S)
     assert ids(sender) == span_ids(600)
-    assert max(len(batch.data) for batch in sender.batches) <= 20_000
+    assert max(batch.size for batch in sender.batches) <= 20_000
     assert pipeline.usage == 0
+
+
+def test_a_span_leaves_with_all_its_links_and_counts_as_many_rows(
+    spans_of: SpansOf, process: Process, ledger: Ledger
+) -> None:
+    sender = FakeSender()
+    pipeline = spans_of(sender, span_batch=2)
+    for first_id in (10, 20):
+        pipeline.offer(process, ANCHOR, linked_rows(3, first_id))
+    pipeline.offer(process, ANCHOR, span_rows(1, 30))
+    assert pipeline.flush(PATIENCE_S)
+    links = [[int(link.span_id.hex(), 16) for link in span.links] for span in exported_spans(sender.batches)]
+    assert links == [[11, 12, 13], [21, 22, 23], []]
+    assert (ledger.totals().exported["span"], dropped(ledger)) == (9, {})
+
+
+def test_links_without_their_span_are_counted(spans_of: SpansOf, process: Process, ledger: Ledger) -> None:
+    sender = FakeSender()
+    pipeline = spans_of(sender)
+    pipeline.offer(process, ANCHOR, linked_rows(3)[128:])
+    pipeline.offer(process, ANCHOR, span_rows(1, 30))
+    assert pipeline.flush(PATIENCE_S)
+    assert (ledger.totals().exported["span"], dropped(ledger)) == (1, {"unreadable": 3})
 
 
 def test_rows_that_cannot_be_read_do_not_hold_up_others(spans_of: SpansOf, process: Process, ledger: Ledger) -> None:

@@ -26,15 +26,22 @@ from opentelemetry.trace import NoOpTracerProvider, ProxyTracerProvider
 from ezmsg.core.graphmeta import TraceSpan
 from ezmsg.core.telemetry.expand import expand_spans
 from ezmsg.otel.points import Admission, Points
-from ezmsg.otel.providers import NO_PROVIDER, HistogramExporter, ProviderSender, Readers
+from ezmsg.otel.providers import NO_PROVIDER, HistogramExporter, ProviderSender, Readers, TraceSpanEncoder
 from ezmsg.otel.semconv import ENDPOINT_METRICS, SCOPE_NAME
-from tests.otel.feeds import ANCHOR, EDGE, PUBLISHER, histogram, span_rows
+from ezmsg.otel.spanencoder import SpanBatch
+from ezmsg.otel.spanrows import SpanRows
+from ezmsg.otel.state import Process
+from tests.otel.feeds import ANCHOR, EDGE, PUBLISHER, first, histogram, linked_rows, span_rows
 
 MINE = Resource({"service.name": "mine"})
 
 
 def spans(*, index: int = 2) -> list[TraceSpan]:
     return expand_spans(span_rows(3, index=index), {1: PUBLISHER, 2: EDGE}, {}, ANCHOR)
+
+
+def batch(made: list[TraceSpan]) -> SpanBatch[list[TraceSpan]]:
+    return SpanBatch(made, len(made))
 
 
 def set_tracer_provider(monkeypatch: pytest.MonkeyPatch, provider: trace.TracerProvider) -> None:
@@ -57,7 +64,7 @@ def test_spans_reach_the_processors_of_the_provider_with_their_ids(
     monkeypatch: pytest.MonkeyPatch, provider: TracerProvider, exporter: InMemorySpanExporter
 ) -> None:
     set_tracer_provider(monkeypatch, provider)
-    assert ProviderSender(lambda: None).send(spans()).verdict == "taken"
+    assert ProviderSender(lambda: None).send(batch(spans())).verdict == "taken"
     finished = exporter.get_finished_spans()
     assert [f"{span.context.span_id:016x}" for span in finished if span.context] == [span.span_id for span in spans()]
     assert {span.resource.attributes["service.name"] for span in finished} == {"mine"}
@@ -72,9 +79,9 @@ def test_spans_wait_until_the_program_has_set_a_provider(
     found: list[bool] = []
     sender = ProviderSender(lambda: found.append(True))
     set_tracer_provider(monkeypatch, ProxyTracerProvider())
-    assert (sender.look(), sender.send(spans()), found) == (False, NO_PROVIDER, [])
+    assert (sender.look(), sender.send(batch(spans())), found) == (False, NO_PROVIDER, [])
     set_tracer_provider(monkeypatch, provider)
-    assert [sender.send(spans()).verdict for _ in range(2)] == ["taken", "taken"]
+    assert [sender.send(batch(spans())).verdict for _ in range(2)] == ["taken", "taken"]
     assert found == [True]
 
 
@@ -93,7 +100,7 @@ def test_another_provider_gets_spans_of_the_same_trace_and_time(
 ) -> None:
     set_tracer_provider(monkeypatch, OtherProvider(provider))
     failed, root = replace(spans()[0], error="ValueError"), replace(spans(index=1)[0], parent_span_id=None)
-    assert ProviderSender(lambda: None).send([failed, root]).verdict == "taken"
+    assert ProviderSender(lambda: None).send(batch([failed, root])).verdict == "taken"
     made: Sequence[ReadableSpan] = exporter.get_finished_spans()
     for span, seen in zip((failed, root), made, strict=True):
         assert seen.context is not None
@@ -108,7 +115,18 @@ def test_another_provider_gets_spans_of_the_same_trace_and_time(
 
 def test_a_provider_that_does_nothing_takes_everything(monkeypatch: pytest.MonkeyPatch) -> None:
     set_tracer_provider(monkeypatch, NoOpTracerProvider())
-    assert ProviderSender(lambda: None).send(spans()).verdict == "taken"
+    assert ProviderSender(lambda: None).send(batch(spans())).verdict == "taken"
+
+
+def test_links_count_as_rows() -> None:
+    of = Process("link-1", ANCHOR)
+    of.apply(first())
+    made = TraceSpanEncoder().encode([SpanRows.of(of, ANCHOR, linked_rows(2) + span_rows(3, 10, index=2))], resource)
+    assert ([len(span.links) for span in made.spans], made.rows) == ([2, 1, 1, 1], 6)
+
+
+def resource(of: Process) -> Any:
+    raise AssertionError("the provider has one")
 
 
 # -- histograms -------------------------------------------------------------------------------------------------------

@@ -19,6 +19,7 @@ from ezmsg.core.recorder.rows import (
     ERROR,
     FOREIGN,
     LABEL_SHIFT,
+    LINK,
     PROCESS,
     PUBLISH,
     SELECTED,
@@ -33,7 +34,7 @@ from ezmsg.otel.resource import ProcessResource, ResourceFactory
 from ezmsg.otel.spanencoder import ObjectEncoder, RequestEncoder
 from ezmsg.otel.spanrows import SpanRows
 from ezmsg.otel.state import Process
-from tests.otel.feeds import ANCHOR, EDGE, PUBLISHER, first, span_ids, span_rows
+from tests.otel.feeds import ANCHOR, EDGE, PUBLISHER, exported_spans, first, linked_rows, span_ids, span_rows
 
 BARE = EndpointRecord(3, "", "SINK ✓ IN", "sub-2", "pub-1", 2)
 UNKNOWN_INDEX = 9
@@ -56,30 +57,43 @@ def resource_of(of: Process) -> ProcessResource:
 
 
 def expected(chunks: Sequence[SpanRows]) -> ExportTraceServiceRequest:
-    return encode_spans(ObjectEncoder().encode(chunks, resource_of))
+    return encode_spans(ObjectEncoder().encode(chunks, resource_of).spans)
 
 
 times = st.one_of(st.integers(0, 5), st.integers(0, 100 * SECONDS), st.integers(2**52, 2**53))
 ids = st.one_of(st.integers(0, 3), st.integers(0, 2**64 - 1))
+trace_ids = st.one_of(st.just(bytes(16)), st.binary(min_size=16, max_size=16))
 counts = st.one_of(st.sampled_from([0, 1, 9, 10, 127, 128, 16383, 16384]), st.integers(0, 2**62))
 
 
 @st.composite
 def rows(draw: st.DrawFn, max_size: int = 8) -> Any:
-    made = np.zeros(draw(st.integers(0, max_size)), SPAN_ROW)
-    for row in made:
+    """Rows of spans, those of publishes with links of their own or not."""
+    made: list[Any] = []
+    for _ in range(draw(st.integers(0, max_size))):
         kind = draw(st.sampled_from([PUBLISH, PROCESS, SPAN]))
         flags = draw(st.sampled_from([0, ERROR, FOREIGN, SELECTED, ERROR | FOREIGN]))
         index = draw(st.sampled_from([1, 2, 3, UNKNOWN_INDEX]))
         label = draw(st.sampled_from([0, 0, *LABELS, 77]))
+        row = np.zeros(1, SPAN_ROW)
         row["meta"] = meta_word(kind, index, draw(st.sampled_from(ProfileChannelType)), flags) | label << LABEL_SHIFT
         row["message_id"], row["f"], row["fanout"] = draw(counts), draw(counts), draw(counts)
         for name in "abcde":
             row[name] = draw(times)
-        for name in ("trace_hi", "trace_lo", "span_id", "parent_id"):
-            row[name] = draw(ids)
+        row["trace_id"], row["span_id"], row["parent_id"] = np.void(draw(trace_ids)), draw(ids), draw(ids)
         row["blame"] = draw(st.sampled_from([0, *LABELS, 77]))
-    return made
+        made.append(row)
+        if kind == PUBLISH:
+            made += [link(row, draw(trace_ids), draw(ids)) for _ in range(draw(st.sampled_from([0, 0, 1, 2, 17])))]
+    return np.concatenate([np.zeros(0, SPAN_ROW), *made])
+
+
+def link(of: Any, trace_id: bytes, span_id: int) -> Any:
+    """The row of a link of a publish."""
+    row = of.copy()
+    row["meta"] = meta_word(LINK, 1, flags=SELECTED)
+    row["trace_id"], row["span_id"], row["parent_id"] = np.void(trace_id), span_id, of["span_id"]
+    return row
 
 
 @settings(max_examples=60, suppress_health_check=[HealthCheck.too_slow])
@@ -88,9 +102,9 @@ def test_spans_are_those_of_the_sdk_byte_for_byte(of_process: Any) -> None:
     chunks = [SpanRows(process(), ANCHOR, of_process)]
     request = RequestEncoder().encode(chunks, resource_of)
     wanted = expected(chunks)
-    assert ExportTraceServiceRequest.FromString(request.data) == wanted
-    assert request.data == wanted.SerializeToString()
-    assert len(request) == len(of_process)
+    assert ExportTraceServiceRequest.FromString(request.spans) == wanted
+    assert request.spans == wanted.SerializeToString()
+    assert request.rows == len(of_process)
 
 
 @settings(max_examples=60, suppress_health_check=[HealthCheck.too_slow])
@@ -99,7 +113,7 @@ def test_spans_of_several_processes_are_grouped_and_keep_their_order(parts: list
     processes = [process(f"link-{number}") for number in range(3)]
     chunks = [SpanRows(processes[number], ANCHOR, of_process) for number, of_process in parts]
     request = RequestEncoder().encode(chunks, resource_of)
-    assert ExportTraceServiceRequest.FromString(request.data) == expected(chunks)
+    assert ExportTraceServiceRequest.FromString(request.spans) == expected(chunks)
 
 
 @settings(max_examples=60, suppress_health_check=[HealthCheck.too_slow])
@@ -111,7 +125,7 @@ def test_templates_of_earlier_requests_serve_later_ones(earlier: Any, later: Any
     other.labels.update({2: "KeyError", 3: "ELSEWHERE"})
     other.endpoints[2] = replace_endpoint(EDGE, topic="ANOTHER/TOPIC")
     chunks = [SpanRows(other, ANCHOR, later)]
-    assert encoder.encode(chunks, resource_of).data == expected(chunks).SerializeToString()
+    assert encoder.encode(chunks, resource_of).spans == expected(chunks).SerializeToString()
 
 
 def replace_endpoint(endpoint: EndpointRecord, **changes: Any) -> EndpointRecord:
@@ -128,7 +142,7 @@ def test_many_endpoints_and_long_ids_of_messages() -> None:
     made["meta"] = [meta_word(PROCESS, 10 + number % 190) for number in numbers.tolist()]
     made["message_id"] = numbers**5
     chunks = [SpanRows(of, ANCHOR, made)]
-    assert RequestEncoder().encode(chunks, resource_of).data == expected(chunks).SerializeToString()
+    assert RequestEncoder().encode(chunks, resource_of).spans == expected(chunks).SerializeToString()
 
 
 def test_an_endpoint_that_is_explained_later_is_named_from_then_on() -> None:
@@ -137,7 +151,7 @@ def test_an_endpoint_that_is_explained_later_is_named_from_then_on() -> None:
     del of.endpoints[2]
     encoder.encode(chunks, resource_of)
     of.endpoints[2] = EDGE
-    assert encoder.encode(chunks, resource_of).data == expected(chunks).SerializeToString()
+    assert encoder.encode(chunks, resource_of).spans == expected(chunks).SerializeToString()
 
 
 def test_rows_that_cannot_be_read_are_left_out() -> None:
@@ -145,9 +159,9 @@ def test_rows_that_cannot_be_read_are_left_out() -> None:
     made["meta"][1] = meta_word(WAIT, 1)
     made["b"][3] = -(2**62)
     request = RequestEncoder().encode([SpanRows(process(), ANCHOR, made)], resource_of)
-    (of_resource,) = ExportTraceServiceRequest.FromString(request.data).resource_spans
+    (of_resource,) = ExportTraceServiceRequest.FromString(request.spans).resource_spans
     assert [span.span_id.hex() for span in of_resource.scope_spans[0].spans] == [span_ids(4)[0], span_ids(4)[2]]
-    assert len(request) == 2
+    assert request.rows == 2
 
 
 def test_a_process_that_cannot_be_read_does_not_hold_up_others(caplog: pytest.LogCaptureFixture) -> None:
@@ -158,7 +172,7 @@ def test_a_process_that_cannot_be_read_does_not_hold_up_others(caplog: pytest.Lo
 
     chunks = [SpanRows.of(process(link), ANCHOR, span_rows(2)) for link in ("link-bad", "link-1")]
     for encoder in (RequestEncoder(), ObjectEncoder()):
-        assert len(encoder.encode(chunks, resource_of_some)) == 2
+        assert encoder.encode(chunks, resource_of_some).rows == 2
     assert "2 spans of process link-bad cannot be read" in caplog.text
 
 
@@ -166,7 +180,7 @@ def test_two_anchors_of_one_process_date_their_own_rows() -> None:
     later = ClockAnchor("boot", ANCHOR.mono_ns, ANCHOR.unix_ns + SECONDS)
     of = process()
     chunks = [SpanRows.of(of, anchor, span_rows(1, number)) for number, anchor in ((1, ANCHOR), (2, later))]
-    request = ExportTraceServiceRequest.FromString(RequestEncoder().encode(chunks, resource_of).data)
+    request = ExportTraceServiceRequest.FromString(RequestEncoder().encode(chunks, resource_of).spans)
     starts = [part.scope_spans[0].spans[0].start_time_unix_nano for part in request.resource_spans]
     assert starts[1] - starts[0] == SECONDS
 
@@ -177,10 +191,19 @@ def test_only_so_many_templates_are_kept(monkeypatch: pytest.MonkeyPatch) -> Non
     made = np.frombuffer(span_rows(6), SPAN_ROW).copy()
     made["message_id"] = 10 ** np.arange(6)
     chunks = [SpanRows(of, ANCHOR, made)]
-    assert encoder.encode(chunks, resource_of).data == expected(chunks).SerializeToString()
+    assert encoder.encode(chunks, resource_of).spans == expected(chunks).SerializeToString()
 
 
-def test_a_link_to_another_span_than_the_parent_is_refused(
+def test_links_without_their_span_are_left_out() -> None:
+    made = np.frombuffer(linked_rows(2, 1) + linked_rows(3, 10) + span_rows(1, 20), SPAN_ROW).copy()
+    made["b"][3] = -(2**62)  # the second publish cannot be read: its links belong to none
+    made["parent_id"][1] = 99
+    request = RequestEncoder().encode([SpanRows(process(), ANCHOR, made)], resource_of)
+    links = [[int(link.span_id.hex(), 16) for link in span.links] for span in exported_spans([request])]
+    assert (links, request.rows) == ([[3], []], 3)
+
+
+def test_a_link_that_no_row_speaks_of_is_refused(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """A template has no place for it; whoever adds one to `expand_spans` learns it here."""
@@ -189,7 +212,7 @@ def test_a_link_to_another_span_than_the_parent_is_refused(
     monkeypatch.setattr(
         spanencoder,
         "expand_spans",
-        lambda *args: [replace(span, links=[("ab" * 16, "cd" * 8)]) for span in expand(*args)],
+        lambda *args: [replace(span, links=[("ab" * 16, "cd" * 8)] * 2) for span in expand(*args)],
     )
-    assert len(RequestEncoder().encode([SpanRows.of(process(), ANCHOR, span_rows(1))], resource_of)) == 0
-    assert "is none to its parent" in caplog.text
+    assert RequestEncoder().encode([SpanRows.of(process(), ANCHOR, span_rows(1))], resource_of).rows == 0
+    assert "has 2 links, and rows for 0" in caplog.text

@@ -7,7 +7,7 @@ import numpy as np
 from ezmsg.core.recorder.rows import SPAN_ROW
 from ezmsg.otel.spanrows import RecentIds, SpanRows, joined
 from ezmsg.otel.state import Process
-from tests.otel.feeds import ANCHOR, span_rows
+from tests.otel.feeds import ANCHOR, linked_rows, span_rows
 
 
 def ids(recent: RecentIds, *span_ids: int) -> list[int]:
@@ -47,3 +47,15 @@ def test_rows_are_split_without_a_copy() -> None:
     head, tail = rows.split(2)
     assert (len(head), len(tail)) == (2, 3)
     assert tail.rows.base is not None
+
+
+def test_links_go_with_their_span() -> None:
+    of = Process("a", ANCHOR)
+    rows = SpanRows.of(of, ANCHOR, linked_rows(2, 1) + linked_rows(3, 10))
+    head, tail = rows.split(1)
+    assert (len(head), len(tail)) == (3, 4)
+    assert [len(rows.up_to(count)) for count in range(8)] == [0, 0, 0, 3, 3, 3, 3, 7]
+    recent = RecentIds(10)
+    assert len(recent.new(head.rows)) == 3
+    assert len(recent.new(rows.rows)) == 4
+    assert len(recent.new(rows.rows)) == 0

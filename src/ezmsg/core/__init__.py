@@ -12,6 +12,9 @@ from ezmsg.core import settings as settings
 from ezmsg.core import stream as stream
 from ezmsg.core import unit as unit
 from ezmsg.core._version import __version__
+from ezmsg.core.addressable import Addressable as Addressable
+from ezmsg.core.backend import GraphRunner, GraphRunnerStartError, run, run_system
+from ezmsg.core.backendprocess import Complete, NormalTermination
 from ezmsg.core.collection import Collection, NetworkDefinition, System
 from ezmsg.core.component import Component
 from ezmsg.core.graphcontext import GraphContext
@@ -28,9 +31,12 @@ from ezmsg.core.unit import Unit, main, process, publisher, subscriber, task, th
 
 __all__ = [
     "Collection",
+    "Complete",
     "Component",
     "Flag",
     "GraphContext",
+    "GraphRunner",
+    "GraphRunnerStartError",
     "GraphServer",
     "GraphService",
     "InputRelay",
@@ -38,6 +44,7 @@ __all__ = [
     "InputTopic",
     "Message",
     "NetworkDefinition",
+    "NormalTermination",
     "OutputRelay",
     "OutputStream",
     "OutputTopic",
@@ -53,6 +60,8 @@ __all__ = [
     "main",
     "process",
     "publisher",
+    "run",
+    "run_system",
     "subscriber",
     "task",
     "thread",

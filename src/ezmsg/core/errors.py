@@ -7,6 +7,7 @@ failure. `code` names the class on the wire: a server refuses with a code, and t
 from __future__ import annotations
 
 import errno
+import signal
 from typing import Any, ClassVar
 
 
@@ -18,6 +19,16 @@ class EzmsgError(Exception):
     def fields(self) -> dict[str, Any]:
         """The facts of this error as values that travel in a refusal."""
         return {key: value for key, value in vars(self).items() if not key.startswith("_")}
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Not through __init__: each class has its own arguments, and the text is made already.
+        return _restored, (type(self), self.args), vars(self)
+
+
+def _restored(error_type: type[EzmsgError], args: tuple[Any, ...]) -> EzmsgError:
+    error = error_type.__new__(error_type, *args)
+    error.args = args
+    return error
 
 
 class ConfigError(EzmsgError, ValueError):
@@ -111,6 +122,83 @@ class HandshakeTimeout(HandshakeError, TimeoutError):
     """The peer did not finish its handshake in time."""
 
     code = "HANDSHAKE_TIMEOUT"
+
+
+class TlsFailed(HandshakeError):
+    """Two peers could not agree on TLS; see the subclasses for why."""
+
+    code = "TLS_FAILED"
+
+
+class TlsRequired(TlsFailed):
+    """The peer uses TLS, and this process does not."""
+
+    code = "TLS_REQUIRED"
+
+
+class TlsNotSpoken(TlsFailed):
+    """This process uses TLS, and the peer does not."""
+
+    code = "TLS_NOT_SPOKEN"
+
+
+class CertificateMissing(TlsFailed):
+    """A certificate was asked for, and none was given."""
+
+    code = "CERTIFICATE_MISSING"
+
+
+class CertificateUntrusted(TlsFailed):
+    """A certificate was issued by nobody whom the other side trusts."""
+
+    code = "CERTIFICATE_UNTRUSTED"
+
+
+class CertificateExpired(TlsFailed):
+    """A certificate, or that of its CA, is too old."""
+
+    code = "CERTIFICATE_EXPIRED"
+
+
+class CertificateNotYetValid(TlsFailed):
+    """A certificate, or that of its CA, begins to be valid later."""
+
+    code = "CERTIFICATE_NOT_YET_VALID"
+
+
+class CertificateNameMismatch(TlsFailed):
+    """The certificate of a server is for another host than the one that was dialled."""
+
+    code = "CERTIFICATE_NAME_MISMATCH"
+
+
+class CertificateRefused(TlsFailed):
+    """A certificate cannot be used for another reason."""
+
+    code = "CERTIFICATE_REFUSED"
+
+
+class TlsIncomplete(EzmsgError, ValueError):
+    """Some of the variables that turn TLS on are set, and not all."""
+
+    code = "TLS_INCOMPLETE"
+
+    def __init__(self, given: list[str], missing: list[str]) -> None:
+        super().__init__(
+            f"TLS needs EZMSG_TLS_CERT, EZMSG_TLS_KEY and EZMSG_TLS_CA, and {' and '.join(missing)} "
+            f"{'is' if len(missing) == 1 else 'are'} not set: set all three, or none"
+        )
+        self.given, self.missing = given, missing
+
+
+class TlsFileError(EzmsgError, OSError):
+    """A file that TLS needs cannot be used."""
+
+    code = "TLS_FILE"
+
+    def __init__(self, variable: str, path: str, reason: str) -> None:
+        super().__init__(f"cannot use {variable}={path}: {reason}")
+        self.variable, self.path, self.reason = variable, path, reason
 
 
 class AuthKeyError(EzmsgError, OSError):
@@ -292,6 +380,28 @@ class ConflictingSettingsTopics(EzmsgError, RuntimeError):
             "Give the right one as input_topic"
         )
         self.component, self.topics = component, topics
+
+
+class ServerFull(EzmsgError, RuntimeError):
+    """A GraphServer keeps as much of one kind as it may; nothing was changed."""
+
+    code = "SERVER_FULL"
+
+    def __init__(self, kind: str, size: int, used: int, limit: int) -> None:
+        super().__init__(
+            f"the GraphServer has no room for {size} bytes more of {kind}: {used} of {limit} bytes are taken"
+        )
+        self.kind, self.size, self.used, self.limit = kind, size, used, limit
+
+
+class StaleSnapshot(EzmsgError, RuntimeError):
+    """The graph changed while a snapshot too large for one answer was read."""
+
+    code = "STALE_SNAPSHOT"
+
+    def __init__(self, session_id: str) -> None:
+        super().__init__(f"the metadata of session {session_id} changed while the snapshot was read: take another one")
+        self.session_id = session_id
 
 
 class SettingsTooLarge(EzmsgError, ValueError):
@@ -481,6 +591,41 @@ class SettingsNotKnown(EzmsgError, RuntimeError):
         self.field_path, self.missing = field_path, missing
 
 
+class SettingsRefused(EzmsgError, ValueError):
+    """The class of settings did not take a value that its description allows; nothing was applied."""
+
+    code = "SETTINGS_REFUSED"
+
+    def __init__(self, settings_type: str, field_path: str, value: object, reason: str) -> None:
+        super().__init__(f"settings {settings_type} cannot take {field_path}={value!r:.200}: {reason}")
+        self.settings_type, self.field_path, self.value, self.reason = (
+            settings_type,
+            field_path,
+            f"{value!r:.200}",
+            reason,
+        )
+
+
+class SettingsNotTaken(EzmsgError, RuntimeError):
+    """New settings were published, but no task of the unit received them; nothing was applied."""
+
+    code = "SETTINGS_NOT_TAKEN"
+
+    def __init__(self, unit: str, reason: str) -> None:
+        super().__init__(f"no task of {unit} took the new settings: {reason}")
+        self.unit, self.reason = unit, reason
+
+
+class SettingsTaskFailed(EzmsgError, RuntimeError):
+    """The task of a unit that received new settings raised an exception; the settings before count as current."""
+
+    code = "SETTINGS_TASK_FAILED"
+
+    def __init__(self, unit: str, reason: str) -> None:
+        super().__init__(f"{unit} could not apply the new settings: {reason}")
+        self.unit, self.reason = unit, reason
+
+
 # -- messages -----------------------------------------------------------------------------------------------------
 
 
@@ -605,3 +750,89 @@ class SharedMemoryClosed(EzmsgError, BufferError):
     def __init__(self, name: str, reason: str) -> None:
         super().__init__(f"shared memory {name!r} cannot be used any more: {reason}")
         self.name, self.reason = name, reason
+
+
+# -- running ------------------------------------------------------------------------------------------------------
+
+
+class RunnerMisused(EzmsgError, RuntimeError, ValueError):
+    """A GraphRunner was asked for what it cannot do in its state: it runs once."""
+
+    code = "RUNNER_MISUSED"
+
+
+class GraphRunnerStartError(EzmsgError, RuntimeError):
+    """A unit could not be set up, so the run did not start; the cause is the unit's own error."""
+
+    code = "GRAPH_RUNNER_START"
+
+    def __init__(self, error_type: str, reason: str) -> None:
+        super().__init__(f"the graph did not start: {error_type}: {reason}")
+        self.error_type, self.reason = error_type, reason
+
+
+class InvalidComponents(EzmsgError, ValueError):
+    """Components were not given as what `run` takes."""
+
+    code = "INVALID_COMPONENTS"
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(f"{reason}: give components as keywords, run(A=a, B=b), or as one mapping of names")
+        self.reason = reason
+
+
+class SeveralMains(EzmsgError):
+    """Two units of one process have a `main` function; a process has one main thread."""
+
+    code = "SEVERAL_MAINS"
+
+    def __init__(self, units: list[str]) -> None:
+        super().__init__(
+            f"Process has more than one main-thread functions: those of {', '.join(units)}. Put the units into "
+            "different processes, with process_components"
+        )
+        self.units = units
+
+
+class NotSpawnable(EzmsgError, TypeError):
+    """Units cannot be sent to a process that does not inherit them."""
+
+    code = "NOT_SPAWNABLE"
+
+    def __init__(self, units: list[str], reason: str) -> None:
+        super().__init__(
+            f"{', '.join(units)} cannot be sent to a spawned process: {reason}. Make what cannot be pickled in "
+            "initialize(), or use multiprocessing.set_start_method('fork')"
+        )
+        self.units, self.reason = units, reason
+
+
+class BackendProcessLost(EzmsgError, RuntimeError):
+    """A process of a run ended before the run did; the others were stopped."""
+
+    code = "BACKEND_PROCESS_LOST"
+
+    def __init__(self, process: str, exitcode: int | None) -> None:
+        super().__init__(f"{process} {_ending(exitcode)}, and the run was ended")
+        self.process, self.exitcode = process, exitcode
+
+
+class BackendProcessFailed(EzmsgError, RuntimeError):
+    """A process of a run raised an exception that cannot be raised here; its traceback is in a note."""
+
+    code = "BACKEND_PROCESS_FAILED"
+
+    def __init__(self, process: str, error_type: str) -> None:
+        super().__init__(f"{error_type} in {process}")
+        self.process, self.error_type = process, error_type
+
+
+def _ending(exitcode: int | None) -> str:
+    if exitcode is None:
+        return "stopped answering"
+    if exitcode >= 0:
+        return f"ended with exit code {exitcode} before it was told to"
+    try:
+        return f"was killed by {signal.Signals(-exitcode).name}"
+    except ValueError:
+        return f"was killed by signal {-exitcode}"

@@ -19,6 +19,7 @@ from ezmsg.core.errors import (
     EzmsgError,
     Refused,
     RequestTimeout,
+    TlsFailed,
     VersionMismatch,
 )
 from ezmsg.core.wire.records import (
@@ -84,7 +85,7 @@ class AgentClient:
                 link = await Link.open(self._core, self._address, self._place)
                 self._place = link.place
                 return link
-            except (AuthenticationFailed, VersionMismatch):
+            except (AuthenticationFailed, VersionMismatch, TlsFailed):
                 raise
             except EzmsgError as error:
                 limit_s = lease_patience_s if isinstance(error, ExporterLeased) else patience_s

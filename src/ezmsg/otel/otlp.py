@@ -71,7 +71,7 @@ class ExporterSender(Generic[Batch_contra]):
 def span_route(settings: SignalSettings) -> SpanRoute | None:
     """The sender of spans with the encoder that works for it, None when spans are not exported."""
     if settings.exporter == "console":
-        return ExporterSender("the console", ConsoleSpanExporter(out=sys.stdout), Watch()), ObjectEncoder()
+        return ExporterSender("the console", _ConsoleSpans(out=sys.stdout), Watch()), ObjectEncoder()
     if settings.otlp is None:
         return None
     watch, otlp = Watch(), settings.otlp
@@ -90,6 +90,13 @@ def metric_sender(settings: SignalSettings) -> Sender[MetricsData] | None:
     return ExporterSender(otlp.target, exporter, watch)
 
 
+class _ConsoleSpans(ConsoleSpanExporter):
+    """Prints the objects of a `SpanBatch`."""
+
+    def export(self, spans: Any) -> SpanExportResult:
+        return super().export(spans.spans)
+
+
 class _HttpSpans(HttpSpanExporter):
     """Sends a `SpanRequest`, which is encoded already."""
 
@@ -102,7 +109,7 @@ class _HttpSpans(HttpSpanExporter):
         )
 
     def export(self, spans: Any) -> SpanExportResult:
-        return SpanExportResult.SUCCESS if self._client.export(spans.data).success else SpanExportResult.FAILURE
+        return SpanExportResult.SUCCESS if self._client.export(spans.spans).success else SpanExportResult.FAILURE
 
 
 def _http_metrics(otlp: OtlpSettings, watch: Watch) -> HttpMetricExporter:
@@ -140,7 +147,10 @@ class _GrpcSpans(GrpcSpanExporter):
         )
 
     def _translate_data(self, data: Any) -> Any:
-        return data.data
+        return data.spans
+
+    def _count_data(self, data: Any) -> int:
+        return data.rows
 
     def _initialize_channel_and_stub(self) -> None:
         super()._initialize_channel_and_stub()

@@ -36,10 +36,9 @@ from opentelemetry.trace import (
 )
 
 from ezmsg.core.graphmeta import TraceSpan
-from ezmsg.core.telemetry.expand import expand_spans
 from ezmsg.otel.outcome import TAKEN, Outcome
 from ezmsg.otel.semconv import ERROR_TYPE, SCHEMA_URL, SCOPE_NAME, SCOPE_VERSION
-from ezmsg.otel.spanencoder import ResourceOf
+from ezmsg.otel.spanencoder import ResourceOf, SpanBatch, readable, trace_spans
 from ezmsg.otel.spanrows import SpanRows
 from ezmsg.otel.spans import SCOPE, UNKNOWN_ERROR, plain, readable_span
 
@@ -54,17 +53,16 @@ NO_PROVIDER = Outcome("retry", "no_provider", "the program has set none")
 class TraceSpanEncoder:
     """Spans as the native API has them; what becomes of them depends on the provider."""
 
-    def encode(self, chunks: Sequence[SpanRows], resource_of: ResourceOf) -> Sequence[TraceSpan]:
-        """A span for each row."""
-        return [
-            span
-            for chunk in chunks
-            for span in expand_spans(chunk.rows, chunk.process.endpoints, chunk.process.labels, chunk.anchor)
-        ]
-
-    def size_of(self, batch: Sequence[TraceSpan]) -> int:
-        """Objects have no size."""
-        return 0
+    def encode(self, chunks: Sequence[SpanRows], resource_of: ResourceOf) -> SpanBatch[list[TraceSpan]]:
+        """The spans of all rows."""
+        spans: list[TraceSpan] = []
+        rows = 0
+        for chunk in chunks:
+            with readable(chunk):
+                of_chunk = trace_spans(chunk)
+                spans += of_chunk.spans
+                rows += of_chunk.rows
+        return SpanBatch(spans, rows)
 
 
 class ProviderSender:
@@ -85,18 +83,18 @@ class ProviderSender:
             on_found()
         return True
 
-    def send(self, batch: Sequence[TraceSpan]) -> Outcome:
+    def send(self, batch: SpanBatch[list[TraceSpan]]) -> Outcome:
         """Hand spans over; how far they come from there is for the program's span processors."""
         if not self.look():
             return NO_PROVIDER
         provider = trace.get_tracer_provider()
         if isinstance(provider, TracerProvider):
             processor, resource = provider._active_span_processor, provider.resource  # pyright: ignore[reportPrivateUsage]
-            for span in batch:
+            for span in batch.spans:
                 processor.on_end(readable_span(span, resource))
         else:
             tracer = provider.get_tracer(SCOPE_NAME, SCOPE_VERSION, SCHEMA_URL)
-            for span in batch:
+            for span in batch.spans:
                 _relive(tracer, span)
         return TAKEN
 

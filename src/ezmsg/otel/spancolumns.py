@@ -20,6 +20,7 @@ from ezmsg.core.recorder.rows import (
     KIND_MASK,
     LABEL_MASK,
     LABEL_SHIFT,
+    LINK,
     PROCESS,
     PUBLISH,
     SPAN,
@@ -28,12 +29,12 @@ from ezmsg.core.wire.records import ClockAnchor
 from ezmsg.otel.protobuf import VARINT_BYTES
 
 RowArray = NDArray[Any]
+Bytes = NDArray[np.uint8]
 Integers = NDArray[np.int64]
 
 _PATCH: Final = np.dtype(
     [
-        ("trace_hi", ">u8"),
-        ("trace_lo", ">u8"),
+        ("trace", "V16"),
         ("span", ">u8"),
         ("parent", ">u8"),
         ("start", "<u8"),
@@ -48,115 +49,160 @@ _PATCH: Final = np.dtype(
 )
 
 
-def _slot(first: str, last: str = "") -> slice:
-    """Where the bytes of a column (or of several) stand."""
+def _slot(name: str) -> slice:
+    """Where the bytes of a column stand."""
     fields: Any = _PATCH.fields
-    dtype, end = fields[last or first]
-    return slice(fields[first][1], end + dtype.itemsize)
+    dtype, start = fields[name]
+    return slice(start, start + dtype.itemsize)
 
 
-TRACE_ID: Final = _slot("trace_hi", "trace_lo")
-SPAN_ID, PARENT_ID, START, END = _slot("span"), _slot("parent"), _slot("start"), _slot("end")
+TRACE_ID, SPAN_ID, PARENT_ID = _slot("trace"), _slot("span"), _slot("parent")
+START, END = _slot("start"), _slot("end")
 WAIT = QUEUE = _slot("first")
 SERIALIZE = TRANSPORT = _slot("second")
 AGE = _slot("third")
 MESSAGE_ID, FANOUT, SIZE = _slot("message_id"), _slot("fanout"), _slot("size")
 
+
+def behind(slot: slice, number: int) -> slice:
+    """The same slot of a row so many behind that of the span: its links are there."""
+    shift = number * _PATCH.itemsize
+    return slice(slot.start + shift, slot.stop + shift)
+
+
 _META: Final = (
     KIND_MASK | CHANNEL_MASK << CHANNEL_SHIFT | ERROR | LABEL_MASK << LABEL_SHIFT | ((1 << 31) - 1) << INDEX_SHIFT
 )
-_DIGITS_BITS, _VARINT_BITS = 5, 4
+_DIGITS_BITS, _VARINT_BITS, _LINK_BITS = 5, 4, 16
 
 
 class Shape(NamedTuple):
-    """What rows of one shape have in common, unpacked from their key."""
+    """What has no fixed length in the spans of one shape: bytes of numbers, and how many links have rows."""
 
     digits: int
     fanout_bytes: int
     size_bytes: int
+    links: int
 
 
 class Columns(NamedTuple):
-    """Columns of rows that can be read.
+    """Columns of rows that can be read: each span's, and right behind it those of its links.
 
     Attributes:
         rows: The rows.
         patch: (row, byte) uint8, what fills the slots.
-        meta: The first word of each row, without what makes no difference.
-        shape: The rest of what tells shapes apart.
+        spans: Positions of those rows that are spans.
+        meta: By span: the first word of its row, without what makes no difference.
+        shape: By span: the rest of what tells shapes apart.
+        links: By span: how many rows of links follow.
     """
 
     rows: RowArray
-    patch: NDArray[np.uint8]
+    patch: Bytes
+    spans: Integers
     meta: Integers
     shape: Integers
+    links: Integers
 
     def groups(self) -> list[Integers]:
-        """Positions of rows by shape, each group in order."""
+        """Numbers of spans by shape, each group in order."""
         order = np.lexsort((self.shape, self.meta))
         meta, shape = self.meta[order], self.shape[order]
         is_other = (meta[1:] != meta[:-1]) | (shape[1:] != shape[:-1])
         return np.split(order, np.flatnonzero(is_other) + 1)
 
+    def patches(self, group: Integers) -> Bytes:
+        """What fills the slots of the spans of a group, (span, byte)."""
+        at, links = self.spans[group], int(self.links[group[0]])
+        if not links:
+            return self.patch[at]
+        rows = at.reshape(-1, 1) + np.arange(links + 1)
+        return self.patch[rows].reshape(len(group), -1)
 
-def unpack_shape(key: int) -> Shape:
-    """The lengths of what has no fixed length."""
-    digits = key & (1 << _DIGITS_BITS) - 1
-    key >>= _DIGITS_BITS
-    return Shape(digits, key & (1 << _VARINT_BITS) - 1, key >> _VARINT_BITS & (1 << _VARINT_BITS) - 1)
+    def rows_of(self, span: int) -> RowArray:
+        """The row of a span, and those of its links."""
+        at = int(self.spans[span])
+        return self.rows[at : at + 1 + int(self.links[span])]
+
+    def shape_of(self, span: int) -> Shape:
+        """The shape of a span."""
+        key = int(self.shape[span])
+        sizes: list[int] = []
+        for bits in (_DIGITS_BITS, _VARINT_BITS, _VARINT_BITS, _LINK_BITS):
+            sizes.append(key & (1 << bits) - 1)
+            key >>= bits
+        return Shape(*sizes)
 
 
 def columns_of(rows: RowArray, anchor: ClockAnchor) -> Columns:
-    """The columns of span rows; rows of no known kind, or from before 1970, are left out."""
-    kind, start = rows["meta"] & KIND_MASK, np.where(rows["meta"] & KIND_MASK == PUBLISH, rows["b"], rows["d"])
-    shift = anchor.unix_ns - anchor.mono_ns
-    is_readable = ((kind == PUBLISH) | (kind == PROCESS) | (kind == SPAN)) & (start + shift > 0)
-    if not is_readable.all():
-        rows, kind, start = rows[is_readable], kind[is_readable], start[is_readable]
-    meta, is_publish, is_process = rows["meta"], kind == PUBLISH, kind == PROCESS
-    origin, published, channel = rows["a"], rows["b"], rows["c"]
-    end = np.where(is_publish, rows["c"], rows["e"])
+    """The columns of span rows.
 
-    patch = np.zeros(len(rows), _PATCH)
-    for name, column in (
-        ("trace_hi", "trace_hi"),
-        ("trace_lo", "trace_lo"),
-        ("span", "span_id"),
-        ("parent", "parent_id"),
-    ):
-        patch[name] = rows[column]
-    patch["start"], patch["end"] = start + shift, np.maximum(start, end) + shift
+    Rows of no known kind, or from before 1970, are left out, and so are links that do not follow their span.
+    """
+    shift = anchor.unix_ns - anchor.mono_ns
+    rows = _readable(rows, shift)
+    meta = rows["meta"]
+    kind = meta & KIND_MASK
+    is_publish, is_process = kind == PUBLISH, kind == PROCESS
+    origin, published, channel = rows["a"], rows["b"], rows["c"]
+    start, end = np.where(is_publish, published, rows["d"]), np.where(is_publish, channel, rows["e"])
     first = np.where(is_publish, rows["d"], start - channel)
     second = np.where(is_publish, rows["e"], channel - published)
     third = start - origin
-    for name, duration_ns in (("first", first), ("second", second), ("third", third)):
-        patch[name] = duration_ns / 1e9
+
+    patch = np.empty(len(rows), _PATCH)
+    patch["trace"], patch["span"], patch["parent"] = rows["trace_id"], rows["span_id"], rows["parent_id"]
+    patch["start"], patch["end"] = start + shift, np.maximum(start, end) + shift
+    patch["first"], patch["second"], patch["third"] = first / 1e9, second / 1e9, third / 1e9
     patch["message_id"] = rows["message_id"].astype("S20")
-    digits = np.strings.str_len(patch["message_id"])
     fanout_bytes = _varints(rows["fanout"], patch["fanout"])
     size_bytes = _varints(rows["f"], patch["size"])
 
+    spans = np.flatnonzero(kind != LINK)
+    links = np.diff(spans, append=len(rows)) - 1
     is_near = is_process & (meta & FOREIGN == 0)
     has_first = np.where(is_publish, first > 0, is_process & (first >= 0))
-    parts = (
-        (digits * (is_publish | is_process), _DIGITS_BITS),
-        (fanout_bytes * is_publish, _VARINT_BITS),
-        (size_bytes * (is_publish & (rows["f"] != 0)), _VARINT_BITS),
-        (has_first, 1),
-        (np.where(is_publish, second > 0, is_near & (second >= 0)), 1),
-        (is_near & (origin >= 0) & (third >= 0), 1),
-        (rows["parent_id"] != 0, 1),
+    shape = _packed(
+        (np.strings.str_len(patch["message_id"])[spans] * (is_publish | is_process)[spans], _DIGITS_BITS),
+        ((fanout_bytes * is_publish)[spans], _VARINT_BITS),
+        ((size_bytes * (is_publish & (rows["f"] != 0)))[spans], _VARINT_BITS),
+        (links, _LINK_BITS),
+        (has_first[spans], 1),
+        (np.where(is_publish, second > 0, is_near & (second >= 0))[spans], 1),
+        ((is_near & (origin >= 0) & (third >= 0))[spans], 1),
+        ((rows["parent_id"] != 0)[spans], 1),
         # The edge that held the slot: a label.
-        (rows["blame"] * (is_publish & has_first), 0),
+        ((rows["blame"] * (is_publish & has_first))[spans], 0),
     )
-    shape, at = np.zeros(len(rows), np.int64), 0
+    bytes_of_rows = patch.view(np.uint8).reshape(len(rows), _PATCH.itemsize)
+    return Columns(rows, bytes_of_rows, spans, meta[spans] & _META, shape, links)
+
+
+def _readable(rows: RowArray, shift: int) -> RowArray:
+    kind = rows["meta"] & KIND_MASK
+    starts = np.where(kind == PUBLISH, rows["b"], rows["d"])
+    is_link = kind == LINK
+    is_readable = ((kind == PUBLISH) | (kind == PROCESS) | (kind == SPAN)) & (starts + shift > 0) | is_link
+    if not is_readable.all():
+        rows, is_link = rows[is_readable], is_link[is_readable]
+    if not is_link.any():
+        return rows
+    # By row: the last span up to there, and whether a link is one of that.
+    last = np.maximum.accumulate(np.where(is_link, -1, np.arange(len(rows))))
+    is_own = (last >= 0) & (rows["span_id"][last] == rows["parent_id"])
+    return rows[~is_link | is_own]
+
+
+def _packed(*parts: tuple[NDArray[Any], int]) -> Integers:
+    """Columns of whole numbers in one, each in so many bits from the low end."""
+    packed, at = np.zeros(len(parts[0][0]), np.int64), 0
     for part, bits in parts:
-        shape |= part.astype(np.int64) << at
+        packed |= part.astype(np.int64) << at
         at += bits
-    return Columns(rows, patch.view(np.uint8).reshape(len(rows), _PATCH.itemsize), meta & _META, shape)
+    return packed
 
 
-def _varints(values: Integers, into: NDArray[np.uint8]) -> Integers:
+def _varints(values: Integers, into: Bytes) -> Integers:
     """Write varints, one in each row; returns how many bytes each takes."""
     rest = values.astype(np.uint64)
     lengths = np.ones(len(values), np.int64)

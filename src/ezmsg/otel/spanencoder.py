@@ -7,10 +7,10 @@ span, where the SDK needs 50. Both give the same spans, byte for byte.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Generator, Sequence, Sized
+from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Final, Protocol, TypeVar
+from typing import Any, Final, Generic, Protocol, TypeVar
 from weakref import WeakKeyDictionary
 
 import numpy as np
@@ -18,12 +18,13 @@ from opentelemetry.exporter.otlp.proto.common.trace_encoder import encode_spans
 from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.trace import SpanContext
 
+from ezmsg.core.graphmeta import TraceSpan
 from ezmsg.core.recorder.rows import INDEX_SHIFT, LABEL_MASK, LABEL_SHIFT
 from ezmsg.core.telemetry.expand import expand_spans
 from ezmsg.otel.protobuf import message, text
 from ezmsg.otel.resource import ProcessResource
 from ezmsg.otel.semconv import SCHEMA_URL
-from ezmsg.otel.spancolumns import Columns, columns_of, unpack_shape
+from ezmsg.otel.spancolumns import Columns, columns_of
 from ezmsg.otel.spanrows import SpanRows, joined
 from ezmsg.otel.spans import SCOPE, readable_span
 from ezmsg.otel.spantemplate import Template
@@ -37,51 +38,59 @@ _ANY_ENDPOINT: Final = (1 << INDEX_SHIFT) - 1
 _RESOURCE_SPANS, _RESOURCE, _SCOPE_SPANS, _SCOPE, _SCHEMA_URL = 1, 1, 2, 1, 3
 
 ResourceOf = Callable[[Process], ProcessResource]
-AnyBatch = TypeVar("AnyBatch", bound=Sized)
+Payload = TypeVar("Payload")
 
 logger = logging.getLogger("ezmsg.otel")
 
 
 @dataclass(frozen=True, slots=True)
-class SpanRequest:
-    """An `ExportTraceServiceRequest` in the wire format, with `count` spans."""
+class SpanBatch(Generic[Payload]):
+    """Spans as a sender takes them.
 
-    data: bytes
-    count: int
+    Attributes:
+        spans: The spans.
+        rows: How many rows they were made from: what is counted, here as in the processes that recorded them.
+        size: Bytes of a request, 0 where nobody minds.
+    """
 
-    def __len__(self) -> int:
-        return self.count
+    spans: Payload
+    rows: int
+    size: int = 0
 
 
-class SpanEncoder(Protocol[AnyBatch]):
+SpanRequest = SpanBatch[bytes]
+"""An `ExportTraceServiceRequest` in the wire format."""
+
+
+class SpanEncoder(Protocol[Payload]):
     """Makes of rows what a sender takes."""
 
-    def encode(self, chunks: Sequence[SpanRows], resource_of: ResourceOf) -> AnyBatch:
-        """A batch of the spans of these rows, in order for each process; without those that cannot be read."""
+    def encode(self, chunks: Sequence[SpanRows], resource_of: ResourceOf) -> SpanBatch[Payload]:
+        """The spans of these rows, in order for each process; without those that cannot be read."""
         ...
 
-    def size_of(self, batch: AnyBatch) -> int:
-        """The bytes a batch takes in a request, 0 where nobody minds."""
-        ...
+
+def trace_spans(chunk: SpanRows) -> SpanBatch[list[TraceSpan]]:
+    """Spans as the native API has them."""
+    process = chunk.process
+    spans = expand_spans(chunk.rows, process.endpoints, process.labels, chunk.anchor)
+    # What is published has a row for each of its links; what is processed has one link, to its parent.
+    return SpanBatch(spans, sum(1 + (len(span.links) if span.kind == "PRODUCER" else 0) for span in spans))
 
 
 class ObjectEncoder:
     """Makes objects of the SDK."""
 
-    def encode(self, chunks: Sequence[SpanRows], resource_of: ResourceOf) -> Sequence[ReadableSpan]:
-        """A span of the SDK for each row."""
+    def encode(self, chunks: Sequence[SpanRows], resource_of: ResourceOf) -> SpanBatch[list[ReadableSpan]]:
+        """A span of the SDK for each."""
         made: list[ReadableSpan] = []
+        rows = 0
         for chunk in chunks:
-            process = chunk.process
-            with _readable(chunk):
-                resource = resource_of(process)
-                spans = expand_spans(chunk.rows, process.endpoints, process.labels, chunk.anchor)
-                made += [readable_span(span, resource) for span in spans]
-        return made
-
-    def size_of(self, batch: Sequence[ReadableSpan]) -> int:
-        """Objects have no size."""
-        return 0
+            with readable(chunk):
+                resource, of_chunk = resource_of(chunk.process), trace_spans(chunk)
+                made += [readable_span(span, resource) for span in of_chunk.spans]
+                rows += of_chunk.rows
+        return SpanBatch(made, rows)
 
 
 class RequestEncoder:
@@ -94,18 +103,15 @@ class RequestEncoder:
     def encode(self, chunks: Sequence[SpanRows], resource_of: ResourceOf) -> SpanRequest:
         """A request with the spans of these rows, grouped by process."""
         parts: list[bytes] = []
-        count = 0
+        rows = 0
         for chunk in joined(chunks):
-            with _readable(chunk):
+            with readable(chunk):
                 columns = columns_of(chunk.rows, chunk.anchor)
-                if len(columns.rows):
+                if len(columns.spans):
                     parts += self._resource_spans(chunk, columns, resource_of(chunk.process))
-                    count += len(columns.rows)
-        return SpanRequest(b"".join(parts), count)
-
-    def size_of(self, batch: SpanRequest) -> int:
-        """Its bytes."""
-        return len(batch.data)
+                    rows += len(columns.rows)
+        data = b"".join(parts)
+        return SpanBatch(data, rows, len(data))
 
     def _resource_spans(self, chunk: SpanRows, columns: Columns, resource: ProcessResource) -> list[bytes]:
         resource_bytes, scope_bytes = self._envelope(resource)
@@ -115,29 +121,28 @@ class RequestEncoder:
 
     def _spans(self, chunk: SpanRows, columns: Columns) -> bytes:
         """The spans of one process, in the order of their rows."""
-        spans = np.empty(len(columns.rows), object)
+        spans = np.empty(len(columns.spans), object)
         for group in columns.groups():
             template = self._template(chunk, columns, int(group[0]))
-            made = template.fill(columns.patch[group])
+            made = template.fill(columns.patches(group))
             spans[group] = made.view(f"V{template.size}")[:, 0].tolist()
         return b"".join(spans.tolist())
 
     def _template(self, chunk: SpanRows, columns: Columns, example: int) -> Template:
-        """The template of the shape of a row, made from what `expand_spans` makes of that row."""
+        """The template of the shape of a span, made from what `expand_spans` makes of that span."""
         process = chunk.process
-        meta, shape = int(columns.meta[example]), int(columns.shape[example])
-        row = columns.rows[example : example + 1]
+        meta, rows = int(columns.meta[example]), columns.rows_of(example)
         # Not by number: another process may call something else by the same.
         label = process.labels.get(meta >> LABEL_SHIFT & LABEL_MASK)
-        blame = process.labels.get(int(row["blame"][0]))
+        blame = process.labels.get(int(rows["blame"][0]))
         endpoint = process.endpoints.get(meta >> INDEX_SHIFT)
-        key = (endpoint, meta & _ANY_ENDPOINT, label, blame, shape)
+        key = (endpoint, meta & _ANY_ENDPOINT, label, blame, int(columns.shape[example]))
         template = self._templates.get(key)
         if template is None:
             if len(self._templates) >= MAX_TEMPLATES:
                 self._templates.clear()
-            (span,) = expand_spans(row, process.endpoints, process.labels, chunk.anchor)
-            template = self._templates[key] = Template(span, unpack_shape(shape))
+            (span,) = expand_spans(rows, process.endpoints, process.labels, chunk.anchor)
+            template = self._templates[key] = Template(span, columns.shape_of(example))
         return template
 
     def _envelope(self, resource: ProcessResource) -> tuple[bytes, bytes]:
@@ -152,7 +157,7 @@ class RequestEncoder:
 
 
 @contextmanager
-def _readable(chunk: SpanRows) -> Generator[None]:
+def readable(chunk: SpanRows) -> Generator[None]:
     """Rows that cannot be read must not hold up others."""
     try:
         yield

@@ -17,7 +17,7 @@ from ezmsg.otel.ledger import Ledger
 from ezmsg.otel.outcome import Outcome, Sender
 from ezmsg.otel.pipeline import Pipeline
 from ezmsg.otel.settings import Settings
-from ezmsg.otel.spanencoder import AnyBatch, ResourceOf, SpanEncoder
+from ezmsg.otel.spanencoder import Payload, ResourceOf, SpanBatch, SpanEncoder
 from ezmsg.otel.spanrows import RecentIds, SpanRows
 from ezmsg.otel.state import Process
 
@@ -28,13 +28,13 @@ MAX_REQUEST_BYTES: Final = 3 << 20
 logger = logging.getLogger("ezmsg.otel")
 
 
-class SpanPipeline(Pipeline[AnyBatch]):
+class SpanPipeline(Pipeline[SpanBatch[Payload]]):
     """Exports spans in batches, each span once."""
 
     def __init__(
         self,
-        sender: Sender[AnyBatch],
-        encoder: SpanEncoder[AnyBatch],
+        sender: Sender[SpanBatch[Payload]],
+        encoder: SpanEncoder[Payload],
         resource_of: ResourceOf,
         ledger: Ledger,
         settings: Settings,
@@ -51,7 +51,7 @@ class SpanPipeline(Pipeline[AnyBatch]):
         self._queue: deque[SpanRows] = deque()
         self._waiting = 0
         self._waiting_since_s = 0.0
-        self._ready: AnyBatch | None = None
+        self._ready: SpanBatch[Payload] | None = None
         self._ready_from: Counter[str] = Counter()
         self._recent = RecentIds(REMEMBERED_IDS)
 
@@ -73,9 +73,11 @@ class SpanPipeline(Pipeline[AnyBatch]):
         with self._changed:
             room = 0 if self._is_stopping else max(0, self.limit - self._backlog())
             if len(rows) > room:
-                self._ledger.dropped("span", "shutdown" if self._is_stopping else "queue_full", len(rows) - room)
                 # A copy: a view of what is taken would keep the memory of what is not.
-                rows = SpanRows(rows.process, rows.anchor, rows.rows[:room].copy())
+                fitting = rows.up_to(room)
+                reason = "shutdown" if self._is_stopping else "queue_full"
+                self._ledger.dropped("span", reason, len(rows) - len(fitting))
+                rows = fitting
             if not len(rows):
                 return 0
             if not self._waiting:
@@ -91,7 +93,7 @@ class SpanPipeline(Pipeline[AnyBatch]):
         return self._waiting_since_s + self._delay_s - now_s if self._waiting else math.inf
 
     def _backlog(self) -> int:
-        return self._waiting + (0 if self._ready is None else len(self._ready))
+        return self._waiting + (0 if self._ready is None else self._ready.rows)
 
     def _drop_backlog(self) -> None:
         with self._changed:
@@ -102,27 +104,27 @@ class SpanPipeline(Pipeline[AnyBatch]):
             self._ledger.dropped("span", "shutdown", left)
             logger.warning("%d spans were dropped because the agent ended before they could be exported", left)
 
-    def _take(self) -> AnyBatch | None:
+    def _take(self) -> SpanBatch[Payload] | None:
         if self._ready is None:
             with self._changed:
                 chunks = self._next_rows()
             batch = self._encoder.encode(chunks, self._resource_of)
-            while self._encoder.size_of(batch) > MAX_REQUEST_BYTES and self._batch > 1:
+            while batch.size > MAX_REQUEST_BYTES and self._batch > 1:
                 with self._changed:
                     self._batch //= 2
                     self._queue.extendleft(reversed(chunks))
                     chunks = self._next_rows()
                 batch = self._encoder.encode(chunks, self._resource_of)
             rows = sum(map(len, chunks))
-            if len(batch) < rows:
-                self._ledger.dropped("span", "unreadable", rows - len(batch))
+            if batch.rows < rows:
+                self._ledger.dropped("span", "unreadable", rows - batch.rows)
             with self._changed:
-                self._ready = batch if len(batch) else None
+                self._ready = batch if batch.rows else None
                 self._waiting -= rows
             self._ready_from = Counter()
             for chunk in chunks:
                 self._ready_from[chunk.process.link_id] += len(chunk)
-            if not len(batch):
+            if not batch.rows:
                 self._settle_ready()
         return self._ready
 
@@ -133,7 +135,7 @@ class SpanPipeline(Pipeline[AnyBatch]):
     def _next_rows(self) -> list[SpanRows]:
         chunks: list[SpanRows] = []
         wanted = self._batch
-        while wanted and self._queue:
+        while wanted > 0 and self._queue:
             rows = self._queue.popleft()
             if len(rows) > wanted:
                 rows, rest = rows.split(wanted)
@@ -143,15 +145,15 @@ class SpanPipeline(Pipeline[AnyBatch]):
         self._waiting_since_s = time.monotonic()
         return chunks
 
-    def _settle(self, batch: AnyBatch, outcome: Outcome) -> None:
+    def _settle(self, batch: SpanBatch[Payload], outcome: Outcome) -> None:
         with self._changed:
             if self._ready is not batch or outcome.verdict == "retry":
                 return
             self._ready = None
         if outcome.verdict == "taken":
-            self._ledger.exported("span", len(batch) - outcome.rejected)
+            self._ledger.exported("span", batch.rows - outcome.rejected)
             if outcome.rejected:
                 self._ledger.dropped("span", outcome.reason, outcome.rejected)
         else:
-            self._ledger.dropped("span", outcome.reason, len(batch))
+            self._ledger.dropped("span", outcome.reason, batch.rows)
         self._settle_ready()

@@ -8,7 +8,7 @@ from typing import Final
 
 import numpy as np
 
-from ezmsg.core.recorder.rows import SPAN_ROW
+from ezmsg.core.recorder.rows import KIND_MASK, LINK, SPAN_ROW, is_link
 from ezmsg.core.wire.records import ClockAnchor
 from ezmsg.otel.spancolumns import RowArray
 from ezmsg.otel.state import Process
@@ -32,8 +32,16 @@ class SpanRows:
     def __len__(self) -> int:
         return len(self.rows)
 
+    def up_to(self, count: int) -> SpanRows:
+        """A copy of at most `count` rows, the last span with all its links."""
+        while 0 < count < len(self.rows) and is_link(self.rows[count]):
+            count -= 1
+        return SpanRows(self.process, self.anchor, self.rows[:count].copy())
+
     def split(self, count: int) -> tuple[SpanRows, SpanRows]:
-        """The first `count` rows, and the others."""
+        """The first `count` rows and the links of the last of them, and the others."""
+        while 0 < count < len(self.rows) and is_link(self.rows[count]):
+            count += 1
         head, tail = self.rows[:count], self.rows[count:]
         return SpanRows(self.process, self.anchor, head), SpanRows(self.process, self.anchor, tail)
 
@@ -61,9 +69,13 @@ class RecentIds:
         self._older: set[int] = set()
 
     def new(self, rows: RowArray) -> RowArray:
-        """The rows whose ids are new, from now on known."""
+        """The rows of spans whose ids are new (from now on known), and of their links."""
         ids: list[int] = rows["span_id"].tolist()
-        is_new = [self._add(span_id) for span_id in ids]
+        kinds: list[int] = (rows["meta"] & KIND_MASK).tolist()
+        is_new: list[bool] = []
+        for kind, span_id in zip(kinds, ids, strict=True):
+            # A link says which span it leads to; it goes with the span before it.
+            is_new.append((not is_new or is_new[-1]) if kind == LINK else self._add(span_id))
         return rows if all(is_new) else rows[is_new]
 
     def _add(self, span_id: int) -> bool:

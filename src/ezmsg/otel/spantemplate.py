@@ -7,7 +7,6 @@ from itertools import groupby
 from typing import Any, Final
 
 import numpy as np
-from numpy.typing import NDArray
 from opentelemetry.proto.common.v1.common_pb2 import AnyValue, KeyValue
 from opentelemetry.proto.trace.v1.trace_pb2 import Span, SpanFlags, Status
 
@@ -16,10 +15,8 @@ from ezmsg.core.recorder import expand
 from ezmsg.otel import spancolumns as columns
 from ezmsg.otel.protobuf import Piece, fixed32, fixed64, integer, message, size_of, text
 from ezmsg.otel.semconv import ERROR_TYPE
-from ezmsg.otel.spancolumns import Shape
+from ezmsg.otel.spancolumns import Bytes, Shape
 from ezmsg.otel.spans import UNKNOWN_ERROR, plain
-
-Bytes = NDArray[np.uint8]
 
 # Fields of opentelemetry.proto.trace.v1.
 _SPANS = 2
@@ -92,14 +89,24 @@ def _span(example: TraceSpan, shape: Shape) -> Iterator[Piece]:
         yield from _constant(_ATTRIBUTES, ERROR_TYPE, error_type)
         event = [*fixed64(_EVENT_TIME, columns.END), text(_EVENT_NAME, "exception")]
         yield from message(_EVENTS, *event, *_constant(_EVENT_ATTRIBUTES, "exception.type", error_type))
-    for link in example.links:
-        if link != (example.trace_id, example.parent_span_id):
-            raise ValueError(f"a link of {example.name!r} is none to its parent: {link}")
-        ids = [*message(_LINK_TRACE_ID, columns.TRACE_ID), *message(_LINK_SPAN_ID, columns.PARENT_ID)]
-        yield from message(_LINKS, *ids, fixed32(_LINK_FLAGS, _REMOTE))
+    yield from _links(example, shape)
     status = Status() if example.error is None else Status(code=Status.STATUS_CODE_ERROR)
     yield from message(_STATUS, status.SerializeToString())
     yield fixed32(_FLAGS, flags)
+
+
+def _links(example: TraceSpan, shape: Shape) -> Iterator[Piece]:
+    """Links with rows of their own, or one to the parent."""
+    linked = [
+        (columns.behind(columns.TRACE_ID, n), columns.behind(columns.SPAN_ID, n)) for n in range(1, 1 + shape.links)
+    ]
+    if example.links and not linked:
+        linked = [(columns.TRACE_ID, columns.PARENT_ID)]
+    if len(linked) != len(example.links):
+        raise ValueError(f"{example.name!r} has {len(example.links)} links, and rows for {shape.links}")
+    for trace_id, span_id in linked:
+        ids = [*message(_LINK_TRACE_ID, trace_id), *message(_LINK_SPAN_ID, span_id)]
+        yield from message(_LINKS, *ids, fixed32(_LINK_FLAGS, _REMOTE))
 
 
 def _attribute(name: str, value: Any, shape: Shape) -> Sequence[Piece]:

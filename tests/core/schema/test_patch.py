@@ -13,6 +13,7 @@ import param
 import pydantic
 import pytest
 from hypothesis import given
+from pydantic import v1
 
 from ezmsg.core.errors import EmptyFieldPath, SettingsNotKnown, UnknownSettingsField
 from ezmsg.core.schema.patch import apply_patch
@@ -177,6 +178,43 @@ def test_what_the_class_raises_passes_and_nothing_changed() -> None:
     assert value.gain == 2
 
 
+class Band(pydantic.BaseModel):
+    low_hz: float = pydantic.Field(5.0, gt=0)
+    high_hz: float = 15.0
+
+    @pydantic.model_validator(mode="after")
+    def _order(self) -> Band:
+        if self.low_hz >= self.high_hz:
+            raise ValueError("low_hz must be below high_hz")
+        return self
+
+
+class FrozenBand(Band):
+    model_config = pydantic.ConfigDict(frozen=True)
+
+
+class OldBand(v1.BaseModel):
+    low_hz: float = v1.Field(5.0, gt=0, alias="low")
+    high_hz: float = 15.0
+
+    @v1.root_validator(skip_on_failure=True)
+    def _order(cls, values: dict[str, float]) -> dict[str, float]:
+        if values["low_hz"] >= values["high_hz"]:
+            raise ValueError("low_hz must be below high_hz")
+        return values
+
+
+@pytest.mark.parametrize("tp", [Band, FrozenBand, OldBand])
+def test_models_validate_the_value_and_themselves(tp: Any) -> None:
+    value = tp()
+    for wrong in (-1.0, 20.0, "much"):
+        with pytest.raises(ValueError, match="low"):
+            apply_patch(value, "low_hz", wrong)
+    patched = apply_patch(value, "low_hz", 8)
+    assert (patched.low_hz, type(patched.low_hz), patched.high_hz) == (8.0, float, 15.0)
+    assert value == tp()
+
+
 def test_models_take_what_they_allow_besides_their_fields() -> None:
     class Open(pydantic.BaseModel):
         model_config = pydantic.ConfigDict(extra="allow", frozen=True)
@@ -219,7 +257,7 @@ MAPPINGS = st.dictionaries(st.sampled_from(["gain", "inner", "table", "a", "cuto
 )
 def test_the_original_stays_equal_to_a_deep_copy(value: Any, path: str, new: Any) -> None:
     before = copy.deepcopy(value)
-    with contextlib.suppress(UnknownSettingsField, SettingsNotKnown, TypeError):
+    with contextlib.suppress(UnknownSettingsField, SettingsNotKnown, TypeError, pydantic.ValidationError):
         apply_patch(value, path, new)
     assert repr(value) == repr(before)
 

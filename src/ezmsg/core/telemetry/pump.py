@@ -17,7 +17,7 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Generator, Iterable
 from pathlib import Path
 from typing import Final
 
@@ -53,13 +53,39 @@ def dial_server(graph: str, timeout_s: float) -> socket.socket:
     return connect_blocking(Address.from_string(graph), load_key(), timeout_s)[0]
 
 
+_name: str | None = None
+
+
+def name_process(name: str | None) -> None:
+    """Call this process so in telemetry, from its next link on; None for what it is called otherwise."""
+    global _name
+    _name = name
+
+
+@contextlib.contextmanager
+def named(name: str) -> Generator[None]:
+    """Call this process so within the block."""
+    before = _name
+    name_process(name)
+    try:
+        yield
+    finally:
+        name_process(before)
+
+
+def process_name(default: str | None = None) -> str:
+    """What this process is called in telemetry: as it was named, else EZMSG_PROCESS_NAME, `default`, its script."""
+    script = Path(sys.argv[0] if sys.argv else "").name
+    return _name or config.text("EZMSG_PROCESS_NAME") or default or script or "python"
+
+
 def say_hello(link_id: str) -> OpenTelemetry:
     """Who this process is."""
     return OpenTelemetry(
         pid=os.getpid(),
         host=os.uname().nodename,
         boot_id=boot_id(),
-        process_name=config.text("EZMSG_PROCESS_NAME") or Path(sys.argv[0] if sys.argv else "").name or "python",
+        process_name=process_name(),
         started_unix_ns=_STARTED_UNIX_NS,
         mono_ns=time.perf_counter_ns(),
         unix_ns=time.time_ns(),

@@ -39,7 +39,15 @@ def _dump(value: Any) -> dict[str, Any]:
 
 
 def _replaced(value: Any, name: str, new: Any) -> Any:
-    return value.model_copy(update={name: new})
+    """A copy with another value, as the model validates it; a copy alone would take anything."""
+    model = cast(Any, type(value))
+    if not model.model_config.get("frozen") and not getattr(model.model_fields.get(name), "frozen", False):
+        # Validates this field, and then the model as a whole.
+        return model.__pydantic_validator__.validate_assignment(value.model_copy(), name, new)
+    changed = value.model_copy(update={name: new})
+    arguments = {field.argument or field.name: getattr(changed, field.name) for field in _fields(model)}
+    made = model.model_validate(arguments | (changed.model_extra or {}))
+    return value.model_copy(update={name: getattr(made, name)})
 
 
 def _document(tp: Any) -> dict[str, Any] | None:

@@ -5,7 +5,7 @@ Their own JSON Schema does not say that Optional allows null, so it is not used.
 
 from __future__ import annotations
 
-from typing import Any, Optional
+from typing import Any, Optional, cast
 
 from ezmsg.core.schema.annotation import branches, of_class, unwrapped
 from ezmsg.core.schema.facts import NO_FACTS, Facts, read
@@ -63,7 +63,11 @@ def _dump(value: Any) -> dict[str, Any]:
 
 
 def _replaced(value: Any, name: str, new: Any) -> Any:
-    return value.copy(update={name: new})
+    """A copy with another value, as the model validates it; a copy alone would take anything."""
+    model = cast(Any, type(value))
+    changed = value.copy(update={name: new})
+    made = model(**{item.alias: getattr(changed, known) for known, item in model.__fields__.items()})
+    return value.copy(update={name: getattr(made, name)})
 
 
 FAMILY = Family("pydantic", _holds, _fields, _dump, _replaced)

@@ -1,0 +1,98 @@
+"""The publishers and subscribers of the units of one process."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Iterable
+from typing import Any
+
+from ezmsg.core.pubclient import Publisher
+from ezmsg.core.runtime.publishing import Outlets
+from ezmsg.core.stream import InputStream, OutputStream
+from ezmsg.core.subclient import Subscriber
+from ezmsg.core.unit import Function, Unit, published, subscribed, tasks_of
+
+logger = logging.getLogger("ezmsg")
+
+# For what was sent to reach those who do not belong to the run.
+CLOSE_TIMEOUT_S = 2.0
+
+
+class Endpoints:
+    """One publisher for each output stream, and one subscriber for each input stream that a task receives from.
+
+    Nobody receives from other input streams: a subscriber there would only hold publishers up.
+
+    Attributes:
+        subscribers: By stream.
+        outlets: The publishers, for tasks.
+    """
+
+    def __init__(self) -> None:
+        self.subscribers: dict[InputStream, Subscriber] = {}
+        self.outlets = Outlets()
+        self._publishers: list[Publisher] = []
+
+    async def open(self, units: Iterable[Unit], address: str) -> None:
+        """Open all of them, publishers paused; settings of streams count as they are now."""
+        units = list(units)
+        for unit in units:
+            await self._subscribe(unit, address)
+        for unit in units:
+            await self._publish(unit, address)
+
+    async def _subscribe(self, unit: Unit, address: str) -> None:
+        for stream, tasks in receivers(unit).items():
+            self.subscribers[stream] = await Subscriber.create(
+                stream.address, address, leaky=stream.leaky, max_queue=stream.max_queue,
+                unit=unit.address, task=", ".join(tasks),
+            )  # fmt: skip
+
+    async def _publish(self, unit: Unit, address: str) -> None:
+        senders = _senders(unit)
+        for stream in unit.streams.values():
+            if not isinstance(stream, OutputStream):
+                continue
+            publisher = await Publisher.create(
+                stream.address, address, host=stream.host, port=stream.port, buf_size=stream.buf_size,
+                num_buffers=stream.num_buffers, start_paused=True, force_tcp=stream.force_tcp,
+                allow_local=stream.allow_local, unit=unit.address, task=", ".join(senders.get(stream, ())),
+            )  # fmt: skip
+            self._publishers.append(publisher)
+            self.outlets.add(stream, publisher.broadcast)
+
+    def resume(self) -> None:
+        """Let publishers publish."""
+        for publisher in self._publishers:
+            publisher.resume()
+
+    async def close(self) -> None:
+        """Close all of them; what was sent still arrives."""
+        clients: list[Publisher | Subscriber] = [*self._publishers, *self.subscribers.values()]
+        for client in clients:
+            client.close()
+        closing = [asyncio.ensure_future(client.wait_closed()) for client in clients]
+        if closing:
+            _, late = await asyncio.wait(closing, timeout=CLOSE_TIMEOUT_S)
+            for task in late:
+                task.cancel()
+                logger.warning("what was published last may not have arrived everywhere within %g s", CLOSE_TIMEOUT_S)
+
+
+def receivers(unit: Unit) -> dict[InputStream, dict[str, Function]]:
+    """The tasks that receive from each input stream of a unit, by name."""
+    found: dict[InputStream, dict[str, Function]] = {}
+    for name, task in tasks_of(unit).items():
+        stream = subscribed(unit, task)
+        if stream is not None:
+            found.setdefault(stream, {})[name] = task
+    return found
+
+
+def _senders(unit: Unit) -> dict[Any, list[str]]:
+    found: dict[Any, list[str]] = {}
+    for name, task in tasks_of(unit).items():
+        for stream in published(unit, task):
+            found.setdefault(stream, []).append(name)
+    return found

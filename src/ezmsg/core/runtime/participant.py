@@ -1,0 +1,197 @@
+"""One process's part of a run: its phases, on the event loop of its units."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any
+
+from ezmsg.core.processclient import ProcessControlClient
+from ezmsg.core.runtime.blocking import BlockingCalls
+from ezmsg.core.runtime.endings import NormalTermination
+from ezmsg.core.runtime.endpoints import Endpoints
+from ezmsg.core.runtime.livesettings import LiveSettings
+from ezmsg.core.runtime.loopthread import LoopThread
+from ezmsg.core.runtime.mainthread import MainThread
+from ezmsg.core.runtime.messages import (
+    Begin,
+    Close,
+    Command,
+    Ended,
+    Event,
+    Failed,
+    Finished,
+    Ready,
+    Start,
+    Stop,
+    Terminate,
+)
+from ezmsg.core.runtime.unittasks import Job, jobs_of, label_of
+from ezmsg.core.runtime.work import Work
+from ezmsg.core.unit import Unit, main_of, threads_of
+
+logger = logging.getLogger("ezmsg")
+
+# For what was cancelled; for blocking calls; for a `main` function that was interrupted.
+GRACE_S = 1.0
+
+
+class Participant:
+    """Sets units up, runs their tasks and shuts them down, each when it is told to.
+
+    Made anywhere, used on the event loop of the units.
+
+    Args:
+        units: In the order in which they are set up and shut down.
+        report: Takes what the coordinator has to know; thread-safe.
+        host: The thread of the loop.
+        main_thread: Where a `main` function runs.
+        strict: Nothing is suppressed and nobody left behind at the end; an exception of a task ends the run.
+    """
+
+    def __init__(
+        self,
+        units: Sequence[Unit],
+        report: Callable[[Event], object],
+        host: LoopThread,
+        main_thread: MainThread,
+        strict: bool,
+    ) -> None:
+        self._units, self._report, self._host, self._main_thread = units, report, host, main_thread
+        self._grace_s = None if strict else GRACE_S
+        self._begun: list[Unit] = []
+        self._setting_up: Unit | None = None
+        self._endpoints = Endpoints()
+        self._client: ProcessControlClient | None = None
+        self._work = Work(self._terminate, self._fail, strict)
+        self._blocking = BlockingCalls(main_thread, host.executor)
+        self._address: asyncio.Future[str] = host.loop.create_future()
+        self._started, self._stopped, self._closing = asyncio.Event(), asyncio.Event(), asyncio.Event()
+        host.on_exit = self._fail
+
+    def obey(self, command: Command) -> None:
+        """Hear the coordinator."""
+        match command:
+            case Begin(address):
+                self._address.set_result(address)
+            case Start():
+                self._started.set()
+            case Stop(is_interrupt):
+                self._stopped.set()
+                if is_interrupt:
+                    self._main_thread.interrupt()
+            case Close():
+                self._closing.set()
+
+    def _terminate(self, label: str) -> None:
+        self._report(Terminate(f"{label} raised NormalTermination"))
+
+    def _fail(self, error: BaseException) -> None:
+        self._report(Failed(error))
+
+    # -- the phases ---------------------------------------------------------------------------------------------------
+
+    async def take_part(self) -> None:
+        """Everything, from the first command to the last; ends with `Ended`, whatever happens."""
+        tally = self._work.tally
+        try:
+            try:
+                await self._live_until_stopped()
+            except NormalTermination:
+                self._terminate("the set-up of a unit")
+            except (Exception, SystemExit, KeyboardInterrupt) as error:
+                self._fail(error)
+            self._host.quiet()
+            await self._work.cancel(self._grace_s)
+            self._report(Finished(replace(tally)))
+            await self._closing.wait()
+            await self._shut_down()
+        except Exception as error:
+            self._fail(error)
+        finally:
+            tally.suppressed += self._host.suppressed
+            self._report(Ended(tally))
+
+    async def _live_until_stopped(self) -> None:
+        living = asyncio.create_task(self._live(), name="life of the units")
+        stopped = asyncio.create_task(self._stopped.wait(), name="stop of the run")
+        await asyncio.wait([living, stopped], return_when=asyncio.FIRST_COMPLETED)
+        if not living.done():
+            living.cancel()
+            await asyncio.wait([living], timeout=self._grace_s)
+        stopped.cancel()
+        if not living.done():
+            self._work.tally.pending += 1
+            logger.warning(
+                "the set-up of %s goes on although it was cancelled",
+                self._begun[-1].address if self._begun else "this process",
+            )
+        elif not living.cancelled():
+            living.result()
+
+    async def _live(self) -> None:
+        address = await self._address
+        for unit in self._units:
+            await self._set_up(unit)
+        jobs = await self._open(address)
+        self._report(Ready())
+        await self._started.wait()
+        self._start_threads()
+        self._endpoints.resume()
+        for label, job in jobs:
+            self._work.begin(label, job())
+        for unit in self._units:
+            if (main := main_of(unit)) is not None:
+                self._work.begin(label_of(unit, main.__name__), self._blocking.run_main(main))
+        await self._work.done()
+
+    async def _set_up(self, unit: Unit) -> None:
+        self._begun.append(unit)
+        self._setting_up = unit
+        try:
+            await unit.setup()
+        except Exception as error:
+            error.add_note(f"raised while {unit.address} was set up")
+            raise
+        self._setting_up = None
+
+    async def _open(self, address: str) -> list[Job]:
+        """Open the streams of the units, and make the units known to the graph."""
+        await self._endpoints.open(self._units, address)
+        self._client = ProcessControlClient(address)
+        settings = LiveSettings(self._client, address)
+        self._client.set_request_handler(settings.answer)
+        jobs = [job for unit in self._units for job in jobs_of(unit, self._endpoints, self._work, settings.gate)]
+        await self._client.register(unit.address for unit in self._units)
+        return jobs
+
+    def _start_threads(self) -> None:
+        functions = [(label_of(unit, name), it) for unit in self._units for name, it in threads_of(unit).items()]
+        if functions:
+            self._blocking.open_threads(len(functions))
+        for label, function in functions:
+            self._work.begin(label, self._blocking.run_thread(function))
+
+    async def _shut_down(self) -> None:
+        for unit in self._begun:
+            await self._shut_down_unit(unit)
+        await self._blocking.end(self._grace_s, self._work.tally)
+        await self._endpoints.close()
+        if self._client is not None:
+            await self._client.close()
+
+    async def _shut_down_unit(self, unit: Unit) -> None:
+        try:
+            outcome: Any = unit.shutdown()
+            if inspect.isawaitable(outcome):
+                await outcome
+        except BaseException as error:  # the next unit must be shut down as well, whatever this one does
+            if unit is self._setting_up:
+                # It has only half of what its shutdown expects; what went wrong first is told elsewhere.
+                logger.warning("%s, set up by half, could not be shut down: %r", unit.address, error)
+                return
+            self._work.tally.task_errors += 1
+            logger.error("Exception in shutdown of %s", unit.address, exc_info=error)

@@ -1,0 +1,86 @@
+"""What tasks yield goes to publishers."""
+
+from __future__ import annotations
+
+import inspect
+import logging
+import time
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from ezmsg.core.addressable import Addressable
+from ezmsg.core.errors import NotAddressed
+from ezmsg.core.turns import one_turn
+
+logger = logging.getLogger("ezmsg")
+
+Publish = Callable[[Any], Awaitable[None]]
+"""Sends a message: `Publisher.broadcast`."""
+Run = Callable[..., Awaitable[None]]
+"""Runs a task, with the message it is for or without."""
+
+
+class Outlets:
+    """Where the tasks of this process can publish, by stream."""
+
+    def __init__(self) -> None:
+        self.by_stream: dict[Addressable, Publish] = {}
+        self._by_address: dict[str, Publish] = {}
+
+    def add(self, stream: Addressable, publish: Publish) -> None:
+        """What is yielded for `stream` is sent with `publish`."""
+        self.by_stream[stream] = self._by_address[stream.address] = publish
+
+    def find(self, stream: Any) -> Publish | None:
+        """As `by_stream` has it, also for a copy of a stream; None for those of other processes."""
+        try:
+            return self._by_address.get(stream.address) if isinstance(stream, Addressable) else None
+        except NotAddressed:
+            return None
+
+    def timed(self, name: str) -> Outlets:
+        """The same, with a line in the log for each message: how long it took to publish."""
+        outlets = Outlets()
+        for stream, publish in self.by_stream.items():
+            outlets.add(stream, _timed(f"{name} on {stream.address}", publish))
+        return outlets
+
+
+def _timed(name: str, publish: Publish) -> Publish:
+    async def timed(message: Any) -> None:
+        began_s = time.perf_counter()
+        await publish(message)
+        logger.info("%s: publishing took %.3f ms", name, (time.perf_counter() - began_s) * 1e3)
+
+    return timed
+
+
+def publishing(task: Callable[..., Any], outlets: Outlets) -> Run:
+    """A task that publishes what it yields, and lets others run after each message.
+
+    Args:
+        task: An async generator or coroutine function, or something else that returns what such a function does.
+        outlets: Where it can publish; what is yielded for other streams is ignored.
+    """
+    if inspect.iscoroutinefunction(task):
+        return task
+    publishes, find = outlets.by_stream, outlets.find
+    may_be_coroutine = not inspect.isasyncgenfunction(task)
+
+    async def run(*message: Any) -> None:
+        outputs: Any = task(*message)
+        if may_be_coroutine and not hasattr(outputs, "__aiter__"):
+            if inspect.isawaitable(outputs):
+                await outputs
+            return
+        try:
+            async for stream, obj in outputs:
+                publish = publishes.get(stream) or find(stream)
+                if publish is not None:
+                    await publish(obj)
+                    await one_turn()
+        except BaseException:
+            await outputs.aclose()
+            raise
+
+    return run

@@ -1,0 +1,114 @@
+"""The loops that hand messages to tasks. The innermost of them is most of what a unit costs per message."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from ezmsg.core.errors import SubscriberClosed
+from ezmsg.core.runtime.endings import Complete, NormalTermination
+from ezmsg.core.subclient import Subscriber
+
+Handle = Callable[[Any], Awaitable[None]]
+"""What is done with a message."""
+Failed = Callable[[Exception], bool]
+"""Told of an exception in a task; whether the loop has to end."""
+
+Ending = Complete | NormalTermination
+
+
+async def receive(subscriber: Subscriber, handle: Handle, failed: Failed, *, leaky: bool = False) -> None:
+    """Hand every message of a subscriber to `handle`, one at a time.
+
+    Args:
+        subscriber: Where messages come from.
+        handle: Awaited for each message, which is released afterwards. An exception stands on the message's span.
+        failed: Told of exceptions.
+        leaky: Give `handle` a copy of each message, and release the message before.
+
+    Raises:
+        Complete: `handle` raised it, or there is nothing more to come.
+        NormalTermination: `handle` raised it.
+    """
+    until_end = _until_end_leaky if leaky else _until_end
+    while True:
+        try:
+            ending = await until_end(subscriber, handle)
+        except Exception as error:
+            if isinstance(error, SubscriberClosed) and error.topic == subscriber.topic:
+                return
+            if failed(error):
+                return
+        else:
+            raise ending
+
+
+async def _until_end(subscriber: Subscriber, handle: Handle) -> Ending:
+    take = subscriber.recv_zero_copy
+    while True:
+        async with take() as message:
+            try:
+                await handle(message)
+            except (Complete, NormalTermination) as ending:
+                return ending  # not raised: for the message nothing went wrong
+
+
+async def _until_end_leaky(subscriber: Subscriber, handle: Handle) -> Ending:
+    while True:
+        lease = subscriber.recv_zero_copy()
+        async with lease as message:
+            own = lease.own(message)
+            edge = lease.message.subscription.metrics
+        lease.keep_context()
+        try:
+            await handle(own)
+        except (Complete, NormalTermination) as ending:
+            return ending
+        except Exception as error:
+            edge.task_failed(type(error).__qualname__)
+            raise
+
+
+class Several:
+    """The tasks that share one stream: each message is handed to one after the other.
+
+    Args:
+        handles: What each task does with a message, by its label.
+        failed: Told the label of a task and its exception; whether the task has to end.
+        terminate: Called when one of them ends the run.
+    """
+
+    def __init__(
+        self,
+        handles: dict[str, Handle],
+        failed: Callable[[str, Exception], bool],
+        terminate: Callable[[str], object],
+    ) -> None:
+        self._handles = handles
+        self._label = ", ".join(handles)
+        self._failed, self._terminate = failed, terminate
+        self._told: Exception | None = None
+        self._is_over = False
+
+    async def __call__(self, message: Any) -> None:
+        """Hand it on; raises the first exception when all are done, and Complete when none is left."""
+        failure: Exception | None = None
+        for label, handle in list(self._handles.items()):
+            try:
+                await handle(message)
+            except (Complete, NormalTermination) as ending:
+                del self._handles[label]
+                if isinstance(ending, NormalTermination):
+                    self._terminate(label)
+            except Exception as error:
+                self._is_over |= self._failed(label, error)
+                failure = failure or error
+        self._told = failure
+        if not self._handles:
+            raise Complete
+        if failure is not None:
+            raise failure
+
+    def has_failed(self, error: Exception) -> bool:
+        """For `receive`: the exceptions of tasks were told of already, but not those of receiving."""
+        return self._is_over if error is self._told else self._failed(self._label, error)
