@@ -192,7 +192,7 @@ class GraphContext(ProcessRequests):
         opened = await client.request(opening, r.SessionOpened, GRAPH_TIMEOUT_S)
         if opened.refused:
             logger.warning(
-                "%r lost edges that the GraphServer does not take, as they would now close a cycle or are too many: %s",
+                "%r lost edges that would now close a cycle (or are more than the server takes): %s",
                 self,
                 opened.refused,
             )

@@ -153,6 +153,7 @@ class GraphServer(threading.Thread):
         try:
             await self._stopping.wait()
         finally:
+            await agent.joined(core.telemetry)
             # While nobody else can listen here: a successor at this address would take itself for one of a lost server.
             self._journal.delete()
             await listener.close()

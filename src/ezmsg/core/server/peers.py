@@ -104,7 +104,7 @@ class Peer:
         if isinstance(record, r.TelemetryBatch) and self._role is r.OpenTelemetry:
             self._core.telemetry.batch(self._id, record)
         elif isinstance(record, r.TelemetryAck) and self._role is r.OpenTelemetryReader:
-            self._core.telemetry.reader_acknowledged(self._id, record.count)
+            self._core.telemetry.reader_acknowledged(self._id, record)
         elif isinstance(record, r.EventAck) and self._role is r.OpenEventStream:
             self._core.events.acknowledged(self._id, record.count)
         else:
@@ -333,9 +333,10 @@ class Peer:
         self._core.telemetry.link_closed(self._id)
 
     def open_reader(self, connection: Connection, record: r.OpenTelemetryReader) -> Answer:
-        reader_id = self._core.telemetry.open_reader(record, connection)
-        self._open(record, reader_id)
-        return DONE
+        if record.epoch != self._core.epoch:
+            record = msgspec.structs.replace(record, positions={})
+        self._open(record, self._core.telemetry.open_reader(record, connection))
+        return r.StreamOpened(self._core.epoch)
 
     def reader_closed(self) -> None:
         self._core.telemetry.close_reader(self._id)

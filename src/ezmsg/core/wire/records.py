@@ -569,17 +569,24 @@ class TelemetryBatch(Record, frozen=True):
 
 
 class OpenTelemetryReader(Record, frozen=True):
-    """An exporter asks for the telemetry of the whole graph; one at a time per graph (`EXPORTER_LEASED` refuses)."""
+    """An exporter asks for the telemetry of the whole graph; one at a time per graph (`EXPORTER_LEASED` refuses).
+
+    One that is back tells where it was (`positions`: by link, among its spans, and how many of them are still to be
+    exported) at which server (`epoch`). Of what an exporter had that does not come back, nothing is sent again.
+    """
 
     name: Name
     pid: int
+    epoch: str = ""
+    positions: dict[str, tuple[int, int]] = {}
 
 
 class ProcessTelemetry(Record, frozen=True):
     """To a reader: what one process delivered. `hello` comes with the first, `gone` with the last.
 
     After it joined, a reader gets one with all endpoints, last counters and histograms, and retained span rows.
-    `server_dropped` counts, by reason and cumulatively, the span rows of this process that this reader missed.
+    `server_dropped` counts, by reason and cumulatively, the span rows of this process that readers missed.
+    `position`: where the reader is among the spans after these.
     """
 
     link_id: str
@@ -588,6 +595,7 @@ class ProcessTelemetry(Record, frozen=True):
     hello: OpenTelemetry | None = None
     server_dropped: dict[str, int] = {}
     gone: bool = False
+    position: int = 0
 
 
 class GraphState(Record, frozen=True):
@@ -599,9 +607,13 @@ class GraphState(Record, frozen=True):
 
 
 class TelemetryAck(Record, frozen=True):
-    """A reader took `count` ProcessTelemetry records; the server keeps a bounded number unacknowledged."""
+    """A reader took `count` ProcessTelemetry records; the server keeps a bounded number unacknowledged.
+
+    `settled`: how many spans of each link were exported, or dropped and counted, since the last acknowledgement.
+    """
 
     count: int
+    settled: dict[str, int] = {}
 
 
 class DrainTelemetry(Record, frozen=True):
