@@ -14,6 +14,7 @@ from ezmsg.core.control import GRAPH_TIMEOUT_S, ControlClient
 from ezmsg.core.control.asking import FLOW_TIMEOUT_S, routing_timeout_s, sync_all
 from ezmsg.core.control.eventstream import event_stream
 from ezmsg.core.control.link import ServerLink
+from ezmsg.core.control.pages import all_settings, all_settings_events, whole_snapshot
 from ezmsg.core.control.processrequests import ProcessRequests
 from ezmsg.core.control.views import graph_snapshot, settings_event, settings_table, topology_event
 from ezmsg.core.errors import (
@@ -186,18 +187,24 @@ class GraphContext(ProcessRequests):
     async def introduce(self, client: ControlClient) -> None:
         """Open the session at a server, with all it owns."""
         assert self._session is not None
-        token, edges, metadata = self._session.token, sorted(self._edges), self._metadata
-        opening = r.OpenSession(str(self._session_id), token, edges, metadata is not None)
+        owned, metadata = self._edges, self._metadata
+        opening = r.OpenSession(str(self._session_id), self._session.token, sorted(owned), metadata is not None)
         opened = await client.request(opening, r.SessionOpened, GRAPH_TIMEOUT_S)
         if opened.refused:
-            logger.warning("%r lost edges that would now close a cycle: %s", self, opened.refused)
-            self._edges.difference_update(opened.refused)
+            logger.warning(
+                "%r lost edges that the GraphServer does not take, as they would now close a cycle or are too many: %s",
+                self,
+                opened.refused,
+            )
+            owned.difference_update(opened.refused)
         if metadata is not None:
             try:
                 await client.request(r.RegisterMetadata(metadata), timeout_s=GRAPH_TIMEOUT_S)
             except ComponentAddressCollision as error:
                 logger.warning("%r lost its metadata: %s", self, error)
                 self._metadata = None
+        if self._edges is not owned:  # reverted meanwhile
+            await client.request(r.RevertSession(), timeout_s=GRAPH_TIMEOUT_S)
 
     def on_request(self, connection: object, record: r.Record) -> r.Record:
         """A server asks nothing of a session."""
@@ -272,8 +279,12 @@ class GraphContext(ProcessRequests):
         await self._active().request(r.Resume(), timeout_s=FLOW_TIMEOUT_S)
 
     async def snapshot(self) -> GraphSnapshot:
-        """The whole graph at this moment."""
-        return graph_snapshot(await self._active().request(r.GetSnapshot(), r.Snapshot, GRAPH_TIMEOUT_S))
+        """The whole graph at this moment.
+
+        Raises:
+            StaleSnapshot: It is too large for one answer, and changed again and again between several.
+        """
+        return graph_snapshot(await whole_snapshot(self._active(), GRAPH_TIMEOUT_S))
 
     def subscribe_topology_events(self, *, after_seq: int = 0) -> AsyncGenerator[TopologyChangedEvent, None]:
         """Changes of edges and processes: those after `after_seq` that the server still has, then each as it happens.
@@ -298,18 +309,13 @@ class GraphContext(ProcessRequests):
         self._metadata = record
 
     async def settings_snapshot(self) -> dict[str, SettingsSnapshotValue]:
-        """The settings of every component of the graph, by address."""
-        return settings_table(await self._active().request(r.GetSettings(), r.Settings, GRAPH_TIMEOUT_S))
+        """The settings of every component of the graph, by address. A large table is read in parts."""
+        return settings_table(await all_settings(self._active(), GRAPH_TIMEOUT_S))
 
     async def settings_events(self, after_seq: int = 0) -> list[SettingsChangedEvent]:
         """Every change of settings after `after_seq` that the server still has."""
-        events: list[r.SettingsEvent] = []
-        while True:
-            page = await self._active().request(r.GetSettingsEvents(after_seq), r.SettingsEvents, GRAPH_TIMEOUT_S)
-            events += page.events
-            if page.is_last:
-                return [settings_event(event) for event in events]
-            after_seq = page.events[-1].seq
+        events = await all_settings_events(self._active(), after_seq, GRAPH_TIMEOUT_S)
+        return [settings_event(event) for event in events]
 
     def subscribe_settings_events(self, *, after_seq: int = 0) -> AsyncGenerator[SettingsChangedEvent, None]:
         """Changes of settings: those after `after_seq` that the server still has, then each as it happens.

@@ -17,6 +17,7 @@ from ezmsg.core.transport import Undecoded
 if TYPE_CHECKING:
     from ezmsg.core.profiling import EdgeMetrics
     from ezmsg.core.transport import Inlet
+    from ezmsg.core.wire.messages import Trace
 
 
 class Subscription:
@@ -124,7 +125,7 @@ class Channel:
         publish_s: float,
         channel_s: float,
         size: int,
-        trace: tuple[int, int] | None,
+        trace: Trace | None,
     ) -> None:
         """A message arrived."""
         subscriptions = self._subscriptions

@@ -27,8 +27,8 @@ from ezmsg.core.profiling import (
     PublishTrace,
     get_current_message,
     message_clock,
-    new_span_id,
     new_trace_id,
+    random_bits,
 )
 from ezmsg.core.remotes import Remotes
 from ezmsg.core.transport import Outlet
@@ -213,14 +213,15 @@ class Publisher:
         metrics = self._metrics
         context = get_current_message()
         if context is not None:
+            context.is_answered = True
             origin_s = context.origin_s
             within = context.trace
-            trace = None if within is None else (within[0], new_span_id(), within[1])
+            trace = None if within is None else (within[0], random_bits(64) or 1, within[1], context.links)
         else:
             origin_s = start_s
             trace = None
             if start_s >= metrics.next_root_s and metrics.begin_root(start_s):
-                trace = (new_trace_id(), new_span_id(), 0)
+                trace = (new_trace_id(), random_bits(64) or 1, 0, ())
         direct = self._direct
         if direct is None or trace is not None or wait_s or not metrics.is_plain:
             self._publish(obj, origin_s, start_s, publish_s, wait_s, trace)
@@ -273,12 +274,11 @@ class Publisher:
         else:
             self._slot = 0
             self._looks = True
-        carried = None if trace is None else (trace[0], trace[1])
         for link in self._locals:
-            link.receive(message_id, obj, origin_s, publish_s, publish_s, size, carried)
+            link.receive(message_id, obj, origin_s, publish_s, publish_s, size, trace)
         if encoded is not None:
             metrics.bytes += size
-            remotes.send(message_id, origin_s, publish_s, encoded, carried)
+            remotes.send(message_id, origin_s, publish_s, encoded, trace)
             metrics.shm_reallocations = remotes.reallocations
         if metrics.timed:
             fanout = len(self._outlets)

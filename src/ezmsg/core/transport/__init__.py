@@ -18,7 +18,7 @@ from ezmsg.core.errors import ProtocolError
 from ezmsg.core.graphmeta import ProfileChannelType
 from ezmsg.core.messagecache import CachedMessage
 from ezmsg.core.messagemarshal import NDARRAY, decode
-from ezmsg.core.wire.messages import FLAGS_SHIFT, NUMBER_SHIFT, SEGMENT, Chunk, Placed, decode_content
+from ezmsg.core.wire.messages import FLAGS_SHIFT, NUMBER_SHIFT, SEGMENT, Chunk, Placed, Trace, decode_content
 
 _SEGMENT = SEGMENT << FLAGS_SHIFT
 
@@ -120,7 +120,7 @@ class Receiver(Protocol):
         publish_s: float,
         channel_s: float,
         size: int,
-        trace: tuple[int, int] | None,
+        trace: Trace | None,
     ) -> None:
         """A message arrived; `obj` is the message, or a `transport.Undecoded`."""
         ...

@@ -62,6 +62,8 @@ LINGER_S = 5.0
 MESSAGE_OVERHEAD_BYTES = (1 << 20) + BUFFERS_MAX * (8 + ALIGNMENT)
 # Memory of large messages that a connection keeps to use it again.
 POOL_BYTES = 32 << 20
+# What chains that began by another host's clock say here of when they did: also to whoever is sent what follows.
+UNKNOWN_ORIGIN_S = -1.0
 _SAMPLED = SAMPLED << FLAGS_SHIFT
 _SEGMENT = SEGMENT << FLAGS_SHIFT
 
@@ -194,14 +196,16 @@ class ChannelInlet(MessageSocket):
         receiver: Gets the messages.
         opening: What to ask the publisher first.
         source: What the bytes of its messages need to become objects.
+        is_foreign: The publisher's clock is not ours.
     """
 
-    def __init__(self, receiver: Receiver, opening: OpenChannel, source: Source) -> None:
+    def __init__(self, receiver: Receiver, opening: OpenChannel, source: Source, *, is_foreign: bool = False) -> None:
         limit = config.max_message_bytes() + MESSAGE_OVERHEAD_BYTES
         self._messages = MessageDecoder(limit, allocate=BufferPool().take)
         super().__init__(f"publisher on {opening.topic}", decoder=self._messages)
         self._receiver = receiver
         self._source = source
+        self._is_foreign = is_foreign
         self._opening = opening
         self._opened: asyncio.Future[ChannelOpened] = self._loop.create_future()
         # Messages in the publisher's memory that are held here; and whether to close when they are not any more.
@@ -238,7 +242,7 @@ class ChannelInlet(MessageSocket):
         if not found:
             return
         now_s = message_clock()
-        receive, source = self._receiver.receive, self._source
+        receive, source, is_foreign = self._receiver.receive, self._source, self._is_foreign
         for message_id, publish_s, origin_s, layout, start, stop in found:
             trace = None
             if layout & _SAMPLED:
@@ -248,6 +252,8 @@ class ChannelInlet(MessageSocket):
             if layout & _SEGMENT:
                 source.see(chunk, start, stop, layout)
                 self._placed.add(message_id)
+            if is_foreign:
+                origin_s = UNKNOWN_ORIGIN_S
             message = Undecoded(source, layout, chunk, start, stop)
             receive(message_id, message, origin_s, publish_s, now_s, stop - start, trace)
 
