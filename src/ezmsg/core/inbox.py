@@ -126,6 +126,17 @@ class Inbox:
                 self._waiters.remove(waiter)
             raise
 
+    def watch(self, waiter: asyncio.Future[None]) -> None:
+        """Set this future when a notification comes."""
+        self._waiters.append(waiter)
+
+    def unwatch(self, waiter: asyncio.Future[None]) -> None:
+        """Watch no more; a wake-up that was for this future goes to who waits next."""
+        if waiter in self._waiters:
+            self._waiters.remove(waiter)
+        if self.queue:
+            self._wake_one()
+
     def _has_news(self) -> bool:
         return bool(self.queue) or self.is_closed
 

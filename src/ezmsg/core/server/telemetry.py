@@ -87,6 +87,11 @@ class TelemetryDesk:
     # -- exporters ----------------------------------------------------------------------------------------------------
 
     @property
+    def exporters(self) -> int:
+        """How many take the telemetry of this graph."""
+        return len(self._readers)
+
+    @property
     def has_exporter(self) -> bool:
         """Whether an exporter is there."""
         return bool(self._readers)

@@ -24,6 +24,8 @@ from ezmsg.core.wire.records import (
 
 GONE: Final = 64
 """Processes that ended whose last values wait for an exporter."""
+ANCHORS: Final = 1024
+"""Boots of hosts whose clocks are remembered; more of them than there are hosts means that somebody makes them up."""
 
 
 class TelemetryBook:
@@ -85,6 +87,7 @@ class TelemetryBook:
             mono, unix = (hello.mono_ns, hello.unix_ns) if hello.unix_ns else (mono_ns, unix_ns)
             anchor = self._anchors[hello.boot_id] = ClockAnchor(hello.boot_id, mono, unix)
             self.clock_offsets_ns[hello.boot_id] = unix_ns - unix
+            self._forget_anchors()
         link = self._links.get(hello.link_id)
         if link is None:
             link = self._links[hello.link_id] = TelemetryLink(hello, anchor, self._limit)
@@ -190,6 +193,11 @@ class TelemetryBook:
         return self._streams[stream_id].take(self._clients, unix_s, mono_ns or int(unix_s * 1e9))
 
     # -- beneath ------------------------------------------------------------------------------------------------------
+
+    def _forget_anchors(self) -> None:
+        while len(self._anchors) > ANCHORS:
+            oldest = next(iter(self._anchors))
+            del self._anchors[oldest], self.clock_offsets_ns[oldest]
 
     def _write_off(self, link_id: str, count: int) -> None:
         """An exporter is gone with spans, some of which it may have exported."""
