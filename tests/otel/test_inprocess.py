@@ -64,6 +64,12 @@ def own(receiver: HttpReceiver) -> list[SeenSpan]:
     return [span for span in receiver.store.spans if span.scope == "program"]
 
 
+def assert_joined(seen: dict[str, Any]) -> None:
+    """Each span of the program is a child of the processing of its message."""
+    processed = [[trace_id, span_id] for trace_id, span_id, name in seen["native"] if name.startswith("process")]
+    assert sorted(seen["own"]) == sorted(processed)
+
+
 def assert_all_arrived(receiver: HttpReceiver, seen: dict[str, Any]) -> None:
     """Native spans id for id, exact counters, whole histograms, all under the resource of the program."""
     arrived = sorted([span.trace_id, span.span_id, span.span.name] for span in ours(receiver))
@@ -88,7 +94,9 @@ def test_an_sdk_that_was_built_by_hand_gets_everything(http_receiver: HttpReceiv
 
 
 def test_an_instrumented_program_exports_everything_itself(http_receiver: HttpReceiver) -> None:
-    assert_all_arrived(http_receiver, run(http_receiver, "global", instrumented=True))
+    seen = run(http_receiver, "global", instrumented=True)
+    assert_all_arrived(http_receiver, seen)
+    assert_joined(seen)
     assert len(own(http_receiver)) == MESSAGES
 
 
@@ -109,13 +117,20 @@ def test_auto_leaves_the_provider_of_the_program_alone_and_exports_with_an_agent
     assert sorted([span.trace_id, span.span_id, span.span.name] for span in ours(http_receiver)) == sorted(
         seen["native"]
     )
+    assert_joined(seen)
     assert all("ezmsg.process.name" in span.resource for span in ours(http_receiver))
     assert len(own(http_receiver)) == MESSAGES
     assert not any("ezmsg.process.name" in span.resource for span in own(http_receiver))
     assert all("ezmsg.process.name" in point.resource for point in http_receiver.store.points("ezmsg.message.age"))
 
 
+def test_an_imported_package_joins_traces_whatever_the_mode(http_receiver: HttpReceiver) -> None:
+    seen = run(http_receiver, "off", "sdk", "import")
+    assert_joined(seen)
+
+
 def test_off_leaves_the_provider_of_the_program_alone(http_receiver: HttpReceiver) -> None:
-    run(http_receiver, "off", instrumented=True)
+    seen = run(http_receiver, "off", instrumented=True)
+    assert {parent for _, parent in seen["own"]} == {None}
     assert (len(own(http_receiver)), ours(http_receiver)) == (MESSAGES, [])
     assert not any(name.startswith(("ezmsg.", "messaging.")) for name in http_receiver.store.metric_names())

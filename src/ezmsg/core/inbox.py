@@ -218,7 +218,10 @@ class Lease:
         inputs: What the task handled before this message without publishing; set by `keep_context`.
     """
 
-    __slots__ = ("_message", "_start_s", "_token", "inbox", "inputs", "is_answered", "links", "origin_s", "trace")
+    __slots__ = (
+        "_is_borrowed", "_message", "_start_s", "_token",
+        "inbox", "inputs", "is_answered", "links", "origin_s", "trace",
+    )  # fmt: skip
 
     inbox: Inbox
     is_answered: bool
@@ -332,6 +335,7 @@ class Lease:
             traces.pop(self.trace, None)
         elif traces:
             self.trace, _ = traces.popitem()
+            self._is_borrowed = True
         self.links = tuple(traces)
 
     def _release(self, message: CachedMessage, error: str | None) -> None:
@@ -383,6 +387,11 @@ class Lease:
         if inputs:
             self._take_over(inputs)
         set_current_message(self)
+
+    @property
+    def own_trace(self) -> tuple[bytes, int] | None:
+        """Trace id and span id of this processing, when the message is sampled."""
+        return None if hasattr(self, "_is_borrowed") else self.trace
 
     @property
     def holds(self) -> str:

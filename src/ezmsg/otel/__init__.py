@@ -1,12 +1,18 @@
-"""OpenTelemetry for ezmsg graphs: the only code of this distribution that imports ``opentelemetry``."""
+"""OpenTelemetry for ezmsg graphs: the only code of this distribution that imports ``opentelemetry``.
+
+Importing this package lets spans and log records of the program join the traces of the messages it handles.
+"""
 
 from __future__ import annotations
 
 import sys
 
 from ezmsg.core.telemetry import pump
+from ezmsg.otel.propagation import extract, inject, install
 
-__all__ = ["flush"]
+__all__ = ["extract", "flush", "inject"]
+
+install()
 
 
 def flush(timeout_s: float = 1.0) -> bool:
