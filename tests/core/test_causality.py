@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import contextvars
+import gc
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -20,7 +21,7 @@ import pytest
 from ezmsg.core.graphcontext import GraphContext
 from ezmsg.core.graphmeta import ProfilingStreamControl, ProfilingTraceControl, TraceSpan
 from ezmsg.core.graphserver import GraphServer
-from ezmsg.core.inbox import INPUTS
+from ezmsg.core.inbox import INPUTS, Lease
 from ezmsg.core.profiling import ProfileRegistry
 from ezmsg.core.pubclient import Publisher
 from ezmsg.core.subclient import Subscriber
@@ -328,6 +329,15 @@ async def test_after_a_plain_receive_a_task_publishes_for_the_message_it_receive
         published = spans.one("publish OUT", number)
         assert follows(published, spans.one("process A", number // 2))
         assert not published.links
+
+
+async def test_a_task_that_receives_for_ever_does_not_remember_it_all(graph: Graph) -> None:
+    subscriber, source = await graph.subscriber("A"), await graph.publisher("A")
+    for _ in range(10 * INPUTS):
+        await source.broadcast(0)
+        await subscriber.recv()
+    gc.collect()
+    assert sum(isinstance(found, Lease) for found in gc.get_objects()) <= INPUTS
 
 
 async def test_what_one_task_received_does_not_concern_another(graph: Graph) -> None:
