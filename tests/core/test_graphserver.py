@@ -7,6 +7,7 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -14,8 +15,10 @@ from ezmsg.core.dag import CyclicException
 from ezmsg.core.errors import ConfigError, InsecureBind, ServerUnreachable
 from ezmsg.core.graphcontext import GraphContext
 from ezmsg.core.graphserver import GraphServer, GraphService
+from ezmsg.core.net.address import Address
 from ezmsg.core.netprotocol import close_stream_writer
 from ezmsg.core.pubclient import Publisher
+from ezmsg.core.server.journal import Journal, journal_path
 
 
 @pytest.fixture
@@ -92,6 +95,21 @@ def test_a_bad_port_start_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("EZMSG_SERVER_PORT_START", "many")
     with pytest.raises(ConfigError, match=r"EZMSG_SERVER_PORT_START='many'.*integer"):
         GraphServer().start()
+
+
+def test_a_server_that_cannot_start_leaves_no_journal_and_takes_none(
+    free_address: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+    monkeypatch.setenv("EZMSG_OTEL", "nonsense")
+    path = journal_path(Address.from_string(free_address))
+    with pytest.raises(ConfigError):
+        GraphServer().start(free_address)
+    assert not path.exists()
+    Journal.open(Address.from_string(free_address)).connected("A", "B")
+    with pytest.raises(ConfigError):
+        GraphServer().start(free_address)
+    assert '"A"' in path.read_text()
 
 
 async def test_start_and_stop_work_inside_a_coroutine_whose_loop_carries_clients() -> None:

@@ -14,7 +14,7 @@ from uuid import UUID, uuid4
 import pytest
 
 from ezmsg.core import graphcontext
-from ezmsg.core.control import ControlClient
+from ezmsg.core.control import ControlClient, asking
 from ezmsg.core.errors import ConfigError, ConnectionLost, RequestTimeout
 from ezmsg.core.graphcontext import GraphContext
 from ezmsg.core.graphmeta import ProcessControlErrorCode as Code
@@ -695,13 +695,14 @@ async def test_a_process_that_stands_still_times_out_and_others_answer(
 async def test_requests_to_a_server_that_stands_still_end_by_name(
     start_process: StartProcess, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(graphcontext, "SERVER_TIMEOUT_S", 0.05)
+    monkeypatch.setattr(asking, "SERVER_TIMEOUT_S", 0.05)
     worker = await start_process("serve")
     async with GraphContext(worker.ready) as context:
         process = ProcessControlClient(worker.ready)
         await process.register(["UNIT"])
         await worker.halt()
         monkeypatch.setattr(graphcontext, "GRAPH_TIMEOUT_S", 0.05)
+        monkeypatch.setattr(asking, "GRAPH_TIMEOUT_S", 0.05)
         monkeypatch.setenv("EZMSG_SUBSCRIBER_UPDATE_TIMEOUT_SEC", "0")
         async with asyncio.timeout(20):
             response = await context.process_request("UNIT", "PING", timeout=0.05)

@@ -83,7 +83,9 @@ class GraphServer(threading.Thread):
         Raises:
             OSError: The address cannot be bound.
             InsecureBind: It is not loopback, and no key was configured.
+            ConfigError: A setting of the environment cannot be used.
         """
+        config.otel_mode()  # a mistake there must not be found when everything is open, the journal among it
         key = load_key()
         if address is None:
             self._socket = bind_tcp(

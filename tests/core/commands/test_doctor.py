@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from ezmsg.core.command import cmdline
+from ezmsg.core.commands import doctor
 from ezmsg.core.commands.checks.finding import Finding
 from ezmsg.core.commands.doctor import as_table
 from ezmsg.core.graphserver import GraphServer
@@ -56,6 +57,19 @@ def test_an_address_that_is_none_is_told_of_with_all_the_rest(
     assert code == 1
     assert "no address" in of(report, "server", "address")["text"]
     assert of(report, "limits", "open files")
+
+
+def test_a_check_that_fails_is_a_finding_and_the_others_are_done(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail() -> None:
+        raise OSError("no such thing")
+
+    monkeypatch.setattr(doctor, "look_at_key", fail)
+    code, report = diagnosed(capsys, "--address", "127.0.0.1:1")
+    assert code == 1
+    assert of(report, "key", "check")["text"] == "could not be done: OSError: no such thing"
+    assert of(report, "clocks", "source")
 
 
 def test_people_get_a_table_with_remedies_below() -> None:

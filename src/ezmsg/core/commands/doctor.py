@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import inspect
 import json
 import shutil
 import textwrap
+from collections.abc import Callable
 from dataclasses import asdict
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ezmsg.core import config
 from ezmsg.core._version import __version__
@@ -64,12 +66,21 @@ async def diagnose(args: argparse.Namespace) -> list[Finding]:
         address, server, findings = None, None, [finding]
     else:
         server, findings = await look_at_server(address, named_by)
-    findings += look_at_key()
-    findings += look_at_limits(server)
-    findings += look_at_environment()
-    findings += await look_at_clocks(server)
-    findings += await look_for_stale(address, server)
+    findings += await _looked_at("key", look_at_key)
+    findings += await _looked_at("limits", look_at_limits, server)
+    findings += await _looked_at("environment", look_at_environment)
+    findings += await _looked_at("clocks", look_at_clocks, server)
+    findings += await _looked_at("stale", look_for_stale, address, server)
     return findings
+
+
+async def _looked_at(topic: str, look: Callable[..., Any], *args: object) -> list[Finding]:
+    """What a check finds; whatever keeps it from looking is a finding, too."""
+    try:
+        found = look(*args)
+        return await found if inspect.isawaitable(found) else found
+    except Exception as error:
+        return [Finding(topic, "check", "problem", f"could not be done: {type(error).__name__}: {error}")]
 
 
 def as_table(findings: list[Finding], columns: int) -> str:

@@ -6,12 +6,13 @@ import difflib
 import inspect
 import re
 from collections.abc import Iterable
+from contextlib import suppress
 from types import FunctionType
 from typing import Any, cast
 
 from ezmsg.core import config
 from ezmsg.core.commands.checks.finding import Finding
-from ezmsg.core.errors import ConfigError
+from ezmsg.core.errors import ConfigError, EzmsgError
 
 TOPIC = "environment"
 # Read at import by `ezmsg.core` and `ezmsg.util`, or by packages that build on them.
@@ -49,7 +50,7 @@ def shown_value(name: str, value: str) -> str:
 
 def known_variables() -> frozenset[str]:
     """Every `EZMSG_*` variable that is read: the names that the functions of `config` mention."""
-    texts = [value for value in vars(config).values() if isinstance(value, str)]
+    texts = _texts(vars(config).values())
     for function in _functions():
         texts += _texts(function.__code__.co_consts)
     return READ_ELSEWHERE | {text for text in texts if text.startswith("EZMSG_")}
@@ -61,10 +62,12 @@ def _unusable() -> dict[str, ConfigError]:
     for function in _functions():
         if inspect.signature(function).parameters:
             continue
-        try:
-            function()
-        except ConfigError as error:
-            found[error.name] = error
+        # Others are told of by the check of what they are about.
+        with suppress(EzmsgError, RuntimeError):
+            try:
+                function()
+            except ConfigError as error:
+                found[error.name] = error
     return found
 
 

@@ -1,23 +1,31 @@
-"""Which key this process would use, where it comes from, and whether others can read it. Never its bytes."""
+"""Which key this process would use, where it comes from, whether others can read it (never its bytes); and TLS."""
 
 from __future__ import annotations
 
+import ssl
 import stat
 import time
 from pathlib import Path
 
+from ezmsg.core import config
 from ezmsg.core.commands.checks.finding import Finding
-from ezmsg.core.errors import AuthKeyError
+from ezmsg.core.errors import AuthKeyError, EzmsgError
 from ezmsg.core.net.authkey import KeySource, key_source, load_key
+from ezmsg.core.net.tls import load_credentials
 
 TOPIC = "key"
 SHORT_KEY = 16
+HOW_TO = "see docs/howto/several-hosts.md"
 # A process that makes the key file needs its temporary file for a moment only.
 LEFT_OVER_S = 60.0
 
 
 def look_at_key() -> list[Finding]:
-    """The key, and what is left of attempts to make one."""
+    """The key, what is left of attempts to make one, and whether connections are encrypted."""
+    return [*_key(), _tls()]
+
+
+def _key() -> list[Finding]:
     try:
         source = key_source()
     except AuthKeyError as error:
@@ -25,6 +33,22 @@ def look_at_key() -> list[Finding]:
     if source.path is None:
         return [_of_variable(source)]
     return [_of_file(source, source.path), *_left_over(source.path.parent, source.path.name)]
+
+
+def _tls() -> Finding:
+    try:
+        files = config.tls_files()
+        if files is None:
+            text = "off: nothing is encrypted, which is fine within a host"
+            return Finding(TOPIC, "TLS", "info", text, facts={"is_on": False})
+        fault = load_credentials(files).own_fault()
+    except EzmsgError as error:
+        return Finding(TOPIC, "TLS", "problem", str(error), HOW_TO, {"is_on": True})
+    if fault is not None:
+        reason = fault.verify_message if isinstance(fault, ssl.SSLCertVerificationError) else str(fault)
+        text = f"peers will refuse the certificate in {files.cert} (EZMSG_TLS_CERT): {reason}"
+        return Finding(TOPIC, "TLS", "problem", text, HOW_TO, {"is_on": True, "certificate": str(files.cert)})
+    return Finding(TOPIC, "TLS", "ok", f"on, with {files.cert}", facts={"is_on": True, "certificate": str(files.cert)})
 
 
 def _of_variable(source: KeySource) -> Finding:

@@ -117,8 +117,10 @@ def _explained(error: Exception, address: Address) -> tuple[str, str]:
             return f"{holder} listens there and holds another key", "see the topic key; give both the same one"
         case VersionMismatch():
             return str(error), "install the same version everywhere, and start the server again"
-        case ForeignPeer() | HandshakeError():
+        case ForeignPeer():
             return f"{holder} listens there and is no GraphServer", "take another address"
+        case HandshakeError():
+            return str(error), "if it is about TLS: see the topic key, and docs/howto/several-hosts.md"
         case AuthKeyError():
             return "it was not asked, as there is no usable key", "see the topic key"
         case _:
