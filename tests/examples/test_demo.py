@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import psutil
@@ -55,7 +56,10 @@ def test_ctrl_c_after_the_first_line_ends_it_cleanly(interrupt: signal.Signals) 
     process = demo("--seconds", "60")
     assert process.stdout is not None
     assert process.stdout.readline()
-    children = psutil.Process(process.pid).children(recursive=True)
+    program = psutil.Process(process.pid)
+    # Begun, that is: an interpreter that is just starting has nobody to tell that it was interrupted.
+    while len(children := program.children(recursive=True)) < 2 or any(child.num_threads() < 2 for child in children):
+        time.sleep(0.01)
     os.killpg(process.pid, interrupt)
     # Two seconds are promised; the rest is for a busy machine.
     output, errors = process.communicate(timeout=10)
