@@ -91,10 +91,15 @@ def resolve_now(address: Address) -> list[SocketAddress]:
     Raises:
         OSError: The host is unknown.
     """
-    entries = socket.getaddrinfo(address.host, address.port, type=socket.SOCK_STREAM)
+    entries = socket.getaddrinfo(_plain(address.host), address.port, type=socket.SOCK_STREAM)
     found = [SocketAddress(entry[0], entry[4]) for entry in entries]
     # Our servers listen on 127.0.0.1 by default, also where localhost means ::1 first.
     return sorted(found, key=lambda entry: entry.family != socket.AF_INET)
+
+
+def _plain(host: str) -> str | bytes:
+    # For text Python loads the tables of international names first, whatever the text is: some milliseconds.
+    return host.encode() if host.isascii() else host
 
 
 def tune_tcp(sock: socket.socket) -> None:
@@ -128,7 +133,7 @@ def is_loopback(host: str) -> bool:
     except ValueError:
         pass
     try:
-        found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
+        found = socket.getaddrinfo(_plain(host), None, type=socket.SOCK_STREAM)
     except OSError:
         return False
     return bool(host) and all(ipaddress.ip_address(str(entry[4][0])).is_loopback for entry in found)
