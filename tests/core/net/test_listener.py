@@ -191,6 +191,17 @@ def test_a_search_takes_the_first_free_port_that_is_not_to_be_skipped() -> None:
             assert found.getsockname()[1] > start + 1
 
 
+def test_a_search_finds_ports_again_that_were_given_back() -> None:
+    with bind_tcp("127.0.0.1", 0, KEY) as taken:
+        start = taken.getsockname()[1]
+        first, second = (bind_tcp("127.0.0.1", None, KEY, search_from=start) for _ in range(2))
+        with first, second:
+            first_name = first.getsockname()
+            assert taken.getsockname() < first_name < second.getsockname()
+        with bind_tcp("127.0.0.1", None, KEY, search_from=start) as again:
+            assert again.getsockname() == first_name
+
+
 def test_a_search_that_finds_nothing_says_where_it_looked() -> None:
     with bind_tcp("127.0.0.1", 0, KEY) as taken:
         start = taken.getsockname()[1]

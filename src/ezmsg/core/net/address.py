@@ -51,12 +51,19 @@ class Address(NamedTuple):
         Raises:
             OSError: The host is unknown, or the port is taken or not allowed.
         """
-        family, sockaddr = resolve_now(self)[0]
-        sock = forking.new_socket(family)
+        return self.bound(resolve_now(self)[0])
+
+    def bound(self, resolved: SocketAddress) -> socket.socket:
+        """As `bind_socket`, where it is known what the system calls this address.
+
+        Raises:
+            OSError: The port is taken or not allowed.
+        """
+        sock = forking.new_socket(resolved.family)
         try:
             # Else the port of a server that has just ended is refused for a minute.
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            sock.bind(sockaddr)
+            sock.bind(resolved.sockaddr)
         except OSError as error:
             sock.close()
             raise type(error)(error.errno, f"cannot listen on {self}: {error.strerror}") from None
