@@ -6,6 +6,7 @@ import asyncio
 import logging
 from collections.abc import Callable, Coroutine, Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from ezmsg.core.errors import BackendProcessLost, FrameTooLarge, SettingsTooLarge
@@ -31,7 +32,7 @@ from ezmsg.core.runtime.messages import (
 )
 from ezmsg.core.runtime.metadata import without_large_settings
 from ezmsg.core.runtime.network import Pair
-from ezmsg.core.runtime.together import together
+from ezmsg.core.runtime.together import in_turns, together
 
 logger = logging.getLogger("ezmsg")
 
@@ -201,8 +202,7 @@ class Coordinator:
 
     async def _enter(self) -> None:
         await self._context.__aenter__()
-        for from_topic, to_topic in self._connections:
-            await self._context.connect(from_topic, to_topic)
+        await in_turns([partial(self._context.connect, *pair) for pair in self._connections])
 
     async def _register(self, metadata: GraphMetadata) -> None:
         try:
