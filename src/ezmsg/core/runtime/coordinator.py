@@ -224,6 +224,11 @@ class Coordinator:
                 break
             late = "; ".join(member.label for member in self._members if member.state < State.ENDED)
             logger.warning("still waiting for the shutdown of units: %s", late)
+        if any(isinstance(member, BackendMember) for member in self._members):
+            # What nobody needs any more is dropped meanwhile.
+            await together(self._all_exited(), self._context.revert())
+
+    async def _all_exited(self) -> None:
         if not await self._all_within(State.GONE, None if self._strict else EXIT_S, of=BackendMember):
             self._give_up(State.GONE, of=BackendMember)
             await self._all_within(State.GONE, EXIT_S, of=BackendMember)

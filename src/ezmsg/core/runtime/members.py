@@ -100,6 +100,11 @@ class LocalMember(Member):
         if self._participant is not None:
             self._host.call(self._participant.obey, command)
 
+    async def detach(self) -> None:
+        """Let its thread end, while other things do."""
+        if self.state is State.ENDED:
+            self._host.end()
+
     def give_up(self) -> None:
         """Leave its thread behind."""
         super().give_up()
