@@ -105,8 +105,8 @@ def resolve_now(address: Address) -> list[SocketAddress]:
 
 
 def _plain(host: str) -> str | bytes:
-    # For text Python loads the tables of international names first, whatever the text is: some milliseconds.
-    return host.encode() if host.isascii() else host
+    # For text Python loads the tables of international names first, also where there is no name: some milliseconds.
+    return host if needs_lookup(host) else host.encode()
 
 
 def tune_tcp(sock: socket.socket) -> None:

@@ -214,6 +214,9 @@ class Coordinator:
     async def _wind_up(self) -> None:
         self._is_winding_up = True
         if self._stopped.is_set():
+            for member in self._members:
+                if isinstance(member, BackendMember) and member.state is State.LAUNCHED:
+                    member.withdraw()
             self._tell(Stop(self._is_interrupted))
             if not await self._all_within(State.FINISHED, None if self._strict else REACT_S):
                 self._give_up(State.FINISHED)

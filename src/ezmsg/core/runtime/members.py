@@ -153,6 +153,11 @@ class BackendMember(Member):
         logger.error("%s does not react and is killed", self.label)
         self.kill()
 
+    def withdraw(self) -> None:
+        """Kill it before anything of the run has begun in it: it may be an interpreter that is still starting."""
+        self.is_given_up = True
+        self.kill()
+
     def kill(self) -> None:
         """End it at once; from any thread."""
         with contextlib.suppress(ProcessLookupError):
