@@ -13,9 +13,9 @@ from multiprocessing.reduction import ForkingPickler
 from typing import Protocol
 
 from ezmsg.core.errors import NotSpawnable
+from ezmsg.core.net.forking import held_back
 from ezmsg.core.runtime.link import CoordinatorEnd, open_line
 from ezmsg.core.runtime.members import BackendMember
-from ezmsg.core.runtime.signals import held_back
 from ezmsg.core.unit import Unit
 
 
