@@ -886,6 +886,17 @@ class NotSpawnable(EzmsgError, TypeError):
         self.units, self.reason = units, reason
 
 
+class RunCancelled(EzmsgError, RuntimeError):
+    """Code of a unit cancelled what keeps the units of its process going, although nobody ended the run."""
+
+    code = "RUN_CANCELLED"
+
+    def __init__(self, unit: str | None) -> None:
+        what = f"the set-up of {unit}" if unit else "the life of all units of a process"
+        super().__init__(f"{what} was cancelled from within: raise NormalTermination to end a run")
+        self.unit = unit
+
+
 class BackendProcessLost(EzmsgError, RuntimeError):
     """A process of a run ended before the run did; the others were stopped."""
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import logging
+import os
 import threading
 from collections.abc import AsyncIterator
 
@@ -51,6 +53,45 @@ def test_what_is_left_in_the_loop_is_ended_with_it() -> None:
         threading.Event().wait(0.001)
     assert thread.stop(DEADLINE_S)
     assert sorted(ended) == ["generator", "task"]
+
+
+@pytest.mark.parametrize("how", ["stopped", "cancelled"])
+def test_a_loop_goes_on_when_code_of_a_unit_ends_it(how: str, caplog: pytest.LogCaptureFixture) -> None:
+    thread = LoopThread("loop")
+    thread.start()
+
+    async def end_it() -> None:
+        for task in asyncio.all_tasks() - {asyncio.current_task()}:
+            task.cancel()
+
+    async def name() -> str:
+        return threading.current_thread().name
+
+    if how == "stopped":
+        thread.call(thread.loop.stop)
+    else:
+        thread.submit(end_it()).result(DEADLINE_S)
+    assert thread.submit(name()).result(DEADLINE_S) == "loop"
+    assert thread.stop(DEADLINE_S)
+    assert "goes on: raise NormalTermination to end a run" in caplog.text
+
+
+def test_nobody_waits_for_a_loop_that_broke(caplog: pytest.LogCaptureFixture) -> None:
+    thread = LoopThread("loop")
+    thread.start()
+    waiting = thread.submit(asyncio.sleep(3600))
+
+    def select(timeout: float | None) -> None:
+        # As where a program has closed all descriptors it found.
+        raise OSError(errno.EBADF, os.strerror(errno.EBADF))
+
+    thread.call(setattr, thread.loop._selector, "select", select)  # pyright: ignore[reportAttributeAccessIssue]
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        waiting.result(DEADLINE_S)
+    assert thread.stop(DEADLINE_S)
+    assert "the event loop 'loop' ended" in caplog.text
+    for task in asyncio.all_tasks(thread.loop):  # nobody can end them
+        task._log_destroy_pending = False  # pyright: ignore[reportAttributeAccessIssue]
 
 
 def test_a_loop_that_is_blocked_is_left_behind() -> None:
