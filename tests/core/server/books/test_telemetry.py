@@ -291,8 +291,28 @@ def test_a_process_that_ended_early_waits_for_an_exporter(book):
     book.link_closed("link")
     book.reader_open("x", EXPORTER)
     [told] = take(book)
-    assert (told.gone, told.batch.final) == (True, True)
+    assert (told.gone, told.batch.final, told.server_dropped) == (True, True, {})
     assert told.hello == hello()
+
+
+def test_a_process_that_ended_without_a_goodbye_lost_something_nobody_can_count(book):
+    book.reader_open("x", EXPORTER)
+    open_link(book)
+    book.batch("link", batch(0, spans=spans(1)))
+    take(book)
+    book.link_closed("link")
+    [told] = take(book)
+    assert (told.gone, told.server_dropped) == (True, {"link:no_goodbye": 1})
+
+
+def test_a_process_that_comes_back_has_lost_nothing(book):
+    open_link(book)
+    book.batch("link", batch(0, spans=spans(1)))
+    book.link_closed("link")
+    open_link(book)
+    book.reader_open("x", EXPORTER)
+    [told] = take(book)
+    assert (told.gone, told.server_dropped) == (False, {})
 
 
 def test_only_so_many_processes_that_ended_wait_and_the_others_are_counted(book):
