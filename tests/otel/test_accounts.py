@@ -195,11 +195,14 @@ async def test_after_an_orderly_exit_the_accounts_balance_for_each_kind(
     receiver.behave("slow", seconds=0.3)
     count = proofs.size(20_000, 60_000)
     with serving() as server:
-        async with Accountant(server) as accountant:
-            await until(lambda: receiver.requests > 0, PATIENCE_S)
-            await accountant.send(count)
-            receiver.behave("ok")
-        await until(lambda: is_balanced(receiver, count * SPANS_PER_MESSAGE), PATIENCE_S)
+        async with GraphContext(server.address) as context, following(context) as native:
+            async with Accountant(server) as accountant:
+                await until(lambda: receiver.requests > 0, PATIENCE_S)
+                await accountant.send(count)
+                receiver.behave("ok")
+            await until(lambda: is_balanced(receiver, count * SPANS_PER_MESSAGE), PATIENCE_S)
+            await until(lambda: native.seen.total() + native.lost >= count * SPANS_PER_MESSAGE, PATIENCE_S)
+    assert native.seen.total() + native.lost == count * SPANS_PER_MESSAGE
     recorded, lost = recorded_and_lost(receiver, "span")
     assert recorded == count * SPANS_PER_MESSAGE
     assert lost > 0
