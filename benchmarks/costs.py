@@ -37,19 +37,26 @@ class Cost(NamedTuple):
     hop_ns: Spread | None
     added_ns: Spread | None
     lost: Spread | None
+    cpu_ns: Spread | None
+    """CPU time of the receiving process, with all its threads; over `local` that is all there is."""
+    added_cpu_ns: Spread | None
 
 
-def costs(transport: str, rates: Mapping[str, Rounds], bases: Mapping[str, str]) -> list[Cost]:
+def costs(
+    transport: str, rates: Mapping[str, Rounds], cpu_ns: Mapping[str, Rounds], bases: Mapping[str, str]
+) -> list[Cost]:
     """What each way adds to a hop and takes of the rate of its base, within the rounds.
 
     Args:
         transport: Where it was measured.
         rates: Messages per second, by way.
+        cpu_ns: CPU time a message, by way.
         bases: By way, the one without it.
     """
     found: list[Cost] = []
     for way, base in bases.items():
         own, of_base = rates.get(way, {}), rates.get(base, {})
+        cpu, cpu_of_base = cpu_ns.get(way, {}), cpu_ns.get(base, {})
         both = [] if way == base else sorted(own.keys() & of_base.keys())
         found.append(
             Cost(
@@ -59,6 +66,8 @@ def costs(transport: str, rates: Mapping[str, Rounds], bases: Mapping[str, str])
                 Spread.of(NS_PER_S / rate for rate in own.values()),
                 Spread.of(NS_PER_S / own[number] - NS_PER_S / of_base[number] for number in both),
                 Spread.of(1 - own[number] / of_base[number] for number in both),
+                Spread.of(cpu.values()),
+                Spread.of(cpu[number] - cpu_of_base[number] for number in both),
             )
         )
     return found
@@ -79,21 +88,18 @@ def verdicts(found: Sequence[Cost], late: Mapping[str, Rounds]) -> list[str]:
 
     for transport in dict.fromkeys(cost.transport for cost in found):
         ours, theirs, by_hand = (by_name.get((transport, way)) for way in ("trace-all", "upstream-trace", "by-hand"))
-        if ours is None or ours.lost is None or ours.added_ns is None:
+        if ours is None or ours.lost is None or ours.added_cpu_ns is None:
             continue
-        lost, added_ns = ours.lost.median, ours.added_ns.median
-        if theirs is not None and theirs.lost is not None and theirs.added_ns is not None:
-            share, ns = theirs.lost.median, theirs.added_ns.median
+        lost, added_ns = ours.lost.median, ours.added_cpu_ns.median
+        if theirs is not None and theirs.lost is not None and theirs.added_cpu_ns is not None:
+            share, ns = theirs.lost.median, theirs.added_cpu_ns.median
             judge(f"{transport}: all traced, lost of the rate", f"{lost:.1%}", f"less than {share:.1%}", lost < share)
             judge(
-                f"{transport}: all traced, added to a hop",
-                f"{added_ns:,.0f} ns",
-                f"less than {ns:,.0f} ns",
-                added_ns < ns,
+                f"{transport}: all traced, added CPU", f"{added_ns:,.0f} ns", f"less than {ns:,.0f} ns", added_ns < ns
             )
-        if by_hand is not None and by_hand.added_ns is not None:
-            times = by_hand.added_ns.median / max(1.0, added_ns)
-            judge(f"{transport}: added by hand / by trace-all", f"{times:.1f}", f"at least {FEWER}", times >= FEWER)
+        if by_hand is not None and by_hand.added_cpu_ns is not None:
+            times = by_hand.added_cpu_ns.median / max(1.0, added_ns)
+            judge(f"{transport}: added CPU by hand / by trace-all", f"{times:.1f}", f"at least {FEWER}", times >= FEWER)
     quiet, exporting = late.get("quiet", {}), late.get("agent", {})
     ratio = Spread.of(exporting[number] / quiet[number] for number in sorted(quiet.keys() & exporting.keys()))
     if ratio is not None:

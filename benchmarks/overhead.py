@@ -92,13 +92,18 @@ def hop_costs(runs: Sequence[Run], hops: Sequence[Cell], ways: Sequence[Way]) ->
     bases = {way.name: way.base for way in ways}
     found: list[Cost] = []
     for cell in hops:
-        found += costs(cell.transport, {way: summary.by_round(runs, cell.name, way, "rate") for way in bases}, bases)
+        rates, cpu_ns = (
+            {way: summary.by_round(runs, cell.name, way, name) for way in bases} for name in ("rate", "cpu")
+        )
+        found += costs(cell.transport, rates, cpu_ns, bases)
     return found
 
 
 def table(found: Sequence[Cost]) -> list[str]:
     """Text for people."""
-    lines = [["transport", "telemetry", "msgs/s", "ns a hop", "added ns", "lost of the rate"]]
+    lines = [
+        ["transport", "telemetry", "msgs/s", "ns a hop", "added", "lost of the rate", "CPU ns at the receiver", "added"]
+    ]
     lines += [
         [
             cost.transport,
@@ -107,6 +112,8 @@ def table(found: Sequence[Cost]) -> list[str]:
             _spread(cost.hop_ns, "{:,.0f}"),
             _spread(cost.added_ns, "{:,.0f}"),
             _spread(cost.lost, "{:.1%}"),
+            _spread(cost.cpu_ns, "{:,.0f}"),
+            _spread(cost.added_cpu_ns, "{:,.0f}"),
         ]
         for cost in found
     ]
