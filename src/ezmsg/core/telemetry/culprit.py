@@ -92,15 +92,16 @@ def _own(waits: Waits) -> dict[str, float]:
         following: dict[str, float] = defaultdict(float)
         for topic, blame_s in arriving.items():
             onward = passed.get(topic, {})
-            waited_s = sum(onward.values())
             # What is not measured is not more than what is: a message can be held by several tasks at once.
-            held_s = max(waits.held.get(topic, 0.0), waited_s)
+            held_s = max(waits.held.get(topic, 0.0), sum(onward.values()))
+            own_s = blame_s
             for holder, wait_s in onward.items():
-                share_s = blame_s * wait_s / held_s
+                # The quotient first: it is 1 at most, also of the smallest numbers there are.
+                share_s = blame_s * (wait_s / held_s)
                 if share_s > least_s:
                     following[holder] += share_s
-                    blame_s -= share_s
-            own[topic] += blame_s
+                    own_s -= share_s
+            own[topic] += own_s
         arriving = following
     for topic, left_s in arriving.items():
         own[topic] += left_s
