@@ -428,6 +428,26 @@ class EdgeProfile:
 
 
 @dataclass
+class ProcessProfile:
+    """What a process says of itself, since it began: time it ran, what it holds, how late its event loops are.
+
+    `memory_bytes` and `descriptors` are None where the operating system does not tell. `loop_lag` by the name of the
+    event loop; `overhead` is what telemetry takes of one core (0 to 1), by signal; `task_errors` are exceptions of
+    tasks that were not handling a message, by unit, task and type.
+    """
+
+    cpu_user_seconds: float
+    cpu_system_seconds: float
+    threads: int
+    memory_bytes: int | None = None
+    descriptors: int | None = None
+    gc_collections: dict[int, int] = field(default_factory=dict[int, int])
+    loop_lag: dict[str, HistogramValue] = field(default_factory=dict[str, HistogramValue])
+    overhead: dict[str, float] = field(default_factory=dict[str, float])
+    task_errors: dict[tuple[str, str, str], int] = field(default_factory=dict[tuple[str, str, str], int])
+
+
+@dataclass
 class ProcessProfilingSnapshot:
     """Totals of all endpoints of a process; `window_seconds` since this reader looked last, 0.0 the first time."""
 
@@ -441,6 +461,7 @@ class ProcessProfilingSnapshot:
     edges: list[EdgeProfile] = field(default_factory=list[EdgeProfile])
     recorded: dict[str, int] = field(default_factory=dict[str, int])
     dropped: dict[str, int] = field(default_factory=dict[str, int])
+    process: ProcessProfile | None = None
 
 
 @dataclass

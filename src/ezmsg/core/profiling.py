@@ -27,7 +27,7 @@ from ezmsg.core.recorder.ids import new_span_id, new_trace_id, random_bits
 from ezmsg.core.recorder.publisher import PublisherMetrics, PublishTrace
 from ezmsg.core.recorder.recorder import Recorder
 from ezmsg.core.recorder.rows import clock as message_clock
-from ezmsg.core.recorder.snapshots import Windows, edge_profiles
+from ezmsg.core.recorder.snapshots import Windows, edge_profiles, process_profile
 from ezmsg.core.recorder.subscriber import SubscriberMetrics
 from ezmsg.core.wire.records import ClockAnchor
 
@@ -126,6 +126,7 @@ def begin_trace() -> PublishTrace:
 
 
 FirstEndpointHook = Callable[[str, bool], None]
+EndpointHook = Callable[[UUID, bool], None]
 
 
 class ProfileRegistry:
@@ -134,6 +135,7 @@ class ProfileRegistry:
     def __init__(self) -> None:
         """Make a registry without endpoints."""
         self._hook: FirstEndpointHook | None = None
+        self._endpoint_hook: EndpointHook | None = None
         self._wake: Callable[[], None] | None = None
         self._begin()
         _REGISTRIES.add(self)
@@ -218,6 +220,13 @@ class ProfileRegistry:
         if hook is not None:
             for graph in list(self._graphs):
                 hook(graph, True)
+
+    def set_endpoint_hook(self, hook: EndpointHook | None) -> None:
+        """Be called with `(endpoint_id, True)` when an endpoint of a graph opens, `False` when it closes.
+
+        Called in the thread that opened or closed it, without a lock held.
+        """
+        self._endpoint_hook = hook
 
     def has_endpoints(self, graph_address: str) -> bool:
         """Whether a graph has endpoints here."""
@@ -314,6 +323,10 @@ class ProfileRegistry:
         self.recorder.expire_trace()
         return self.recorder.trace.enabled
 
+    def task_failed(self, unit: str, task: str, error: str) -> None:
+        """Count an error of a task that was not handling a message; `error` is the name of its type."""
+        self.recorder.process.task_failed(unit, task, error)
+
     def relieve(self) -> None:
         """Let what this thread recorded be read now, if it is so much that it would be lost."""
         self.recorder.relieve()
@@ -325,7 +338,7 @@ class ProfileRegistry:
         recorder, now_ns = self.recorder, PROFILE_TIME()
         with recorder.reading:
             recorder.drain()
-            edges = edge_profiles(recorder)
+            edges, process = edge_profiles(recorder), process_profile(recorder)
             recorded, dropped = recorder.tally()
         seen = self._windows.look(reader, recorder, now_ns)
         return ProcessProfilingSnapshot(
@@ -339,6 +352,7 @@ class ProfileRegistry:
             edges=edges,
             recorded=recorded,
             dropped=dropped,
+            process=process,
         )
 
     def trace_batch(
@@ -390,10 +404,14 @@ class ProfileRegistry:
             members.add(endpoint)
         if is_first and self._hook is not None:
             self._hook(graph, True)
+        if self._endpoint_hook is not None:
+            self._endpoint_hook(endpoint, True)
 
     def _leave_graph(self, graph: str | None, endpoint: UUID) -> None:
         if graph is None:
             return
+        if self._endpoint_hook is not None:
+            self._endpoint_hook(endpoint, False)
         with self._lock:
             members = self._graphs.get(graph, set())
             if endpoint not in members:

@@ -63,6 +63,8 @@ index of the publisher. One process and loop: what lies between is a hand-over, 
 LABEL_SHIFT: Final = 16
 LABEL_MASK: Final = 0xFFFF
 INDEX_SHIFT: Final = 32
+PROCESS_INDEX: Final = 0
+"""Where endpoints are named by index: the process itself."""
 
 NO_MESSAGE: Final = -1
 """Message id of a row whose caller did not name one."""
