@@ -496,7 +496,13 @@ class BackpressureReport:
 
 @dataclass
 class ProfilingTraceControl:
-    """Which samples a process collects, one in `sample_mod`, until `ttl_seconds` have passed."""
+    """Which samples a process collects, one in `sample_mod`, until `ttl_seconds` have passed.
+
+    `trace_rate` (traces a second and publisher), `trace_ratio` (share of messages that begin one, 0 to 1; it wins) and
+    `level` (`off`, `metrics` or `trace`) replace what the process was started with, for the endpoints that are selected
+    and for the same time. A control that sets one of them and collects nothing (`metrics=[]`) leaves the samples, and
+    the control that collects them, as they are.
+    """
 
     enabled: bool
     sample_mod: int = 1
@@ -506,6 +512,9 @@ class ProfilingTraceControl:
     subscriber_endpoint_ids: list[str] | None = None
     metrics: list[str] | None = None
     ttl_seconds: float | None = None
+    trace_rate: float | None = None
+    trace_ratio: float | None = None
+    level: str | None = None
 
 
 @dataclass

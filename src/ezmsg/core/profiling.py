@@ -29,6 +29,7 @@ from ezmsg.core.recorder.recorder import Recorder
 from ezmsg.core.recorder.rows import clock as message_clock
 from ezmsg.core.recorder.snapshots import Windows, edge_profiles, process_profile
 from ezmsg.core.recorder.subscriber import SubscriberMetrics
+from ezmsg.core.recorder.tracecontrol import LEVELS
 from ezmsg.core.wire.records import ClockAnchor
 
 __all__ = [
@@ -301,7 +302,7 @@ class ProfileRegistry:
 
     def set_level(self, level: str) -> None:
         """Change what is recorded, at once."""
-        if level not in {"off", "metrics", "trace"}:
+        if level not in LEVELS:
             raise ValueError(f"the level must be off, metrics or trace, not {level!r}")
         self.recorder.set_level(level)
 

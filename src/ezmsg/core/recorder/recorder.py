@@ -20,7 +20,7 @@ from ezmsg.core.recorder.ring import ROWS, Ring
 from ezmsg.core.recorder.rows import CHANNEL_CODES
 from ezmsg.core.recorder.selection import Selector
 from ezmsg.core.recorder.subscriber import SubscriberMetrics
-from ezmsg.core.recorder.tracecontrol import TraceControl
+from ezmsg.core.recorder.tracecontrol import Sampling, TraceControl, check, collects_nothing
 from ezmsg.core.wire.records import EndpointRecord
 
 
@@ -52,7 +52,7 @@ class Recorder:
         self.labels = Labels()
         self.process = ProcessScope()
         self.digest = Digest(self.labels, sample_limit or config.trace_max_samples(), span_limit)
-        self.trace = TraceControl()
+        self.trace, self.sampling = TraceControl(), Sampling()
         self.budget = Budget()
         self.level = config.telemetry_level()
         self._roots: tuple[float, float | None] = (config.trace_rate_hz(), config.trace_ratio())
@@ -97,7 +97,7 @@ class Recorder:
             self._add(Endpoint(record, graph, metrics, ring))
             self.publishers[publisher_id] = metrics
             self._configure_publisher(metrics)
-            metrics.configure_roots(*self._current_roots())
+            self._configure_roots(metrics)
             metrics.thin_roots(self._throttle)
         return metrics
 
@@ -141,7 +141,7 @@ class Recorder:
             )
             self._add(Endpoint(record, subscriber.graph, edge, ring, subscriber))
             subscriber.edges[index] = edge
-            edge.configure(self.level != "off", subscriber.selector is not None, self._thin_mask)
+            self._configure_edge(subscriber, edge)
         return edge
 
     def own_edge(self, subscriber: SubscriberMetrics) -> EdgeMetrics:
@@ -178,15 +178,13 @@ class Recorder:
         with self.lock:
             self.level = level
             self._configure()
-            for publisher in self.publishers.values():
-                publisher.configure_roots(*self._current_roots())
+            self._configure_all_roots()
 
     def set_roots(self, rate_hz: float, ratio: float | None) -> None:
         """Begin so many traces per second and publisher, or (with a ratio) for this share of messages."""
         with self.lock:
             self._roots = rate_hz, ratio
-            for publisher in self.publishers.values():
-                publisher.configure_roots(*self._current_roots())
+            self._configure_all_roots()
 
     @property
     def throttle(self) -> int:
@@ -206,16 +204,32 @@ class Recorder:
         return max(self.budget.mask, (1 << self._throttle) - 1)
 
     def set_trace(self, control: ProfilingTraceControl) -> None:
-        """Begin another native trace, or none; the samples of the last one are gone."""
+        """Begin another native trace, or none; the samples of the last one are gone.
+
+        Raises:
+            InvalidTraceControl: A field cannot be used; nothing was changed.
+        """
+        check(control)
         with self.reading, self.lock:
-            self.trace.set(control)
-            self.digest.samples.clear()
+            self.sampling.set(control)
+            if not collects_nothing(control):
+                self.trace.set(control)
+                self.digest.samples.clear()
             self._configure()
+            self._configure_all_roots()
 
     def expire_trace(self) -> None:
-        """End a native trace that has outlived its time."""
+        """End a native trace, and levels and rates of traces, that have outlived their time."""
+        if self.sampling.expired():
+            with self.lock:
+                self.sampling.set(ProfilingTraceControl(enabled=False))
+                self._configure()
+                self._configure_all_roots()
         if self.trace.expired():
-            self.set_trace(ProfilingTraceControl(enabled=False))
+            with self.reading, self.lock:
+                self.trace.set(ProfilingTraceControl(enabled=False))
+                self.digest.samples.clear()
+                self._configure()
 
     def _configure(self) -> None:
         for publisher in self.publishers.values():
@@ -228,7 +242,8 @@ class Recorder:
         selector = None if selection is None else metrics.selector
         if selection is not None and (selector is None or selector.selection != selection):
             selector = Selector(selection)
-        metrics.configure(self.level != "off", selector, self._thin_mask)
+        level = self.sampling.level(metrics.topic, metrics.endpoint_id, self.level, is_publisher=True)
+        metrics.configure(level != "off", selector, self._thin_mask)
 
     def _configure_subscriber(self, metrics: SubscriberMetrics) -> None:
         selection = self.trace.for_subscriber(metrics.topic, metrics.endpoint_id)
@@ -237,10 +252,22 @@ class Recorder:
         elif metrics.selector is None or metrics.selector.selection != selection:
             metrics.selector = Selector(selection)
         for edge in metrics.edges.values():
-            edge.configure(self.level != "off", selection is not None, self._thin_mask)
+            self._configure_edge(metrics, edge)
 
-    def _current_roots(self) -> tuple[float, float | None]:
-        return (0.0, None) if self.level == "off" else self._roots
+    def _configure_edge(self, subscriber: SubscriberMetrics, edge: EdgeMetrics) -> None:
+        level = self.sampling.level(subscriber.topic, subscriber.endpoint_id, self.level, is_publisher=False)
+        edge.configure(level != "off", subscriber.selector is not None, self._thin_mask)
+
+    def _configure_all_roots(self) -> None:
+        for publisher in self.publishers.values():
+            self._configure_roots(publisher)
+
+    def _configure_roots(self, publisher: PublisherMetrics) -> None:
+        topic, endpoint_id = publisher.topic, publisher.endpoint_id
+        if self.sampling.level(topic, endpoint_id, self.level, is_publisher=True) == "off":
+            publisher.configure_roots(0.0, None)
+        else:
+            publisher.configure_roots(*self.sampling.roots(topic, endpoint_id, self._roots))
 
     # -- reading ------------------------------------------------------------------------------------------------------
 
