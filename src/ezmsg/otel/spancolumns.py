@@ -171,8 +171,8 @@ def columns_of(rows: RowArray, anchor: ClockAnchor) -> Columns:
         (np.where(is_publish, second > 0, is_near & (second >= 0))[spans], 1),
         ((is_near & (origin >= 0) & (third >= 0))[spans], 1),
         ((rows["parent_id"] != 0)[spans], 1),
-        # The edge that held the slot: a label.
-        ((rows["blame"] * (is_publish & has_first))[spans], 0),
+        # The edge that held the slot, or what else is told there: a label.
+        ((rows["blame"] * ((is_publish & has_first) | ~(is_publish | is_process)))[spans], 0),
     )
     bytes_of_rows = patch.view(np.uint8).reshape(len(rows), _PATCH.itemsize)
     return Columns(rows, bytes_of_rows, spans, meta[spans] & _META, shape, links)

@@ -218,6 +218,8 @@ def _user_span(row: Row, endpoint: EndpointRecord, labels: Labels, shift: int) -
         span.attributes[DESTINATION] = endpoint.topic
     span.attributes[SUBSCRIPTION] = endpoint.subscription
     _describe_task(span.attributes, endpoint)
+    if row[0] & ERROR:
+        span.error = labels.get(row[14], "")
     return span
 
 

@@ -7,7 +7,8 @@ with ids. The first word of a row (`meta`) packs, from the low end: kind (4 bits
     PUBLISH  message id, origin, start, end, wait, serialize, size
     PROCESS  message id, origin, publish, channel, start, end, size
     LEASE    message id, 0, 0, 0, start, end, 0           (record_lease_time)
-    SPAN     message id, 0, 0, 0, start, end, 0           (a span of the user; the label names it)
+    SPAN     message id, 0, 0, 0, start, end, 0           (a span of the user; the label names it, and the
+                                                          blame label tells the type of an error)
     WAIT     message id, 0, start, end, wait, 0, 0        (record_backpressure_wait)
     LINK     message id, 0, 0, 0, 0, 0, 0                 (right behind a publish: what else it follows from)
     EXTRA    trace id (16 bytes as W3C has it), span id, parent span id, previous publish start, fanout, blame label
@@ -54,7 +55,7 @@ EXTENDED: Final = 1 << 9
 FOREIGN: Final = 1 << 10
 """Origin and publish time come from another host's clock."""
 ERROR: Final = 1 << 11
-"""The operation failed; the label is the error type."""
+"""The operation failed; the label is the error type, where it is not said otherwise above."""
 INSTANT: Final = 1 << 12
 """A point in time: the row has no duration."""
 HOP: Final = 1 << 13
