@@ -9,7 +9,7 @@ import pytest
 from opentelemetry.exporter.otlp.proto.common.metrics_encoder import encode_metrics
 from opentelemetry.sdk.metrics.export import MetricsData
 
-from ezmsg.core.wire.records import GraphState
+from ezmsg.core.wire.records import GraphState, ServerTelemetry
 from ezmsg.otel import semconv
 from ezmsg.otel.collector import Collector
 from ezmsg.otel.ledger import Ledger
@@ -209,6 +209,28 @@ def test_the_lag_of_event_loops_is_told_by_name(registry: Registry, collector: C
     registry.apply(first(histograms=[histogram(0, "loop_lag", [1, 2], label="main"), histogram(0, "novelty", [1])]))
     lag = values(collector.collect(NOW_NS).data, "ezmsg.event_loop.lag")
     assert lag == {key({"ezmsg.event_loop.name": "main"}): 3}
+
+
+def test_the_server_tells_of_its_own_work_as_the_graph(registry: Registry, collector: Collector) -> None:
+    registry.apply(first())
+    states = [
+        histogram(0, "graph_operation", [3], label="Connect\0"),
+        histogram(0, "graph_operation", [1], label="Connect\0CYCLE"),
+        histogram(0, "process_control", [2], label="PING\0TIMEOUT"),
+        histogram(0, "novelty", [9]),
+    ]
+    registry.set_server(ServerTelemetry(states, {"settings:ROOT/SINK\0SETTINGS_UPDATED": 4, "novelty:x": 1}))
+    data = collector.collect(NOW_NS).data
+    operation, error = "ezmsg.control.operation", "error.type"
+    assert values(data, "ezmsg.graph.operation.duration") == {
+        key({operation: "Connect"}): 3,
+        key({operation: "Connect", error: "CYCLE"}): 1,
+    }
+    assert values(data, "ezmsg.process.control.duration") == {key({operation: "PING", error: "TIMEOUT"}): 2}
+    updates = {"ezmsg.unit.address": "ROOT/SINK", "ezmsg.settings.event": "SETTINGS_UPDATED"}
+    assert values(data, "ezmsg.settings.updates") == {key(updates): 4}
+    own = {metric.name for metric in data.resource_metrics[-1].scope_metrics[0].metrics}
+    assert {spec.name for spec in semconv.SERVER_METRICS} <= own
 
 
 def test_every_metric_of_a_process_is_tried_above() -> None:

@@ -10,7 +10,7 @@ from opentelemetry.sdk.metrics.export import Metric, MetricsData, ResourceMetric
 from ezmsg.core.graphmeta import ProfileChannelType
 from ezmsg.core.recorder.processscope import SEPARATOR
 from ezmsg.core.recorder.rows import CHANNELS, PROCESS_INDEX
-from ezmsg.core.wire.records import EndpointRecord, GraphState
+from ezmsg.core.wire.records import EndpointRecord, GraphState, ServerTelemetry
 from ezmsg.otel import semconv
 from ezmsg.otel.culprits import Culprits
 from ezmsg.otel.ledger import Ledger
@@ -27,6 +27,7 @@ QueueLevels = Callable[[], Mapping[Signal, tuple[int, int]]]
 
 _PUBLISHER, _EDGE = semconv.fed_by("publisher"), semconv.fed_by("edge")
 _HISTOGRAM, _BUSY, _SCOPE = semconv.fed_by("histogram"), semconv.fed_by("busy"), semconv.fed_by("scope")
+_SERVER = semconv.fed_by("server")
 _KINDS = {code: kind.value.lower() for code, kind in enumerate(CHANNELS) if kind is not ProfileChannelType.UNKNOWN}
 
 
@@ -84,6 +85,7 @@ class Collector:
         self._add_own(points)
         if graph is not None:
             _add_graph(points, graph, processes)
+        _add_server(points, self._registry.server)
         for topic, caused_ns in self._culprits.look(processes).items():
             points.add(semconv.CULPRIT, ((semconv.SUBSCRIPTION, topic),), caused_ns)
         return points.metrics(self._started_ns, now_ns)
@@ -176,6 +178,16 @@ def _add_histogram(points: Points, process: Process, key: HistogramKey, histogra
         points.merge(spec, attributes_of(spec, endpoint, label), histogram, exemplars)
     if endpoint.unit and (spec := _BUSY.get(name)) is not None:
         points.add(spec, attributes_of(spec, endpoint), histogram.sum_ns)
+
+
+def _add_server(points: Points, server: ServerTelemetry) -> None:
+    for histogram in server.histograms:
+        if (spec := _SERVER.get(histogram.name)) is not None:
+            points.merge(spec, attributes_in(spec, histogram.label), histogram)
+    for full_name, value in server.counters.items():
+        name, _, label = full_name.partition(":")
+        if (spec := _SERVER.get(name)) is not None:
+            points.add(spec, attributes_in(spec, label), value)
 
 
 def attributes_in(spec: MetricSpec, label: str) -> AttributeSet:

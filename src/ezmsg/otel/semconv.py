@@ -46,6 +46,8 @@ PROCESS_NAME = "ezmsg.process.name"
 TELEMETRY_KIND = "ezmsg.telemetry.kind"
 TELEMETRY_REASON = "ezmsg.telemetry.reason"
 TELEMETRY_SIGNAL = "ezmsg.telemetry.signal"
+CONTROL_OPERATION = "ezmsg.control.operation"
+SETTINGS_EVENT = "ezmsg.settings.event"
 LOOP_NAME = "ezmsg.event_loop.name"
 CPU_MODE = "cpu.mode"
 GC_GENERATION = "cpython.gc.generation"
@@ -85,6 +87,8 @@ ATTRIBUTES: dict[str, tuple[AttributeType, str]] = {
     ),
     TELEMETRY_REASON: ("string", "Why items were dropped."),
     TELEMETRY_SIGNAL: ("string", "traces or metrics."),
+    CONTROL_OPERATION: ("string", "What the GraphServer, or a process by way of it, was asked to do."),
+    SETTINGS_EVENT: ("string", "INITIAL_SETTINGS or SETTINGS_UPDATED."),
     LOOP_NAME: ("string", "The event loop: main, or the name of its thread without numbers."),
     CPU_MODE: ("string", "What the time was spent in: user or system."),
     GC_GENERATION: ("int", "The generation that the garbage collector looked at."),
@@ -141,11 +145,12 @@ class MetricSpec:
     """One metric.
 
     `feed` says where its values come from: `publisher.X` and `edge.X` are a counter X of a publisher's or an
-    edge's CounterState, `histogram.X` a HistogramState called X, `busy.X` what those took together, `scope.X` a counter
-    or histogram of the process itself, `process.X` a field of a process's batches, `graph.X` the state of the graph,
-    `agent.X` the exporter itself; `per_unit` of its values make one unit. `label` is the attribute that takes the label
-    of a histogram, or what follows the colon in the name of a counter (`errors:ValueError`); of `scope.X`, `attributes`
-    are taken from there as well, and before it. `constants` are attributes that every point of this feed carries.
+    edge's CounterState, `histogram.X` a HistogramState called X, `busy.X` what those took together, `scope.X` and
+    `server.X` a counter or histogram of the process itself and of the GraphServer, `process.X` a field of a process's
+    batches, `graph.X` the state of the graph, `agent.X` the exporter itself; `per_unit` of its values make one unit.
+    `label` is the attribute that takes the label of a histogram, or what follows the colon in the name of a counter
+    (`errors:ValueError`); of `scope.X` and `server.X`, `attributes` are taken from there as well, before it.
+    `constants` are attributes that every point of this feed carries.
     """
 
     name: str
@@ -276,6 +281,15 @@ SCOPE_METRICS: tuple[MetricSpec, ...] = (
            "Share of one core that telemetry takes in the process.", per_unit=1_000_000),
 )
 
+SERVER_METRICS: tuple[MetricSpec, ...] = (
+    _seconds("ezmsg.graph.operation.duration", "server.graph_operation", (CONTROL_OPERATION,),
+             "What the GraphServer took for a request.", label=ERROR_TYPE),
+    _seconds("ezmsg.process.control.duration", "server.process_control", (CONTROL_OPERATION,),
+             "From a request to a process, at the GraphServer, to its answer.", label=ERROR_TYPE),
+    _counter("ezmsg.settings.updates", "{update}", "server.settings", (UNIT_ADDRESS,),
+             "Settings that were told, at first and when they changed.", label=SETTINGS_EVENT),
+)
+
 RECORDED = _counter("ezmsg.telemetry.recorded", "{item}", "process.recorded", (TELEMETRY_KIND,),
                     "Items a process recorded.")
 DROPPED = _counter("ezmsg.telemetry.dropped", "{item}", "process.dropped", (TELEMETRY_KIND, TELEMETRY_REASON),
@@ -302,13 +316,14 @@ CULPRIT = _counter("ezmsg.graph.backpressure.culprit", "s", "graph.culprits", (S
 METRICS: tuple[MetricSpec, ...] = (
     *ENDPOINT_METRICS,
     *SCOPE_METRICS,
+    *SERVER_METRICS,
     *(RECORDED, DROPPED, EXPORTED, EXPORT_DURATION, QUEUE_USAGE, QUEUE_LIMIT),
     *(PROCESS_COUNT, NODE_INFO, EDGE_INFO, CULPRIT),
 )
 
 
-def fed_by(source: Literal["publisher", "edge", "histogram", "busy", "scope"]) -> dict[str, MetricSpec]:
-    """The metrics of endpoints and processes fed by `source`, by the name of the counter or histogram."""
+def fed_by(source: Literal["publisher", "edge", "histogram", "busy", "scope", "server"]) -> dict[str, MetricSpec]:
+    """The metrics of endpoints, processes and the server fed by `source`, by the name of the counter or histogram."""
     prefix = source + "."
-    specs = (*ENDPOINT_METRICS, *SCOPE_METRICS)
+    specs = (*ENDPOINT_METRICS, *SCOPE_METRICS, *SERVER_METRICS)
     return {spec.feed.removeprefix(prefix): spec for spec in specs if spec.feed.startswith(prefix)}

@@ -606,6 +606,13 @@ class GraphState(Record, frozen=True):
     processes: int
 
 
+class ServerTelemetry(Record, frozen=True):
+    """To a telemetry reader: what the server measured of its own work, cumulative."""
+
+    histograms: list[HistogramState] = []
+    counters: dict[Name, int] = {}
+
+
 class TelemetryAck(Record, frozen=True):
     """A reader took `count` ProcessTelemetry records; the server keeps a bounded number unacknowledged.
 
@@ -752,6 +759,7 @@ OPCODES: dict[int, type[Record]] = {
     83: Metadata,
     84: GetCounts,
     85: Counts,
+    86: ServerTelemetry,
     90: OpenChannel,
     91: ChannelOpened,
     92: SlotHolder,
@@ -775,7 +783,7 @@ LARGE_RECORDS: dict[int, int] = {
         CONTROL_FRAME_BYTES: (
             Routing, GraphEdges, Snapshot, RegisterMetadata, ReportSettings, Settings, SettingsEvents, SettingsEvent,
             TopologyEvent, ProcessRequest, ProcessResponse, TelemetryBatch, ProcessTelemetry, GraphState,
-            ProfilingStreamBatch,
+            ServerTelemetry, ProfilingStreamBatch,
         ),
         CONTROL_FRAME_BYTES + SMALL_RECORD_BYTES: (Metadata,),
         4 * SMALL_RECORD_BYTES: (ProcessRegister, ProcessUpdateOwnership),
