@@ -536,8 +536,8 @@ class ProfilingTraceSample:
 class TraceSpan:
     """One span in the shape of OpenTelemetry: ids in lower-case hex, times in Unix nanoseconds.
 
-    `kind` is `PRODUCER`, `CONSUMER` or `INTERNAL`; `links` are `(trace_id, span_id)` pairs; `error` is the `error.type`
-    of a failed operation. The same span leaves over OTLP with the same ids.
+    `kind` is `PRODUCER`, `CONSUMER`, `INTERNAL`, `CLIENT` or `SERVER`; `links` are `(trace_id, span_id)` pairs; `error`
+    is the `error.type` of a failed operation. The same span leaves over OTLP with the same ids.
     """
 
     trace_id: str

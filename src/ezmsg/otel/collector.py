@@ -8,8 +8,7 @@ from dataclasses import dataclass
 from opentelemetry.sdk.metrics.export import Metric, MetricsData, ResourceMetrics, ScopeMetrics
 
 from ezmsg.core.graphmeta import ProfileChannelType
-from ezmsg.core.recorder.processscope import SEPARATOR
-from ezmsg.core.recorder.rows import CHANNELS, PROCESS_INDEX
+from ezmsg.core.recorder.rows import CHANNELS, PROCESS_INDEX, SEPARATOR
 from ezmsg.core.wire.records import EndpointRecord, GraphState, ServerTelemetry
 from ezmsg.otel import semconv
 from ezmsg.otel.culprits import Culprits

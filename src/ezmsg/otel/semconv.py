@@ -47,6 +47,8 @@ TELEMETRY_KIND = "ezmsg.telemetry.kind"
 TELEMETRY_REASON = "ezmsg.telemetry.reason"
 TELEMETRY_SIGNAL = "ezmsg.telemetry.signal"
 CONTROL_OPERATION = "ezmsg.control.operation"
+PROCESS_ID = "ezmsg.process.id"
+SETTINGS_FIELD = "ezmsg.settings.field"
 SETTINGS_EVENT = "ezmsg.settings.event"
 LOOP_NAME = "ezmsg.event_loop.name"
 CPU_MODE = "cpu.mode"
@@ -88,6 +90,8 @@ ATTRIBUTES: dict[str, tuple[AttributeType, str]] = {
     TELEMETRY_REASON: ("string", "Why items were dropped."),
     TELEMETRY_SIGNAL: ("string", "traces or metrics."),
     CONTROL_OPERATION: ("string", "What the GraphServer, or a process by way of it, was asked to do."),
+    PROCESS_ID: ("string", "The process that is asked, as the control plane knows it."),
+    SETTINGS_FIELD: ("string", "The path of a field of settings; never its value."),
     SETTINGS_EVENT: ("string", "INITIAL_SETTINGS or SETTINGS_UPDATED."),
     LOOP_NAME: ("string", "The event loop: main, or the name of its thread without numbers."),
     CPU_MODE: ("string", "What the time was spent in: user or system."),
@@ -102,7 +106,7 @@ class SpanSpec:
     """One kind of span: its name (with placeholders), its kind, when it runs, the attributes it may carry."""
 
     name: str
-    kind: Literal["PRODUCER", "CONSUMER", "INTERNAL"]
+    kind: Literal["PRODUCER", "CONSUMER", "INTERNAL", "CLIENT", "SERVER"]
     description: str
     attributes: tuple[str, ...]
 
@@ -134,6 +138,24 @@ SPANS: tuple[SpanSpec, ...] = (
         "INTERNAL",
         "A span that user code opened while it processed a message.",
         (SYSTEM, SPAN_LABEL, DESTINATION, SUBSCRIPTION, *_WHERE, ERROR_TYPE),
+    ),
+    SpanSpec(
+        "control {op}",
+        "CLIENT",
+        "From a request to a process to its answer, at who asks.",
+        (SYSTEM, CONTROL_OPERATION, UNIT_ADDRESS, PROCESS_ID, ERROR_TYPE),
+    ),
+    SpanSpec(
+        "control {op}",
+        "SERVER",
+        "The same at the process that is asked; child of the span above.",
+        (SYSTEM, CONTROL_OPERATION, UNIT_ADDRESS, PROCESS_ID, ERROR_TYPE),
+    ),
+    SpanSpec(
+        "settings {event}",
+        "INTERNAL",
+        "Settings that a unit takes over; child of the `control` span.",
+        (SYSTEM, UNIT_ADDRESS, SETTINGS_FIELD, ERROR_TYPE),
     ),
 )
 

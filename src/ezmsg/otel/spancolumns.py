@@ -14,6 +14,8 @@ from numpy.typing import NDArray
 from ezmsg.core.recorder.rows import (
     CHANNEL_MASK,
     CHANNEL_SHIFT,
+    CONTROL_CLIENT,
+    CONTROL_SERVER,
     ERROR,
     FOREIGN,
     INDEX_SHIFT,
@@ -23,6 +25,7 @@ from ezmsg.core.recorder.rows import (
     LINK,
     PROCESS,
     PUBLISH,
+    SETTINGS,
     SPAN,
 )
 from ezmsg.core.wire.records import ClockAnchor
@@ -32,6 +35,7 @@ RowArray = NDArray[Any]
 Bytes = NDArray[np.uint8]
 Integers = NDArray[np.int64]
 
+_SPANS: Final = (PUBLISH, PROCESS, SPAN, CONTROL_CLIENT, CONTROL_SERVER, SETTINGS)
 _PATCH: Final = np.dtype(
     [
         ("trace", "V16"),
@@ -182,7 +186,7 @@ def _readable(rows: RowArray, shift: int) -> RowArray:
     kind = rows["meta"] & KIND_MASK
     starts = np.where(kind == PUBLISH, rows["b"], rows["d"])
     is_link = kind == LINK
-    is_readable = ((kind == PUBLISH) | (kind == PROCESS) | (kind == SPAN)) & (starts + shift > 0) | is_link
+    is_readable = np.isin(kind, _SPANS) & (starts + shift > 0) | is_link
     if not is_readable.all():
         rows, is_link = rows[is_readable], is_link[is_readable]
     if not is_link.any():

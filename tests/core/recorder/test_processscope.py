@@ -10,7 +10,8 @@ import pytest
 
 from ezmsg.core.profiling import ProfileRegistry
 from ezmsg.core.recorder import processscope
-from ezmsg.core.recorder.processscope import SEPARATOR, ProcessScope, system_values
+from ezmsg.core.recorder.processscope import ProcessScope, system_values
+from ezmsg.core.recorder.rows import SEPARATOR
 
 
 def test_a_duration_is_in_the_histogram_of_its_name_and_label() -> None:

@@ -14,13 +14,14 @@ from collections import Counter, deque
 from pathlib import Path
 from typing import Final
 
-from ezmsg.core.recorder.rows import PROCESS_INDEX
+from ezmsg.core.recorder.rowlog import RowArray
+from ezmsg.core.recorder.rows import PROCESS_INDEX, SEPARATOR
 from ezmsg.core.recorder.series import SeriesTable
 
-SEPARATOR: Final = "\0"
-"""Between several labels in one name."""
 DURATIONS: Final = 4096
 """Durations that wait for a reader."""
+SPANS: Final = 1024
+"""Spans that do."""
 ERRORS: Final = 64
 """Kinds of errors (of which task, of which type) counted apart; further ones are counted as `other`."""
 FRESH_S: Final = 1.0
@@ -38,17 +39,19 @@ class ProcessScope:
     Attributes:
         observed: Durations that were measured.
         lost: Those of them that nobody read in time.
+        spans_lost: Spans that nobody read in time.
     """
 
     def __init__(self) -> None:
         """Nothing was measured."""
         self._durations: deque[tuple[str, str, int]] = deque()
+        self._spans: deque[tuple[str, RowArray]] = deque()
         self._errors: Counter[str] = Counter()
         self._overhead: dict[str, float] = {}
         self._system: dict[str, int] = {}
         self._asked_s = -FRESH_S
         self._lock = threading.Lock()
-        self.observed = self.lost = 0
+        self.observed = self.lost = self.spans_lost = 0
 
     def observe(self, name: str, label: str, duration_ns: int) -> None:
         """Measure a duration for the histogram of this name and label."""
@@ -65,6 +68,18 @@ class ProcessScope:
             if name not in self._errors and len(self._errors) >= ERRORS:
                 name = SEPARATOR.join(("other", "other", "other"))
             self._errors[name] += 1
+
+    def add_span(self, graph: str, row: RowArray) -> None:
+        """Record a span that belongs to no message, for the readers of a graph."""
+        if len(self._spans) >= SPANS:
+            self.spans_lost += 1
+        else:
+            self._spans.append((graph, row))
+
+    def take_spans(self) -> list[tuple[str, RowArray]]:
+        """Spans since the last call, and their graphs. Callers take turns."""
+        waiting = self._spans
+        return [waiting.popleft() for _ in range(len(waiting))]
 
     def costs(self, overhead: dict[str, float]) -> None:
         """Say what telemetry costs: shares of one core, by signal."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterable
+from typing import Final
 from uuid import UUID
 
 from ezmsg.core import config
@@ -22,6 +23,9 @@ from ezmsg.core.recorder.selection import Selector
 from ezmsg.core.recorder.subscriber import SubscriberMetrics
 from ezmsg.core.recorder.tracecontrol import Sampling, TraceControl, check, collects_nothing
 from ezmsg.core.wire.records import EndpointRecord
+
+OPERATIONS: Final = 256
+"""Operations remembered, to tell when they began a trace last."""
 
 
 class Recorder:
@@ -61,6 +65,8 @@ class Recorder:
         self.cost_budget = config.telemetry_budget()
         self._roots_thinned = 0
         self.relieved_s = 0.0
+        # From when on each may begin a trace again.
+        self._operations: dict[str, float] = {}
         self._rings: dict[int, Ring] = {}
         self._opening: list[int] = []
         self._closing: list[int] = []
@@ -269,6 +275,16 @@ class Recorder:
         else:
             publisher.configure_roots(*self.sampling.roots(topic, endpoint_id, self._roots))
 
+    def begins_operation(self, operation: str) -> bool:
+        """Whether an operation that is part of no trace begins one now: about as often as a publisher does."""
+        rate_hz, now_s = self._roots[0], time.monotonic()
+        if self.level == "off" or rate_hz <= 0 or now_s < self._operations.get(operation, 0.0):
+            return False
+        while len(self._operations) >= OPERATIONS:
+            del self._operations[next(iter(self._operations))]
+        self._operations[operation] = now_s + 1 / rate_hz
+        return True
+
     # -- reading ------------------------------------------------------------------------------------------------------
 
     def relieve(self) -> None:
@@ -296,6 +312,9 @@ class Recorder:
         for index in opening:
             self.digest.aggregator.open(index)
         self.digest.aggregator.count_process(self.process)
+        for graph, row in self.process.take_spans():
+            self.digest.spans.add(graph, graph or None, row)
+        self.digest.lost["span:unread"] = self.process.spans_lost
         for part in taken:
             self.digest.add(part, self.trace.generation, self._find)
         with self.lock:

@@ -11,6 +11,8 @@ with ids. The first word of a row (`meta`) packs, from the low end: kind (4 bits
                                                           blame label tells the type of an error)
     WAIT     message id, 0, start, end, wait, 0, 0        (record_backpressure_wait)
     LINK     message id, 0, 0, 0, 0, 0, 0                 (right behind a publish: what else it follows from)
+    CONTROL_CLIENT, CONTROL_SERVER, SETTINGS: as SPAN, of the process itself; the label names the operation or event,
+             the blame label tells an error, the process or field, and the unit (see `operations`). Never in a ring.
     EXTRA    trace id (16 bytes as W3C has it), span id, parent span id, previous publish start, fanout, blame label
 
 In the extra row of a LINK, trace and span are those of what the publish follows from; its parent is the span of the
@@ -41,6 +43,9 @@ LEASE: Final = 3
 SPAN: Final = 4
 WAIT: Final = 5
 LINK: Final = 6
+CONTROL_CLIENT: Final = 7
+CONTROL_SERVER: Final = 8
+SETTINGS: Final = 9
 EXTRA: Final = 15
 
 KIND_MASK: Final = 0xF
@@ -64,6 +69,8 @@ index of the publisher. One process and loop: what lies between is a hand-over, 
 LABEL_SHIFT: Final = 16
 LABEL_MASK: Final = 0xFFFF
 INDEX_SHIFT: Final = 32
+SEPARATOR: Final = "\0"
+"""Between several texts in one label, or name of a counter."""
 PROCESS_INDEX: Final = 0
 """Where endpoints are named by index: the process itself."""
 

@@ -9,10 +9,10 @@ from typing import Final
 from ezmsg.core.graphmeta import EdgeProfile, ProcessProfile, PublisherProfileSnapshot, SubscriberProfileSnapshot
 from ezmsg.core.recorder.endpoints import Endpoint
 from ezmsg.core.recorder.histograms import histogram_value
-from ezmsg.core.recorder.processscope import LOOP_LAG, SEPARATOR
+from ezmsg.core.recorder.processscope import LOOP_LAG
 from ezmsg.core.recorder.publisher import PublisherMetrics
 from ezmsg.core.recorder.recorder import Recorder
-from ezmsg.core.recorder.rows import CHANNELS, PROCESS_INDEX
+from ezmsg.core.recorder.rows import CHANNELS, PROCESS_INDEX, SEPARATOR
 from ezmsg.core.recorder.subscriber import SubscriberMetrics
 
 READERS: Final = 64

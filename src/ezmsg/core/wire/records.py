@@ -416,7 +416,8 @@ class ProcessUpdateOwnership(Record, frozen=True):
 class ProcessRequest(Record, frozen=True):
     """An operation for the process that owns `unit_address`, or for process `process_id`; `payload` is opaque.
 
-    `reader` names who keeps its own place in what is measured, `request_id` this request, from end to end.
+    `reader` names who keeps its own place in what is measured, `request_id` this request, from end to end;
+    `traceparent` is the W3C header of who asks, if that is sampled.
     """
 
     unit_address: Name
@@ -426,6 +427,7 @@ class ProcessRequest(Record, frozen=True):
     process_id: Name = ""
     reader: Name = ""
     request_id: Name = ""
+    traceparent: Name = ""
 
 
 class ProcessResponse(Record, frozen=True):

@@ -12,8 +12,7 @@ from typing import Final
 import numpy as np
 
 from ezmsg.core.recorder.histograms import Histograms, Series
-from ezmsg.core.recorder.processscope import SEPARATOR
-from ezmsg.core.recorder.rows import PROCESS_INDEX
+from ezmsg.core.recorder.rows import PROCESS_INDEX, SEPARATOR
 from ezmsg.core.wire.records import ServerTelemetry
 
 OPERATION: Final = "graph_operation"
