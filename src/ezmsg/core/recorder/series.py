@@ -111,6 +111,11 @@ class SeriesTable:
             mine = durations_ns[(positions == position) & (labels == label)]
             self.histograms.add(np.full(len(mine), series.slot, dtype=np.int64), mine, turn)
 
+    def observe(self, index: int, name: str, label: str, duration_ns: int, turn: int) -> None:
+        """Count one duration (>= 0) of a known endpoint, under a name and a label."""
+        series = self._one(index, name, self._labels.code(label))
+        self.histograms.add(np.array([series.slot]), np.array([duration_ns]), turn)
+
     def offer_exemplars(
         self, name: str, positions: Column, durations_ns: Column, make: Callable[[int], Exemplar]
     ) -> None:

@@ -28,6 +28,9 @@ HISTOGRAMS: Final = 4 * ENDPOINTS
 LABELS: Final = 65_536
 """Most of each that one process may have here, whatever it tells; more is counted as lost."""
 
+NO_GOODBYE: Final = "link:no_goodbye"
+"""The end of a process that did not take its leave: what it recorded since its last batch is lost, and not counted."""
+
 HistogramKey = tuple[int, str, str]
 
 
@@ -84,6 +87,11 @@ class TelemetryLink:
         self.last_seq = -1
         self.is_final = False
         self._records: dict[int, EndpointRecord] = {}
+
+    def losses(self) -> dict[str, int]:
+        """What was given up here, and one item for the end without a goodbye of a process that was killed."""
+        lost = {reason: count for reason, count in self.lost.items() if count}
+        return lost | {NO_GOODBYE: 1} if self.is_gone and not self.is_final else lost
 
     @property
     def is_gone(self) -> bool:
