@@ -8,6 +8,7 @@ from typing import Final
 
 import numpy as np
 
+from ezmsg.core.recorder.distinct import distinct
 from ezmsg.core.recorder.rowlog import Read, RowArray, RowLog
 from ezmsg.core.recorder.rows import INDEX_SHIFT, LABEL_MASK, LABEL_SHIFT, SAMPLE_ROW, SPAN_ROW, is_link
 from ezmsg.core.server.books.telemetrylink import TelemetryLink
@@ -133,7 +134,7 @@ class ProfileStream:
             return ProcessSamples(client.client_id, client.pid, client.host, mono_ns)
         indices = np.concatenate((samples["index"].astype(np.int64), spans["meta"] >> INDEX_SHIFT))
         label = spans["meta"] >> LABEL_SHIFT & LABEL_MASK
-        labels = np.unique(np.concatenate((samples["label"].astype(np.int64), label, spans["blame"])))
+        labels = distinct(np.concatenate((samples["label"].astype(np.int64), label, spans["blame"])))
         return ProcessSamples(
             process_id=client.client_id,
             pid=client.pid,
@@ -141,7 +142,7 @@ class ProfileStream:
             mono_ns=link.mono_ns,
             anchor=link.anchor,
             endpoints=link.explain(indices),
-            labels={code: link.labels[code] for code in labels.tolist() if code in link.labels},
+            labels={code: link.labels[code] for code in labels if code in link.labels},
             samples=samples.tobytes(),
             spans=spans.tobytes(),
             dropped=cursor.dropped(client),

@@ -8,6 +8,7 @@ from typing import Final
 import numpy as np
 
 from ezmsg.core.errors import ProtocolError
+from ezmsg.core.recorder.distinct import distinct
 from ezmsg.core.recorder.rowlog import RowArray, RowLog
 from ezmsg.core.recorder.rows import SAMPLE_ROW, SPAN_ROW, is_link
 from ezmsg.core.wire.records import (
@@ -138,7 +139,7 @@ class TelemetryLink:
 
     def explain(self, indices: RowArray) -> list[EndpointRecord]:
         """The endpoints that rows name."""
-        return [self._records[index] for index in np.unique(indices).tolist() if index in self._records]
+        return [self._records[index] for index in distinct(indices) if index in self._records]
 
     def _close(self, index: int) -> None:
         if index not in self.endpoints:
