@@ -240,9 +240,9 @@ class Publisher:
             self._looks = True
         if trace is None:
             metrics.last_start_s = start_s
-            direct.queue.append(
-                CachedMessage(direct, message_id, obj, origin_s, start_s, message_clock(), 0, None, None, metrics.teller)
-            )
+            direct.queue.append(CachedMessage(
+                direct, message_id, obj, origin_s, start_s, message_clock(), 0, None, None, metrics.teller
+            ))  # fmt: skip
             if direct.waiters:
                 direct.wake()
             return
