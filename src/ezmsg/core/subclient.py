@@ -106,6 +106,8 @@ class Subscriber:
             self._metrics = profiles.register_subscriber(
                 self.id, topic, graph_address=str(self._control.address), unit=unit, task=task
             )
+            queue = self._inbox.queue
+            self._metrics.queue_depth = lambda: len(queue)
             await self._control.introduce()
         except BaseException:
             self.close()
