@@ -15,7 +15,7 @@ from ezmsg.core.recorder.labels import Labels
 from ezmsg.core.recorder.pieces import ROWS_AT_ONCE, Piece, pieces, rows_in_ns
 from ezmsg.core.recorder.ring import Rows, Taken
 from ezmsg.core.recorder.rowlog import RowArray
-from ezmsg.core.recorder.rows import INDEX_SHIFT, ROW_WORDS, SAMPLE_ROW, SPAN_ROW, is_link
+from ezmsg.core.recorder.rows import INDEX_SHIFT, ROW_WORDS, SAMPLE_ROW, SPAN_ROW, is_follower
 from ezmsg.core.recorder.rowstore import RowStore
 from ezmsg.core.recorder.runs import runs_of
 from ezmsg.core.recorder.samples import merge_oldest, sample_rows, span_rows
@@ -43,7 +43,7 @@ class Digest:
     def __init__(self, labels: Labels, sample_limit: int, span_limit: int = SPANS) -> None:
         """Make an empty one."""
         self.aggregator = Aggregator(labels)
-        self.spans = RowStore(SPAN_ROW, span_limit, is_link)
+        self.spans = RowStore(SPAN_ROW, span_limit, is_follower)
         self.samples = RowStore(SAMPLE_ROW, sample_limit)
         self.rows = self.records = 0
         self.lost: Counter[str] = Counter()
@@ -97,7 +97,7 @@ class Digest:
         taken: list[bytes] = []
         for key, rows in self.spans.peek(reader, limit, graph).items():
             count = min(limit, len(rows))
-            while 0 < count < len(rows) and is_link(rows[count]):
+            while 0 < count < len(rows) and is_follower(rows[count]):
                 count += 1
             limit = max(0, limit - count)
             self.spans.advance(reader, key, count)

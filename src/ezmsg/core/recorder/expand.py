@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
@@ -11,6 +12,8 @@ from ezmsg.core.graphmeta import ProfilingTraceSample, TraceSpan
 from ezmsg.core.recorder.ids import hex_span_id
 from ezmsg.core.recorder.rowlog import RowArray
 from ezmsg.core.recorder.rows import (
+    ATTRIBUTE,
+    ATTRIBUTE_TYPES,
     CHANNEL_MASK,
     CHANNEL_SHIFT,
     CHANNELS,
@@ -93,6 +96,8 @@ def expand_spans(
         expand = _EXPANDERS.get(kind)
         if kind == LINK:
             _link(spans, row)
+        elif kind == ATTRIBUTE:
+            _attribute(spans, row, labels)
         elif expand is not None:
             spans.append(expand(row, endpoints.get(row[0] >> INDEX_SHIFT, _UNKNOWN), labels, shift))
     return spans
@@ -130,6 +135,23 @@ def _link(spans: list[TraceSpan], row: Row) -> None:
     """Add a link to the publish before it."""
     if spans and spans[-1].span_id == hex_span_id(row[11]):
         spans[-1].links.append((row[9].hex(), hex_span_id(row[10])))
+
+
+def _attribute(spans: list[TraceSpan], row: Row, labels: Labels) -> None:
+    """Add what the user says to the span before it; what we say of it ourselves stays as it is."""
+    if not spans or spans[-1].span_id != hex_span_id(row[11]) or not 0 <= row[7] < len(ATTRIBUTE_TYPES):
+        return
+    value: str | int | float | bool
+    match ATTRIBUTE_TYPES[int(row[7])]:
+        case "str":
+            value = labels.get(row[14], "")
+        case "float":
+            (value,) = struct.unpack("<d", row[1].to_bytes(8, "little", signed=True))
+        case "bool":
+            value = bool(row[13])
+        case "int":
+            value = int(row[13])
+    spans[-1].attributes.setdefault(labels.get(row[0] >> LABEL_SHIFT & LABEL_MASK, ""), value)
 
 
 def _array(rows: bytes | memoryview | RowArray, dtype: np.dtype[Any]) -> RowArray:
