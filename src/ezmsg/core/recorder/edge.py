@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Mapping, Sequence
-from typing import Final, Protocol
+from typing import Any, Final, Protocol, cast
 
 import numpy as np
 
@@ -334,10 +334,7 @@ class EdgeMetrics:
         labels.attributes += len(attributes)
         labels.attributes_cut += max(0, len(attributes) - ATTRIBUTES)
         for name, value in list(attributes.items())[:ATTRIBUTES]:
-            # Numbers of numpy, and whole numbers that are too large for the wire.
-            value = value.item() if isinstance(value, np.generic) else value
-            if type(value) is int and not -(1 << 63) <= value < 1 << 63:
-                value = str(value)
+            value = _plain(value)
             name_of_type = type(value).__name__
             kind = ATTRIBUTE_TYPES.index(name_of_type) if name_of_type in ATTRIBUTE_TYPES else 0
             number = int(value) if isinstance(value, int) else 0
@@ -347,3 +344,10 @@ class EdgeMetrics:
             row = (meta, bits, 0.0, 0.0, 0.0, 0.0, 0.0, kind)
             made.append((row, (EXTRA, trace[0], trace[1], trace[1], 0.0, number, text)))
         return made
+
+
+def _plain(value: Any) -> Value:
+    """A value as rows have it: not as numpy does, and no whole number that is too large for them."""
+    if isinstance(value, np.generic):
+        value = cast(Any, value).item()
+    return str(value) if type(value) is int and not -(1 << 63) <= value < 1 << 63 else value
