@@ -20,12 +20,14 @@ from ezmsg.core.recorder.rows import (
     ATTRIBUTE_TYPES,
     CONTROL_CLIENT,
     CONTROL_SERVER,
+    DELIVER,
     ERROR,
     FOREIGN,
     LABEL_SHIFT,
     LINK,
     PROCESS,
     PUBLISH,
+    QUEUE,
     SELECTED,
     SETTINGS,
     SPAN,
@@ -43,6 +45,7 @@ from tests.otel.feeds import ANCHOR, EDGE, PUBLISHER, exported_spans, first, lin
 
 BARE = EndpointRecord(3, "", "SINK ✓ IN", "sub-2", "pub-1", 2)
 UNKNOWN_INDEX = 9
+KINDS = (PUBLISH, PROCESS, SPAN, CONTROL_CLIENT, CONTROL_SERVER, SETTINGS, DELIVER, QUEUE)
 LABELS = {1: "…other", 2: "ValueError", 3: "SINK/IN", 4: "filter" * 40, 5: "TIMEOUT\0gain\0ROOT/SINK", 6: "\0gain\0"}
 SECONDS = 10**9
 
@@ -76,7 +79,7 @@ def rows(draw: st.DrawFn, max_size: int = 8) -> Any:
     """Rows of spans, those of publishes with links of their own or not, those of the user with attributes or not."""
     made: list[Any] = []
     for _ in range(draw(st.integers(0, max_size))):
-        kind = draw(st.sampled_from([PUBLISH, PROCESS, SPAN, CONTROL_CLIENT, CONTROL_SERVER, SETTINGS]))
+        kind = draw(st.sampled_from(KINDS))
         flags = draw(st.sampled_from([0, ERROR, FOREIGN, SELECTED, ERROR | FOREIGN]))
         index = draw(st.sampled_from([1, 2, 3, UNKNOWN_INDEX]))
         label = draw(st.sampled_from([0, 0, *LABELS, 77]))

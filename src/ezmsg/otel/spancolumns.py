@@ -16,6 +16,7 @@ from ezmsg.core.recorder.rows import (
     CHANNEL_SHIFT,
     CONTROL_CLIENT,
     CONTROL_SERVER,
+    DELIVER,
     ERROR,
     FOLLOWERS,
     FOREIGN,
@@ -28,6 +29,7 @@ from ezmsg.core.recorder.rows import (
     SETTINGS,
     SPAN,
 )
+from ezmsg.core.recorder.rows import QUEUE as QUEUED
 from ezmsg.core.wire.records import ClockAnchor
 from ezmsg.otel.protobuf import VARINT_BYTES
 
@@ -35,7 +37,7 @@ RowArray = NDArray[Any]
 Bytes = NDArray[np.uint8]
 Integers = NDArray[np.int64]
 
-_SPANS: Final = (PUBLISH, PROCESS, SPAN, CONTROL_CLIENT, CONTROL_SERVER, SETTINGS)
+_SPANS: Final = (PUBLISH, PROCESS, SPAN, CONTROL_CLIENT, CONTROL_SERVER, SETTINGS, DELIVER, QUEUED)
 _PATCH: Final = np.dtype(
     [
         ("trace", "V16"),

@@ -19,6 +19,7 @@ from ezmsg.core.recorder.rows import (
     CHANNELS,
     CONTROL_CLIENT,
     CONTROL_SERVER,
+    DELIVER,
     ERROR,
     FOREIGN,
     INDEX_SHIFT,
@@ -31,6 +32,7 @@ from ezmsg.core.recorder.rows import (
     PROCESS,
     PUBLISH,
     PUBLISHER_METRICS,
+    QUEUE,
     SAMPLE_ROW,
     SEPARATOR,
     SETTINGS,
@@ -69,6 +71,7 @@ SPAN_LABEL: Final = "ezmsg.span.label"
 CONTROL_OPERATION: Final = "ezmsg.control.operation"
 PROCESS_ID: Final = "ezmsg.process.id"
 SETTINGS_FIELD: Final = "ezmsg.settings.field"
+CLOCK_SOURCE: Final = "ezmsg.clock.source"
 
 _UNKNOWN: Final = EndpointRecord(
     index=0, topic="unknown", subscription="unknown", endpoint_id="", publisher_id="", channel_kind=3
@@ -252,6 +255,18 @@ def _user_span(row: Row, endpoint: EndpointRecord, labels: Labels, shift: int) -
     return span
 
 
+def _way(row: Row, endpoint: EndpointRecord, labels: Labels, shift: int) -> TraceSpan:
+    what = "deliver" if row[0] & KIND_MASK == DELIVER else "queue"
+    span = _common(f"{what} {endpoint.topic}", "INTERNAL", row, row[5], row[6], shift)
+    span.attributes |= {
+        DESTINATION: endpoint.topic,
+        SUBSCRIPTION: endpoint.subscription,
+        CHANNEL_KIND: CHANNELS[int(row[0]) >> CHANNEL_SHIFT & CHANNEL_MASK].value.lower(),
+        CLOCK_SOURCE: labels.get(row[14], ""),
+    }
+    return span
+
+
 def _control(row: Row, endpoint: EndpointRecord, labels: Labels, shift: int) -> TraceSpan:
     operation = labels.get(row[0] >> LABEL_SHIFT & LABEL_MASK, "")
     kind = "CLIENT" if row[0] & KIND_MASK == CONTROL_CLIENT else "SERVER"
@@ -285,4 +300,6 @@ _EXPANDERS: Final[dict[int, Callable[[Row, EndpointRecord, Labels, int], TraceSp
     CONTROL_CLIENT: _control,
     CONTROL_SERVER: _control,
     SETTINGS: _settings,
+    DELIVER: _way,
+    QUEUE: _way,
 }

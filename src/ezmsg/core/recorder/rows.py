@@ -13,6 +13,8 @@ with ids. The first word of a row (`meta`) packs, from the low end: kind (4 bits
     LINK     message id, 0, 0, 0, 0, 0, 0                 (right behind a publish: what else it follows from)
     CONTROL_CLIENT, CONTROL_SERVER, SETTINGS: as SPAN, of the process itself; the label names the operation or event,
              the blame label tells an error, the process or field, and the unit (see `operations`). Never in a ring.
+    DELIVER, QUEUE: as SPAN, between a publish and its PROCESS; the blame label tells whose clock it began by (see
+             `details`). Never in a ring.
     ATTRIBUTE  bits of a float, 0, 0, 0, 0, 0, type       (right behind a span of the user; the label is its key)
     EXTRA    trace id (16 bytes as W3C has it), span id, parent span id, previous publish start, fanout, blame label
 
@@ -49,6 +51,8 @@ CONTROL_CLIENT: Final = 7
 CONTROL_SERVER: Final = 8
 SETTINGS: Final = 9
 ATTRIBUTE: Final = 10
+DELIVER: Final = 11
+QUEUE: Final = 12
 EXTRA: Final = 15
 
 KIND_MASK: Final = 0xF
