@@ -245,6 +245,14 @@ def trace_ratio() -> float | None:
     return value
 
 
+def trace_is_detailed() -> bool:
+    """Whether a traced message has spans of its delivery and its time in a queue, too, or attributes that tell."""
+    value = (text("EZMSG_TRACE_DETAIL") or "compact").lower()
+    if value not in {"compact", "detailed"}:
+        raise ConfigError("EZMSG_TRACE_DETAIL", value, "compact or detailed")
+    return value == "detailed"
+
+
 def telemetry_budget() -> float | None:
     """Share of one core that telemetry may take in a process, above 0; None for as much as it needs."""
     if text("EZMSG_OTEL_BUDGET") is None:
