@@ -36,7 +36,6 @@ TITLES = {
     "control": "5 · Control plane",
     "health": "6 · Telemetry health",
 }
-BAD: Mapping[str, tuple[float | None, float | None]] = {}
 
 Steps = tuple[float | None, float | None]
 """From where on a value is doubtful, and from where on it is bad."""
@@ -116,9 +115,13 @@ def lines(about: Panel, *queries: Query, stacked: bool = False, maximum: float |
     """Lines over time."""
     panel: timeseries.Panel = about.dress(timeseries.Panel()).targets(numbered(q.over_time() for q in queries))
     panel = panel.min(0).line_width(1).fill_opacity(25 if stacked else 5).show_points(kinds.VisibilityMode.AUTO)
-    legend = common.VizLegendOptions().display_mode(kinds.LegendDisplayMode.TABLE).placement(kinds.LegendPlacement.BOTTOM)
+    legend = (
+        common.VizLegendOptions().display_mode(kinds.LegendDisplayMode.TABLE).placement(kinds.LegendPlacement.BOTTOM)
+    )
     panel = panel.legend(legend.calcs(["lastNotNull", "max"]).show_legend(True))
-    panel = panel.tooltip(common.VizTooltipOptions().mode(kinds.TooltipDisplayMode.MULTI).sort(kinds.SortOrder.DESCENDING))
+    panel = panel.tooltip(
+        common.VizTooltipOptions().mode(kinds.TooltipDisplayMode.MULTI).sort(kinds.SortOrder.DESCENDING)
+    )
     if maximum is not None:
         panel = panel.max(maximum)
     if about.bad != NEVER_BAD:
@@ -145,7 +148,9 @@ def heat(about: Panel, query: Query) -> heatmap.Panel:
     return panel.calculate(False).color(colours).y_axis(axis).exemplars_color("rgba(31,96,196,0.9)")
 
 
-def listing(about: Panel, *queries: Query, columns: Mapping[str, str], sort_by: str, units: Mapping[str, str] | None = None) -> table.Panel:
+def listing(
+    about: Panel, *queries: Query, columns: Mapping[str, str], sort_by: str, units: Mapping[str, str] | None = None
+) -> table.Panel:
     """A table of what there is now: `columns` are the labels and `Value #A` … to show, and how to call them."""
     panel: table.Panel = about.dress(table.Panel()).targets(numbered(q.at_once(table=True) for q in queries))
     panel = panel.with_transformation(model.DataTransformerConfig("merge", options={}))
@@ -175,7 +180,11 @@ def topology(about: Panel, nodes: Query, edges: Query) -> nodegraph.Panel:
 def steps(bad: Steps) -> build.ThresholdsConfig:
     """Green, then orange, then red."""
     made = [model.Threshold(None, "green")]
-    made += [model.Threshold(value, colour) for value, colour in zip(bad, ("orange", "red"), strict=True) if value is not None]
+    made += [
+        model.Threshold(value, colour)
+        for value, colour in zip(bad, ("orange", "red"), strict=True)
+        if value is not None
+    ]
     return build.ThresholdsConfig().mode(model.ThresholdsMode.ABSOLUTE).steps(made)
 
 
@@ -183,7 +192,9 @@ def link(name: str, handing: Sequence[tuple[str, str]] = ()) -> build.DashboardL
     """To another dashboard, at the same time and graph; with values of a series for its variables."""
     values = "".join(f"&var-{variable}=${{__field.labels.{label}}}" for variable, label in handing)
     url = f"/d/{uid(name)}?${{__url_time_range}}&var-graph=${{graph}}{values}"
-    return build.DashboardLink(f"Look at {TITLES[name]}").type(model.DashboardLinkType.LINK).url(url).target_blank(False)
+    return (
+        build.DashboardLink(f"Look at {TITLES[name]}").type(model.DashboardLinkType.LINK).url(url).target_blank(False)
+    )
 
 
 def numbered(queries: Any) -> list[prometheus.Dataquery]:
@@ -204,7 +215,13 @@ def board(name: str, says: str, *variables: build.QueryVariable) -> build.Dashbo
     made = build.Dashboard(f"ezmsg {TITLES[name]}").uid(uid(name)).description(says).tags(["ezmsg"]).readonly()
     made = made.time("now-30m", "now").refresh("10s").timezone("browser").tooltip(model.DashboardCursorSync.CROSSHAIR)
     made = made.with_variable(
-        variable("graph", "Graph", "The service.name of a graph", "label_values(ezmsg_graph_process_count, job)", all_of_them=False)
+        variable(
+            "graph",
+            "Graph",
+            "The service.name of a graph",
+            "label_values(ezmsg_graph_process_count, job)",
+            all_of_them=False,
+        )
     )
     for one in variables:
         made = made.with_variable(one)
@@ -217,7 +234,7 @@ def board(name: str, says: str, *variables: build.QueryVariable) -> build.Dashbo
     ).annotation(
         annotation(
             "Settings",
-            f"sum by ({UNIT}) (changes(ezmsg_settings_updates_total{{job=\"$graph\"}}[$__interval])) > 0",
+            f'sum by ({UNIT}) (changes(ezmsg_settings_updates_total{{job="$graph"}}[$__interval])) > 0',
             f"settings of {{{{{UNIT}}}}}",
             "blue",
         )
