@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from grafana_foundation_sdk.builders.dashboard import Dashboard
 from grafana_foundation_sdk.cog.encoder import JSONEncoder
@@ -22,11 +23,22 @@ DASHBOARDS: dict[str, Callable[[], Dashboard]] = {
 }
 
 
+def finished(built: Any) -> dict[str, Any]:
+    """A dashboard with the numbers of its panels, and without what the SDK adds of its own accord."""
+    dashboard = json.loads(json.dumps(built, cls=JSONEncoder))
+    for place, panel in enumerate(dashboard["panels"]):
+        panel["id"] = place + 1
+    # Links and annotations stand above the panels, not in a menu.
+    for one in (*dashboard["links"], *dashboard["annotations"]["list"], *dashboard["panels"]):
+        for link in (one, *one.get("links", ())):
+            link.pop("placement", None)
+    return dashboard
+
+
 def generated() -> dict[str, str]:
     """The text of each file, by its name."""
     return {
-        f"{name}.json": json.dumps(build().build(), cls=JSONEncoder, indent=2, ensure_ascii=False, sort_keys=True)
-        + "\n"
+        f"{name}.json": json.dumps(finished(build().build()), indent=2, ensure_ascii=False, sort_keys=True) + "\n"
         for name, build in DASHBOARDS.items()
     }
 

@@ -234,11 +234,18 @@ def board(name: str, says: str, *variables: build.QueryVariable) -> build.Dashbo
     ).annotation(
         annotation(
             "Settings",
-            f'sum by ({UNIT}) (changes(ezmsg_settings_updates_total{{job="$graph"}}[$__interval])) > 0',
+            settings_changes(),
             f"settings of {{{{{UNIT}}}}}",
             "blue",
         )
     )
+
+
+def settings_changes() -> str:
+    """Units whose settings changed just now; also when they did for the first time, and the series has no past."""
+    now = f"sum by ({UNIT}) ({of_graph('ezmsg_settings_updates_total')})"
+    before = f"sum by ({UNIT}) ({of_graph('ezmsg_settings_updates_total')} offset 30s)"
+    return f"{now} - ({before} or 0 * {now}) > 0"
 
 
 def annotation(name: str, expr: str, title: str, colour: str) -> build.AnnotationQuery:
