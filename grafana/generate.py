@@ -32,6 +32,12 @@ def finished(built: Any) -> dict[str, Any]:
     for one in (*dashboard["links"], *dashboard["annotations"]["list"], *dashboard["panels"]):
         for link in (one, *one.get("links", ())):
             link.pop("placement", None)
+    for panel in dashboard["panels"]:
+        if links := panel["fieldConfig"]["defaults"].get("links"):
+            # The SDK has one type for links of dashboards and of values; these know less.
+            panel["fieldConfig"]["defaults"]["links"] = [
+                {key: link[key] for key in ("title", "url", "targetBlank")} for link in links
+            ]
     return dashboard
 
 
