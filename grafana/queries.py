@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 DIRECTORY = Path(__file__).parent / "dashboards"
-VARIABLE = re.compile(r"\$\{?(\w+)\}?")
+VARIABLE = re.compile(r"\$\{?([A-Za-z_]\w*)\}?")  # $1 is a group of label_replace
 LABEL_VALUES = re.compile(r"label_values\((?:(?P<selector>.+), *)?(?P<label>\w+)\)")
 
 
