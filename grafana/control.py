@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from grafana_foundation_sdk.builders import dashboard as build
 
-from grafana.panels import PROCESS, UNIT, Panel, Query, board, lines, listing, number, of_graph, rate
+from grafana.panels import PROCESS, UNIT, Panel, Query, board, increase, lines, listing, number, of_graph, rate
 
 OPERATION = "ezmsg_control_operation"
 
@@ -58,7 +58,7 @@ def dashboard() -> build.Dashboard:
         lines(
             Panel("Settings", "Changes of settings, by unit and what happened.", "none", "unit"),
             Query(
-                f"sum by ({UNIT}, ezmsg_settings_event) (increase({of_graph('ezmsg_settings_updates_total')}[$__rate_interval]))",
+                f"sum by ({UNIT}, ezmsg_settings_event) ({increase('ezmsg_settings_updates_total')})",
                 f"{{{{{UNIT}}}}} {{{{ezmsg_settings_event}}}}",
             ),
         ),

@@ -90,7 +90,10 @@ def timeseries(axes: Axes, panel: dict[str, Any], results: list[Drawn]) -> None:
     for value, colour in _steps(panel)[1:]:
         if value <= max(high, 0) * 1.5:
             axes.axhline(value, color=colour, linestyle="--", linewidth=0.8)
-    axes.set_ylim(bottom=min(0, low))
+    if panel["fieldConfig"]["defaults"]["custom"].get("scaleDistribution", {}).get("type") == "log":
+        axes.set_yscale("log")
+    else:
+        axes.set_ylim(bottom=min(0, low))
     axes.yaxis.set_major_formatter(lambda value, _place: text(value, unit))
     _time_axis(axes)
     axes.legend(loc="upper left", bbox_to_anchor=(0, -0.12), fontsize=7, ncols=2, frameon=False, borderaxespad=0)
@@ -101,7 +104,11 @@ def stat(axes: Axes, panel: dict[str, Any], results: list[Drawn]) -> None:
     axes.axis("off")
     values = [float(value) for _, value in results[0].result[0]["values"]]
     colour = [colour for limit, colour in _steps(panel) if values[-1] >= limit][-1]
-    axes.text(0.5, 0.5, text(values[-1], _unit(panel)), ha="center", va="center", fontsize=20, color=colour)
+    said = text(values[-1], _unit(panel))
+    for mapping in panel["fieldConfig"]["defaults"].get("mappings", ()):
+        if word := mapping["options"].get(f"{values[-1]:g}"):
+            said, colour = word["text"], COLOURS[word["color"]]
+    axes.text(0.5, 0.5, said, ha="center", va="center", fontsize=20, color=colour)
 
 
 def heatmap(axes: Axes, panel: dict[str, Any], results: list[Drawn]) -> None:
@@ -126,7 +133,7 @@ def table(axes: Axes, panel: dict[str, Any], results: list[Drawn]) -> None:
     """Rows of labels, and the value."""
     axes.axis("off")
     (organize,) = (one["options"] for one in panel["transformations"] if one["id"] == "organize")
-    names = organize["renameByName"]
+    names = dict(sorted(organize["renameByName"].items(), key=lambda one: organize["indexByName"][one[0]]))
     units = {one["matcher"]["options"]: one["properties"][0]["value"] for one in panel["fieldConfig"]["overrides"]}
     rows = [
         [

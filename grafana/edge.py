@@ -40,7 +40,8 @@ def dashboard() -> build.Dashboard:
         lines(
             Panel(
                 "Sent and consumed",
-                "Each subscriber should take what was sent. Less for good: it drops (leaky), or it waits behind a queue.",
+                "Each subscriber should take what was sent. Less for good: it drops (leaky), or it waits behind a "
+                "queue.",
                 "mps",
                 "unit",
                 handing=(("subscription", S),),
@@ -53,7 +54,8 @@ def dashboard() -> build.Dashboard:
         heat(
             Panel(
                 "Age of data",
-                "From the first publish of the data to the hand-over. Two bands: two ways through the graph, or some messages "
+                "From the first publish of the data to the hand-over. Two bands: two ways through the graph, or some "
+                "messages "
                 "that wait. A dot is a message: click it for its trace.",
                 "s",
                 "unit",
@@ -63,7 +65,8 @@ def dashboard() -> build.Dashboard:
         lines(
             Panel(
                 "Where the time goes",
-                "Means of the steps of one hop, one upon the other. The thickest is the one to work on: serialize and transport "
+                "Means of the steps of one hop, one upon the other. The thickest is the one to work on: serialize "
+                "and transport "
                 "are size and kind of channel, queue is a subscriber that is behind, process is its work.",
                 "s",
                 "unit",
@@ -86,6 +89,7 @@ def dashboard() -> build.Dashboard:
                     ("messaging_process_duration_seconds", OF_EDGE, "process"),
                 )
             ),
+            is_log=True,
         ),
         lines(
             Panel(
@@ -111,7 +115,8 @@ def dashboard() -> build.Dashboard:
         lines(
             Panel(
                 "Waits for a free slot",
-                "How often the publisher waits, and how long the longest waits are. Many short ones cost throughput, few long ones "
+                "How often the publisher waits, and how long the longest waits are. Many short ones cost throughput, "
+                "few long ones "
                 "are gaps in the data.",
                 "s",
                 "unit",
@@ -143,7 +148,8 @@ def dashboard() -> build.Dashboard:
         lines(
             Panel(
                 "Bytes by kind of channel",
-                "What publishers send (above) and channels receive. tcp between processes of one host: shared memory is off, or "
+                "What publishers send (above) and channels receive. tcp between processes of one host: shared memory "
+                "is off, or "
                 "they do not know that they are on one host.",
                 "Bps",
                 "process",
@@ -165,11 +171,13 @@ def dashboard() -> build.Dashboard:
         lines(
             Panel(
                 "Growth of shared memory",
-                "Segments that had to grow, because a message was larger than any before. At the start only is fine.",
-                "ops",
+                "How often a segment has grown, because a message was larger than any before. It should stay as it "
+                "is once the "
+                "graph has begun; each step is a pause of the publisher.",
+                "none",
                 "process",
             ),
-            Query(f"sum by ({D}) ({rate('ezmsg_publisher_shm_reallocations_total', OF_TOPIC)})", topic),
+            Query(f"sum by ({D}) ({of_graph('ezmsg_publisher_shm_reallocations_total', OF_TOPIC)})", topic),
         ),
     ):
         made = made.with_panel(panel)

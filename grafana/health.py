@@ -18,7 +18,8 @@ def dashboard() -> build.Dashboard:
         number(
             Panel(
                 "Age of the newest metrics",
-                "Since the last export that arrived. Above a minute the agent, the collector or the way between them is down.",
+                "Since the last export that arrived. Above a minute the agent, the collector or the way between them "
+                "is down.",
                 "s",
                 "control",
                 (30, 60),
@@ -51,12 +52,13 @@ def dashboard() -> build.Dashboard:
         number(
             Panel(
                 "Collector",
-                "1: Prometheus reaches the collector. 0: it is down, and graphs wait with their telemetry.",
+                "Whether Prometheus reaches it. Down: graphs wait with their telemetry; metrics lose nothing.",
                 "none",
                 "overview",
                 **small,
             ),
             Query('min(up{job="collector"})'),
+            {"1": ("up", "green"), "0": ("down", "red")},
         ),
         lines(
             Panel(
@@ -70,7 +72,8 @@ def dashboard() -> build.Dashboard:
         lines(
             Panel(
                 "Lost, by reason",
-                "overrun: more rows than the ring holds, histograms miss some. queue_full, timeout, failed, rejected: the receiver. "
+                "overrun: more rows than the ring holds, histograms miss some. queue_full, timeout, failed, "
+                "rejected: the receiver. "
                 "overflow: too many series. Counters are exact all the same.",
                 "cps",
                 "control",
@@ -95,7 +98,8 @@ def dashboard() -> build.Dashboard:
         lines(
             Panel(
                 "Clocks that disagree",
-                "Messages whose times could not be compared: foreign, the publisher is on another host, its ages are not counted; "
+                "Messages whose times could not be compared: foreign, the publisher is on another host, its ages are "
+                "not counted; "
                 "negative, a clock was set.",
                 "mps",
                 "edge",
@@ -108,7 +112,8 @@ def dashboard() -> build.Dashboard:
         lines(
             Panel(
                 "Cost of telemetry",
-                "Share of a core that recording and sending takes in each process. More than 5 %: a lower level, or a budget.",
+                "Share of a core that recording and sending takes in each process. More than 5 %: a lower level, or "
+                "a budget.",
                 "percentunit",
                 "process",
                 (0.03, 0.05),

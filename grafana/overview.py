@@ -28,7 +28,8 @@ SOURCE, TARGET = "ezmsg_graph_edge_source", "ezmsg_graph_edge_target"
 
 def of_unit(metric: str, topic: str, label: str) -> str:
     """A vector with `label`: the unit a topic belongs to, the topic itself where there is none."""
-    return f'label_replace(label_replace({metric}, "{label}", "$1", "{topic}", "(.*)"), "{label}", "$1", "{topic}", "(.+)/[^/]+")'
+    with_topic = f'label_replace({metric}, "{label}", "$1", "{topic}", "(.*)")'
+    return f'label_replace({with_topic}, "{label}", "$1", "{topic}", "(.+)/[^/]+")'
 
 
 def nodes() -> str:
@@ -85,7 +86,8 @@ def dashboard() -> build.Dashboard:
         number(
             Panel(
                 "Worst backpressure",
-                "Share of its time that a publisher waits for slow subscribers. Above 20 % it no longer sends what it could.",
+                "Share of its time that a publisher waits for slow subscribers. Above 20 % it no longer sends what "
+                "it could.",
                 "percentunit",
                 "edge",
                 (0.05, 0.2),
@@ -118,7 +120,8 @@ def dashboard() -> build.Dashboard:
         topology(
             Panel(
                 "Topology",
-                "Units, and what flows between them: messages a second, and on edges the age in ms that 99 % stay below. Where "
+                "Units, and what flows between them: messages a second, and on edges the age in ms that 99 % stay "
+                "below. Where "
                 "ages jump from one edge to the next, the unit between them takes the time.",
                 "mps",
                 "edge",
@@ -165,7 +168,8 @@ def dashboard() -> build.Dashboard:
         lines(
             Panel(
                 "Busiest tasks",
-                "Share of the time that a task is occupied by a message. Near 100 % it is the bottleneck: make it faster, or split it.",
+                "Share of the time that a task is occupied by a message. Near 100 % it is the bottleneck: make it "
+                "faster, or split it.",
                 "percentunit",
                 "unit",
                 (0.7, 0.9),
@@ -187,7 +191,8 @@ def dashboard() -> build.Dashboard:
         lines(
             Panel(
                 "Who causes the waiting",
-                "Seconds of waiting a second, by the subscriber that causes it in the end and not by waiting for others. Make "
+                "Seconds of waiting a second, by the subscriber that causes it in the end and not by waiting for "
+                "others. Make "
                 "the first one faster, then look again.",
                 "percentunit",
                 "edge",

@@ -52,6 +52,11 @@ def rate(metric: str, labels: str = "") -> str:
     return f"rate({of_graph(metric, labels)}[$__rate_interval])"
 
 
+def increase(metric: str, labels: str = "") -> str:
+    """By how much a counter grew."""
+    return f"increase({of_graph(metric, labels)}[$__rate_interval])"
+
+
 def of_graph(metric: str, labels: str = "") -> str:
     """A metric of the graph that was chosen."""
     return f'{metric}{{job="$graph"{f", {labels}" if labels else ""}}}'
@@ -89,7 +94,7 @@ class Query:
 
 @dataclass(frozen=True)
 class Panel:
-    """What every panel has. `leads_to` is the dashboard to look at next, `handing` what of a series it needs to know."""
+    """What every panel has. `leads_to` is the dashboard to look at next, `handing` what it is told of a series."""
 
     title: str
     says: str
@@ -111,10 +116,16 @@ class Panel:
         return made if self.decimals is None else made.decimals(self.decimals)
 
 
-def lines(about: Panel, *queries: Query, stacked: bool = False, maximum: float | None = None) -> timeseries.Panel:
+def lines(
+    about: Panel, *queries: Query, stacked: bool = False, is_log: bool = False, maximum: float | None = None
+) -> timeseries.Panel:
     """Lines over time."""
     panel: timeseries.Panel = about.dress(timeseries.Panel()).targets(numbered(q.over_time() for q in queries))
-    panel = panel.min(0).line_width(1).fill_opacity(25 if stacked else 5).show_points(kinds.VisibilityMode.AUTO)
+    if is_log:
+        panel = panel.scale_distribution(common.ScaleDistributionConfig().type(kinds.ScaleDistribution.LOG).log(10))
+    else:
+        panel = panel.min(0)
+    panel = panel.line_width(1).fill_opacity(25 if stacked else 5).show_points(kinds.VisibilityMode.AUTO)
     legend = (
         common.VizLegendOptions().display_mode(kinds.LegendDisplayMode.TABLE).placement(kinds.LegendPlacement.BOTTOM)
     )
@@ -132,11 +143,14 @@ def lines(about: Panel, *queries: Query, stacked: bool = False, maximum: float |
     return panel
 
 
-def number(about: Panel, query: Query) -> stat.Panel:
-    """One number, coloured by how bad it is, with its past behind it."""
+def number(about: Panel, query: Query, words: Mapping[str, tuple[str, str]] | None = None) -> stat.Panel:
+    """One number, coloured by how bad it is, with its past behind it; `words` are for values, with a colour each."""
     panel: stat.Panel = about.dress(stat.Panel()).targets(numbered([query.over_time()]))
     reduce = common.ReduceDataOptions().calcs(["lastNotNull"]).values(False)
     panel = panel.reduce_options(reduce).graph_mode(kinds.BigValueGraphMode.AREA)
+    if words:
+        said = {value: model.ValueMappingResult(text, colour) for value, (text, colour) in words.items()}
+        panel = panel.mappings([model.ValueMap(options=said)])
     return panel.color_mode(kinds.BigValueColorMode.VALUE).text_mode(kinds.BigValueTextMode.AUTO)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from grafana_foundation_sdk.builders import dashboard as build
 
-from grafana.panels import PROCESS, Panel, Query, board, lines, listing, of_graph, rate, variable
+from grafana.panels import PROCESS, Panel, Query, board, lines, listing, of_graph, quantile, rate, variable
 
 OF_PROCESS = f'{PROCESS}=~"$process"'
 NAME = f"{{{{{PROCESS}}}}}"
@@ -38,10 +38,10 @@ def dashboard() -> build.Dashboard:
                 "host_name": "host",
                 "process_pid": "pid",
                 "process_runtime_version": "Python",
-                "Value": "heard of",
+                "Value": "last heard of",
             },
             sort_by="process",
-            units={"heard of": "s"},
+            units={"last heard of": "s"},
         ),
         lines(
             Panel(
@@ -57,13 +57,14 @@ def dashboard() -> build.Dashboard:
         lines(
             Panel(
                 "Lag of event loops, p99",
-                "How late a timer is. It is the time by which everything in this process may be late: a unit blocks the loop.",
+                "How late a timer is. It is the time by which everything in this process may be late: a unit blocks "
+                "the loop.",
                 "s",
                 "unit",
                 (0.05, 0.5),
             ),
             Query(
-                f"histogram_quantile(0.99, sum by ({PROCESS}, ezmsg_event_loop_name) ({rate('ezmsg_event_loop_lag_seconds', OF_PROCESS)}))",
+                quantile(0.99, "ezmsg_event_loop_lag_seconds", f"{PROCESS}, ezmsg_event_loop_name", OF_PROCESS),
                 f"{NAME} {{{{ezmsg_event_loop_name}}}}",
             ),
         ),

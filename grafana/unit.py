@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from grafana_foundation_sdk.builders import dashboard as build
 
-from grafana.panels import TASK, UNIT, D, Panel, Query, S, board, heat, lines, rate, variable
+from grafana.panels import TASK, UNIT, D, Panel, Query, S, board, heat, increase, lines, quantile, rate, variable
 
 OF_UNIT = f'{UNIT}=~"$unit"'
 OF_UNIT_OR_NONE = f'{UNIT}=~"$unit|"'
@@ -29,7 +29,8 @@ def dashboard() -> build.Dashboard:
         lines(
             Panel(
                 "Busy share of tasks",
-                "Share of the time that a task is occupied by a message, waiting for its own awaits included. Near 100 % it cannot "
+                "Share of the time that a task is occupied by a message, waiting for its own awaits included. Near "
+                "100 % it cannot "
                 "take more: what is in front of it fills up.",
                 "percentunit",
                 "process",
@@ -40,7 +41,8 @@ def dashboard() -> build.Dashboard:
         heat(
             Panel(
                 "Processing time",
-                "From the hand-over of a message to its release. A second band above the first: some messages take another way, or "
+                "From the hand-over of a message to its release. A second band above the first: some messages take "
+                "another way, or "
                 "wait for something. A dot is a message: click it for its trace.",
                 "s",
                 "process",
@@ -76,7 +78,8 @@ def dashboard() -> build.Dashboard:
         lines(
             Panel(
                 "Errors",
-                "Exceptions that tasks raised, by class. CancelledError at the end of a run is a message that was interrupted.",
+                "Exceptions that tasks raised, by class. CancelledError at the end of a run is a message that was "
+                "interrupted.",
                 "cps",
                 "process",
                 (None, 0.001),
@@ -86,13 +89,14 @@ def dashboard() -> build.Dashboard:
         lines(
             Panel(
                 "Spans of the program",
-                "Parts of the processing that the program measures itself, p99: which part of the work takes the time. Of "
+                "Parts of the processing that the program measures itself, p99: which part of the work takes the "
+                "time. Of "
                 "subscribers that belong to no unit, too.",
                 "s",
                 "process",
             ),
             Query(
-                f"histogram_quantile(0.99, sum by ({UNIT}, ezmsg_span_label) ({rate('ezmsg_task_span_duration_seconds', OF_UNIT_OR_NONE)}))",
+                quantile(0.99, "ezmsg_task_span_duration_seconds", f"{UNIT}, ezmsg_span_label", OF_UNIT_OR_NONE),
                 f"{{{{{UNIT}}}}} {{{{ezmsg_span_label}}}}",
             ),
         ),
@@ -104,7 +108,7 @@ def dashboard() -> build.Dashboard:
                 "control",
             ),
             Query(
-                f'sum by ({UNIT}, ezmsg_settings_event) (increase(ezmsg_settings_updates_total{{job="$graph", {OF_UNIT}}}[$__rate_interval]))',
+                f"sum by ({UNIT}, ezmsg_settings_event) ({increase('ezmsg_settings_updates_total', OF_UNIT)})",
                 f"{{{{{UNIT}}}}} {{{{ezmsg_settings_event}}}}",
             ),
         ),
