@@ -62,11 +62,6 @@ class Played:
         default_factory=dict[tuple[str, str, str], HistogramValue]
     )
 
-    @property
-    def window_s(self) -> int:
-        """What stands for `$__rate_interval`: four exports, and the time a restart takes."""
-        return max(15, int(self.quiet_s - self.start_s) // 2)
-
 
 @contextlib.contextmanager
 def play(binaries: Binaries, directory: Path) -> Iterator[Played]:
@@ -77,6 +72,10 @@ def play(binaries: Binaries, directory: Path) -> Iterator[Played]:
             _crash_and_recover(stack)
             asyncio.run(_change_settings(address))
             wait_until(lambda: _has_all(stack), "metrics of all edges are in Prometheus")
+            scraped = "min(count_over_time(otelcol_exporter_sent_spans[30s]))"
+            wait_until(
+                lambda: (stack.prometheus.number(scraped) or 0) >= 2, "the collector was asked twice for its own"
+            )
             played.processes = int(stack.prometheus.number(PROCESSES) or 0)
             _end_in_order(elsewhere)
             wait_until(
@@ -106,8 +105,13 @@ def _crash_and_recover(stack: Stack) -> None:
 
 
 async def _change_settings(address: str) -> None:
+    """Change a setting, and ask for two things that are refused: an edge that closes a cycle, an unknown setting."""
     async with ez.GraphContext(address) as graph:
         await graph.update_setting("SOURCE", "rate_hz", 50.0, timeout=30.0)
+        with contextlib.suppress(ez.CyclicException):
+            await graph.connect("SINK/INPUT", "SLOW/OUTPUT")
+        with contextlib.suppress(RuntimeError):
+            await graph.update_setting("SOURCE", "color", "blue", timeout=30.0)
 
 
 async def _fall_silent(address: str, played: Played) -> None:
@@ -156,10 +160,8 @@ def _has_all(stack: Stack) -> bool:
 
 
 def _await_goodbye(played: Played) -> None:
-    inflight = f'sum(ezmsg_publisher_message_inflight{{job="{SERVICE}"}})'
-    limit = f'sum(ezmsg_publisher_buffer_limit{{job="{SERVICE}"}})'
-    prometheus = played.stack.prometheus
-    wait_until(lambda: prometheus.number(limit) == prometheus.number(inflight) == 0, "all processes have said goodbye")
+    levels = f'max({{job="{SERVICE}", __name__=~"ezmsg_publisher_(message_inflight|buffer_limit)|ezmsg_graph_process_count"}})'
+    wait_until(lambda: played.stack.prometheus.number(levels) == 0, "all processes have said goodbye")
 
 
 @contextlib.contextmanager
