@@ -24,6 +24,7 @@ import ezmsg.core as ez
 from deploy.testing.binaries import Binaries, ensure
 from deploy.testing.promql import Prometheus
 from deploy.testing.stack import Stack, StackError, wait_until
+from ezmsg.core.dag import CyclicException
 from ezmsg.core.graphmeta import HistogramValue
 
 ROOT = Path(__file__).parents[2]
@@ -108,7 +109,7 @@ async def _change_settings(address: str) -> None:
     """Change a setting, and ask for two things that are refused: an edge that closes a cycle, an unknown setting."""
     async with ez.GraphContext(address) as graph:
         await graph.update_setting("SOURCE", "rate_hz", 50.0, timeout=30.0)
-        with contextlib.suppress(ez.CyclicException):
+        with contextlib.suppress(CyclicException):
             await graph.connect("SINK/INPUT", "SLOW/OUTPUT")
         with contextlib.suppress(RuntimeError):
             await graph.update_setting("SOURCE", "color", "blue", timeout=30.0)
@@ -160,7 +161,8 @@ def _has_all(stack: Stack) -> bool:
 
 
 def _await_goodbye(played: Played) -> None:
-    levels = f'max({{job="{SERVICE}", __name__=~"ezmsg_publisher_(message_inflight|buffer_limit)|ezmsg_graph_process_count"}})'
+    names = "ezmsg_publisher_message_inflight|ezmsg_publisher_buffer_limit|ezmsg_graph_process_count"
+    levels = f'max({{job="{SERVICE}", __name__=~"{names}"}})'
     wait_until(lambda: played.stack.prometheus.number(levels) == 0, "all processes have said goodbye")
 
 

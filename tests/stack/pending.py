@@ -1,4 +1,4 @@
-"""What does not arrive yet, and why: the one place to change when it does. A line that is no longer true fails a test."""
+"""What does not arrive yet, and why: a line each, to be deleted when it does; a line that is not true fails a test."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ PENDING: dict[MetricSpec, str] = {
 """Metrics, by what is needed for their names in Prometheus."""
 
 NEVER_SEEN: dict[tuple[str, str], str] = {
-    ("ezmsg.publisher.serialize.duration", "ezmsg.channel.kind"): "a message is serialized once for all kinds of channels",
-    ("ezmsg.task.span.duration", "ezmsg.unit.address"): "a unit has no door to open a span; programs without units have",
+    ("ezmsg.publisher.serialize.duration", "ezmsg.channel.kind"): "a message is serialized once for all channels",
+    ("ezmsg.task.span.duration", "ezmsg.unit.address"): "units have no way to open a span, other programs have",
     ("ezmsg.task.span.duration", "ezmsg.task.name"): "likewise",
 }
 """Attributes of metrics that arrive without them."""
