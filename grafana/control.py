@@ -114,7 +114,12 @@ def dashboard() -> build.Dashboard:
             sort_by="topic",
         ),
         listing(
-            Panel("Edges now", "Who is connected to whom.", "none", "edge"),
+            Panel(
+                "Edges now",
+                "Who is connected to whom. An edge is missing: the session that made it is gone.",
+                "none",
+                "edge",
+            ),
             Query(of_graph("ezmsg_graph_edge_info")),
             columns={"ezmsg_graph_edge_source": "from", "ezmsg_graph_edge_target": "to"},
             sort_by="from",

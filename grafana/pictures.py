@@ -1,7 +1,10 @@
-"""Draws dashboards from a Prometheus, as far as that can be done without Grafana: `python -m grafana.pictures DIRECTORY`.
+"""Draws dashboards from a Prometheus, as far as that can be done without Grafana.
+
+    python -m grafana.pictures DIRECTORY
 
 A tool for whoever changes a dashboard: does each panel say what it should, can a person read it. It plays the scenario
-of the tests, for STACK_SECONDS, and draws what came of it; with `--prometheus URL` it draws the last minutes of that one.
+of the tests, for STACK_SECONDS, and draws what came of it; with `--prometheus URL` it draws the last minutes of that
+one.
 """
 
 from __future__ import annotations

@@ -101,11 +101,21 @@ def dashboard() -> build.Dashboard:
             Query(f"sum by ({PROCESS}) ({of_graph('process_unix_file_descriptor_count', OF_PROCESS)})", NAME),
         ),
         lines(
-            Panel("Messages sent", "What each process publishes: is the load where it should be?", "mps", "edge"),
+            Panel(
+                "Messages sent",
+                "What each process publishes. Compare: is the load where it should be, or does one do it all.",
+                "mps",
+                "edge",
+            ),
             Query(f"sum by ({PROCESS}) ({rate('messaging_client_sent_messages_total', OF_PROCESS)})", NAME),
         ),
         lines(
-            Panel("Messages consumed", "What each process takes. One has most of them: move units.", "mps", "edge"),
+            Panel(
+                "Messages consumed",
+                "What each process takes. One takes most of them: move some of its units to another.",
+                "mps",
+                "edge",
+            ),
             Query(f"sum by ({PROCESS}) ({rate('messaging_client_consumed_messages_total', OF_PROCESS)})", NAME),
         ),
     ):

@@ -77,6 +77,8 @@ def play(binaries: Binaries, directory: Path) -> Iterator[Played]:
             wait_until(
                 lambda: (stack.prometheus.number(scraped) or 0) >= 2, "the collector was asked twice for its own"
             )
+            firing = f'ALERTS{{alertstate="firing", job="{SERVICE}"}}'
+            wait_until(lambda: stack.prometheus.query(firing), "an alert fires")
             played.processes = int(stack.prometheus.number(PROCESSES) or 0)
             _end_in_order(elsewhere)
             wait_until(
