@@ -32,7 +32,7 @@ def dashboard() -> build.Dashboard:
         ),
         number(
             Panel("Topics", "With a publisher, a subscriber or an edge.", "none", "overview", **small),
-            Query(f"count({of_graph('ezmsg_graph_node_info')})"),
+            Query(f"sum({of_graph('ezmsg_graph_node_info')})"),
         ),
         number(
             Panel(
@@ -42,7 +42,7 @@ def dashboard() -> build.Dashboard:
                 "overview",
                 **small,
             ),
-            Query(f"count({of_graph('ezmsg_graph_edge_info')})"),
+            Query(f"sum({of_graph('ezmsg_graph_edge_info')})"),
         ),
         lines(
             Panel(
@@ -52,8 +52,8 @@ def dashboard() -> build.Dashboard:
                 "process",
             ),
             Query(f"max({of_graph('ezmsg_graph_process_count')})", "processes"),
-            Query(f"count({of_graph('ezmsg_graph_node_info')})", "topics"),
-            Query(f"count({of_graph('ezmsg_graph_edge_info')})", "edges"),
+            Query(f"sum({of_graph('ezmsg_graph_node_info')})", "topics"),
+            Query(f"sum({of_graph('ezmsg_graph_edge_info')})", "edges"),
         ),
         lines(
             Panel("Settings", "Changes of settings, by unit and what happened.", "none", "unit"),
@@ -109,7 +109,7 @@ def dashboard() -> build.Dashboard:
                 "none",
                 "edge",
             ),
-            Query(of_graph("ezmsg_graph_node_info")),
+            Query(f"{of_graph('ezmsg_graph_node_info')} == 1"),
             columns={"ezmsg_graph_node_id": "topic", "ezmsg_graph_node_kind": "kind", PROCESS: "process"},
             sort_by="topic",
         ),
@@ -120,7 +120,7 @@ def dashboard() -> build.Dashboard:
                 "none",
                 "edge",
             ),
-            Query(of_graph("ezmsg_graph_edge_info")),
+            Query(f"{of_graph('ezmsg_graph_edge_info')} == 1"),
             columns={"ezmsg_graph_edge_source": "from", "ezmsg_graph_edge_target": "to"},
             sort_by="from",
         ),

@@ -36,7 +36,7 @@ def nodes() -> str:
     """Units with the messages they send a second; those that only receive, with what they take."""
     sent = f"sum by (id) ({of_unit(rate('messaging_client_sent_messages_total'), D, 'id')})"
     taken = f"sum by (id) ({of_unit(rate('messaging_client_consumed_messages_total'), S, 'id')})"
-    known = f"0 * group by (id) ({of_unit(of_graph('ezmsg_graph_node_info'), 'ezmsg_graph_node_id', 'id')})"
+    known = f"0 * group by (id) ({of_unit(of_graph('ezmsg_graph_node_info') + ' == 1', 'ezmsg_graph_node_id', 'id')})"
     return f'label_replace({sent} or {taken} or {known}, "title", "$1", "id", "(.*)")'
 
 
@@ -47,7 +47,7 @@ def edges() -> str:
         return of_unit(of_unit(metric, source, "source"), target, "target")
 
     arriving = f"sum by (source, target) ({between(rate('messaging_client_consumed_messages_total'), D, S)})"
-    known = f"0 * group by (source, target) ({between(of_graph('ezmsg_graph_edge_info'), SOURCE, TARGET)})"
+    known = f"0 * group by (source, target) ({between(of_graph('ezmsg_graph_edge_info') + ' == 1', SOURCE, TARGET)})"
     age = f"histogram_quantile(0.99, sum by (source, target) ({between(rate('ezmsg_message_age_seconds'), D, S)}))"
     with_age = f'count_values by (source, target) ("secondarystat", round(1000 * {age}, 0.1))'
     both = f"{with_age} * on (source, target) group_left () ({arriving}) or on (source, target) ({arriving} or {known})"

@@ -148,6 +148,14 @@ def test_a_process_that_ends_in_order_says_goodbye(played: Played) -> None:
     values = [int(value) for _, value in seen[0]["values"]]
     assert {5, 4} <= set(values)
     assert played.stack.prometheus.number(count, played.end_s) == 0
-    for level in ("message_inflight", "buffer_limit"):
-        now = played.stack.prometheus.number(f'max(ezmsg_publisher_{level}{{job="{SERVICE}"}})', played.end_s)
-        assert now == 0
+    for level in ("publisher_message_inflight", "publisher_buffer_limit", "graph_node_info", "graph_edge_info"):
+        now = played.stack.prometheus.number(f'max(ezmsg_{level}{{job="{SERVICE}"}})', played.end_s)
+        assert now == 0, level
+
+
+def test_an_edge_that_is_gone_is_told(played: Played) -> None:
+    edges = played.stack.prometheus.query(f'ezmsg_graph_edge_info{{job="{SERVICE}"}}', played.quiet_s)
+    target = label(semconv.EDGE_TARGET)
+    assert {one["metric"][target]: one["value"][1] for one in edges} == {
+        "CHECK/INPUT": "1", "SLOW/INPUT": "1", "LEAKY/INPUT": "1", "SINK/INPUT": "1", "ELSEWHERE/INPUT": "0",
+    }  # fmt: skip

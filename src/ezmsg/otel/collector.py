@@ -11,6 +11,7 @@ from ezmsg.core.graphmeta import ProfileChannelType
 from ezmsg.core.recorder.rows import CHANNELS
 from ezmsg.core.wire.records import EndpointRecord, GraphState
 from ezmsg.otel import semconv
+from ezmsg.otel.farewell import Farewell, Info
 from ezmsg.otel.ledger import Ledger
 from ezmsg.otel.points import OVERFLOW_SET, Admission, AttributeSet, Points, count_points
 from ezmsg.otel.registry import Registry
@@ -47,6 +48,7 @@ class Collector:
         self._started_ns = started_ns
         self._admissions: dict[str, Admission] = {}
         self._own_admission = Admission()
+        self._farewell = Farewell()
 
     def collect(self, now_ns: int) -> Collection:
         """Everything at this moment; exemplars only if they are new since the last call."""
@@ -80,7 +82,12 @@ class Collector:
         points = Points(self._own_admission)
         self._add_own(points)
         if graph is not None:
-            _add_graph(points, graph, processes)
+            _add_processes(points, graph, processes)
+            infos = set(_infos(graph, processes))
+            for spec, attributes in infos:
+                points.add(spec, attributes, 1)
+            for spec, attributes in self._farewell.look(infos):
+                points.add(spec, attributes, 0)
         return points.metrics(self._started_ns, now_ns)
 
     def _add_process(self, points: Points, process: Process) -> None:
@@ -137,10 +144,14 @@ def _add_counters(points: Points, endpoint: EndpointRecord, values: Mapping[str,
             points.add(spec, attributes_of(spec, endpoint, label), value)
 
 
-def _add_graph(points: Points, graph: GraphState, processes: list[Process]) -> None:
+def _add_processes(points: Points, graph: GraphState, processes: list[Process]) -> None:
     # The server counts those on its control plane; a process without units only has a telemetry link.
     linked = sum(not process.is_gone for process in processes)
     points.add(semconv.PROCESS_COUNT, (), max(graph.processes, linked))
+
+
+def _infos(graph: GraphState, processes: list[Process]) -> Iterator[Info]:
+    """What is 1 while it exists: nodes and edges."""
     roles: dict[str, set[str]] = {}
     homes: dict[str, set[str]] = {}
     for topic, role, home in _clients(processes):
@@ -151,9 +162,9 @@ def _add_graph(points: Points, graph: GraphState, processes: list[Process]) -> N
         kind = "both" if len(kinds) > 1 else next(iter(kinds))
         known = ((semconv.NODE_ID, node), (semconv.NODE_KIND, kind))
         home = min(homes.get(node, {""}))
-        points.add(semconv.NODE_INFO, (*known, (semconv.PROCESS_NAME, home)) if home else known, 1)
+        yield semconv.NODE_INFO, (*known, (semconv.PROCESS_NAME, home)) if home else known
     for source, target in graph.edges:
-        points.add(semconv.EDGE_INFO, ((semconv.EDGE_SOURCE, source), (semconv.EDGE_TARGET, target)), 1)
+        yield semconv.EDGE_INFO, ((semconv.EDGE_SOURCE, source), (semconv.EDGE_TARGET, target))
 
 
 def _clients(processes: list[Process]) -> Iterator[tuple[str, str, str]]:

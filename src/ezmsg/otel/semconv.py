@@ -251,9 +251,9 @@ QUEUE_LIMIT = _level("ezmsg.telemetry.queue.limit", "{item}", "agent.queue_limit
 PROCESS_COUNT = _level("ezmsg.graph.process.count", "{process}", "graph.processes", (),
                        "Processes of the graph.")
 NODE_INFO = MetricSpec("ezmsg.graph.node.info", "gauge", "{node}", "graph.nodes",
-                       (NODE_ID, NODE_KIND, PROCESS_NAME), "1 for every node of the graph.")
+                       (NODE_ID, NODE_KIND, PROCESS_NAME), "1 for every node of the graph, 0 for one that is gone.")
 EDGE_INFO = MetricSpec("ezmsg.graph.edge.info", "gauge", "{edge}", "graph.edges", (EDGE_SOURCE, EDGE_TARGET),
-                       "1 for every edge of the graph.")
+                       "1 for every edge of the graph, 0 for one that is gone.")
 # fmt: on
 
 METRICS: tuple[MetricSpec, ...] = (
