@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from grafana_foundation_sdk.builders import dashboard as build
 
-from grafana.panels import PROCESS, UNIT, Panel, Query, board, increase, lines, listing, number, of_graph, rate
+from grafana.panels import PROCESS, UNIT, Panel, Query, board, lines, listing, number, of_graph, rate, settings_changes
 
 OPERATION = "ezmsg_control_operation"
 
 
 def of_operation(metric: str) -> tuple[Query, Query]:
-    """Slow end and rate of failures."""
-    slow = f"histogram_quantile(0.99, sum by ({OPERATION}) ({rate(metric)}))"
-    failures = rate(metric, 'error_type!=""')
+    """Slow end and rate of failures, of minutes: operations are rare."""
+    slow = f"histogram_quantile(0.99, sum by ({OPERATION}) ({rate(metric, window='5m')}))"
+    failures = rate(metric, 'error_type!=""', "5m")
     failed = f"sum by ({OPERATION}, error_type) (histogram_count({failures}))"
     return Query(slow, f"{{{{{OPERATION}}}}}"), Query(failed, f"{{{{{OPERATION}}}}}: {{{{error_type}}}}")
 
@@ -56,11 +56,13 @@ def dashboard() -> build.Dashboard:
             Query(f"sum({of_graph('ezmsg_graph_edge_info')})", "edges"),
         ),
         lines(
-            Panel("Settings", "Changes of settings, by unit and what happened.", "none", "unit"),
-            Query(
-                f"sum by ({UNIT}, ezmsg_settings_event) ({increase('ezmsg_settings_updates_total')})",
-                f"{{{{{UNIT}}}}} {{{{ezmsg_settings_event}}}}",
+            Panel(
+                "Settings",
+                "How often settings of each unit have changed. A step is a change; see what the unit did then.",
+                "none",
+                "unit",
             ),
+            Query(settings_changes(), f"{{{{{UNIT}}}}}"),
         ),
         lines(
             Panel(

@@ -47,14 +47,9 @@ def uid(name: str) -> str:
     return f"ezmsg-{name}"
 
 
-def rate(metric: str, labels: str = "") -> str:
-    """How fast a counter grows, or the native histogram of the last interval, of the graph that was chosen."""
-    return f"rate({of_graph(metric, labels)}[$__rate_interval])"
-
-
-def increase(metric: str, labels: str = "") -> str:
-    """By how much a counter grew."""
-    return f"increase({of_graph(metric, labels)}[$__rate_interval])"
+def rate(metric: str, labels: str = "", window: str = "$__rate_interval") -> str:
+    """How fast a counter grows, or the native histogram of the last `window`, of the graph that was chosen."""
+    return f"rate({of_graph(metric, labels)}[{window}])"
 
 
 def of_graph(metric: str, labels: str = "") -> str:
@@ -248,17 +243,24 @@ def board(name: str, says: str, *variables: build.QueryVariable) -> build.Dashbo
     ).annotation(
         annotation(
             "Settings",
-            settings_changes(),
+            settings_just_changed(),
             f"settings of {{{{{UNIT}}}}}",
             "blue",
         )
     )
 
 
-def settings_changes() -> str:
+def settings_changes(labels: str = "") -> str:
+    """How often the settings of units have changed since they began."""
+    given_at_first = 'ezmsg_settings_event!="INITIAL_SETTINGS"'
+    changed = of_graph("ezmsg_settings_updates_total", ", ".join(filter(None, (given_at_first, labels))))
+    return f"sum by ({UNIT}) ({changed})"
+
+
+def settings_just_changed() -> str:
     """Units whose settings changed just now; also when they did for the first time, and the series has no past."""
-    now = f"sum by ({UNIT}) ({of_graph('ezmsg_settings_updates_total')})"
-    before = f"sum by ({UNIT}) ({of_graph('ezmsg_settings_updates_total')} offset 30s)"
+    now = settings_changes()
+    before = now.removesuffix(")") + " offset 30s)"
     return f"{now} - ({before} or 0 * {now}) > 0"
 
 

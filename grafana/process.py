@@ -7,6 +7,7 @@ from grafana_foundation_sdk.builders import dashboard as build
 from grafana.panels import PROCESS, Panel, Query, board, lines, listing, of_graph, quantile, rate, variable
 
 OF_PROCESS = f'{PROCESS}=~"$process"'
+OLDEST = f'{OF_PROCESS}, cpython_gc_generation="2"'
 NAME = f"{{{{{PROCESS}}}}}"
 
 
@@ -76,15 +77,13 @@ def dashboard() -> build.Dashboard:
         ),
         lines(
             Panel(
-                "Garbage collection",
-                "Collections a second, by generation. Many of generation 2 are pauses: see the lag beside.",
+                "Full garbage collections",
+                "Of the oldest generation, a second. Each is a pause that grows with what the process holds: see the lag "
+                "above.",
                 "ops",
                 "unit",
             ),
-            Query(
-                f"sum by ({PROCESS}, cpython_gc_generation) ({rate('cpython_gc_collections_total', OF_PROCESS)})",
-                f"{NAME} {{{{cpython_gc_generation}}}}",
-            ),
+            Query(f"sum by ({PROCESS}) ({rate('cpython_gc_collections_total', OLDEST)})", NAME),
         ),
         lines(
             Panel("Threads", "A number that rises is a thread that nobody ends.", "none", "unit"),

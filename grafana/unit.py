@@ -4,7 +4,21 @@ from __future__ import annotations
 
 from grafana_foundation_sdk.builders import dashboard as build
 
-from grafana.panels import TASK, UNIT, D, Panel, Query, S, board, heat, increase, lines, quantile, rate, variable
+from grafana.panels import (
+    TASK,
+    UNIT,
+    D,
+    Panel,
+    Query,
+    S,
+    board,
+    heat,
+    lines,
+    quantile,
+    rate,
+    settings_changes,
+    variable,
+)
 
 OF_UNIT = f'{UNIT}=~"$unit"'
 OF_UNIT_OR_NONE = f'{UNIT}=~"$unit|"'
@@ -107,10 +121,7 @@ def dashboard() -> build.Dashboard:
                 "none",
                 "control",
             ),
-            Query(
-                f"sum by ({UNIT}, ezmsg_settings_event) ({increase('ezmsg_settings_updates_total', OF_UNIT)})",
-                f"{{{{{UNIT}}}}} {{{{ezmsg_settings_event}}}}",
-            ),
+            Query(settings_changes(OF_UNIT), f"{{{{{UNIT}}}}}"),
         ),
         lines(
             Panel(

@@ -15,7 +15,7 @@ import sys
 import tempfile
 import time
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO
@@ -70,8 +70,7 @@ def play(binaries: Binaries, directory: Path) -> Iterator[Played]:
     with Stack(binaries, directory) as stack:
         played = Played(stack, time.time())
         with _graph(stack, directory) as (address, graph, elsewhere):
-            _crash_and_recover(stack)
-            asyncio.run(_change_settings(address))
+            _crash_and_recover(stack, lambda: asyncio.run(_change_settings(address)))
             wait_until(lambda: _has_all(stack), "metrics of all edges are in Prometheus")
             scraped = "min(count_over_time(otelcol_exporter_sent_spans[30s]))"
             wait_until(
@@ -92,11 +91,12 @@ def play(binaries: Binaries, directory: Path) -> Iterator[Played]:
         yield played
 
 
-def _crash_and_recover(stack: Stack) -> None:
+def _crash_and_recover(stack: Stack, change_settings: Callable[[], None]) -> None:
     pause_s = seconds() / 4
     sent = f'sum(messaging_client_sent_messages_total{{job="{SERVICE}"}})'
     wait_until(lambda: (stack.prometheus.number(sent) or 0) > 0, "the first messages are counted in Prometheus")
     time.sleep(pause_s)
+    change_settings()
     stack.collector.kill()
     time.sleep(pause_s / 2)
     stack.collector.start()
