@@ -4,16 +4,15 @@ from __future__ import annotations
 
 from grafana_foundation_sdk.builders import dashboard as build
 
-from grafana.panels import PROCESS, UNIT, Panel, Query, board, lines, listing, number, of_graph, rate, settings_changes
+from grafana.panels import PROCESS, UNIT, Panel, Query, board, grown, lines, listing, number, of_graph, settings_changes
 
 OPERATION = "ezmsg_control_operation"
 
 
 def of_operation(metric: str) -> tuple[Query, Query]:
-    """Slow end and rate of failures, of minutes: operations are rare."""
-    slow = f"histogram_quantile(0.99, sum by ({OPERATION}) ({rate(metric, window='5m')}))"
-    failures = rate(metric, 'error_type!=""', "5m")
-    failed = f"sum by ({OPERATION}, error_type) (histogram_count({failures}))"
+    """Slow end since the beginning, and failures: operations are rare."""
+    slow = f"histogram_quantile(0.99, sum by ({OPERATION}) ({of_graph(metric)}))"
+    failed = grown(metric, f"{OPERATION}, error_type", 'error_type!=""', is_histogram=True)
     return Query(slow, f"{{{{{OPERATION}}}}}"), Query(failed, f"{{{{{OPERATION}}}}}: {{{{error_type}}}}")
 
 
@@ -67,7 +66,8 @@ def dashboard() -> build.Dashboard:
         lines(
             Panel(
                 "Operations of the server, p99",
-                "Connect, pause, snapshot … Above 100 ms the server is busy or the network slow.",
+                "Since the graph began: connect, pause, snapshot … Above 100 ms the server is busy or the network "
+                "slow.",
                 "s",
                 "process",
                 (0.1, 1),
@@ -77,17 +77,18 @@ def dashboard() -> build.Dashboard:
         lines(
             Panel(
                 "Operations refused",
-                "By error. CYCLE: somebody connects a loop. Others: see the log of the program.",
-                "cps",
+                "In 5 minutes, by error. CYCLE: somebody connects a loop. Others: see the log of the program.",
+                "none",
                 "health",
-                (None, 0.001),
+                (None, 1),
             ),
             graph_failed,
         ),
         lines(
             Panel(
                 "Requests to processes, p99",
-                "From the asking session to the unit and back. Slow: the loop of that process lags.",
+                "Since the graph began, from the asking session to the unit and back. Slow: the loop of that process "
+                "lags.",
                 "s",
                 "process",
                 (0.1, 1),
@@ -97,10 +98,10 @@ def dashboard() -> build.Dashboard:
         lines(
             Panel(
                 "Requests failed",
-                "By error. TIMEOUT: the process hangs. PROCESS_DISCONNECTED: it ended meanwhile.",
-                "cps",
+                "In 5 minutes, by error. TIMEOUT: the process hangs. PROCESS_DISCONNECTED: it ended meanwhile.",
+                "none",
                 "process",
-                (None, 0.001),
+                (None, 1),
             ),
             process_failed,
         ),

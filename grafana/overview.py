@@ -13,6 +13,7 @@ from grafana.panels import (
     Query,
     S,
     board,
+    grown,
     lines,
     listing,
     number,
@@ -60,7 +61,8 @@ def dashboard() -> build.Dashboard:
     small = {"span": 4, "height": 4}
     backpressure = f"sum by ({D}) ({rate('ezmsg_publisher_backpressure_time_seconds_total')})"
     dropped = f"sum by ({D}, {S}) ({rate('ezmsg_subscriber_dropped_messages_total')})"
-    failing = f"sum by ({UNIT}, {TASK}, error_type) ({rate('ezmsg_task_errors_total')})"
+    failing = grown("ezmsg_task_errors_total", f"{UNIT}, {TASK}, error_type")
+    failed = grown("ezmsg_task_errors_total", "job", 'error_type!="CancelledError"')
     age = quantile(0.99, "ezmsg_message_age_seconds", f"{D}, {S}")
     busy = f"sum by ({UNIT}, {TASK}) ({rate('ezmsg_task_busy_time_seconds_total')})"
     for panel in (
@@ -109,13 +111,13 @@ def dashboard() -> build.Dashboard:
         number(
             Panel(
                 "Errors in tasks",
-                "Exceptions of units. Any is a defect of a unit.",
-                "cps",
+                "Exceptions of units in the last 5 minutes. Any is a defect of a unit.",
+                "none",
                 "unit",
-                (None, 0.001),
+                (None, 1),
                 **small,
             ),
-            Query(f"sum({rate('ezmsg_task_errors_total')}) or 0 * max({of_graph('ezmsg_graph_process_count')})"),
+            Query(f"{failed} or 0 * max by (job) ({of_graph('ezmsg_graph_process_count')})"),
         ),
         topology(
             Panel(
@@ -180,10 +182,11 @@ def dashboard() -> build.Dashboard:
         lines(
             Panel(
                 "Errors by task",
-                "Exceptions that tasks raised, by class. The trace of a failed message tells which one it was.",
-                "cps",
+                "Exceptions that tasks raised in 5 minutes, by class. The trace of a failed message tells which it "
+                "was.",
+                "none",
                 "unit",
-                (None, 0.001),
+                (None, 1),
                 handing=(("unit", UNIT),),
             ),
             Query(failing, f"{{{{{UNIT}}}}} {{{{{TASK}}}}}: {{{{error_type}}}}"),

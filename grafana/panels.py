@@ -26,6 +26,7 @@ K = "ezmsg_channel_kind"
 UNIT = "ezmsg_unit_address"
 TASK = "ezmsg_task_name"
 PROCESS = "ezmsg_process_name"
+CHANGED = 'ezmsg_settings_event!="INITIAL_SETTINGS"'
 
 # The dashboards in the order a person debugs, with the variables a link hands over.
 TITLES = {
@@ -47,9 +48,22 @@ def uid(name: str) -> str:
     return f"ezmsg-{name}"
 
 
-def rate(metric: str, labels: str = "", window: str = "$__rate_interval") -> str:
-    """How fast a counter grows, or the native histogram of the last `window`, of the graph that was chosen."""
-    return f"rate({of_graph(metric, labels)}[{window}])"
+def rate(metric: str, labels: str = "") -> str:
+    """How fast a counter grows, or the native histogram of the last interval, of the graph that was chosen."""
+    return f"rate({of_graph(metric, labels)}[$__rate_interval])"
+
+
+def grown(metric: str, by: str, labels: str = "", window: str = "5m", *, is_histogram: bool = False) -> str:
+    """By how much a counter has grown lately.
+
+    For what is rare: the first occurrence counts, which `rate` and `increase` do not see, for its series has no past.
+    """
+
+    def at(offset: str) -> str:
+        series = of_graph(metric, labels) + offset
+        return f"sum by ({by}) ({f'histogram_count({series})' if is_histogram else series})"
+
+    return f"clamp_min({at('')} - ({at(f' offset {window}')} or 0 * {at('')}), 0)"
 
 
 def of_graph(metric: str, labels: str = "") -> str:
@@ -252,16 +266,12 @@ def board(name: str, says: str, *variables: build.QueryVariable) -> build.Dashbo
 
 def settings_changes(labels: str = "") -> str:
     """How often the settings of units have changed since they began."""
-    given_at_first = 'ezmsg_settings_event!="INITIAL_SETTINGS"'
-    changed = of_graph("ezmsg_settings_updates_total", ", ".join(filter(None, (given_at_first, labels))))
-    return f"sum by ({UNIT}) ({changed})"
+    return f"sum by ({UNIT}) ({of_graph('ezmsg_settings_updates_total', ', '.join(filter(None, (CHANGED, labels))))})"
 
 
 def settings_just_changed() -> str:
-    """Units whose settings changed just now; also when they did for the first time, and the series has no past."""
-    now = settings_changes()
-    before = now.removesuffix(")") + " offset 30s)"
-    return f"{now} - ({before} or 0 * {now}) > 0"
+    """Units whose settings changed just now."""
+    return f"{grown('ezmsg_settings_updates_total', UNIT, CHANGED, '30s')} > 0"
 
 
 def annotation(name: str, expr: str, title: str, colour: str) -> build.AnnotationQuery:

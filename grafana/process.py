@@ -78,8 +78,8 @@ def dashboard() -> build.Dashboard:
         lines(
             Panel(
                 "Full garbage collections",
-                "Of the oldest generation, a second. Each is a pause that grows with what the process holds: see the lag "
-                "above.",
+                "Of the oldest generation, a second. Each is a pause that grows with what the process holds: see the "
+                "lag above.",
                 "ops",
                 "unit",
             ),

@@ -12,6 +12,7 @@ from grafana.panels import (
     Query,
     S,
     board,
+    grown,
     heat,
     lines,
     quantile,
@@ -38,7 +39,7 @@ def dashboard() -> build.Dashboard:
         ),
     )
     busy = f"sum by ({UNIT}, {TASK}) ({rate('ezmsg_task_busy_time_seconds_total', OF_UNIT)})"
-    errors = f"sum by ({UNIT}, {TASK}, error_type) ({rate('ezmsg_task_errors_total', OF_UNIT)})"
+    errors = grown("ezmsg_task_errors_total", f"{UNIT}, {TASK}, error_type", OF_UNIT)
     for panel in (
         lines(
             Panel(
@@ -92,11 +93,12 @@ def dashboard() -> build.Dashboard:
         lines(
             Panel(
                 "Errors",
-                "Exceptions that tasks raised, by class. CancelledError at the end of a run is a message that was "
-                "interrupted.",
-                "cps",
+                "Exceptions that tasks raised in 5 minutes, by class. CancelledError at the end of a run is a "
+                "message that "
+                "was interrupted.",
+                "none",
                 "process",
-                (None, 0.001),
+                (None, 1),
             ),
             Query(errors, f"{TASK_NAME}: {{{{error_type}}}}"),
         ),
