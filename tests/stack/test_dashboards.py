@@ -58,6 +58,19 @@ def test_data_sources_and_dashboards_have_the_uids_that_are_referred_to() -> Non
             assert uids[at["datasource"]["uid"]] == at["datasource"]["type"]
 
 
+def test_what_a_trace_leads_to_has_an_answer(played: Played) -> None:
+    sources = yaml.safe_load((PROVISIONING / "datasources/datasources.yaml").read_text(encoding="utf-8"))["datasources"]
+    (tempo,) = (source for source in sources if source["type"] == "tempo")
+    link = tempo["jsonData"]["tracesToMetrics"]
+    (tag,) = link["tags"]
+    assert tag["value"] == tag["key"].replace(".", "_")
+    (query,) = link["queries"]
+    # A dollar is doubled in provisioning.
+    asked = query["query"].replace("$$__tags", f'{tag["value"]}="SOURCE/OUTPUT"').replace("$$__rate_interval", "40s")
+    assert metrics_in(asked) <= known_metrics()
+    assert played.stack.prometheus.query(asked, played.quiet_s)
+
+
 def test_every_dashboard_leads_to_all_others_with_its_time_and_variables() -> None:
     for name, dashboard in dashboards().items():
         assert [link["url"] for link in dashboard["links"]] == [f"/d/{uid(other)}" for other in TITLES if other != name]
