@@ -9,24 +9,8 @@ def _pending(name: str, kind: str, unit: str) -> MetricSpec:
     return MetricSpec(name, kind, unit, "", (), "")  # type: ignore[arg-type]
 
 
-_MEASURED = "what a process measures of itself, not sent yet"
-_CONTROL = "what the control plane measures, not sent yet"
-
 # fmt: off
 PENDING: dict[MetricSpec, str] = {
-    _pending("ezmsg.subscriber.queue.depth", "gauge", "{message}"): _MEASURED,
-    _pending("ezmsg.task.busy.time", "counter", "s"): _MEASURED,
-    _pending("ezmsg.event_loop.lag", "histogram", "s"): _MEASURED,
-    _pending("process.cpu.time", "counter", "s"): _MEASURED,
-    _pending("process.memory.usage", "updowncounter", "By"): _MEASURED,
-    _pending("process.thread.count", "updowncounter", "{thread}"): _MEASURED,
-    _pending("process.unix.file_descriptor.count", "updowncounter", "{file_descriptor}"): _MEASURED,
-    _pending("cpython.gc.collections", "counter", "{collection}"): _MEASURED,
-    _pending("ezmsg.telemetry.overhead", "gauge", "1"): _MEASURED,
-    _pending("ezmsg.graph.backpressure.culprit", "counter", "s"): _CONTROL,
-    _pending("ezmsg.graph.operation.duration", "histogram", "s"): _CONTROL,
-    _pending("ezmsg.process.control.duration", "histogram", "s"): _CONTROL,
-    _pending("ezmsg.settings.updates", "counter", "{update}"): _CONTROL,
 }
 """Metrics, by what is needed for their names in Prometheus."""
 

@@ -116,7 +116,8 @@ class Digest:
         lost = self.lost
         return {
             "row": self.records,
-            "span": self.spans.added + lost["span:ring_overrun"] + lost["span:unknown_endpoint"],
+            "span": self.spans.added
+            + sum(lost[f"span:{why}"] for why in ("ring_overrun", "unknown_endpoint", "unread")),
             "sample": self.samples.added + lost["sample:ring_overrun"] + lost["sample:unknown_endpoint"] + self._stale,
         }
 

@@ -416,7 +416,8 @@ class ProcessUpdateOwnership(Record, frozen=True):
 class ProcessRequest(Record, frozen=True):
     """An operation for the process that owns `unit_address`, or for process `process_id`; `payload` is opaque.
 
-    `reader` names who keeps its own place in what is measured, `request_id` this request, from end to end.
+    `reader` names who keeps its own place in what is measured, `request_id` this request, from end to end;
+    `traceparent` is the W3C header of who asks, if that is sampled.
     """
 
     unit_address: Name
@@ -426,6 +427,7 @@ class ProcessRequest(Record, frozen=True):
     process_id: Name = ""
     reader: Name = ""
     request_id: Name = ""
+    traceparent: Name = ""
 
 
 class ProcessResponse(Record, frozen=True):
@@ -606,6 +608,13 @@ class GraphState(Record, frozen=True):
     processes: int
 
 
+class ServerTelemetry(Record, frozen=True):
+    """To a telemetry reader: what the server measured of its own work, cumulative."""
+
+    histograms: list[HistogramState] = []
+    counters: dict[Name, int] = {}
+
+
 class TelemetryAck(Record, frozen=True):
     """A reader took `count` ProcessTelemetry records; the server keeps a bounded number unacknowledged.
 
@@ -752,6 +761,7 @@ OPCODES: dict[int, type[Record]] = {
     83: Metadata,
     84: GetCounts,
     85: Counts,
+    86: ServerTelemetry,
     90: OpenChannel,
     91: ChannelOpened,
     92: SlotHolder,
@@ -775,7 +785,7 @@ LARGE_RECORDS: dict[int, int] = {
         CONTROL_FRAME_BYTES: (
             Routing, GraphEdges, Snapshot, RegisterMetadata, ReportSettings, Settings, SettingsEvents, SettingsEvent,
             TopologyEvent, ProcessRequest, ProcessResponse, TelemetryBatch, ProcessTelemetry, GraphState,
-            ProfilingStreamBatch,
+            ServerTelemetry, ProfilingStreamBatch,
         ),
         CONTROL_FRAME_BYTES + SMALL_RECORD_BYTES: (Metadata,),
         4 * SMALL_RECORD_BYTES: (ProcessRegister, ProcessUpdateOwnership),
