@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from ezmsg.otel.semconv import MetricSpec
+from ezmsg.otel.semconv import MetricKind, MetricSpec
 
 
-def _pending(name: str, kind: str, unit: str) -> MetricSpec:
-    return MetricSpec(name, kind, unit, "", (), "")  # type: ignore[arg-type]
+def pending(name: str, kind: MetricKind, unit: str) -> MetricSpec:
+    """A metric that is to come, by what is needed for its name in Prometheus."""
+    return MetricSpec(name, kind, unit, "", (), "")
 
+
+PENDING: dict[MetricSpec, str] = {}
+"""For example `pending("process.cpu.time", "counter", "s"): "not sent yet"`; then dashboards may ask for it already."""
 
 # fmt: off
-PENDING: dict[MetricSpec, str] = {
-}
-"""Metrics, by what is needed for their names in Prometheus."""
-
 NEVER_SEEN: dict[tuple[str, str], str] = {
     ("ezmsg.publisher.serialize.duration", "ezmsg.channel.kind"): "a message is serialized once for all channels",
     ("ezmsg.task.span.duration", "ezmsg.unit.address"): "units have no way to open a span, other programs have",
