@@ -26,7 +26,7 @@ Samples = npt.NDArray[np.float32]
 class SourceSettings(ez.Settings):
     """Messages a second; 0 for none."""
 
-    rate_hz: float = 60.0
+    rate_hz: float = 100.0
 
 
 class Source(ez.Unit):

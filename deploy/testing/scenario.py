@@ -110,7 +110,7 @@ def _crash_and_recover(stack: Stack, change_settings: Callable[[], None]) -> Non
 async def _change_settings(address: str) -> None:
     """Change a setting, and ask for two things that are refused: an edge that closes a cycle, an unknown setting."""
     async with ez.GraphContext(address) as graph:
-        await graph.update_setting("SOURCE", "rate_hz", 50.0, timeout=30.0)
+        await graph.update_setting("SOURCE", "rate_hz", 120.0, timeout=30.0)
         with contextlib.suppress(CyclicException):
             await graph.connect("SINK/INPUT", "SLOW/OUTPUT")
         with contextlib.suppress(RuntimeError):
