@@ -51,6 +51,8 @@ RequestHandler = Callable[[ProcessControlRequest], ProcessControlResponse | Awai
 
 COMMAND_TIMEOUT_S = 5.0
 CLOSE_TIMEOUT_S = 1.0
+# What a busy process may take to deliver what it measured, before it leaves.
+FLUSH_TIMEOUT_S = 0.2
 DEFAULT_BATCH_SAMPLES = 1000
 # More than this in one answer might not fit a frame; the rest is there for the next.
 MOST_BATCH_SAMPLES = 100_000
@@ -189,6 +191,9 @@ class ProcessControlClient:
             for task in self._handling:
                 if task is not current:
                     _cancel(task)
+            if control.is_up:
+                # While it still goes under our name: streams get it whole.
+                await self._profiles.flushed(FLUSH_TIMEOUT_S)
             self._profiles.client_closed(str(control.address), client_id)
             try:
                 if control.is_up:

@@ -6,11 +6,13 @@ takes anything from another reader. The telemetry link reads through `recorder`;
 
 from __future__ import annotations
 
+import asyncio
 import os
 import threading
 import time
 import weakref
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from contextvars import ContextVar
 from typing import Final, Protocol
 from uuid import UUID
@@ -171,6 +173,7 @@ class ProfileRegistry:
         self._hook: FirstEndpointHook | None = None
         self._endpoint_hook: EndpointHook | None = None
         self._wake: Callable[[], None] | None = None
+        self._flush: Callable[[Callable[[], None]], None] | None = None
         self._begin()
         _REGISTRIES.add(self)
 
@@ -277,6 +280,27 @@ class ProfileRegistry:
     def set_wake(self, wake: Callable[[], None] | None) -> None:
         """Be called when the telemetry link should look again at once: a trace was set, a client came or went."""
         self._wake = wake
+
+    def set_flush(self, flush: Callable[[Callable[[], None]], None] | None) -> None:
+        """Have this called to send what was recorded so far; it calls back, in any thread, when that is done."""
+        self._flush = flush
+
+    async def flushed(self, timeout_s: float) -> bool:
+        """Send what was recorded so far to the GraphServers; whether that was done in time."""
+        if self._flush is None:
+            return True
+        loop = asyncio.get_running_loop()
+        done = asyncio.Event()
+
+        def wake() -> None:
+            # The loop may be over by then.
+            with suppress(RuntimeError):
+                loop.call_soon_threadsafe(done.set)
+
+        self._flush(wake)
+        with suppress(TimeoutError):
+            await asyncio.wait_for(done.wait(), timeout_s)
+        return done.is_set()
 
     # -- who we are ---------------------------------------------------------------------------------------------------
 

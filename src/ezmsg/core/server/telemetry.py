@@ -67,7 +67,7 @@ class TelemetryDesk:
 
     def client_gone(self, client_id: str) -> None:
         """It left."""
-        self._book.client_gone(client_id)
+        self._book.client_gone(client_id, time.time())
         self.graph_changed()
 
     def link_opened(self, hello: OpenTelemetry, connection: Connection) -> TelemetryOpened:

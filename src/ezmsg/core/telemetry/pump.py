@@ -123,22 +123,30 @@ class TelemetryPump:
         self._listener: Listener | None = None
         self._is_ending = False
         self._deadline_s = 0.0
-        self._flushing: list[threading.Event] = []
+        self._flushing: list[Callable[[], None]] = []
 
     def install(self) -> None:
         """Start with the first endpoint of a graph, from now on."""
         self._registry.set_wake(self._wake_up)
+        self._registry.set_flush(self.flush_soon)
         self._registry.set_first_endpoint_hook(self._graph_changed)
         self._registry.set_endpoint_hook(lambda endpoint, is_open: self._lag.endpoint_changed(endpoint, is_open))
+
+    def flush_soon(self, done: Callable[[], None]) -> None:
+        """Send what was recorded so far; `done` is called when that is done, or there is nobody to send to."""
+        with self._lock:
+            is_running = self._thread is not None
+            if is_running:
+                self._flushing.append(done)
+        if is_running:
+            self._wake_up()
+        else:
+            done()
 
     def flush(self, timeout_s: float = EXIT_TIMEOUT_S) -> bool:
         """Send what was recorded so far; whether that was done in time (or there was nobody to send to)."""
         done = threading.Event()
-        with self._lock:
-            if self._thread is None:
-                return True
-            self._flushing.append(done)
-        self._wake_up()
+        self.flush_soon(done.set)
         return done.wait(timeout_s)
 
     def shutdown(self, timeout_s: float = EXIT_TIMEOUT_S) -> None:
@@ -208,11 +216,11 @@ class TelemetryPump:
                     self._flushing += flushing
                 else:
                     for done in flushing:
-                        done.set()
+                        done()
                 if not self._links:
                     self._thread = self._waker = None
                     for done in self._flushing:
-                        done.set()
+                        done()
                     break
             is_forced = waker.wait(wait_s, links.values())
         waker.close()

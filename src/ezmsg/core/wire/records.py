@@ -587,7 +587,7 @@ class ProcessTelemetry(Record, frozen=True):
     """To a reader: what one process delivered. `hello` comes with the first, `gone` with the last.
 
     After it joined, a reader gets one with all endpoints, last counters and histograms, and retained span rows.
-    `server_dropped` counts, by reason and cumulatively, the span rows of this process that readers missed.
+    `server_dropped` counts, by `kind:reason` and cumulatively, what of this process readers missed.
     `position`: where the reader is among the spans after these.
     """
 
