@@ -88,7 +88,8 @@ class Slow(ez.Unit):
     @ez.publisher(OUTPUT)
     async def think(self, samples: Samples) -> AsyncIterator[Any]:
         """Think about a message."""
-        await asyncio.sleep(0.025)
+        with ez.profile("think"):
+            await asyncio.sleep(0.025)
         yield self.OUTPUT, float(samples.mean())
 
 

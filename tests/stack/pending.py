@@ -16,8 +16,6 @@ PENDING: dict[MetricSpec, str] = {}
 # fmt: off
 NEVER_SEEN: dict[tuple[str, str], str] = {
     ("ezmsg.publisher.serialize.duration", "ezmsg.channel.kind"): "a message is serialized once for all channels",
-    ("ezmsg.task.span.duration", "ezmsg.unit.address"): "units have no way to open a span, other programs have",
-    ("ezmsg.task.span.duration", "ezmsg.task.name"): "likewise",
 }
 """Attributes of metrics that arrive without them."""
 # fmt: on
