@@ -7,7 +7,8 @@ PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check 
 PYRIGHT := PYRIGHT_PYTHON_IGNORE_WARNINGS=1 $(BIN)/pyright
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check format proofs bench overhead soak clean
+.PHONY: help setup demo test check format proofs bench overhead soak
+.PHONY: stack-up stack-down stack-test stack-pictures dashboards clean
 
 help:
 	@echo "make setup    make the virtual environment $(VENV) (every target below does it on first use)"
@@ -19,6 +20,11 @@ help:
 	@echo "make bench    compare with upstream ezmsg and pyzmq; BENCH_ARGS=--smoke is short"
 	@echo "make overhead what telemetry costs, beside upstream and OpenTelemetry by hand; OVERHEAD_ARGS=--smoke is short"
 	@echo "make soak     20 processes, some killed all the time, for 5 minutes; SOAK_SECONDS=60 ends it earlier"
+	@echo "make stack-up collector, Prometheus, Tempo and Grafana in Docker; STACK_PROFILE=demo with the demo"
+	@echo "make stack-down ends them; their data stays"
+	@echo "make stack-test tests the stack with real binaries and without Docker; STACK_SECONDS=120 plays longer"
+	@echo "make stack-pictures draws every panel, into build/panels"
+	@echo "make dashboards writes grafana/dashboards again"
 	@echo "make clean    remove the virtual environment and all caches"
 
 setup: $(STAMP)
@@ -26,14 +32,14 @@ setup: $(STAMP)
 $(STAMP): pyproject.toml constraints.txt
 	@PYTHON='$(PYTHON)' sh tools/make-venv $(VENV)
 	$(PIP_INSTALL) hatchling editables
-	$(PIP_INSTALL) --no-build-isolation --editable '.[axisarray,demo,dev,tui]'
+	$(PIP_INSTALL) --no-build-isolation --editable '.[axisarray,demo,dev,stack,tui]'
 	@touch $@
 
 demo: $(STAMP)
 	$(BIN)/python -m examples.ecg
 
 test: $(STAMP)
-	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile $(PYTEST_ARGS)
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile --ignore tests/stack $(PYTEST_ARGS)
 
 proofs: $(STAMP)
 	PROOFS=whole $(BIN)/python -m pytest tests/otel/test_accounts.py tests/core/messages/test_blame.py $(PYTEST_ARGS)
@@ -57,6 +63,25 @@ overhead: $(STAMP)
 soak: $(STAMP)
 	$(BIN)/python benchmarks/soak.py $(SOAK_ARGS)
 
+stack-up:
+	sh tools/stack-secrets deploy/secrets
+	docker compose $(if $(STACK_PROFILE),--profile $(STACK_PROFILE)) up --detach --wait
+	@echo "Grafana is at http://localhost:3000 (user admin, password in deploy/secrets/grafana_admin_password)"
+	@echo "start a graph with:  export OTEL_EXPORTER_OTLP_ENDPOINT=http://localhost:4318"
+
+stack-down:
+	docker compose --profile demo down
+
+# The binaries are built once, in minutes: see deploy/testing/binaries.py.
+stack-test: $(STAMP)
+	STACK_BINARIES="$$($(BIN)/python -m deploy.testing.binaries)" $(BIN)/python -m pytest tests/stack $(PYTEST_ARGS)
+
+stack-pictures: $(STAMP)
+	$(BIN)/python -m grafana.pictures build/panels
+
+dashboards: $(STAMP)
+	$(BIN)/python -m grafana.generate
+
 clean:
-	rm -rf $(VENV) dist .pytest_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) build dist .pytest_cache .ruff_cache .hypothesis .import_linter_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -341,10 +341,10 @@ QUEUE_LIMIT = _level("ezmsg.telemetry.queue.limit", "{item}", "agent.queue_limit
                      "Items that may wait for export.")
 PROCESS_COUNT = _level("ezmsg.graph.process.count", "{process}", "graph.processes", (),
                        "Processes of the graph.")
-NODE_INFO = _gauge("ezmsg.graph.node.info", "1", "graph.nodes", (NODE_ID, NODE_KIND, PROCESS_NAME),
-                   "1 for every node of the graph.")
-EDGE_INFO = _gauge("ezmsg.graph.edge.info", "1", "graph.edges", (EDGE_SOURCE, EDGE_TARGET),
-                   "1 for every edge of the graph.")
+NODE_INFO = _gauge("ezmsg.graph.node.info", "{node}", "graph.nodes", (NODE_ID, NODE_KIND, PROCESS_NAME),
+                   "1 for every node of the graph, 0 for one that is gone.")
+EDGE_INFO = _gauge("ezmsg.graph.edge.info", "{edge}", "graph.edges", (EDGE_SOURCE, EDGE_TARGET),
+                   "1 for every edge of the graph, 0 for one that is gone.")
 CULPRIT = _counter("ezmsg.graph.backpressure.culprit", "s", "graph.culprits", (SUBSCRIPTION,),
                    "Time that publishers waited, by who caused it in the end, through others that waited.",
                    per_unit=NS_PER_S)

@@ -154,8 +154,8 @@ class Source:
             raise ProtocolError(f"an array of {spec.nbytes} bytes came with {stop - start}")
         return spec.view(chunk, start)
 
-    def see(self, chunk: Chunk, start: int, stop: int, layout: int) -> None:
-        """A message came that lies in shared memory; arguments as for `decode_placed`."""
+    def see(self, chunk: Chunk, start: int, stop: int, layout: int) -> int:
+        """A message came of which so many bytes lie in shared memory; arguments as for `decode_placed`."""
         raise ProtocolError("a message claims to be in shared memory, of which this connection has none")
 
     def buffers(self, at: Placed) -> list[memoryview]:
