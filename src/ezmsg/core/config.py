@@ -120,6 +120,14 @@ def subscriber_update_timeout_s() -> float:
     return number("EZMSG_SUBSCRIBER_UPDATE_TIMEOUT_SEC", 1.0)
 
 
+# -- ezmsg.util ---------------------------------------------------------------------------------------------------
+
+
+def fast_replace_is_disabled() -> bool:
+    """Whether any value makes `ezmsg.util.messages.util.replace` the one of `dataclasses`."""
+    return "EZMSG_DISABLE_FAST_REPLACE" in os.environ
+
+
 # -- running ------------------------------------------------------------------------------------------------------
 
 

@@ -1,0 +1,52 @@
+"""Changed copies of messages."""
+
+from __future__ import annotations
+
+import dataclasses
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from ezmsg.util.messages.util import fast_replace, replace
+from tests.util.messages.signals import signal
+
+
+@dataclasses.dataclass(frozen=True)
+class Frozen:
+    x: int
+    y: list[int]
+
+
+@dataclasses.dataclass(slots=True)
+class Slotted:
+    x: int = 1
+
+
+def test_replace_changes_some_fields_and_keeps_the_others_themselves() -> None:
+    before = Frozen(1, [2])
+    after = replace(before, x=3)
+    assert after == Frozen(3, [2])
+    assert after.y is before.y
+    assert before.x == 1
+    assert fast_replace(Slotted(), x=5) == Slotted(5)
+
+
+def test_replace_checks_what_the_constructor_checks() -> None:
+    with pytest.raises(ValueError, match="dims must be same length"):
+        replace(signal(), data=np.zeros(3))
+    with pytest.raises(TypeError, match="colour"):
+        replace(signal(), colour="red")  # type: ignore[call-arg]
+
+
+def test_a_variable_makes_replace_the_one_of_dataclasses() -> None:
+    code = "import dataclasses as d; from ezmsg.util.messages.axisarray import replace; print(replace is d.replace)"
+    run = subprocess.run(
+        [sys.executable, "-c", code],
+        env={"EZMSG_DISABLE_FAST_REPLACE": ""},
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    assert run.stdout.strip() == "True"
