@@ -7,7 +7,7 @@ from typing import Any
 import array_api_strict
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
@@ -15,9 +15,11 @@ from ezmsg.util.messages import arrays
 from ezmsg.util.messages.arrays import as2d, shape2d, slice_along_axis, sliding_win_oneaxis, view2d
 from tests.util.messages.signals import SHAPES
 
+FEW = settings(max_examples=30)
 ARRAYS = hnp.arrays(np.int64, SHAPES, elements=st.integers(0, 1000))
 
 
+@FEW
 @given(st.data(), ARRAYS)
 def test_a_slice_along_an_axis_is_a_view_of_what_numpy_takes(data: st.DataObject, array: Any) -> None:
     axis = data.draw(st.integers(-array.ndim, array.ndim - 1))
@@ -35,6 +37,7 @@ def test_a_slice_along_an_axis_that_is_not_there_is_refused(axis: int) -> None:
         slice_along_axis(np.zeros((2, 3)), slice(1), axis)
 
 
+@FEW
 @given(st.data(), ARRAYS, st.integers(0, 5), st.integers(1, 3))
 def test_windows_are_views_that_slide_along_an_axis(data: st.DataObject, array: Any, nwin: int, step: int) -> None:
     axis = data.draw(st.integers(-array.ndim, array.ndim - 1))
@@ -57,6 +60,7 @@ def test_windows_need_an_axis_that_is_there() -> None:
         sliding_win_oneaxis(np.zeros((2, 3)), 1, 2)
 
 
+@FEW
 @given(st.data(), ARRAYS)
 def test_two_dimensions_have_one_axis_first_and_the_others_flattened(data: st.DataObject, array: Any) -> None:
     axis = data.draw(st.integers(-array.ndim, array.ndim - 1))
@@ -66,6 +70,7 @@ def test_two_dimensions_have_one_axis_first_and_the_others_flattened(data: st.Da
         assert np.array_equal(row, np.take(array, number, axis).ravel())
 
 
+@FEW
 @given(st.data(), ARRAYS, st.booleans())
 def test_what_is_written_to_a_view_of_two_dimensions_is_in_the_array(
     data: st.DataObject, array: Any, is_strict: bool
