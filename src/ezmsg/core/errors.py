@@ -573,6 +573,26 @@ class MessageNotReadable(EzmsgError, ValueError):
         self.topic, self.message_id, self.reason = topic, message_id, reason
 
 
+class UnknownMessageType(EzmsgError, ImportError):
+    """A log has a message of a class that cannot be imported in this process."""
+
+    code = "UNKNOWN_MESSAGE_TYPE"
+
+    def __init__(self, type_name: str, reason: str) -> None:
+        super().__init__(f"messages of type {type_name!r} cannot be read here: {reason}")
+        self.type_name, self.reason = type_name, reason
+
+
+class LogLineUnreadable(EzmsgError, ValueError):
+    """A line of a log of messages cannot be read; the lines around it may well be."""
+
+    code = "LOG_LINE_UNREADABLE"
+
+    def __init__(self, path: str, line: int, reason: str) -> None:
+        super().__init__(f"line {line} of {path} cannot be read: {reason}")
+        self.path, self.line, self.reason = path, line, reason
+
+
 # -- shared memory ------------------------------------------------------------------------------------------------
 
 _REMEDIES = {
