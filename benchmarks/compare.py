@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import cells
+import certificates
 import environments
 import machine
 import summary
@@ -33,6 +34,7 @@ VARIANTS = {
     "metrics": {"EZMSG_OTEL_LEVEL": "metrics"},
     "trace": {"EZMSG_OTEL_LEVEL": "trace"},
     "trace-all": {"EZMSG_OTEL_LEVEL": "trace", "EZMSG_TRACE_RATIO": "1"},
+    "tls": {"EZMSG_OTEL_LEVEL": "metrics"},
 }
 """How ours may be set up."""
 # More than a worker allows itself.
@@ -58,7 +60,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
         "--profile-level",
         default="metrics",
         metavar="NAME,...",
-        help=f"telemetry of ours: {', '.join(VARIANTS)}; the first is `ours`, the others are compared with it",
+        help=f"telemetry of ours, or TLS: {', '.join(VARIANTS)}; the first is `ours`, the others are compared with it",
     )
     for name in cells.IMPLEMENTATIONS:
         parser.add_argument(f"--no-{name}", action="store_true")
@@ -86,8 +88,9 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
 
 def variants(names: list[str]) -> dict[str, dict[str, str]]:
     """Environment of each variant of ours, by the name of its column: the first one is what is compared with others."""
-    first, *others = dict.fromkeys(names)
-    return {"ours": VARIANTS[first]} | {f"ours:{name}": VARIANTS[name] for name in others}
+    chosen = {name: VARIANTS[name] | (certificates.variables() if name == "tls" else {}) for name in names}
+    first, *others = chosen
+    return {"ours": chosen[first]} | {f"ours:{name}": chosen[name] for name in others}
 
 
 def _implementations_of(options: argparse.Namespace) -> list[str]:

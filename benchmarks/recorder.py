@@ -91,7 +91,7 @@ def hop_loop(publisher: PublisherMetrics, edge: EdgeMetrics) -> Loop:
 def sampled_loop(publisher: PublisherMetrics, edge: EdgeMetrics) -> Loop:
     """The same for a message with a trace."""
     now_s = message_clock()
-    publish_trace = (new_trace_id(), new_span_id(), 0)
+    publish_trace = (new_trace_id(), new_span_id(), 0, ())
     process_trace = (publish_trace[0], new_span_id(), publish_trace[1])
 
     def loop(n: int) -> None:
@@ -158,7 +158,7 @@ def drain(edges: int, *, sampled_every: int = 0) -> float:
         for i in range(DRAINED // 2):
             publisher, edge = pairs[i % edges]
             start = 1.0 + number / 1e6
-            ids = (1, number + 1, 0) if sampled_every and number % sampled_every == 0 else None
+            ids = (bytes(16), number + 1, 0) if sampled_every and number % sampled_every == 0 else None
             publisher.published(number // edges, start, start, start + 7e-7 + i % 5000 / 1e9, 0.0, 0.0, 100, 1, ids)
             times = (start, start + 5e-8, start + 9e-8, start + 3e-7, start + 9e-6 + i / 1e9)
             edge.processed(number // edges, *times, 100, ids)

@@ -159,8 +159,8 @@ class RunsMain(Publishes):
 
     @ez.main
     def main(self) -> None:
-        self.works()
         try:
+            self.works()
             threading.Event().wait()
         finally:
             say("main ended")

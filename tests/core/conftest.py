@@ -11,10 +11,17 @@ import pytest
 
 from ezmsg.core.graphcontext import GraphContext
 from ezmsg.core.graphserver import GraphServer
+from tests.certificates import Authority
 from tests.core.workerprocess import Worker
 
 PROCESS_WORKER = Path(__file__).with_name("processworker.py")
 StartProcess = Callable[..., Awaitable[Worker]]
+
+
+@pytest.fixture(scope="session")
+def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
+    """A CA."""
+    return Authority(tmp_path_factory.mktemp("authority"))
 
 
 @pytest.fixture
@@ -38,8 +45,8 @@ async def start_process() -> AsyncIterator[StartProcess]:
     """Starts processes of the control plane (see `processworker.py`), and ends them with the test."""
     workers: list[Worker] = []
 
-    async def start(role: str, *args: object) -> Worker:
-        command = [sys.executable, "-W", "error", str(PROCESS_WORKER), role, *map(str, args)]
+    async def start(role: str, *args: object, program: Path = PROCESS_WORKER) -> Worker:
+        command = [sys.executable, "-W", "error", str(program), role, *map(str, args)]
         worker = Worker(subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True))
         workers.append(worker)
         worker.ready = (await worker.line()).removeprefix("ready ")

@@ -16,7 +16,7 @@ import pytest
 import ezmsg.core as ez
 from ezmsg.core.backend import ExecutionContext
 from ezmsg.core.dag import CyclicException
-from ezmsg.core.errors import BackendProcessFailed, BackendProcessLost, NotSpawnable, SeveralMains
+from ezmsg.core.errors import BackendProcessFailed, BackendProcessLost, NotSpawnable, SeveralMains, StateNotInitialized
 from ezmsg.core.graphserver import GraphServer
 from ezmsg.core.telemetry import pump
 from tests.core.rununits import (
@@ -378,6 +378,18 @@ def test_a_process_that_fails_in_setup_ends_the_others_with_its_error(method: st
         ez.run(GOOD=Idle(), WAITING=waiting, BAD=bad, process_components=[bad, waiting])
 
     assert "with units BAD" in "".join(caught.value.__notes__)
+
+
+def test_an_error_of_ours_in_another_process_arrives_with_its_fields() -> None:
+    class Forgets(Idle):
+        class STATE(ez.State):
+            number: int
+
+    forgets = Forgets()
+    with pytest.raises(StateNotInitialized, match=r"FORGETS: STATE\.number was not initialized!") as caught:
+        ez.run(GOOD=Idle(), FORGETS=forgets, process_components=[forgets])
+
+    assert (caught.value.address, caught.value.field) == ("FORGETS", "number")
 
 
 def test_an_error_that_cannot_travel_is_told_by_another() -> None:

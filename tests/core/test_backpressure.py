@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from ezmsg.core.backpressure import Backpressure
 
 
-def no_one_waits() -> None:
+def no_one_waits(bit: int) -> None:
     raise AssertionError("nobody asked to be told")
 
 
@@ -41,24 +41,36 @@ def test_releasing_twice_or_what_was_never_held_changes_nothing() -> None:
 
 
 def test_whoever_waits_is_told_once_a_slot_is_free() -> None:
-    told: list[str] = []
-    slots = Backpressure(1, lambda: told.append("free"))
+    told: list[int] = []
+    slots = Backpressure(1, told.append)
     bit = slots.add_channel()
     lease(slots, 0, bit)
     slots.is_awaited = True
     slots.release(bit, 0)
-    assert told == ["free"]
+    assert told == [bit]
+
+
+def test_the_channel_that_held_a_slot_last_is_told() -> None:
+    told: list[int] = []
+    slots = Backpressure(1, told.append)
+    first, second = slots.add_channel(), slots.add_channel()
+    for last in (first, second):
+        lease(slots, 0, first | second)
+        slots.is_awaited = True
+        for bit in (first | second) & ~last, last:
+            slots.releaser(bit)(0)
+    assert told == [first, second]
 
 
 def test_a_channel_that_leaves_releases_everything_and_its_bit_is_used_again() -> None:
-    told: list[str] = []
-    slots = Backpressure(3, lambda: told.append("free"))
+    told: list[int] = []
+    slots = Backpressure(3, told.append)
     first, second = slots.add_channel(), slots.add_channel()
     for message_id in range(3):
         lease(slots, message_id, first | (second if message_id else 0))
     slots.is_awaited = True
     slots.remove_channel(first)
-    assert told == ["free"]
+    assert told == [first]
     assert slots.held == [0, second, second]
     assert slots.add_channel() == first
 

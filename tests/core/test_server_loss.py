@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
+import json
 from collections.abc import AsyncIterator, Callable
+from pathlib import Path
 from typing import Any
 
-import psutil
 import pytest
 
 from ezmsg.core.errors import ConnectionLost, ServerUnreachable
@@ -27,6 +27,8 @@ from tests.core.workerprocess import Worker
 
 # Everybody is back within 2 s on a machine that is not busy; here others run, too.
 BACK_S = 10.0
+NURSERY = Path(__file__).with_name("servernursery.py")
+LOSS_WORKER = Path(__file__).with_name("lossworker.py")
 
 
 def free_address() -> str:
@@ -39,18 +41,25 @@ def free_address() -> str:
 class Restartable:
     """A GraphServer in a process of its own that can be killed, and started again at its address."""
 
-    def __init__(self, start: StartProcess) -> None:
-        self._start = start
-        self.address = free_address()
-        self.worker: Worker | None = None
+    def __init__(self, address: str, nursery: Worker) -> None:
+        self.address = address
+        self._nursery = nursery
+        self.pid = 0
 
     async def start(self) -> None:
-        self.worker = await self._start("serve", self.address)
+        await self._nursery.tell("start")
+        self.pid = int((await self._nursery.line()).removeprefix("ready "))
 
     async def kill(self) -> None:
-        assert self.worker is not None
-        await self.worker.kill()
-        await self.worker.end()
+        await self._order("kill")
+
+    async def ended(self) -> None:
+        """Wait for its end."""
+        await self._order("wait")
+
+    async def _order(self, order: str) -> None:
+        await self._nursery.tell(order)
+        assert await self._nursery.line() == "ended"
 
     async def restart(self) -> None:
         await self.kill()
@@ -59,7 +68,8 @@ class Restartable:
 
 @pytest.fixture
 async def graph(start_process: StartProcess) -> AsyncIterator[Restartable]:
-    graph = Restartable(start_process)
+    address = free_address()
+    graph = Restartable(address, await start_process(address, program=NURSERY))
     await graph.start()
     yield graph
     journal_path(Address.from_string(graph.address)).unlink(missing_ok=True)
@@ -197,7 +207,7 @@ async def test_an_orderly_end_leaves_no_journal_and_nobody_looking_for_a_server(
     assert path.exists()
     async with GraphContext(graph.address) as context:
         await service.shutdown()
-        await graph.worker.end()
+        await graph.ended()
         assert not path.exists()
         async with asyncio.timeout(5):
             while context._session.is_up:
@@ -278,50 +288,34 @@ async def test_a_profiling_stream_goes_on_at_the_next_server_and_tells_the_gap(g
 async def test_restarting_it_twenty_times_under_load_loses_no_message_and_leaks_nothing(
     graph: Restartable, start_process: StartProcess
 ) -> None:
-    me = psutil.Process()
-    await start_process("own", graph.address, "UNIT")
+    receiver = await start_process("receive", graph.address, "shm", "tcp", program=LOSS_WORKER)
+    senders = {way: await start_process("send", graph.address, way, way, program=LOSS_WORKER) for way in ("shm", "tcp")}
+    workers = [*senders.values(), receiver]
+    held: list[list[dict[str, int]]] = []
     async with GraphContext(graph.address) as context:
-        await context.connect("A", "B")
-        publisher = await context.publisher("A", allow_local=False)
-        subscriber = await context.subscriber("B")
-        process = ProcessControlClient(graph.address)
-        await process.register(["MINE"])
-        before = await context.snapshot()
-        received = 0
-        is_done = False
-
-        async def publish() -> int:
-            number = 0
-            while not is_done:
-                await publisher.broadcast(number)
-                number += 1
-                await asyncio.sleep(0)
-            return number
-
-        async def receive() -> None:
-            nonlocal received
-            while True:
-                async with subscriber.recv_zero_copy() as number:
-                    assert number == received
-                received += 1
-
-        publishing, receiving = asyncio.create_task(publish()), asyncio.create_task(receive())
-        descriptors = 0
-        for round in range(20):
-            await graph.restart()
+        before = await until(context, lambda snapshot: len(snapshot.processes) == 3)
+        assert before.graph == {"shm": [], "shm/IN": ["shm"], "tcp": [], "tcp/IN": ["tcp"]}
+        for _ in range(20):
+            await graph.kill()
+            async with asyncio.timeout(BACK_S):
+                while context._session.is_up:
+                    await asyncio.sleep(0.001)
+            await graph.start()
             after = await until(context, lambda snapshot: snapshot == before)
-            assert after.edge_owners
-            if round == 1:
-                descriptors = me.num_fds()
-            assert not receiving.done()
-        assert me.num_fds() <= descriptors
-        is_done = True
-        sent = await publishing
-        async with asyncio.timeout(10):
-            while received < sent:
-                await asyncio.sleep(0.01)
-        receiving.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await receiving
-        assert sent > 1000
-        await process.close()
+            assert len(after.edge_owners) == 2
+            for worker in workers:
+                await worker.tell("held?")
+            held.append([json.loads(await worker.line()) for worker in workers])
+    sent: dict[str, int] = {}
+    for worker in senders.values():
+        await worker.tell("stop")
+        sent |= json.loads(await worker.line())
+    await receiver.tell("stop")
+    assert json.loads(await receiver.line()) == sent
+    assert min(sent.values()) > 200
+    # One of anything more for each of them would be ten more.
+    for each in range(3):
+        for what in ("descriptors", "threads", "tasks"):
+            counts = [holding[each][what] for holding in held]
+            assert min(counts[10:]) <= max(counts[:10]), (what, counts)
+        assert held[-1][each]["megabytes"] <= held[4][each]["megabytes"] + 8

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from ezmsg.core.graphmeta import ProfileChannelType
-from ezmsg.core.recorder.rows import EXTENDED, EXTRA, PROCESS, PUBLISH, SAMPLED, SPAN_ROW, meta_word
+from ezmsg.core.recorder.rows import EXTENDED, EXTRA, LINK, PROCESS, PUBLISH, SAMPLED, SPAN_ROW, meta_word
 from ezmsg.core.wire.records import (
     ClockAnchor,
     CounterState,
@@ -89,10 +89,19 @@ def span_rows(count: int, first_id: int = 1, *, index: int = 1, trace: int = 0xA
     else:
         rows["b"], rows["c"], rows["d"], rows["e"] = starts, starts + 10, starts + 30, starts + 30 + MS
     rows["extra_meta"] = EXTRA
-    rows["trace_hi"], rows["trace_lo"] = trace, first_id + numbers
+    traces = [(trace << 64 | first_id + number).to_bytes(16, "big") for number in range(count)]
+    rows["trace_id"] = np.frombuffer(b"".join(traces), dtype="V16")
     rows["span_id"] = first_id + numbers
     rows["parent_id"] = 0 if kind == PUBLISH else 0xFFFF0000 + numbers
     rows["fanout"] = 1
+    return rows.tobytes()
+
+
+def linked_rows(links: int, span_id: int = 1) -> bytes:
+    """Rows of one `publish` span with so many links."""
+    rows = np.frombuffer(span_rows(1 + links, span_id), SPAN_ROW).copy()
+    rows["meta"][1:] = meta_word(LINK, PUBLISHER.index, flags=SAMPLED | EXTENDED)
+    rows["parent_id"][1:] = span_id
     return rows.tobytes()
 
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 import socket
 from collections.abc import AsyncIterator, Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from ezmsg.core.errors import ExporterLeased, EzmsgError, Refused, ServerUnreachable
+from ezmsg.core.errors import ExporterLeased, EzmsgError, Refused, ServerUnreachable, TlsRequired
 from ezmsg.core.net.address import Address
 from ezmsg.core.net.authkey import load_key
 from ezmsg.core.net.connection import Connection
@@ -28,6 +29,8 @@ from ezmsg.core.wire.records import (
 from ezmsg.otel import client as module
 from ezmsg.otel.agent import AgentCore
 from ezmsg.otel.client import AgentClient
+from tests import certificates
+from tests.certificates import Authority
 from tests.otel.feeds import FakeSender, first, settings, span_ids, span_rows, telemetry
 
 PATIENCE_S = 30.0
@@ -258,6 +261,22 @@ async def test_another_refusal_is_the_end(graph: FakeGraph, follow: Follow) -> N
     graph.refusals.append(Refused("no telemetry here"))
     with pytest.raises(Refused, match="no telemetry here"):
         await asyncio.wait_for(follow(patience_s=PATIENCE_S), PATIENCE_S)
+
+
+async def test_a_graph_is_followed_over_tls_and_one_that_wants_it_is_no_reason_to_wait(
+    follow: Follow, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    certificates.use(Authority(tmp_path).issue("graph.example"), monkeypatch)
+    graph = await FakeGraph().start()
+    try:
+        task = follow(str(graph.address))
+        (await graph.next_reader()).notify(Goodbye())
+        await asyncio.wait_for(task, PATIENCE_S)
+        certificates.use(None, monkeypatch)
+        with pytest.raises(TlsRequired, match="it uses TLS, this process does not"):
+            await asyncio.wait_for(follow(str(graph.address), patience_s=PATIENCE_S), PATIENCE_S)
+    finally:
+        await graph.stop()
 
 
 async def test_what_an_agent_does_not_know_it_refuses(graph: FakeGraph, follow: Follow) -> None:

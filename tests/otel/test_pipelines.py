@@ -19,7 +19,7 @@ from ezmsg.otel.registry import Registry
 from ezmsg.otel.resource import ResourceFactory
 from ezmsg.otel.spanpipeline import RecentIds, SpanPipeline
 from ezmsg.otel.state import Process
-from tests.otel.feeds import ANCHOR, FakeSender, first, settings, span_ids, span_rows, telemetry
+from tests.otel.feeds import ANCHOR, FakeSender, first, linked_rows, settings, span_ids, span_rows, telemetry
 
 RETRY = Outcome("retry", "unreachable", "nobody there")
 LOST = Outcome("lost", "rejected", "HTTP 400")
@@ -188,6 +188,29 @@ def test_spans_that_come_twice_leave_once(spans_of: SpansOf, process: Process, l
     assert pipeline.flush(PATIENCE_S)
     assert ids(sender) == span_ids(15)
     assert (ledger.totals().exported["span"], dropped(ledger)) == (15, {})
+
+
+def test_a_span_leaves_with_all_its_links_and_counts_as_many_rows(
+    spans_of: SpansOf, process: Process, ledger: Ledger
+) -> None:
+    sender = FakeSender()
+    pipeline = spans_of(sender, span_batch=2)
+    for first_id in (10, 20):
+        pipeline.offer(process, ANCHOR, linked_rows(3, first_id))
+    pipeline.offer(process, ANCHOR, span_rows(1, 30))
+    assert pipeline.flush(PATIENCE_S)
+    spans = [span for batch in sender.batches for span in batch]
+    assert [[link.context.span_id for link in span.links] for span in spans] == [[11, 12, 13], [21, 22, 23], []]
+    assert (ledger.totals().exported["span"], dropped(ledger)) == (9, {})
+
+
+def test_links_without_their_span_are_counted(spans_of: SpansOf, process: Process, ledger: Ledger) -> None:
+    sender = FakeSender()
+    pipeline = spans_of(sender)
+    pipeline.offer(process, ANCHOR, linked_rows(3)[128:])
+    pipeline.offer(process, ANCHOR, span_rows(1, 30))
+    assert pipeline.flush(PATIENCE_S)
+    assert (ledger.totals().exported["span"], dropped(ledger)) == (1, {"unreadable": 3})
 
 
 def test_only_so_many_ids_are_remembered() -> None:

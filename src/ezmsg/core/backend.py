@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import contextlib
 import logging
 import os
 from collections.abc import Callable, Mapping, Sequence
@@ -227,10 +228,11 @@ class GraphRunner:
             raise
         if not has_started:
             outcome = self._finish(run)
-            if outcome.error is not None:
-                raise (
-                    GraphRunnerStartError(outcome.error) if outcome.is_of_process else outcome.error
-                ) from outcome.error
+            error = outcome.error
+            if error is not None and outcome.is_of_process:
+                raise GraphRunnerStartError(type(error).__name__, str(error)) from error
+            if error is not None:
+                raise error
 
     def stop(self) -> None:
         """End the run in order, and wait for its end.
@@ -246,6 +248,12 @@ class GraphRunner:
             run.wait_over()
         elif (error := self._finish(run).error) is not None:
             logger.error("the run had ended with an error", exc_info=error)
+
+    def release(self) -> None:
+        """Let go of what the system keeps of processes that have ended, before this object is collected."""
+        for process in self._processes or ():
+            with contextlib.suppress(ValueError):  # it still runs
+                process.close()
 
     # -- beneath ------------------------------------------------------------------------------------------------------
 
@@ -395,10 +403,14 @@ def run(
     **components_kwargs: Component,
 ) -> None:
     """Run a graph of components, and wait until all of it has ended. Takes and raises what GraphRunner does."""
-    GraphRunner(
+    runner = GraphRunner(
         components, root_name, connections, process_components, backend_process, graph_address,
         force_single_process, profiler_log_name, **components_kwargs,
-    ).run_blocking()  # fmt: skip
+    )  # fmt: skip
+    try:
+        runner.run_blocking()
+    finally:
+        runner.release()
 
 
 def run_system(

@@ -16,12 +16,12 @@ class Backpressure:
 
     Args:
         num_buffers: How many slots there are.
-        on_free: Called when a slot became free while `is_awaited`.
+        on_free: Called when a slot became free while `is_awaited`, with the bit of the channel that held it last.
     """
 
     __slots__ = ("_free_bits", "_next_bit", "_on_free", "held", "is_awaited", "num_buffers")
 
-    def __init__(self, num_buffers: int, on_free: Callable[[], None]) -> None:
+    def __init__(self, num_buffers: int, on_free: Callable[[int], None]) -> None:
         if num_buffers < 1:
             raise ValueError(f"num_buffers={num_buffers} must be positive")
         self.num_buffers = num_buffers
@@ -48,7 +48,7 @@ class Backpressure:
         """Release everything a channel holds, and its bit."""
         for slot, holders in enumerate(self.held):
             if holders & bit:
-                self._release_slot(slot, holders & ~bit)
+                self._release_slot(slot, bit, holders & ~bit)
         self._free_bits.append(bit)
 
     def release(self, bit: int, message_id: int) -> None:
@@ -56,7 +56,7 @@ class Backpressure:
         slot = message_id % self.num_buffers
         holders = self.held[slot]
         if holders & bit:
-            self._release_slot(slot, holders & ~bit)
+            self._release_slot(slot, bit, holders & ~bit)
 
     def releaser(self, bit: int) -> Callable[[int], None]:
         """A function that releases a message for one channel: as `release`, for less."""
@@ -68,13 +68,13 @@ class Backpressure:
                 # The common case, inline: the last holder, or the only one.
                 held[slot] = 0
                 if self.is_awaited:
-                    self._on_free()
+                    self._on_free(bit)
             else:
                 self.release(bit, message_id)
 
         return release
 
-    def _release_slot(self, slot: int, remaining: int) -> None:
+    def _release_slot(self, slot: int, bit: int, remaining: int) -> None:
         self.held[slot] = remaining
         if not remaining and self.is_awaited:
-            self._on_free()
+            self._on_free(bit)

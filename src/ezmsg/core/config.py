@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import NamedTuple
 
-from ezmsg.core.errors import ConfigError
+from ezmsg.core.errors import ConfigError, TlsIncomplete
 
 TRUE = frozenset({"1", "true", "yes", "on"})
 FALSE = frozenset({"0", "false", "no", "off", ""})
@@ -87,6 +88,11 @@ def publisher_port_start() -> int:
     return integer("EZMSG_PUBLISHER_PORT_START", 25980, minimum=1)
 
 
+def peer_timeout_s() -> float:
+    """How long a host may be silent, asked or with data under way to it, before its connections are given up."""
+    return number("EZMSG_PEER_TIMEOUT_S", 60.0, minimum=2.0)
+
+
 # -- the message path ---------------------------------------------------------------------------------------------
 
 
@@ -163,6 +169,33 @@ def authkey_file() -> Path | None:
     return Path(value) if value else None
 
 
+class TlsFiles(NamedTuple):
+    """Where the certificate of this process, its key, and the certificates of the CA are, in PEM."""
+
+    cert: Path
+    key: Path
+    ca: Path
+
+
+TLS_VARIABLES = ("EZMSG_TLS_CERT", "EZMSG_TLS_KEY", "EZMSG_TLS_CA")
+"""In the order of `TlsFiles`."""
+
+
+def tls_files() -> TlsFiles | None:
+    """What TCP connections are encrypted with; None when they are not.
+
+    Raises:
+        TlsIncomplete: Some of the variables are set, and not all.
+    """
+    values = {name: text(name) for name in TLS_VARIABLES}
+    given = {name: Path(value) for name, value in values.items() if value}
+    if not given:
+        return None
+    if missing := [name for name in values if name not in given]:
+        raise TlsIncomplete(list(given), missing)
+    return TlsFiles(*given.values())
+
+
 def user_config_dir(home: Path) -> Path:
     """Where programs of this user keep their settings."""
     directory = Path(os.environ.get("XDG_CONFIG_HOME") or "")
@@ -173,7 +206,11 @@ def user_config_dir(home: Path) -> Path:
 
 
 def user_state_dir() -> Path:
-    """Where programs of this user keep what shall survive them."""
+    """Where programs of this user keep what shall survive them.
+
+    Raises:
+        RuntimeError: HOME is not set, and the user has no home.
+    """
     directory = Path(os.environ.get("XDG_STATE_HOME") or "")
     return directory if directory.is_absolute() else Path(os.environ.get("HOME") or Path.home()) / ".local" / "state"
 

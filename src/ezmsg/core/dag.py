@@ -22,10 +22,10 @@ class CyclicException(EzmsgError):
         self.from_topic, self.to_topic = from_topic, to_topic
 
 
-def reachable(adjacency: Adjacency, start: str) -> list[str]:
-    """Every node a path from `start` leads to, `start` first, each once, nearest first."""
-    seen = {start: None}
-    frontier = [start]
+def reachable(adjacency: Adjacency, *starts: str) -> list[str]:
+    """Every node a path from `starts` leads to, these first, each once, nearest first."""
+    seen = dict.fromkeys(starts)
+    frontier = list(seen)
     for node in frontier:
         for following in sorted(adjacency.get(node, ())):
             if following not in seen:
@@ -85,7 +85,7 @@ class DAG:
             return False
         del self.edge_owners[edge]
         self.graph[from_topic].discard(to_topic)
-        self._prune()
+        self._forget(from_topic, to_topic)
         return True
 
     def remove_owner(self, owner: Owner) -> set[tuple[str, str]]:
@@ -101,7 +101,8 @@ class DAG:
         """`topic` and every topic whose messages reach it."""
         return reachable(self.invgraph, topic)
 
-    def _prune(self) -> None:
-        connected = {topic for edge in self.edge_owners for topic in edge}
-        for node in [node for node in self.graph if node not in connected]:
-            del self.graph[node]
+    def _forget(self, from_topic: str, to_topic: str) -> None:
+        """Drop the ends of a removed edge that have no other."""
+        for topic in (from_topic, to_topic):
+            if not self.graph[topic] and not any(topic in targets for targets in self.graph.values()):
+                del self.graph[topic]

@@ -20,6 +20,16 @@ class EzmsgError(Exception):
         """The facts of this error as values that travel in a refusal."""
         return {key: value for key, value in vars(self).items() if not key.startswith("_")}
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Not through __init__: each class has its own arguments, and the text is made already.
+        return _restored, (type(self), self.args), vars(self)
+
+
+def _restored(error_type: type[EzmsgError], args: tuple[Any, ...]) -> EzmsgError:
+    error = error_type.__new__(error_type, *args)
+    error.args = args
+    return error
+
 
 class ConfigError(EzmsgError, ValueError):
     """An environment variable or argument has a value that cannot be used."""
@@ -112,6 +122,83 @@ class HandshakeTimeout(HandshakeError, TimeoutError):
     """The peer did not finish its handshake in time."""
 
     code = "HANDSHAKE_TIMEOUT"
+
+
+class TlsFailed(HandshakeError):
+    """Two peers could not agree on TLS; see the subclasses for why."""
+
+    code = "TLS_FAILED"
+
+
+class TlsRequired(TlsFailed):
+    """The peer uses TLS, and this process does not."""
+
+    code = "TLS_REQUIRED"
+
+
+class TlsNotSpoken(TlsFailed):
+    """This process uses TLS, and the peer does not."""
+
+    code = "TLS_NOT_SPOKEN"
+
+
+class CertificateMissing(TlsFailed):
+    """A certificate was asked for, and none was given."""
+
+    code = "CERTIFICATE_MISSING"
+
+
+class CertificateUntrusted(TlsFailed):
+    """A certificate was issued by nobody whom the other side trusts."""
+
+    code = "CERTIFICATE_UNTRUSTED"
+
+
+class CertificateExpired(TlsFailed):
+    """A certificate, or that of its CA, is too old."""
+
+    code = "CERTIFICATE_EXPIRED"
+
+
+class CertificateNotYetValid(TlsFailed):
+    """A certificate, or that of its CA, begins to be valid later."""
+
+    code = "CERTIFICATE_NOT_YET_VALID"
+
+
+class CertificateNameMismatch(TlsFailed):
+    """The certificate of a server is for another host than the one that was dialled."""
+
+    code = "CERTIFICATE_NAME_MISMATCH"
+
+
+class CertificateRefused(TlsFailed):
+    """A certificate cannot be used for another reason."""
+
+    code = "CERTIFICATE_REFUSED"
+
+
+class TlsIncomplete(EzmsgError, ValueError):
+    """Some of the variables that turn TLS on are set, and not all."""
+
+    code = "TLS_INCOMPLETE"
+
+    def __init__(self, given: list[str], missing: list[str]) -> None:
+        super().__init__(
+            f"TLS needs EZMSG_TLS_CERT, EZMSG_TLS_KEY and EZMSG_TLS_CA, and {' and '.join(missing)} "
+            f"{'is' if len(missing) == 1 else 'are'} not set: set all three, or none"
+        )
+        self.given, self.missing = given, missing
+
+
+class TlsFileError(EzmsgError, OSError):
+    """A file that TLS needs cannot be used."""
+
+    code = "TLS_FILE"
+
+    def __init__(self, variable: str, path: str, reason: str) -> None:
+        super().__init__(f"cannot use {variable}={path}: {reason}")
+        self.variable, self.path, self.reason = variable, path, reason
 
 
 class AuthKeyError(EzmsgError, OSError):
@@ -293,6 +380,28 @@ class ConflictingSettingsTopics(EzmsgError, RuntimeError):
             "Give the right one as input_topic"
         )
         self.component, self.topics = component, topics
+
+
+class ServerFull(EzmsgError, RuntimeError):
+    """A GraphServer keeps as much of one kind as it may; nothing was changed."""
+
+    code = "SERVER_FULL"
+
+    def __init__(self, kind: str, size: int, used: int, limit: int) -> None:
+        super().__init__(
+            f"the GraphServer has no room for {size} bytes more of {kind}: {used} of {limit} bytes are taken"
+        )
+        self.kind, self.size, self.used, self.limit = kind, size, used, limit
+
+
+class StaleSnapshot(EzmsgError, RuntimeError):
+    """The graph changed while a snapshot too large for one answer was read."""
+
+    code = "STALE_SNAPSHOT"
+
+    def __init__(self, session_id: str) -> None:
+        super().__init__(f"the metadata of session {session_id} changed while the snapshot was read: take another one")
+        self.session_id = session_id
 
 
 class SettingsTooLarge(EzmsgError, ValueError):
@@ -677,9 +786,9 @@ class GraphRunnerStartError(EzmsgError, RuntimeError):
 
     code = "GRAPH_RUNNER_START"
 
-    def __init__(self, error: BaseException) -> None:
-        super().__init__(f"the graph did not start: {type(error).__name__}: {error}")
-        self.error_type = type(error).__name__
+    def __init__(self, error_type: str, reason: str) -> None:
+        super().__init__(f"the graph did not start: {error_type}: {reason}")
+        self.error_type, self.reason = error_type, reason
 
 
 class InvalidComponents(EzmsgError, ValueError):

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator
+import time
+from collections.abc import AsyncGenerator, Callable
 from types import TracebackType
 from typing import Any, Self, TypeVar
 from uuid import UUID, uuid4
@@ -13,6 +14,7 @@ from ezmsg.core import config
 from ezmsg.core.control import ControlClient
 from ezmsg.core.control.eventstream import event_stream
 from ezmsg.core.control.link import ServerLink
+from ezmsg.core.control.pages import all_settings, all_settings_events, whole_snapshot
 from ezmsg.core.control.processrequests import SERVER_TIMEOUT_S, ProcessRequests
 from ezmsg.core.control.views import graph_snapshot, settings_event, settings_table, topology_event
 from ezmsg.core.errors import (
@@ -23,6 +25,7 @@ from ezmsg.core.errors import (
     SessionClosed,
 )
 from ezmsg.core.graphmeta import (
+    BackpressureReport,
     GraphMetadata,
     GraphSnapshot,
     ProcessControlOperation,
@@ -37,6 +40,7 @@ from ezmsg.core.graphserver import GraphServer, GraphService
 from ezmsg.core.net.address import Address, AddressType
 from ezmsg.core.pubclient import Publisher
 from ezmsg.core.subclient import Subscriber
+from ezmsg.core.telemetry.culprit import Waits, report
 from ezmsg.core.telemetry.stream import profiling_stream
 from ezmsg.core.wire import records as r
 from ezmsg.core.wire.metadata import GraphRecord, record_of
@@ -49,6 +53,14 @@ CLOSE_TIMEOUT_S = 1.0
 LAST_TIMEOUT_S = 0.25
 # What a server may take to answer for a whole graph, which it may have to tell much of.
 GRAPH_TIMEOUT_S = 5.0
+
+
+class _Observer(ProcessRequests):
+    """Reads what is measured without moving the window of who asks for it."""
+
+    def __init__(self, active: Callable[[], ServerLink]) -> None:
+        self._reader = str(uuid4())
+        self._active = active
 
 
 class GraphContext(ProcessRequests):
@@ -177,18 +189,24 @@ class GraphContext(ProcessRequests):
     async def introduce(self, client: ControlClient) -> None:
         """Open the session at a server, with all it owns."""
         assert self._session is not None
-        token, edges, metadata = self._session.token, sorted(self._edges), self._metadata
-        opening = r.OpenSession(str(self._session_id), token, edges, metadata is not None)
+        owned, metadata = self._edges, self._metadata
+        opening = r.OpenSession(str(self._session_id), self._session.token, sorted(owned), metadata is not None)
         opened = await client.request(opening, r.SessionOpened, GRAPH_TIMEOUT_S)
         if opened.refused:
-            logger.warning("%r lost edges that would now close a cycle: %s", self, opened.refused)
-            self._edges.difference_update(opened.refused)
+            logger.warning(
+                "%r lost edges that the GraphServer does not take, as they would now close a cycle or are too many: %s",
+                self,
+                opened.refused,
+            )
+            owned.difference_update(opened.refused)
         if metadata is not None:
             try:
                 await client.request(r.RegisterMetadata(metadata), timeout_s=GRAPH_TIMEOUT_S)
             except ComponentAddressCollision as error:
                 logger.warning("%r lost its metadata: %s", self, error)
                 self._metadata = None
+        if self._edges is not owned:  # reverted meanwhile
+            await client.request(r.RevertSession(), timeout_s=GRAPH_TIMEOUT_S)
 
     def on_request(self, connection: object, record: r.Record) -> r.Record:
         """A server asks nothing of a session."""
@@ -255,8 +273,12 @@ class GraphContext(ProcessRequests):
         await self._active().request(r.Resume())
 
     async def snapshot(self) -> GraphSnapshot:
-        """The whole graph at this moment."""
-        return graph_snapshot(await self._active().request(r.GetSnapshot(), r.Snapshot, GRAPH_TIMEOUT_S))
+        """The whole graph at this moment.
+
+        Raises:
+            StaleSnapshot: It is too large for one answer, and changed again and again between several.
+        """
+        return graph_snapshot(await whole_snapshot(self._active(), GRAPH_TIMEOUT_S))
 
     def subscribe_topology_events(self, *, after_seq: int = 0) -> AsyncGenerator[TopologyChangedEvent, None]:
         """Changes of edges and processes: those after `after_seq` that the server still has, then each as it happens.
@@ -281,18 +303,13 @@ class GraphContext(ProcessRequests):
         self._metadata = record
 
     async def settings_snapshot(self) -> dict[str, SettingsSnapshotValue]:
-        """The settings of every component of the graph, by address."""
-        return settings_table(await self._active().request(r.GetSettings(), r.Settings, GRAPH_TIMEOUT_S))
+        """The settings of every component of the graph, by address. A large table is read in parts."""
+        return settings_table(await all_settings(self._active(), GRAPH_TIMEOUT_S))
 
     async def settings_events(self, after_seq: int = 0) -> list[SettingsChangedEvent]:
         """Every change of settings after `after_seq` that the server still has."""
-        events: list[r.SettingsEvent] = []
-        while True:
-            page = await self._active().request(r.GetSettingsEvents(after_seq), r.SettingsEvents, GRAPH_TIMEOUT_S)
-            events += page.events
-            if page.is_last:
-                return [settings_event(event) for event in events]
-            after_seq = page.events[-1].seq
+        events = await all_settings_events(self._active(), after_seq, GRAPH_TIMEOUT_S)
+        return [settings_event(event) for event in events]
 
     def subscribe_settings_events(self, *, after_seq: int = 0) -> AsyncGenerator[SettingsChangedEvent, None]:
         """Changes of settings: those after `after_seq` that the server still has, then each as it happens.
@@ -350,6 +367,26 @@ class GraphContext(ProcessRequests):
         return await self._ask(component_address, operation, SettingsSnapshotValue, timeout, None, change)
 
     # -- profiling ----------------------------------------------------------------------------------------------------
+
+    async def backpressure_report(
+        self, window_s: float = 1.0, *, timeout_per_process: float = 0.5
+    ) -> BackpressureReport:
+        """Who holds up the graph: which publishers wait for whom, and which subscribers cause it in the end.
+
+        A subscriber whose task waits itself, in `broadcast` for the next one, passes its blame on.
+
+        Args:
+            window_s: Observe the graph for so many seconds; 0 takes everything since the start.
+            timeout_per_process: Processes that do not answer within this time are left out.
+        """
+        observer = _Observer(self._active)
+        before = Waits()
+        began_s = time.monotonic()
+        if window_s > 0:
+            before = Waits.of((await observer.profiling_snapshot_all(timeout_per_process=timeout_per_process)).values())
+            await asyncio.sleep(window_s)
+        after = Waits.of((await observer.profiling_snapshot_all(timeout_per_process=timeout_per_process)).values())
+        return report(after.since(before), time.monotonic() - began_s if window_s > 0 else 0.0)
 
     def subscribe_profiling_trace(
         self, control: ProfilingStreamControl

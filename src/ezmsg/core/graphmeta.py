@@ -414,8 +414,9 @@ class EdgeProfile:
     """What a process measured on one edge, or (with `subscription` None) on one publisher, since it opened.
 
     `histograms` by name: `publish`, `backpressure`, `serialize`, `interval` of a publisher; `age`, `transport`,
-    `queue`, `process` of an edge. `counters` by name: `sent`, `bytes`, `backpressure_ns` of a publisher; `consumed`,
-    `dropped`, `bytes`, `clock_anomalies` of an edge.
+    `queue`, `process` of an edge. `counters` by name: `sent`, `bytes`, `backpressure_ns` of a publisher, the last also
+    by the subscriber that was waited for (`blame_ns:TOPIC`); `consumed`, `dropped`, `bytes`, `clock_anomalies` of an
+    edge.
     """
 
     topic: str
@@ -440,6 +441,36 @@ class ProcessProfilingSnapshot:
     edges: list[EdgeProfile] = field(default_factory=list[EdgeProfile])
     recorded: dict[str, int] = field(default_factory=dict[str, int])
     dropped: dict[str, int] = field(default_factory=dict[str, int])
+
+
+@dataclass
+class BackpressureWait:
+    """How long publishers on `topic` waited for subscribers on `subscription` to let go of messages."""
+
+    topic: str
+    subscription: str
+    wait_seconds: float
+
+
+@dataclass
+class BackpressureCulprit:
+    """How much waiting in the graph a subscriber has caused itself, not by waiting for others in turn.
+
+    `share`: of all the waiting there was, 0 to 1.
+    """
+
+    subscription: str
+    wait_seconds: float
+    share: float
+
+
+@dataclass
+class BackpressureReport:
+    """Who waited for whom within `window_seconds`, longest first, and who is to blame in the end, worst first."""
+
+    window_seconds: float
+    waits: list[BackpressureWait]
+    culprits: list[BackpressureCulprit]
 
 
 @dataclass

@@ -94,13 +94,13 @@ class GraphServer(threading.Thread):
                 self._journal = Journal.open(Address(*self._socket.getsockname()[:2]))
         self._key = key
         self._address = Address(*self._socket.getsockname()[:2])
+        # A program that ends without `stop` ends in order, too.
+        atexit.register(self._stop_at_exit, os.getpid())
         super().start()
         self._serving.wait()
         if self._error is not None:
             self._socket.close()
             raise self._error
-        # A program that ends without `stop` ends in order, too.
-        atexit.register(self._stop_at_exit, os.getpid())
 
     def stop(self) -> None:
         """End in order: tell every peer, then stop. Waits until the thread has ended; safe to call twice."""
@@ -112,7 +112,6 @@ class GraphServer(threading.Thread):
                 logger.debug("%r had stopped already", self)
         if self.is_alive():
             self.join()
-        atexit.unregister(self._stop_at_exit)
 
     def _stop_at_exit(self, pid: int) -> None:
         if pid == os.getpid():
@@ -127,6 +126,7 @@ class GraphServer(threading.Thread):
                 logger.exception("GraphServer at %s failed", self._address)
             self._error = error
         finally:
+            atexit.unregister(self._stop_at_exit)
             self._serving.set()
 
     async def _serve(self) -> None:
@@ -149,11 +149,12 @@ class GraphServer(threading.Thread):
         try:
             await self._stopping.wait()
         finally:
+            # While nobody else can listen here: a successor at this address would take itself for one of a lost server.
+            self._journal.delete()
             await listener.close()
             if welcoming:
                 await asyncio.wait(welcoming)  # else their sockets would be nobody's
             await agent.stop(core.telemetry)
-            self._journal.delete()
             await self._goodbye()
             await core.close()
 
@@ -304,10 +305,12 @@ class GraphService:
         """
         edges = await self._ask(GetGraph(), timeout)
         assert isinstance(edges, GraphEdges)
+        # No `add_edge`: the server has looked for cycles already.
         dag = DAG()
         for from_topic, to_topic, owners in edges.edges:
-            for owner in owners:
-                dag.add_edge(from_topic, to_topic, owner)
+            dag.graph[from_topic].add(to_topic)
+            dag.graph.setdefault(to_topic, set())
+            dag.edge_owners[from_topic, to_topic] = set(owners)
         return dag
 
     # -- shared memory ------------------------------------------------------------------------------------------------

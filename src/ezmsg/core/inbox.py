@@ -8,23 +8,31 @@ from collections import deque
 from collections.abc import Awaitable
 from contextvars import Token
 from types import TracebackType
-from typing import Any
+from typing import Any, Final
+from weakref import ref
 
 from ezmsg.core.errors import SubscriberClosed
-from ezmsg.core.messagecache import CachedMessage, MessageContext
+from ezmsg.core.messagecache import CachedMessage
 from ezmsg.core.messagechannel import Subscription
 from ezmsg.core.messagemarshal import is_frozen
 from ezmsg.core.profiling import (
     CurrentMessage,
+    Input,
     ProfileRegistry,
+    get_current_message,
     message_clock,
     new_span_id,
+    random_bits,
     reset_current_message,
     set_current_message,
 )
 from ezmsg.core.recorder.rows import ROW_BYTES, pack_row
 from ezmsg.core.transport import Undecoded
 from ezmsg.core.turns import Eagerness
+
+INPUTS: Final = 16
+"""Messages that a publish may follow from. A task that takes more without publishing does not gather them: it waits
+for one among them, or publishes nothing ever."""
 
 
 class Inbox:
@@ -38,11 +46,13 @@ class Inbox:
 
     __slots__ = (
         "_eagerness",
+        "_handler",
         "_max_queue",
         "_profiles",
         "_waiters",
         "done",
         "held",
+        "inputs",
         "is_closed",
         "queue",
         "retired",
@@ -55,6 +65,9 @@ class Inbox:
         # The lease that was entered last, for `sweep`.
         self.held: Lease | None = None
         self.is_closed = False
+        # What was handled since something was published, the inputs of what will be; None when there were too many.
+        self.inputs: tuple[Input, ...] | None = ()
+        self._handler: ref[asyncio.Task[Any]] | None = None
         # Of publishers that ended, while messages of theirs are still queued or held.
         self.retired: list[Subscription] = []
         # Finished: what leaving a lease is awaited with.
@@ -124,6 +137,21 @@ class Inbox:
                 waiter.set_result(None)
                 return
 
+    def remember(self, lease: Lease) -> None:
+        """A message was handled, and nothing was published meanwhile."""
+        inputs = self.inputs_here()
+        if inputs is None:
+            return
+        task = asyncio.current_task()
+        self._handler = None if task is None else ref(task)
+        self.inputs = (*inputs, (lease.origin_s, lease.trace)) if len(inputs) < INPUTS else None
+
+    def inputs_here(self) -> tuple[Input, ...] | None:
+        """The inputs of what this task publishes next: if it was another one that handled them, there are none."""
+        task = asyncio.current_task()
+        handler = None if self._handler is None else self._handler()
+        return self.inputs if self.inputs is None or handler is task else ()
+
     def drop(self, subscription: Subscription) -> None:
         """Release what is queued of one publisher, unread."""
         dropped = [message for message in self.queue if message.subscription is subscription]
@@ -150,6 +178,7 @@ class Inbox:
     def close(self) -> None:
         """Release everything unread; whoever waits gets SubscriberClosed."""
         self.is_closed = True
+        self.inputs = None
         while self.queue:
             message = self.queue.popleft()
             message.subscription.channel.release(message)
@@ -170,15 +199,22 @@ class Lease:
 
     Attributes:
         inbox: Where the message is taken from.
-        origin_s: When the first message of its chain was published.
-        trace: Trace id and the span id of this processing, when it is sampled.
+        is_answered: Whether something was published that belongs to it.
+        origin_s: When the first message of its chain was published, or of that of an input that is older.
+        trace: Trace id and span id of what publishes are children of: this processing, when the message is sampled, or
+            that of the last input that was.
+        links: Those of the other inputs; set where `trace` is.
+        inputs: What the task handled before this message without publishing; set by `keep_context`.
     """
 
-    __slots__ = ("_message", "_start_s", "_token", "inbox", "origin_s", "trace")
+    __slots__ = ("_message", "_start_s", "_token", "inbox", "inputs", "is_answered", "links", "origin_s", "trace")
 
     inbox: Inbox
+    is_answered: bool
     origin_s: float
-    trace: tuple[int, int] | None
+    trace: tuple[bytes, int] | None
+    links: tuple[tuple[bytes, int], ...]
+    inputs: tuple[Input, ...] | None
     _message: CachedMessage | None
     _start_s: float
     _token: Token[CurrentMessage | None]
@@ -190,9 +226,18 @@ class Lease:
             await inbox.arrival()
         self._message = message = queue.popleft()
         self._start_s = message_clock()
+        self.is_answered = False
         self.origin_s = message.origin_s
         trace = message.trace
-        self.trace = None if trace is None else (trace[0], new_span_id())
+        if trace is None:
+            self.trace = None
+            if inbox.inputs:
+                self._follow(None)
+        else:
+            self.trace, self.links = (trace[0], random_bits(64) or 1), ()
+            outer = get_current_message()
+            if inbox.inputs or outer is not None:
+                self._follow(outer)
         obj = message.obj
         if type(obj) is Undecoded:
             try:
@@ -210,6 +255,10 @@ class Lease:
         # Not a coroutine: there is nothing to wait for, and awaiting a finished future costs less.
         inbox = self.inbox
         inbox.held = None
+        if self.is_answered:
+            inbox.inputs = ()
+        elif inbox.inputs is not None:
+            inbox.remember(self)
         try:
             reset_current_message(self._token)
         except ValueError:
@@ -219,7 +268,7 @@ class Lease:
         assert message is not None
         subscription: Subscription = message.subscription
         metrics = subscription.metrics
-        if kind is not None or message.trace is not None or not metrics.is_plain:
+        if kind is not None or not metrics.is_plain:
             self._release(message, None if kind is None else kind.__qualname__)
             return inbox.done
         # As `_release` does, inline: the common case.
@@ -233,12 +282,20 @@ class Lease:
             metrics.bytes += size
         if metrics.timed:
             ring = metrics.ring
-            offset = ring.head
-            pack_row(
-                ring.buffer, offset & ring.mask, meta, message.message_id,
-                message.origin_s, message.publish_s, message.channel_s, self._start_s, message_clock(), size,
-            )  # fmt: skip
-            ring.head = offset + ROW_BYTES
+            trace, own = message.trace, self.trace
+            if trace is None or own is None:
+                offset = ring.head
+                pack_row(
+                    ring.buffer, offset & ring.mask, meta, message.message_id,
+                    message.origin_s, message.publish_s, message.channel_s, self._start_s, message_clock(), size,
+                )  # fmt: skip
+                ring.head = offset + ROW_BYTES
+            else:
+                ring.put_span(
+                    meta, message.message_id,
+                    message.origin_s, message.publish_s, message.channel_s, self._start_s, message_clock(), size,
+                    trace[0], own[1], trace[1], 0.0, 0, 0,
+                )  # fmt: skip
         self._message = None  # a task begun in the block may keep the lease as its context
         if message.shared is None:
             subscription.channel.acknowledge(message.message_id)
@@ -247,6 +304,24 @@ class Lease:
         if inbox.retired:
             inbox.sweep()
         return inbox.done
+
+    def _follow(self, outer: CurrentMessage | None) -> None:
+        """Take over what this task handled before, and, if this message is sampled, what it still holds around it."""
+        inputs = self.inbox.inputs_here() or ()
+        if isinstance(outer, Lease) and outer.is_held:
+            # Its origin does not count, as it would not if this message were not sampled.
+            inputs = (*inputs, (self.origin_s, outer.trace))
+        if inputs:
+            self._take_over(inputs)
+
+    def _take_over(self, inputs: tuple[Input, ...]) -> None:
+        self.origin_s = min(self.origin_s, *(origin_s for origin_s, _ in inputs))
+        traces = dict.fromkeys(trace for _, trace in inputs if trace is not None)
+        if self.trace is not None:
+            traces.pop(self.trace, None)
+        elif traces:
+            self.trace, _ = traces.popitem()
+        self.links = tuple(traces)
 
     def _release(self, message: CachedMessage, error: str | None) -> None:
         """Record what was measured, and let the message go."""
@@ -284,20 +359,43 @@ class Lease:
 
     def keep_context(self) -> None:
         """What this task publishes from now on belongs to this message, though it is held no more."""
-        set_current_message(MessageContext(self.origin_s, self.trace))
+        # The context remembers what is received like this, of whatever subscriber; the inbox need not.
+        self.inbox.inputs = None
+        del self._token  # it knows the context before this one, which knows the one before it, and so on
+        inputs: tuple[Input, ...] | None = ()
+        before = get_current_message()
+        if before is not None and not before.is_answered:
+            inputs = getattr(before, "inputs", ())  # a message that is still held has none
+            if inputs is not None:
+                inputs = (*inputs, (before.origin_s, before.trace)) if len(inputs) < INPUTS else None
+        self.inputs = inputs
+        if inputs:
+            self._take_over(inputs)
+        set_current_message(self)
+
+    @property
+    def holds(self) -> str:
+        """The topic of the subscriber that holds the message; empty once it was released."""
+        return "" if self._message is None else self.inbox.topic
 
     def is_of(self, inbox: Inbox) -> bool:
         """Whether the message came through this inbox."""
         return self.inbox is inbox
 
     @property
+    def is_held(self) -> bool:
+        """Whether the message is not released yet."""
+        return self._message is not None
+
+    @property
     def is_sampled(self) -> bool:
         """Whether user spans of this message are recorded."""
         message = self.message
-        return self.trace is not None or message.subscription.metrics.selects(message.message_id)
+        return message.trace is not None or message.subscription.metrics.selects(message.message_id)
 
     def record_user_span(self, start_ns: int, end_ns: int, label: str | None) -> None:
         """Record a span that user code measured inside this message."""
         message = self.message
-        trace = None if self.trace is None else (self.trace[0], new_span_id(), self.trace[1])
+        own = None if message.trace is None else self.trace
+        trace = None if own is None else (own[0], new_span_id(), own[1])
         message.subscription.metrics.user_span(message.message_id, start_ns, end_ns, label, trace)

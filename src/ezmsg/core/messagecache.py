@@ -7,6 +7,7 @@ from typing import Any
 import msgspec
 
 from ezmsg.core.errors import EzmsgError
+from ezmsg.core.wire.messages import Trace
 
 
 class CacheMiss(EzmsgError, KeyError):
@@ -39,7 +40,7 @@ class CachedMessage(msgspec.Struct, gc=False):
         publish_s: When it was published.
         channel_s: When it arrived here.
         size: Its bytes; 0 where the very object is handed over.
-        trace: `(trace id, publish span id)` when it is sampled.
+        trace: Trace id and publish span id when it is sampled.
         shared: Set where several subscribers hold the message.
         publisher: The endpoint index of the publisher for which the receiver records the publish as well, from
             `publish_s` to `channel_s`; 0 where the publisher has done so itself.
@@ -52,16 +53,6 @@ class CachedMessage(msgspec.Struct, gc=False):
     publish_s: float
     channel_s: float
     size: int = 0
-    trace: tuple[int, int] | None = None
+    trace: Trace | None = None
     shared: Shared | None = None
     publisher: int = 0
-
-
-class MessageContext:
-    """The context of what is published while a sampled message is handled: its origin, trace and processing span."""
-
-    __slots__ = ("origin_s", "trace")
-
-    def __init__(self, origin_s: float, trace: tuple[int, int] | None) -> None:
-        self.origin_s = origin_s
-        self.trace = trace

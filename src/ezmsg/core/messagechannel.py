@@ -17,6 +17,7 @@ from ezmsg.core.transport import Undecoded
 if TYPE_CHECKING:
     from ezmsg.core.profiling import EdgeMetrics
     from ezmsg.core.transport import Inlet
+    from ezmsg.core.wire.messages import Trace
 
 
 class Subscription:
@@ -24,6 +25,7 @@ class Subscription:
 
     Attributes:
         channel: The channel.
+        topic: Of the subscriber.
         metrics: What is measured of this publisher's messages at this subscriber.
         ended: Called when the publisher's end is gone; what was delivered can still be taken.
         deliver: Called with every message; it must be released once, taken or not. Set by the inbox.
@@ -32,15 +34,18 @@ class Subscription:
         wake: Wakes one of them.
     """
 
-    __slots__ = ("channel", "deliver", "ended", "metrics", "queue", "waiters", "wake")
+    __slots__ = ("channel", "deliver", "ended", "metrics", "queue", "topic", "waiters", "wake")
 
     deliver: Callable[[CachedMessage], None]
     queue: deque[CachedMessage] | None
     waiters: deque[Any]
     wake: Callable[[], None]
 
-    def __init__(self, channel: Channel, metrics: EdgeMetrics, ended: Callable[[Subscription], None]) -> None:
+    def __init__(
+        self, channel: Channel, topic: str, metrics: EdgeMetrics, ended: Callable[[Subscription], None]
+    ) -> None:
         self.channel = channel
+        self.topic = topic
         self.metrics = metrics
         self.ended = ended
 
@@ -57,6 +62,7 @@ class Channel:
         "_inlet",
         "_subscriptions",
         "acknowledge",
+        "acknowledge_for",
         "ended_with",
         "is_ended",
         "kind",
@@ -78,6 +84,7 @@ class Channel:
         self._inlet: Inlet | None = None
         # Releases a message at the publisher.
         self.acknowledge: Callable[[int], None] = self._ignore
+        self.acknowledge_for: Callable[[int, str], None] = self._ignore
 
     def __repr__(self) -> str:
         state = "ended" if self.is_ended else self.kind.value
@@ -87,6 +94,7 @@ class Channel:
         """Messages come through this inlet, and are acknowledged there."""
         self._inlet = inlet
         self.acknowledge = inlet.acknowledge
+        self.acknowledge_for = inlet.acknowledge_for
         self.kind = kind
 
     # -- subscribers ----------------------------------------------------------------------------------------------
@@ -102,6 +110,8 @@ class Channel:
     def _listen(self, subscriptions: tuple[Subscription, ...]) -> None:
         self._subscriptions = subscriptions
         if self._inlet is not None:
+            if len(subscriptions) == 1:
+                self._inlet.holder_is(subscriptions[0].topic)
             only = subscriptions[0] if len(subscriptions) == 1 else None
             self._inlet.only_listener(None if only is None or only.queue is None else only)
 
@@ -115,7 +125,7 @@ class Channel:
         publish_s: float,
         channel_s: float,
         size: int,
-        trace: tuple[int, int] | None,
+        trace: Trace | None,
     ) -> None:
         """A message arrived."""
         subscriptions = self._subscriptions
@@ -144,6 +154,8 @@ class Channel:
             if shared.holders:
                 return
             shared.obj = None
+            self.acknowledge_for(message.message_id, message.subscription.topic)
+            return
         self.acknowledge(message.message_id)
 
     def decode(self, message: CachedMessage) -> Any:
@@ -174,7 +186,7 @@ class Channel:
             return
         self.is_ended = True
         self.ended_with = error
-        self.acknowledge = self._ignore
+        self.acknowledge = self.acknowledge_for = self._ignore
         for subscription in self._subscriptions:
             subscription.ended(subscription)
 
@@ -188,5 +200,5 @@ class Channel:
         if self._inlet is not None:
             await self._inlet.wait_closed()
 
-    def _ignore(self, message_id: int) -> None:
+    def _ignore(self, message_id: int, topic: str = "") -> None:
         pass

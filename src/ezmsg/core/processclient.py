@@ -19,6 +19,7 @@ from ezmsg.core import config
 from ezmsg.core.control import ControlClient
 from ezmsg.core.control.link import ServerLink
 from ezmsg.core.errors import (
+    ConnectionLost,
     EzmsgError,
     InvalidTraceControl,
     RequestTimeout,
@@ -229,12 +230,18 @@ class ProcessControlClient:
             timestamp: Since when, in Unix seconds; None for now.
 
         Raises:
-            RuntimeError: This process does not own the unit (`UnitNotOwned`), or the server did not answer.
+            RuntimeError: This process does not own the unit (`UnitNotOwned`), or the server did not answer. One that
+                is lost is told when it is back.
         """
         record = record_of(settings_snapshot_value(value), SettingsValue)
         timestamp_s = time.time() if timestamp is None else float(timestamp)
         report = r.ReportSettings(component_address, record, timestamp_s)
-        await self._command(report, "PROCESS_SETTINGS_UPDATE")
+        try:
+            await self._command(report, "PROCESS_SETTINGS_UPDATE")
+        except RuntimeError as error:
+            if isinstance(error.__cause__, ConnectionLost) and component_address in self._units:
+                self._reported[component_address] = report
+            raise
         self._reported[component_address] = report
 
     async def _command(self, record: r.Record, name: str) -> None:

@@ -10,7 +10,7 @@ import os
 import threading
 import time
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextvars import ContextVar
 from typing import Final, Protocol
 from uuid import UUID
@@ -23,7 +23,7 @@ from ezmsg.core.graphmeta import (
 )
 from ezmsg.core.recorder.edge import EdgeMetrics
 from ezmsg.core.recorder.expand import expand_samples, expand_spans
-from ezmsg.core.recorder.ids import new_span_id, new_trace_id
+from ezmsg.core.recorder.ids import new_span_id, new_trace_id, random_bits
 from ezmsg.core.recorder.publisher import PublisherMetrics, PublishTrace
 from ezmsg.core.recorder.recorder import Recorder
 from ezmsg.core.recorder.rows import clock as message_clock
@@ -37,6 +37,7 @@ __all__ = [
     "TRACE_MAX_SAMPLES",
     "CurrentMessage",
     "EdgeMetrics",
+    "Input",
     "ProfileRegistry",
     "PublishTrace",
     "PublisherMetrics",
@@ -46,6 +47,7 @@ __all__ = [
     "message_clock",
     "new_span_id",
     "new_trace_id",
+    "random_bits",
     "reset_current_message",
     "set_current_message",
 ]
@@ -58,8 +60,15 @@ DEFAULT_READER: Final = "default"
 NO_PROCESS: Final = UUID(int=0)
 
 
+Input = tuple[float, tuple[bytes, int] | None]
+"""A message that something published may follow from: its origin and, if it is sampled, trace and processing span."""
+
+
 class CurrentMessage(Protocol):
     """What a publish takes over from the message it belongs to: its origin, and its trace and processing span."""
+
+    is_answered: bool
+    """Set by whatever is published."""
 
     @property
     def origin_s(self) -> float:
@@ -67,8 +76,18 @@ class CurrentMessage(Protocol):
         ...
 
     @property
-    def trace(self) -> tuple[int, int] | None:
+    def holds(self) -> str:
+        """The topic of the subscriber that holds the message, and its slot, as long as this lasts; empty afterwards."""
+        ...
+
+    @property
+    def trace(self) -> tuple[bytes, int] | None:
         """Trace id and the span id a publish becomes a child of; None when not sampled."""
+        ...
+
+    @property
+    def links(self) -> Sequence[tuple[bytes, int]]:
+        """What else a publish follows from, likewise, if it is sampled."""
         ...
 
 

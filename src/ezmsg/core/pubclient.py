@@ -27,8 +27,8 @@ from ezmsg.core.profiling import (
     PublishTrace,
     get_current_message,
     message_clock,
-    new_span_id,
     new_trace_id,
+    random_bits,
 )
 from ezmsg.core.remotes import Remotes
 from ezmsg.core.transport import Outlet
@@ -59,7 +59,7 @@ class Publisher:
     # The hot path finds slots faster than the entries of a large `__dict__`; that is for whoever wants to patch.
     __slots__ = (
         "__dict__", "__weakref__", "_bits", "_blocked", "_control", "_direct", "_eagerness", "_freed", "_held",
-        "_is_closed", "_leaving", "_line", "_listener", "_locals", "_looks", "_loop", "_metrics", "_next_id",
+        "_holder", "_is_closed", "_leaving", "_line", "_listener", "_locals", "_looks", "_loop", "_metrics", "_next_id",
         "_outlets", "_profiles", "_remotes", "_running", "_slot", "_slots", "_stalled_s", "_waiting", "_warned_s",
         "_warns", "id", "log_name", "num_buffers", "pid", "publisher_id", "topic",
     )  # fmt: skip
@@ -102,6 +102,8 @@ class Publisher:
         self._line = asyncio.Lock()
         self._waiting = 0
         self._stalled_s = 0.0
+        # On which topic the subscriber is that held a slot last.
+        self._holder = ""
         self._is_closed = False
         self._blocked = start_paused
         if not start_paused:
@@ -211,14 +213,15 @@ class Publisher:
         metrics = self._metrics
         context = get_current_message()
         if context is not None:
+            context.is_answered = True
             origin_s = context.origin_s
             within = context.trace
-            trace = None if within is None else (within[0], new_span_id(), within[1])
+            trace = None if within is None else (within[0], random_bits(64) or 1, within[1], context.links)
         else:
             origin_s = start_s
             trace = None
             if start_s >= metrics.next_root_s and metrics.begin_root(start_s):
-                trace = (new_trace_id(), new_span_id(), 0)
+                trace = (new_trace_id(), random_bits(64) or 1, 0, ())
         direct = self._direct
         if direct is None or trace is not None or wait_s or not metrics.is_plain:
             self._publish(obj, origin_s, start_s, publish_s, wait_s, trace)
@@ -271,12 +274,11 @@ class Publisher:
         else:
             self._slot = 0
             self._looks = True
-        carried = None if trace is None else (trace[0], trace[1])
         for link in self._locals:
-            link.receive(message_id, obj, origin_s, publish_s, publish_s, size, carried)
+            link.receive(message_id, obj, origin_s, publish_s, publish_s, size, trace)
         if encoded is not None:
             metrics.bytes += size
-            remotes.send(message_id, origin_s, publish_s, encoded, carried)
+            remotes.send(message_id, origin_s, publish_s, encoded, trace)
             metrics.shm_reallocations = remotes.reallocations
         if metrics.timed:
             fanout = len(self._outlets)
@@ -317,6 +319,9 @@ class Publisher:
         if self._warns and began_s - self._warned_s > BACKPRESSURE_WARNING_INTERVAL_S:
             self._warned_s = began_s
             logger.warning("%s under subscriber backpressure!", self.topic)
+        slot = self._slot
+        # Also where it looks without sleeping: who lets go of the slot is to blame.
+        self._slots.is_awaited = True
         try:
             if not await self._eagerness.sees(self._can_go_on):
                 slept_s = message_clock()
@@ -325,7 +330,19 @@ class Publisher:
         finally:
             stalled_s = message_clock() - began_s
             self._stalled_s += stalled_s
-            self._metrics.backpressure_ns += round(stalled_s * 1e9)
+            stalled_ns = round(stalled_s * 1e9)
+            self._metrics.backpressure_ns += stalled_ns
+            if held := self._held[slot]:
+                self._blame(held & -held)
+            context = get_current_message()
+            self._metrics.blame(self._holder, stalled_ns, "" if context is None else context.holds)
+
+    def _blame(self, bit: int) -> None:
+        """Remember which subscriber held a slot last, of the channel with this bit."""
+        for outlet in self._outlets:
+            if outlet.bit == bit:
+                self._holder = outlet.holder
+                return
 
     def _can_go_on(self) -> bool:
         return not self._held[self._slot] or self._blocked
@@ -381,10 +398,10 @@ class Publisher:
         """A channel left: what it held is released."""
         if outlet not in self._outlets:
             return
+        self._slots.remove_channel(outlet.bit)
         self._outlets.discard(outlet)
         self._bits &= ~outlet.bit
         self._choose_ways()
-        self._slots.remove_channel(outlet.bit)
 
     def rerouted(self) -> None:
         """The listeners of a channel of this loop changed."""
@@ -401,8 +418,9 @@ class Publisher:
         message.publisher = 0
         self._metrics.record_late(message.message_id, message.origin_s, message.publish_s, message.channel_s)
 
-    def _slot_freed(self) -> None:
+    def _slot_freed(self, bit: int = 0) -> None:
         self._slots.is_awaited = False
+        self._blame(bit)
         freed, self._freed = self._freed, None
         if freed is not None and not freed.done():
             freed.set_result(None)

@@ -15,6 +15,7 @@ from ezmsg.core.channelmanager import CHANNELS, ChannelManager
 from ezmsg.core.config import DEFAULT_HOST
 from ezmsg.core.control import ControlClient
 from ezmsg.core.control.link import WAIT_S, ServerLink
+from ezmsg.core.control.search import LOG
 from ezmsg.core.errors import EzmsgError
 from ezmsg.core.inbox import Inbox, Lease
 from ezmsg.core.messagechannel import Channel, Subscription
@@ -57,11 +58,12 @@ class Subscriber:
         self._max_queue = max_queue
         self._inbox = Inbox(topic, max_queue, profiles)
         self._subscriptions: dict[str, Subscription] = {}
-        # Who reaches us, as the server said last; who of the others is just ending; whom we try to reach again.
+        # Who reaches us, as the server said last; whom of them we try to reach again.
         self._routes: dict[str, PublisherRoute] = {}
-        self._ending: set[str] = set()
         self._rejoining: dict[str, asyncio.Task[None]] = {}
         self._routing = asyncio.Lock()
+        # Whether the server may not have known its whole graph when it told us last.
+        self._is_unsettled = False
         self._channels = channels
         self._profiles = profiles
 
@@ -159,12 +161,13 @@ class Subscriber:
     def _held(self) -> Lease | None:
         """The message of this subscriber that the running task holds."""
         held = current_message.get()
-        return held if isinstance(held, Lease) and held.is_of(self._inbox) else None
+        return held if isinstance(held, Lease) and held.is_held and held.is_of(self._inbox) else None
 
     # -- routing ------------------------------------------------------------------------------------------------------
 
     async def introduce(self, client: ControlClient) -> None:
         """Ask a server for the topic; when this returns, every publisher that it knows to reach it is connected."""
+        self._is_unsettled = True
         opening = OpenSubscriber(str(self.id), self.topic, os.getpid(), boot_id(), self._control.token)
         await self._apply(await client.request(opening, Routing, WAIT_S))
 
@@ -184,29 +187,29 @@ class Subscriber:
         async with self._routing:
             if self._inbox.is_closed:
                 return Done()
-            self._routes = wanted = self._wanted(routing)
-            # A publisher that ended closes its channel itself, after its last message.
-            self._ending = (self._ending | set(routing.ended)) & self._subscriptions.keys() - wanted.keys()
-            for publisher_id in self._subscriptions.keys() - wanted.keys() - self._ending:
-                self._cut(self._subscriptions.pop(publisher_id))
-            for publisher_id in self._rejoining.keys() - wanted.keys():
+            told = {route.publisher_id: route for route in routing.publishers}
+            # A server that knows only part of the graph adds to those we know.
+            kept = self._routes if routing.is_partial else {}
+            self._routes = {known: r for known, r in kept.items() if _reaches(routing, r.topic)} | told
+            for publisher_id, subscription in list(self._subscriptions.items()):
+                # One that is not told, but could reach us, ends its channel itself, after its last message.
+                topic = subscription.channel.topic
+                if publisher_id not in told and not _reaches(routing, topic):
+                    self._cut(self._subscriptions.pop(publisher_id))
+                    if self._is_unsettled and not routing.is_partial:
+                        LOG.warning(
+                            f"no way to {self.topic} at {self._control.address}",
+                            f"{self!r} lost {topic}: nobody told the GraphServer that is there now of a way from it",
+                        )
+            self._is_unsettled = routing.is_partial
+            for publisher_id in self._rejoining.keys() - self._routes.keys():
                 self._rejoining.pop(publisher_id).cancel()
-            told = {route.publisher_id for route in routing.publishers}
-            added = [route for known, route in wanted.items() if known in told and known not in self._subscriptions]
+            added = [route for known, route in told.items() if known not in self._subscriptions]
             joined = await asyncio.gather(*(self._join(route) for route in added))
             for route, is_joined in zip(added, joined, strict=True):
                 if not is_joined:
                     self._rejoin_soon(route.publisher_id)
             return Done()
-
-    def _wanted(self, routing: Routing) -> dict[str, PublisherRoute]:
-        """Who reaches us now. A server that knows only part of the graph adds to those we know."""
-        told = {route.publisher_id: route for route in routing.publishers}
-        if not routing.is_partial:
-            return told
-        ended, cut = set(routing.ended), set(routing.cut)
-        stay = {known: r for known, r in self._routes.items() if known not in ended and r.topic not in cut}
-        return stay | told
 
     async def _join(self, route: PublisherRoute) -> bool:
         """Hear a publisher; False when it cannot be reached."""
@@ -226,7 +229,7 @@ class Subscriber:
                 self.topic, route.topic, self._max_queue, channel.num_buffers,
             )  # fmt: skip
         metrics = self._metrics.edge(route.publisher_id, route.topic, channel.kind, foreign=route.boot_id != boot_id())
-        subscription = Subscription(channel, metrics, self._channel_ended)
+        subscription = Subscription(channel, self.topic, metrics, self._channel_ended)
         self._subscriptions[route.publisher_id] = subscription
         self._inbox.accept(subscription)
         channel.subscribe(subscription)
@@ -299,6 +302,11 @@ class Subscriber:
             await asyncio.wait(self._rejoining.values())
         await self._control.wait_closed()
         await self._channels.wait_closed()
+
+
+def _reaches(routing: Routing, topic: str) -> bool:
+    """Whether messages on a topic may reach a subscriber, as far as the server knows."""
+    return topic not in routing.cut if routing.is_partial else topic in routing.topics
 
 
 def located(route: PublisherRoute, server_host: str) -> PublisherRoute:

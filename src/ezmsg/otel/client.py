@@ -18,6 +18,7 @@ from ezmsg.core.errors import (
     EzmsgError,
     Refused,
     RequestTimeout,
+    TlsFailed,
     VersionMismatch,
 )
 from ezmsg.core.wire.records import (
@@ -77,7 +78,7 @@ class AgentClient:
         while True:
             try:
                 return await Link.open(self._core, self._address)
-            except (AuthenticationFailed, VersionMismatch):
+            except (AuthenticationFailed, VersionMismatch, TlsFailed):
                 raise
             except EzmsgError as error:
                 limit_s = lease_patience_s if isinstance(error, ExporterLeased) else patience_s

@@ -12,10 +12,12 @@ from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 from opentelemetry.sdk.trace import ReadableSpan
+from opentelemetry.trace import SpanKind
 
 from ezmsg.core.graphmeta import TraceSpan
-from ezmsg.core.recorder.rows import SPAN_ROW
+from ezmsg.core.recorder.rows import SPAN_ROW, is_link
 from ezmsg.core.wire.records import ClockAnchor, EndpointRecord
 from ezmsg.otel.ledger import Ledger
 from ezmsg.otel.outcome import Outcome, Sender
@@ -45,7 +47,10 @@ class Rows:
         return len(self.data) // ROW_BYTES
 
     def split(self, count: int) -> tuple[Rows, Rows]:
-        """The first `count` rows, and the others."""
+        """The first `count` rows and the links of the last of them, and the others."""
+        rows = np.frombuffer(self.data, dtype=SPAN_ROW)
+        while 0 < count < len(rows) and is_link(rows[count]):
+            count += 1
         at = count * ROW_BYTES
         head = Rows(self.process, self.anchor, self.data[:at])
         return head, Rows(self.process, self.anchor, self.data[at:])
@@ -127,7 +132,7 @@ class SpanPipeline(Pipeline[Sequence[ReadableSpan]]):
     def _next_rows(self) -> list[Rows]:
         chunks: list[Rows] = []
         wanted = self._batch
-        while wanted and self._queue:
+        while wanted > 0 and self._queue:
             rows = self._queue.popleft()
             if len(rows) > wanted:
                 rows, rest = rows.split(wanted)
@@ -147,8 +152,9 @@ class SpanPipeline(Pipeline[Sequence[ReadableSpan]]):
             logger.exception("%d spans of process %s cannot be read", len(rows), process.link_id)
             self._ledger.dropped("span", "unreadable", len(rows))
             return []
-        if len(spans) < len(rows):
-            self._ledger.dropped("span", "unreadable", len(rows) - len(spans))
+        read = sum(1 + _own_links(span.kind == "PRODUCER", span.links) for span in expanded)
+        if read < len(rows):
+            self._ledger.dropped("span", "unreadable", len(rows) - read)
         return [span for made, span in zip(expanded, spans, strict=True) if self._recent.add(made.span_id)]
 
     def _settle(self, batch: Sequence[ReadableSpan], outcome: Outcome) -> None:
@@ -157,11 +163,21 @@ class SpanPipeline(Pipeline[Sequence[ReadableSpan]]):
                 return
             self._ready = []
         if outcome.verdict == "taken":
-            self._ledger.exported("span", len(batch) - outcome.rejected)
+            self._ledger.exported("span", _rows_in(batch) - outcome.rejected)
             if outcome.rejected:
                 self._ledger.dropped("span", outcome.reason, outcome.rejected)
         else:
-            self._ledger.dropped("span", outcome.reason, len(batch))
+            self._ledger.dropped("span", outcome.reason, _rows_in(batch))
+
+
+def _rows_in(spans: Sequence[ReadableSpan]) -> int:
+    """From how many rows spans were made: what is counted, here as in the processes that recorded them."""
+    return sum(1 + _own_links(span.kind is SpanKind.PRODUCER, span.links) for span in spans)
+
+
+def _own_links(is_publish: bool, links: Sequence[object]) -> int:
+    """How many links of a span had rows of their own; what others link to is their parent."""
+    return len(links) if is_publish else 0
 
 
 class RecentIds:

@@ -31,6 +31,8 @@ from ezmsg.core.pubclient import Publisher
 from ezmsg.core.remotes import JOIN_BYTES, Remotes
 from ezmsg.core.subclient import Subscriber
 from ezmsg.core.wire.limits import RECEIVE_BUFFER_BYTES
+from tests import certificates
+from tests.certificates import Authority
 
 # How a publisher is made so that a subscriber of this process is served by the transport.
 TRANSPORTS: dict[str, dict[str, Any]] = {
@@ -38,18 +40,27 @@ TRANSPORTS: dict[str, dict[str, Any]] = {
     "shm": {"allow_local": False},
     "door": {"allow_local": False},
     "tcp": {"force_tcp": True},
+    "tls": {"force_tcp": True},
 }
 KINDS = {
     "local": ProfileChannelType.LOCAL,
     "shm": ProfileChannelType.SHM,
     "door": ProfileChannelType.TCP,
     "tcp": ProfileChannelType.TCP,
+    "tls": ProfileChannelType.TCP,
 }
 
 
 @pytest.fixture(params=list(TRANSPORTS))
 def name(request: pytest.FixtureRequest) -> str:
     return request.param
+
+
+@pytest.fixture(autouse=True)
+def _encrypted(request: pytest.FixtureRequest, authority: Authority, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Before the server begins."""
+    if "name" in request.fixturenames and request.getfixturevalue("name") == "tls":
+        certificates.use(authority.issue("localhost"), monkeypatch)
 
 
 @pytest.fixture

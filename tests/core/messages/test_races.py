@@ -186,9 +186,10 @@ async def test_what_an_ended_publisher_sent_arrives_although_the_routing_changes
     await publisher.broadcast("last words")
     await until(lambda: "queued=1" in repr(subscriber))
     # As the server says it: the publisher ended; then something else changed, and its end is old news.
-    await subscriber._apply(Routing([], [publisher.publisher_id]))
-    await subscriber._apply(Routing([], []))
+    await subscriber._apply(Routing([], ["A"]))
+    await subscriber._apply(Routing([], ["A"]))
     assert await asyncio.wait_for(subscriber.recv(), 5) == "last words"
+    assert publisher.running
 
 
 async def test_an_edge_that_another_session_is_just_making_carries_when_connect_returns(

@@ -5,6 +5,9 @@ import pytest
 
 from ezmsg.core.net import framestream
 from ezmsg.core.net.loglimit import LogLimiter
+from tests import certificates
+from tests.certificates import Authority
+from tests.core.net.securing import Use
 from tests.core.net.serving import Serving
 
 
@@ -31,3 +34,15 @@ def no_such_host(monkeypatch: pytest.MonkeyPatch) -> str:
 @pytest.fixture(autouse=True)
 def _fresh_log_limits(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(framestream, "LOG", LogLimiter())
+
+
+@pytest.fixture
+def use(monkeypatch: pytest.MonkeyPatch) -> Use:
+    """What connections of this process use from now on."""
+    return lambda files: certificates.use(files, monkeypatch)
+
+
+@pytest.fixture(scope="session")
+def stranger(tmp_path_factory: pytest.TempPathFactory) -> Authority:
+    """A CA that nobody trusts."""
+    return Authority(tmp_path_factory.mktemp("stranger"), "stranger")

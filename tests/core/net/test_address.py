@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ezmsg.core.net import address as module
-from ezmsg.core.net.address import Address, boot_id, is_loopback, needs_lookup, resolve_now, this_process
+from ezmsg.core.net.address import Address, boot_id, is_loopback, needs_lookup, resolve_now, this_process, tune_tcp
 
 
 @pytest.mark.parametrize(
@@ -93,3 +93,12 @@ def test_without_the_file_of_linux_there_is_a_boot_id_all_the_same(monkeypatch) 
     other = boot_id.__wrapped__()
     assert uuid.UUID(other)
     assert other != boot_id()
+
+
+@pytest.mark.skipif(not hasattr(socket, "TCP_KEEPIDLE"), reason="this system cannot set when it asks")
+def test_a_silent_host_is_asked_three_times_before_its_time_is_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("EZMSG_PEER_TIMEOUT_S", "12")
+    with socket.socket() as sock:
+        tune_tcp(sock)
+        asked = [socket.TCP_KEEPIDLE, socket.TCP_KEEPINTVL, socket.TCP_KEEPCNT]
+        assert [sock.getsockopt(socket.IPPROTO_TCP, option) for option in asked] == [6, 2, 3]

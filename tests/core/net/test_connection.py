@@ -23,6 +23,7 @@ from ezmsg.core.net import connection as connection_module
 from ezmsg.core.net import framestream
 from ezmsg.core.net.connection import Connection
 from ezmsg.core.net.dial import connect
+from ezmsg.core.net.latereply import LateReply
 from ezmsg.core.wire.frames import HEADER, REPLY, REQUEST, encode_frame
 from ezmsg.core.wire.handshake import PeerInfo
 from ezmsg.core.wire.records import (
@@ -146,6 +147,89 @@ async def test_an_answer_may_be_a_future(serving) -> None:
         assert await request == Done()
 
 
+class Late:
+    """Answers each request later, when told."""
+
+    def __init__(self) -> None:
+        self.replies: list[LateReply] = []
+        self.revoked: list[LateReply] = []
+
+    def __call__(self, record: Record) -> LateReply:
+        reply = LateReply(lambda: self.revoked.append(reply))
+        self.replies.append(reply)
+        return reply
+
+
+@pytest.fixture
+def late(serving: Serving) -> Late:
+    late = Late()
+    serving.handler = lambda: Recorder(late)  # type: ignore[arg-type]
+    return late
+
+
+async def test_a_late_reply_answers_once_and_in_any_order(serving: Serving, late: Late) -> None:
+    async with serving.both() as (client, server):
+        first, second = client.request_nowait(Pause()), client.request_nowait(Pause())
+        while len(late.replies) < 2:
+            await asyncio.sleep(0)
+        late.replies[1].give(Goodbye("second"))
+        late.replies[1].give(Goodbye("again"))
+        late.replies[1].cancel()
+        assert await second == Goodbye("second")
+        late.replies[0].give(Done())
+        assert await first == Done()
+        assert not server._answering
+        assert not late.revoked
+
+
+async def test_a_late_reply_that_nobody_waits_for_is_revoked_once(serving: Serving, late: Late) -> None:
+    async with serving.both() as (client, server):
+        taken_back = client.request_nowait(Pause(), revocable=True)
+        left = client.request_nowait(Pause())
+        while len(late.replies) < 2:
+            await asyncio.sleep(0)
+        taken_back.cancel()
+        while not late.revoked:
+            await asyncio.sleep(0)
+        late.replies[0].give(Done())
+        assert late.revoked == [late.replies[0]]
+    with pytest.raises(ConnectionLost):
+        await left
+    await server.wait_closed()
+    late.replies[1].give(Done())
+    assert late.revoked == late.replies
+
+
+async def test_a_late_reply_counts_among_the_requests_at_once(
+    serving: Serving, late: Late, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connection_module, "REQUESTS_AT_ONCE", 1)
+    async with serving.both() as (client, _):
+        first = client.request_nowait(Pause())
+        with pytest.raises(TooManyRequests):
+            await client.request(Pause())
+        late.replies[0].give(Done())
+        assert await first == Done()
+
+
+async def test_asking_without_a_future_tells_the_answer_the_refusal_and_the_end(serving: Serving, late: Late) -> None:
+    heard: list[Record | Exception] = []
+    async with serving.both() as (client, server):
+        client.ask(Pause(), heard.append)
+        ignored = client.ask(Pause(), heard.append)
+        client.ask(Pause(), heard.append)
+        while len(late.replies) < 3:
+            await asyncio.sleep(0)
+        late.replies[0].give(Done())
+        client.take_back(ignored)
+        while not heard or not late.revoked:
+            await asyncio.sleep(0)
+        assert heard == [Done()]
+        server.abort()
+        await client.wait_closed()
+    assert [type(answer) for answer in heard] == [Done, ConnectionLost]
+
+
 async def test_an_answer_that_is_cancelled_refuses(serving, gate) -> None:
     async with serving.both() as (client, server):
         request = client.request_nowait(Sync())
@@ -185,14 +269,17 @@ async def test_more_requests_than_the_limit_are_refused_and_others_go_on(serving
 
 
 async def test_the_peer_is_told_of_revocable_requests_that_are_cancelled_and_of_no_others(serving, gate) -> None:
-    async with serving.both() as (client, server):
+    async with serving.both() as (client, _):
         kept, revoked, other = (client.request_nowait(Sync(), revocable=flag) for flag in (False, True, True))
         await gate.until_waiting(3)
         kept.cancel()
         revoked.cancel()
         assert await client.request(Pause()) == Done()
-        assert len(server._answering) == 2
+        while gate.cancelled < 1:
+            await asyncio.sleep(0)
+        assert gate.cancelled == 1
         gate.is_open.set()
+        assert await client.request(Sync()) == Done()
         assert await other == Done()
 
 

@@ -61,6 +61,10 @@ async def test_a_socket_stands_at_the_first_byte_after_the_handshake(serving, wh
         if sock.family == socket.AF_INET:
             assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
             assert sock.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
+            if hasattr(socket, "TCP_USER_TIMEOUT"):
+                # A loop watches its connections itself.
+                bound = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT)
+                assert bound == (60_000 if dialled is connect_in_a_thread else 0)
         sock.setblocking(False)
         server.write(b"0123456789")
         assert await asyncio.get_running_loop().sock_recv(sock, 100) == b"0123456789"
@@ -79,8 +83,8 @@ async def test_another_version_is_named(serving, where, monkeypatch) -> None:
     hello = handshake.ClientHandshake
 
     class Newer(hello):
-        def __init__(self, *args) -> None:
-            super().__init__(*args)
+        def __init__(self, *args, **options) -> None:
+            super().__init__(*args, **options)
             self.hello = self.hello[:8] + b"\x02\x00" + self.hello[10:]
 
         def _take_prefix(self, version: int, length: int) -> None:

@@ -11,7 +11,9 @@ import pytest
 
 from ezmsg.core.errors import CannotConnect, HandshakeError
 from ezmsg.core.net import forking
+from tests.certificates import Authority
 from tests.core.forked import in_child
+from tests.core.net.securing import Use
 from tests.core.net.serving import KEY, Serving
 
 # Connects to the address given, accepts one peer itself, forks under its running loop, says so, and waits to be killed.
@@ -56,11 +58,18 @@ asyncio.run(main())
 """
 
 
-@pytest.mark.parametrize("way", ["tcp", "door"])
-async def test_a_parent_that_is_killed_is_gone_at_once_although_its_child_lives(serving: Serving, way: str) -> None:
+@pytest.fixture(params=["tcp", "door", "tls"])
+def way(request: pytest.FixtureRequest, authority: Authority, use: Use) -> str:
+    """How to connect; set up before a server is."""
+    if request.param == "tls":
+        use(authority.issue("localhost"))
+    return request.param
+
+
+async def test_a_parent_that_is_killed_is_gone_at_once_although_its_child_lives(way: str, serving: Serving) -> None:
     if way == "door" and not serving.door:
         pytest.skip("no doors here")
-    where = str(serving.address) if way == "tcp" else serving.door
+    where = serving.door if way == "door" else str(serving.address)
     parent = await asyncio.create_subprocess_exec(
         sys.executable, "-c", PARENT, where, KEY.secret.hex(), stdin=subprocess.PIPE, stdout=subprocess.PIPE
     )

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from ezmsg.core.errors import InsecureBind
+from ezmsg.core.errors import ConfigError, InsecureBind
 from ezmsg.core.net import listener
 from ezmsg.core.net.address import Address
 from ezmsg.core.net.authkey import AuthKey
@@ -219,3 +219,9 @@ def test_connections_queue_before_anybody_accepts() -> None:
         waiting = [socket.create_connection(sock.getsockname(), timeout=5) for _ in range(600)]
         for connection in waiting:
             connection.close()
+
+
+def test_a_time_that_cannot_be_used_is_refused_before_anybody_comes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("EZMSG_PEER_TIMEOUT_S", "soon")
+    with pytest.raises(ConfigError, match="EZMSG_PEER_TIMEOUT_S='soon' cannot be used: expected a number >= 2"):
+        bind_tcp("127.0.0.1", 0, KEY)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import random
 import socket
 import struct
@@ -11,6 +12,9 @@ from collections.abc import AsyncIterator, Iterator
 import pytest
 
 from ezmsg.core.net.sockettransport import PARTS_AT_ONCE, SocketTransport
+from ezmsg.core.net.tlstransport import transport_over
+from tests.certificates import Authority
+from tests.core.net.securing import secure
 
 LARGE = 1 << 20
 
@@ -52,9 +56,11 @@ def pair() -> tuple[socket.socket, socket.socket]:
     return ours, theirs
 
 
-@pytest.fixture
-def sockets() -> Iterator[tuple[socket.socket, socket.socket]]:
+@pytest.fixture(params=["plain", "tls"])
+def sockets(request: pytest.FixtureRequest, authority: Authority) -> Iterator[tuple[socket.socket, socket.socket]]:
     ours, theirs = pair()
+    if request.param == "tls":
+        ours, theirs = secure(ours, theirs, authority.issue("localhost"))
     with ours, theirs:
         yield ours, theirs
 
@@ -65,7 +71,7 @@ async def connected(
 ) -> AsyncIterator[tuple[SocketTransport, Protocol, socket.socket]]:
     ours, theirs = sockets
     protocol = Protocol()
-    transport = SocketTransport(ours, protocol)
+    transport = transport_over(ours, protocol)
     fd = ours.fileno()
     yield transport, protocol, theirs
     transport.abort()
@@ -92,6 +98,15 @@ async def take_all(theirs: socket.socket) -> bytes:
     got = bytearray()
     while data := await asyncio.get_running_loop().sock_recv(theirs, 65536):
         got += data
+    return bytes(got)
+
+
+async def take_until_cut(theirs: socket.socket) -> bytes:
+    """As `take_all`; TLS tells an end that was announced from one that was not."""
+    got = bytearray()
+    with contextlib.suppress(ConnectionResetError):
+        while data := await asyncio.get_running_loop().sock_recv(theirs, 65536):
+            got += data
     return bytes(got)
 
 
@@ -281,7 +296,7 @@ async def test_a_peer_that_ends_first_still_gets_what_waits(connected) -> None:
 async def test_a_protocol_may_keep_a_half_closed_connection(sockets) -> None:
     ours, theirs = sockets
     protocol = Protocol(stays_open=True)
-    transport = SocketTransport(ours, protocol)
+    transport = transport_over(ours, protocol)
     theirs.shutdown(socket.SHUT_WR)
     await protocol.ended.wait()
     assert not transport.is_closing()
@@ -303,7 +318,7 @@ async def test_an_abort_throws_away_what_waits(connected) -> None:
     assert transport.get_write_buffer_size() == 0
     await protocol.is_lost.wait()
     assert protocol.ends == [None]
-    assert len(await take_all(theirs)) < LARGE
+    assert len(await take_until_cut(theirs)) < LARGE
 
 
 @pytest.mark.parametrize("how", ["write", "lend"])
@@ -338,7 +353,7 @@ async def test_a_reset_by_tcp_ends_the_connection_with_the_error() -> None:
         theirs, _ = server.accept()
         ours.setblocking(False)
         protocol = Protocol()
-        SocketTransport(ours, protocol)
+        transport_over(ours, protocol)
         theirs.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         theirs.close()
         await protocol.is_lost.wait()
@@ -371,7 +386,7 @@ async def test_a_protocol_may_pause_from_the_beginning(sockets) -> None:
 
     ours, theirs = sockets
     protocol = Paused()
-    transport = SocketTransport(ours, protocol)
+    transport = transport_over(ours, protocol)
     loop = asyncio.get_running_loop()
     assert not loop.remove_reader(ours.fileno())
     transport.resume_reading()
@@ -389,9 +404,9 @@ async def test_a_connection_can_be_ended_as_soon_as_it_is_made(sockets) -> None:
     ours, theirs = sockets
     fd = ours.fileno()
     protocol = Leaving()
-    SocketTransport(ours, protocol)
+    transport_over(ours, protocol)
     assert not asyncio.get_running_loop().remove_reader(fd)
-    assert await take_all(theirs) == b""
+    assert await take_until_cut(theirs) == b""
     assert protocol.ends == [None]
 
 

@@ -35,7 +35,7 @@ def child(draws: object) -> None:
     check(pump.flush(0.0), "there is something to send")
     own = PROFILES.register_publisher(uuid4(), "CHILD", 1, graph_address=GRAPH)
     check(pump.PUMP._thread is not None, "nothing carries what the child measures")
-    own.published(0, 0.0, 0.0, 5e-9, 0.0, 0.0, 0, 1, (1, 2, 0))
+    own.published(0, 0.0, 0.0, 5e-9, 0.0, 0.0, 0, 1, (bytes(16), 2, 0, ()))
     check([span.name for span in PROFILES.trace_batch().spans] == ["publish CHILD"], "the child records nothing")
     pump.shutdown(10.0)
 

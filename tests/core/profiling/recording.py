@@ -1,5 +1,7 @@
 """A few words to say what endpoints record."""
 
+from collections.abc import Sequence
+
 from ezmsg.core.graphmeta import ProcessProfilingTraceBatch, ProfileChannelType, ProfilingTraceControl
 from ezmsg.core.profiling import EdgeMetrics, ProfileRegistry, PublisherMetrics
 
@@ -17,6 +19,11 @@ class Clock:
         return self.now
 
 
+def ids(trace: tuple[int, int, int] | None) -> tuple[bytes, int, int] | None:
+    """A trace as endpoints take it: its id is bytes."""
+    return None if trace is None else (trace[0].to_bytes(16, "big"), *trace[1:])
+
+
 def publish(
     metrics: PublisherMetrics,
     number: int,
@@ -28,11 +35,13 @@ def publish(
     size: int = 0,
     inflight: int = 1,
     trace: tuple[int, int, int] | None = None,
+    links: Sequence[tuple[bytes, int]] = (),
 ) -> None:
     end = start if end is None else end
     metrics.sample_inflight(inflight)
     times_s = (time / 1e9 for time in (start, start, end, wait, serialize))
-    metrics.published(number, *times_s, size, 1, trace)
+    of_trace = ids(trace)
+    metrics.published(number, *times_s, size, 1, None if of_trace is None else (*of_trace, links))
 
 
 def receive(
@@ -49,7 +58,7 @@ def receive(
     error: str | None = None,
 ) -> None:
     times_s = (time / 1e9 for time in (origin, published, channel, start, end))
-    metrics.processed(number, *times_s, size, trace, error)
+    metrics.processed(number, *times_s, size, ids(trace), error)
 
 
 def begin_trace(registry: ProfileRegistry, sample_mod: int = 1, **filters: object) -> None:

@@ -63,6 +63,7 @@ def test_rates_come_from_the_environment(monkeypatch):
 
 
 def test_ids_are_random_and_fit_their_bits():
-    assert 0 < profiling.new_trace_id() < 1 << 128
+    assert profiling.new_trace_id() != profiling.new_trace_id() != bytes(16)
+    assert len(profiling.new_trace_id()) == 16
     assert 0 < profiling.new_span_id() < 1 << 64
     assert profiling.new_span_id() != profiling.new_span_id()

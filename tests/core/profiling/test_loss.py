@@ -5,7 +5,7 @@ import pytest
 from ezmsg.core.graphmeta import ProcessProfilingTraceBatch
 from ezmsg.core.profiling import ProfileRegistry
 from ezmsg.core.recorder.recorder import Recorder
-from tests.core.profiling.recording import LOCAL, SECOND, begin_trace, publish, receive, told
+from tests.core.profiling.recording import LOCAL, SECOND, begin_trace, ids, publish, receive, told
 
 
 def test_counters_are_exact_at_level_off_and_nothing_else_is_recorded(registry, publisher, edge):
@@ -67,11 +67,11 @@ def test_recorded_is_delivered_plus_dropped_for_every_kind_and_reader(small):
         return batch
 
     for number in range(300):
-        ids = (1, number + 1, 0) if number % 5 == 0 else None
-        publish(publisher, number, number * 10, wait=number % 3, trace=ids)
-        receive(edge, number, origin=0, start=number, end=number * 10 + 5, trace=ids)
+        trace = (1, number + 1, 0) if number % 5 == 0 else None
+        publish(publisher, number, number * 10, wait=number % 3, trace=trace)
+        receive(edge, number, origin=0, start=number, end=number * 10 + 5, trace=trace)
         if number % 7 == 0:
-            edge.user_span(number, 0, 1, "u", ids)
+            edge.user_span(number, 0, 1, "u", ids(trace))
         if number % 50 == 0:
             read("eager", 3)
         if number == 150:
@@ -90,6 +90,20 @@ def test_recorded_is_delivered_plus_dropped_for_every_kind_and_reader(small):
         if name in {"publish", "process", "span:u"}
     )
     assert counted + snapshot.dropped["row:ring_overrun"] == snapshot.recorded["row"]
+
+
+def test_links_are_rows_of_spans_and_counted_like_them(small):
+    publisher = small.register_publisher(uuid4(), "OUT", 8)
+    delivered = 0
+    for number in range(30):
+        publish(publisher, number, number, trace=(1, number + 1, 0), links=[(bytes(16), 7)] * (number % 4))
+        if number % 3 == 0:
+            delivered += sum(1 + len(span.links) for span in small.trace_batch(1).spans)
+    while spans := (batch := small.trace_batch(1)).spans:
+        delivered += sum(1 + len(span.links) for span in spans)
+    lost = sum(count for reason, count in batch.dropped.items() if reason.startswith("span:"))
+    assert lost > 0
+    assert delivered + lost == small.snapshot().recorded["span"] == sum(1 + number % 4 for number in range(30))
 
 
 def test_samples_beyond_the_limit_of_an_endpoint_are_counted(small):

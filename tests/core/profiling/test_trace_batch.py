@@ -1,7 +1,7 @@
 from ezmsg.core.graphmeta import ProfilingTraceControl
 from ezmsg.core.recorder import tracecontrol
 from ezmsg.core.wire.records import ClockAnchor
-from tests.core.profiling.recording import begin_trace, publish, receive, told
+from tests.core.profiling.recording import begin_trace, ids, publish, receive, told
 
 
 def test_a_reader_gets_each_sample_once(registry, publisher):
@@ -99,7 +99,7 @@ def test_a_lease_that_outlives_its_subscriber_is_counted_as_lost(registry, subsc
 
 def test_spans_of_sampled_messages_need_no_trace_control(registry, publisher, edge):
     publish(publisher, 0, 1000, end=2000, trace=(0xABC, 0x1, 0))
-    edge.user_span(0, 2500, 2600, "fft", (0xABC, 0x3, 0x2))
+    edge.user_span(0, 2500, 2600, "fft", ids((0xABC, 0x3, 0x2)))
     receive(edge, 0, channel=2000, start=2100, end=3000, trace=(0xABC, 0x2, 0x1))
     publish(publisher, 1, 3000)
     spans = registry.trace_batch().spans

@@ -10,6 +10,7 @@ from ezmsg.core.recorder.rows import (
     EXTRA,
     INDEX_SHIFT,
     LABEL_SHIFT,
+    LINK,
     NO_PREVIOUS,
     PROCESS,
     PUBLISH,
@@ -59,6 +60,11 @@ def user_span(index: int, start: int, end: int, label: int) -> Row:
     return (meta_word(SPAN, index, SHM) | label << LABEL_SHIFT, 0, 0, 0, 0, start, end, 0)
 
 
+def link(index: int, number: int, span_id: int, linked_id: int, trace_id: int = TRACE_ID) -> list[Row]:
+    """What stands behind a publish with that span, and its extra row."""
+    return sampled((meta_word(LINK, index), number, 0, 0, 0, 0, 0, 0), linked_id, span_id, trace_id=trace_id)
+
+
 def sampled(
     row: Row,
     span_id: int,
@@ -74,8 +80,8 @@ def sampled(
 ) -> list[Row]:
     """A row and its extra row."""
     meta = EXTRA | emit << LABEL_SHIFT | generation << INDEX_SHIFT
-    ids = (trace_id >> 64, trace_id & (1 << 64) - 1, span_id, parent_id)
-    extra = (meta, *(np.uint64(value).astype(np.int64).item() for value in ids), previous, fanout, blame)
+    ids = trace_id.to_bytes(16, "big") + b"".join(value.to_bytes(8, "little") for value in (span_id, parent_id))
+    extra = (meta, *np.frombuffer(ids, dtype=np.int64).tolist(), previous, fanout, blame)
     return [(row[0] | EXTENDED | flags, *row[1:]), extra]
 
 
@@ -85,3 +91,10 @@ def table(*rows: Row | list[Row]) -> np.ndarray:
     for row in rows:
         flat.extend(row if isinstance(row, list) else [row])
     return np.array(flat, dtype=np.int64).reshape(-1, 8)
+
+
+def pairs(*rows: Row | list[Row]) -> np.ndarray:
+    """Those of the rows that have an extra row, with it at their side."""
+    made = table(*rows)
+    at = np.flatnonzero(made[:, 0] & EXTENDED)
+    return np.concatenate((made[at], made[at + 1]), axis=1)

@@ -5,7 +5,7 @@ from ezmsg.core.recorder.expand import expand_samples, expand_spans
 from ezmsg.core.recorder.rows import ERROR, FOREIGN, SELECTED, USER_SPAN
 from ezmsg.core.recorder.samples import sample_rows, span_rows
 from ezmsg.core.wire.records import ClockAnchor, EndpointRecord
-from tests.core.recorder.rowmaking import process, publish, sampled, table, user_span
+from tests.core.recorder.rowmaking import link, pairs, process, publish, sampled, user_span
 
 PUBLISHER, SUBSCRIBER = "0b0e6a0e-0000-4000-8000-000000000001", "0b0e6a0e-0000-4000-8000-000000000002"
 ENDPOINTS = {
@@ -19,7 +19,7 @@ TRACE = "0123456789abcdeffedcba9876543210"
 
 
 def spans_of(*rows):
-    made = span_rows(table(*rows))
+    made = span_rows(pairs(*rows))
     assert made is not None
     return expand_spans(made.tobytes(), ENDPOINTS, LABELS, ANCHOR)
 
@@ -50,6 +50,19 @@ def test_a_publish_becomes_a_producer_span():
 def test_a_root_has_no_parent():
     [span] = spans_of(sampled(publish(1, 7, 2000), 0xA1))
     assert span.parent_span_id is None
+
+
+def test_a_publish_has_a_link_to_whatever_else_it_follows_from():
+    other = 0xABC
+    first, second = spans_of(
+        sampled(publish(1, 7, 2000), 0xA1),
+        link(1, 7, 0xA1, 0xC1),
+        link(1, 7, 0xA1, 0xC2, trace_id=other),
+        sampled(publish(1, 8, 3000), 0xA2),
+        link(1, 7, 0xA1, 0xC3),
+    )
+    assert first.links == [(TRACE, f"{0xC1:016x}"), (f"{other:032x}", f"{0xC2:016x}")]
+    assert second.links == []
 
 
 def test_what_did_not_happen_is_no_attribute():
@@ -115,7 +128,7 @@ def test_a_span_of_an_endpoint_nobody_remembers_is_still_a_span():
 
 
 def samples_of(*rows):
-    made = sample_rows(table(*rows), 0)
+    made = sample_rows(pairs(*rows), 0)
     assert made is not None
     return expand_samples(made.rows.tobytes(), ENDPOINTS, LABELS)
 

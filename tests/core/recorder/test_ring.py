@@ -12,23 +12,31 @@ from ezmsg.core.recorder.rows import (
     INDEX_SHIFT,
     KIND_MASK,
     LABEL_SHIFT,
+    LINK,
     PUBLISH,
     SAMPLED,
     SELECTED,
 )
 
 PLAIN = PUBLISH | 1 << INDEX_SHIFT
+LINK_META = LINK | 1 << INDEX_SHIFT
 
 
-def put(ring: Ring, number: int, *, sampled: bool = False, samples: int = 0) -> None:
-    """One record, numbered in its second word."""
+def put(ring: Ring, number: int, *, sampled: bool = False, samples: int = 0, links: int = 0) -> None:
+    """One record, numbered in its second word; with links, which are numbered likewise, its last word says how many."""
+    if links:
+        flags = EXTENDED | SAMPLED | (SELECTED if samples else 0)
+        extra = (EXTRA | (1 << samples) - 1 << LABEL_SHIFT, bytes(16), number, 0, 0, 0, 0)
+        linked = [(bytes(16), number)] * links
+        ring.put_linked(PLAIN | flags, (number, 0, 0, 0, 0, 0, links), extra, samples, LINK_META, linked)
+        return
     if not sampled and not samples:
         ring.put(PLAIN, number, 0, 0, 0, 0, 0, 0)
         return
     flags = EXTENDED | (SAMPLED if sampled else 0) | (SELECTED if samples else 0)
     emit = (1 << samples) - 1
     ring.put_extended(
-        PLAIN | flags, (number, 0, 0, 0, 0, 0, 0), (EXTRA | emit << LABEL_SHIFT, 0, 0, number, 0, 0, 0, 0), samples
+        PLAIN | flags, (number, 0, 0, 0, 0, 0, 0), (EXTRA | emit << LABEL_SHIFT, bytes(16), number, 0, 0, 0, 0), samples
     )
 
 
@@ -55,6 +63,18 @@ def test_rows_that_wrap_around_the_end_are_read_whole():
         taken = ring.take()
         assert numbers(taken) == list(range(start, start + 5))
         assert taken.lost == 0
+
+
+def test_a_span_that_begins_in_the_last_row_is_read_whole():
+    ring = Ring(8)
+    for start in range(0, 35, 5):
+        put(ring, start)
+        for number in (start + 1, start + 2):
+            ring.put_span(PLAIN, number, 0.0, 0.0, 0.0, 0.0, 0.0, 0, bytes(16), number, 0, 0.0, 0, 0)
+        taken = ring.take()
+        assert numbers(taken) == [start, start + 1, start + 2]
+        assert taken.rows[[2, 4], 3].tolist() == [start + 1, start + 2]
+        assert (taken.records, taken.lost, taken.lost_spans) == (3, 0, 0)
 
 
 def test_overwritten_rows_are_counted_and_the_newest_kept():
@@ -110,13 +130,13 @@ def test_rows_overwritten_while_they_are_copied_are_discarded_and_counted():
 
 
 records = st.lists(
-    st.tuples(st.booleans(), st.integers(0, 3), st.booleans()),
+    st.tuples(st.booleans(), st.integers(0, 3), st.integers(0, 6).map(lambda n: n % 3), st.booleans()),
     max_size=60,
 )
 
 
 @given(records)
-def test_what_was_recorded_was_delivered_or_counted_as_lost(steps: list[tuple[bool, int, bool]]):
+def test_what_was_recorded_was_delivered_or_counted_as_lost(steps: list[tuple[bool, int, int, bool]]):
     ring = Ring(16)
     written = [0, 0, 0]
     seen = [0, 0, 0]
@@ -131,10 +151,10 @@ def test_what_was_recorded_was_delivered_or_counted_as_lost(steps: list[tuple[bo
         assert taken.records == len(numbers(taken))
         assert min(taken.lost, taken.lost_spans, taken.lost_samples) >= 0
 
-    for number, (sampled, samples, reads) in enumerate(steps):
-        put(ring, number, sampled=sampled, samples=samples)
-        written[0] += 1
-        written[1] += sampled
+    for number, (sampled, samples, links, reads) in enumerate(steps):
+        put(ring, number, sampled=sampled, samples=samples, links=links)
+        written[0] += 1 + links
+        written[1] += 1 + links if links else sampled
         written[2] += samples
         if reads:
             read()
@@ -149,7 +169,7 @@ def test_a_reader_beside_a_busy_writer_sees_only_whole_rows_and_counts_the_rest(
 
     def write() -> None:
         for number in range(total):
-            put(ring, number, sampled=number % 7 == 0, samples=number % 3)
+            put(ring, number, sampled=number % 7 == 0, samples=number % 3, links=number % 11 // 8)
 
     writer = threading.Thread(target=write)
     seen: list[int] = []
@@ -162,7 +182,11 @@ def test_a_reader_beside_a_busy_writer_sees_only_whole_rows_and_counts_the_rest(
         extras = rows[:, 0] & KIND_MASK == EXTRA
         assert (np.flatnonzero(rows[:, 0] & EXTENDED) + 1 == np.flatnonzero(extras)).all()
         assert (rows[extras, 3] == rows[np.flatnonzero(extras) - 1, 1]).all()
-        seen.extend(numbers(taken))
+        linked = np.flatnonzero((rows[:, 0] & KIND_MASK == PUBLISH) & (rows[:, 7] == 1))
+        links = rows[:, 0] & KIND_MASK == LINK
+        assert (linked + 2 == np.flatnonzero(links)).all()
+        assert (rows[links, 1] == rows[linked, 1]).all()
+        seen.extend(rows[rows[:, 0] & KIND_MASK == PUBLISH, 1].tolist())
         records += taken.records + taken.lost
         spans += int((rows[:, 0] & SAMPLED != 0).sum()) + taken.lost_spans
         samples += int(np.bitwise_count(rows[extras, 0] >> LABEL_SHIFT & 0xFFFF).sum()) + taken.lost_samples
@@ -172,6 +196,8 @@ def test_a_reader_beside_a_busy_writer_sees_only_whole_rows_and_counts_the_rest(
         read()
     writer.join()
     read()
-    assert (records, spans, samples) == (total, -(-total // 7), total)
+    linked = [number for number in range(total) if number % 11 >= 8]
+    sampled = {*linked, *range(0, total, 7)}
+    assert (records, spans, samples) == (total + len(linked), len(sampled) + len(linked), total)
     assert seen == sorted(set(seen))
     assert seen[-1] == total - 1

@@ -1,13 +1,19 @@
+from collections.abc import Sequence
+
 import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ezmsg.core.recorder.rowlog import RowLog
+from ezmsg.core.recorder.rowlog import BLOCK, RowLog
 from ezmsg.core.recorder.rows import SAMPLE_ROW
 from ezmsg.core.recorder.rowstore import CLOSED, READERS, RowStore
 
 
 def rows(*seqs: int) -> np.ndarray:
+    return numbered(seqs)
+
+
+def numbered(seqs: Sequence[int]) -> np.ndarray:
     made = np.zeros(len(seqs), dtype=SAMPLE_ROW)
     made["seq"] = seqs
     return made
@@ -25,16 +31,25 @@ def take(store: RowStore, reader: str, graph: str | None = None) -> list[int]:
     return taken
 
 
-@given(st.integers(1, 20), st.lists(st.integers(0, 30), max_size=30))
-def test_a_log_keeps_the_newest_rows(limit: int, sizes: list[int]):
+@given(
+    st.integers(1, 20) | st.integers(1, 3 * BLOCK),
+    st.lists(st.integers(0, 30) | st.integers(0, 3 * BLOCK) | st.none(), max_size=30),
+)
+def test_a_log_keeps_the_newest_rows(limit: int, sizes: list[int | None]):
     log = RowLog(SAMPLE_ROW, limit)
-    written = 0
+    written = cleared = 0
     for size in sizes:
-        log.append(rows(*range(written, written + size)))
+        if size is None:
+            log.clear()
+            cleared = written
+            continue
+        log.append(numbered(range(written, written + size)))
         written += size
-        read = log.read(0, 1000)
-        assert seqs(read.rows) == list(range(max(0, written - limit), written))
-        assert read.evicted == max(0, written - limit)
+        oldest = max(cleared, written - limit)
+        read = log.read(cleared, limit)
+        assert seqs(read.rows) == list(range(oldest, written))
+        assert seqs(log.read(oldest + 3, 5).rows) == list(range(oldest + 3, min(written, oldest + 8)))
+        assert read.evicted == oldest - cleared
         assert read.position == written == log.end
 
 
@@ -44,6 +59,18 @@ def test_a_log_is_read_in_pieces():
     first = log.read(0, 2)
     assert (seqs(first.rows), first.position) == ([0, 1], 2)
     assert seqs(log.read(first.position, 2).rows) == [2, 3]
+
+
+def test_what_follows_a_row_is_read_with_it_however_little_is_asked_for():
+    log = RowLog(SAMPLE_ROW, 1000, follows=lambda row: row["seq"] % 4 != 0)
+    log.append(numbered(range(BLOCK + 6)))
+    position = 0
+    for first in range(0, BLOCK + 4, 4):
+        read = log.read(position, 2)
+        assert seqs(read.rows) == list(range(first, first + 4))
+        position = read.position
+    assert seqs(log.read(position, 1).rows) == [BLOCK + 4, BLOCK + 5]
+    assert not seqs(log.read(0, 0).rows)
 
 
 def test_what_was_cleared_is_told_apart_from_what_gave_way():

@@ -1,17 +1,38 @@
 """Runs give the histograms that a closer look at their rows gives."""
 
+from collections import Counter
+from typing import Literal
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from ezmsg.core.graphmeta import ProfileChannelType
 from ezmsg.core.recorder.aggregate import Aggregator
 from ezmsg.core.recorder.buckets import columns, float_columns
+from ezmsg.core.recorder.digest import Digest
 from ezmsg.core.recorder.labels import Labels
-from ezmsg.core.recorder.ring import Ring, Rows, rows_in_ns
-from ezmsg.core.recorder.rows import EXTENDED, FOREIGN, HOP, INDEX_SHIFT, PROCESS, PUBLISH, meta_word
-from ezmsg.core.recorder.runs import RUNS, runs_of
+from ezmsg.core.recorder.pieces import Piece, rows_in_ns
+from ezmsg.core.recorder.ring import Ring, Rows
+from ezmsg.core.recorder.rows import (
+    EXTENDED,
+    EXTRA,
+    FOREIGN,
+    HOP,
+    INDEX_SHIFT,
+    INSTANT,
+    KIND_MASK,
+    NO_PREVIOUS_S,
+    PROCESS,
+    PUBLISH,
+    SAMPLED,
+    SPAN,
+    WAIT,
+    meta_word,
+)
+from ezmsg.core.recorder.runs import RUNS, Run, runs_of
 from ezmsg.core.wire.records import HistogramState
 
 EDGE, PUBLISHER = 1, 2
@@ -47,12 +68,18 @@ def states(aggregator: Aggregator) -> dict[tuple[int, str], HistogramState]:
     return {(state.index, state.name): state for state in found}
 
 
+def run_of(rows: Rows) -> Run:
+    """Rows that are a run."""
+    ((run,), others) = runs_of(Piece(rows)) or ([], [])
+    assert not len(others)
+    return run
+
+
 def both_ways(*parts: Rows) -> tuple[dict[tuple[int, str], HistogramState], dict[tuple[int, str], HistogramState]]:
     """What runs give, and what a closer look gives."""
     quick, thorough = aggregator(), aggregator()
     for rows in parts:
-        (run,) = runs_of(rows) or []
-        assert quick.add_run(run) == 0
+        assert quick.add_run(run_of(rows)) == 0
         assert thorough.add(rows_in_ns(rows)) == 0
     return states(quick), states(thorough)
 
@@ -87,6 +114,68 @@ def test_a_hop_is_a_publish_and_a_process_row_in_one(sent: list[list[int]]):
     assert quick[EDGE, "transport"].zero_count == len(sent)
 
 
+Kind = Literal["publish", "process", "wait", "span"]
+
+
+def put(ring: Ring, kind: Kind, number: int, times: list[int], trace: int, previous: float) -> float:
+    """One row, with a trace if that is not 0; returns when it began."""
+    origin, publish, channel, start, end = (3600.0 + number + time / 1e6 for time in times)
+    words: dict[Kind, tuple[float, ...]] = {
+        "publish": (PUBLISH_META, number, origin, publish, channel, times[0] % 2 / 1e6, 0.0, 0),
+        "process": (EDGE_META, number, origin, publish, channel, start, end, 0),
+        "wait": (meta_word(WAIT, PUBLISHER), number, 0.0, publish, channel, 1e-6, 0.0, 0),
+        "span": (meta_word(SPAN, EDGE), number, 0.0, 0.0, 0.0, start, end, 0),
+    }
+    if trace and kind != "wait":
+        ring.put_span(*words[kind], trace.to_bytes(16, "big"), number + 1, 0, previous, 0, 0)
+    else:
+        ring.put(*words[kind])
+    return publish
+
+
+@settings(deadline=None)
+@given(
+    st.lists(
+        st.tuples(st.sampled_from(["publish", "process", "wait", "span"]), moments, st.integers(0, 3)), max_size=40
+    )
+)
+def test_whatever_a_process_writes_counts_as_with_a_closer_look(written: list[tuple[Kind, list[int], int]]):
+    ring, numbers, previous = Ring(128), Counter[Kind](), NO_PREVIOUS_S
+    for kind, times, trace in written:
+        began = put(ring, kind, numbers[kind], times, trace, previous)
+        previous = began if kind == "publish" else previous
+        numbers[kind] += 1
+    taken = ring.take()
+    digest, thorough = Digest(Labels(), 10), aggregator()
+    for index in (EDGE, PUBLISHER):
+        digest.aggregator.open(index)
+    digest.add(taken, 0, lambda index: None)
+    assert thorough.add(rows_in_ns(taken.rows)) == digest.lost["row:unknown_endpoint"] == 0
+    quick, closer = states(digest.aggregator), states(thorough)
+    assert {key: replace(state, exemplars=[]) for key, state in quick.items()} == {
+        key: replace(state, exemplars=[]) for key, state in closer.items()
+    }
+    assert [state.exemplars[:1] for state in quick.values()] == [closer[key].exemplars[:1] for key in quick]
+    assert digest.lost["span:unknown_endpoint"] == digest.recorded()["span"] == taken_spans(taken.rows)
+
+
+def taken_spans(rows: Rows) -> int:
+    return int(np.count_nonzero((rows[:, 0] & KIND_MASK != EXTRA) & (rows[:, 0] & SAMPLED != 0)))
+
+
+def test_a_run_that_needs_a_closer_look_has_its_extra_rows():
+    ring = Ring(64)
+    for number, id_ in enumerate([0, 1, 5]):  # messages are missing in between
+        put(ring, "process", number, [0, 1, 2, 3, 4], number % 2, 0.0)
+        put(ring, "publish", id_, [0, 1, 2, 3, 4], 1, NO_PREVIOUS_S)
+    rows = ring.take().rows
+    runs, _ = runs_of(Piece(rows)) or ([], [])
+    for run, meta in zip(runs, (EDGE_META, PUBLISH_META), strict=True):
+        starts = np.flatnonzero(rows[:, 0] & ~(SAMPLED | EXTENDED) == meta)
+        with_extras = [n for start in starts for n in (start, start + 1)[: 1 + bool(rows[start, 0] & EXTENDED)]]
+        assert run.whole.tolist() == rows[with_extras].tolist()
+
+
 def test_a_hop_counts_as_two_records():
     ring = Ring(8)
     ring.put(EDGE_META | HOP, 0, 0.0, 0.0, 0.0, 0.0, 0.0, PUBLISHER)
@@ -108,35 +197,37 @@ def test_hops_and_rows_of_the_publisher_itself_make_one_series_of_intervals():
 def test_a_run_with_a_time_that_runs_backwards_is_not_counted_but_looked_at():
     rows = written(EDGE_META, [[0, 1, 2, 3, 4], [9, 1, 2, 3, 4]])
     made = aggregator()
-    assert made.add_run(rows) is None
+    assert made.add_run(run_of(rows)) is None
     assert states(made) == {}
 
 
 def test_rows_of_an_endpoint_that_is_not_known_are_counted():
     made = aggregator()
     made.close(EDGE)
-    assert made.add_run(written(EDGE_META | HOP, [[0, 1, 2, 3, 4]] * 3, PUBLISHER)) == 3
+    assert made.add_run(run_of(written(EDGE_META | HOP, [[0, 1, 2, 3, 4]] * 3, PUBLISHER))) == 3
     assert states(made)[PUBLISHER, "publish"].count == 3
 
 
 def test_rows_of_several_endpoints_are_as_many_runs_in_their_order():
     rows = written(EDGE_META, [[0, 1, 2, 3, 4]] * 6)
     rows[1::2, 0] ^= 1 << INDEX_SHIFT
-    assert [run[:, 1].tolist() for run in runs_of(rows) or []] == [[0, 2, 4], [1, 3, 5]]
+    (runs, _) = runs_of(Piece(rows)) or ([], [])
+    assert [run.ids.tolist() for run in runs] == [[0, 2, 4], [1, 3, 5]]
 
 
 def test_rows_of_many_endpoints_are_no_runs():
     rows = written(EDGE_META, [[0, 1, 2, 3, 4]] * (RUNS + 1))
     rows[:, 0] += np.arange(RUNS + 1) << INDEX_SHIFT
-    assert runs_of(rows) is None
-    assert len(runs_of(rows[1:]) or []) == RUNS
+    assert runs_of(Piece(rows)) is None
+    (runs, _) = runs_of(Piece(rows[1:])) or ([], [])
+    assert len(runs) == RUNS
 
 
-@pytest.mark.parametrize("flag", [EXTENDED, FOREIGN])
+@pytest.mark.parametrize("flag", [INSTANT, FOREIGN])
 def test_special_rows_are_in_no_run(flag: int):
     rows = written(EDGE_META, [[0, 1, 2, 3, 4]] * 3)
     rows[1, 0] |= flag
-    assert runs_of(rows) is None
+    assert runs_of(Piece(rows)) is None
 
 
 @settings(deadline=None)

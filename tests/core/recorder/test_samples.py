@@ -16,7 +16,7 @@ from ezmsg.core.recorder.rows import (
     USER_SPAN,
 )
 from ezmsg.core.recorder.samples import merge_oldest, sample_rows, span_rows
-from tests.core.recorder.rowmaking import process, publish, sampled, table, user_span
+from tests.core.recorder.rowmaking import pairs, process, publish, sampled, user_span
 
 
 def bits(*metrics: int) -> int:
@@ -24,13 +24,13 @@ def bits(*metrics: int) -> int:
 
 
 def test_rows_that_were_not_selected_owe_nothing():
-    assert sample_rows(table(publish(1, 0, 10), sampled(publish(1, 1, 20), 5)), 0) is None
+    assert sample_rows(pairs(publish(1, 0, 10), sampled(publish(1, 1, 20), 5)), 0) is None
 
 
 def test_a_publish_owes_the_samples_of_its_emit_mask():
     emit = bits(PUBLISH_DELTA, BACKPRESSURE_WAIT, SERIALIZE)
     row = sampled(publish(1, 7, 1000, 1300, wait=40, serialize=6), 0, previous=700, emit=emit, flags=SELECTED)
-    made = sample_rows(table(row), 0)
+    made = sample_rows(pairs(row), 0)
     assert made is not None
     assert [(METRICS[row["metric"]], row["value_ns"], row["time_ns"], row["seq"]) for row in made.rows] == [
         ("publish_delta_ns", 300, 1300, 7),
@@ -40,7 +40,7 @@ def test_a_publish_owes_the_samples_of_its_emit_mask():
 
 
 def test_the_first_publish_has_a_delta_of_zero():
-    made = sample_rows(table(sampled(publish(1, 0, 1000), 0, emit=bits(PUBLISH_DELTA), flags=SELECTED)), 0)
+    made = sample_rows(pairs(sampled(publish(1, 0, 1000), 0, emit=bits(PUBLISH_DELTA), flags=SELECTED)), 0)
     assert made is not None
     assert made.rows["value_ns"].tolist() == [0]
 
@@ -48,7 +48,7 @@ def test_the_first_publish_has_a_delta_of_zero():
 def test_a_received_message_owes_the_samples_of_its_emit_mask():
     emit = bits(LEASE_TIME, TRANSPORT, QUEUE_WAIT, AGE)
     row = process(2, 3, origin=100, published=150, channel=180, start=250, end=1000)
-    made = sample_rows(table(sampled(row, 0, emit=emit, flags=SELECTED)), 0)
+    made = sample_rows(pairs(sampled(row, 0, emit=emit, flags=SELECTED)), 0)
     assert made is not None
     assert dict(zip(made.rows["metric"].tolist(), made.rows["value_ns"].tolist(), strict=True)) == {
         LEASE_TIME: 750,
@@ -60,7 +60,7 @@ def test_a_received_message_owes_the_samples_of_its_emit_mask():
 
 
 def test_samples_come_in_the_order_of_their_rows_and_name_labels():
-    rows = table(
+    rows = pairs(
         sampled(user_span(2, 0, 10, 5), 0, emit=bits(USER_SPAN), flags=SELECTED),
         publish(1, 0, 5),
         sampled(process(2, 1, end=30), 0, emit=bits(LEASE_TIME), flags=SELECTED),
@@ -74,7 +74,7 @@ def test_samples_come_in_the_order_of_their_rows_and_name_labels():
 
 def test_samples_of_a_trace_that_ended_are_counted_and_not_made():
     emit = bits(PUBLISH_DELTA, SERIALIZE)
-    rows = table(
+    rows = pairs(
         sampled(publish(1, 0, 10), 0, emit=emit, generation=3, flags=SELECTED),
         sampled(publish(1, 1, 20), 0, emit=bits(PUBLISH_DELTA), generation=4, flags=SELECTED),
     )
@@ -84,11 +84,11 @@ def test_samples_of_a_trace_that_ended_are_counted_and_not_made():
 
 
 def test_span_rows_are_sampled_rows_with_their_ids():
-    rows = table(publish(1, 0, 10), sampled(publish(1, 1, 20), 7, 8), sampled(publish(1, 2, 30), 9, flags=SELECTED))
+    rows = pairs(publish(1, 0, 10), sampled(publish(1, 1, 20), 7, 8), sampled(publish(1, 2, 30), 9, flags=SELECTED))
     made = span_rows(rows)
     assert made is not None
     assert made[["message_id", "span_id", "parent_id"]].tolist() == [(1, 7, 8)]
-    assert span_rows(table(publish(1, 0, 10))) is None
+    assert span_rows(pairs(publish(1, 0, 10))) is None
 
 
 def series(*pairs: tuple[int, int]) -> np.ndarray:

@@ -7,8 +7,10 @@ import contextvars
 import logging
 import threading
 from collections.abc import AsyncIterator
+from dataclasses import field
 from typing import Any
 
+import numpy as np
 import pytest
 
 import ezmsg.core as ez
@@ -525,6 +527,25 @@ async def test_units_are_owned_and_described_while_they_run(server: GraphServer,
     snapshot = await context.snapshot()
     assert not any(entry.units for entry in snapshot.processes.values())
     assert not any(session.metadata for session in snapshot.sessions.values())
+
+
+class Large(ez.Settings):
+    table: Any = field(default_factory=lambda: np.zeros(17 << 20, np.uint8))
+
+
+class HasLarge(Idle):
+    SETTINGS = Large
+
+
+async def test_settings_that_are_too_large_to_be_told_do_not_keep_a_run_from_starting(
+    server: GraphServer, context: ez.GraphContext, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with running(ez.GraphRunner(LARGE=HasLarge(), IDLE=Idle(), graph_address=server.address), context):
+        settings = await context.settings_snapshot()
+
+    assert str(settings["LARGE"].repr_value).endswith("bytes, too large to be told")
+    assert settings["IDLE"].serialized is not None
+    assert "without its large settings" in caplog.text
 
 
 async def test_spans_name_units_and_tasks_and_tell_errors(

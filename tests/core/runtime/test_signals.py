@@ -98,7 +98,7 @@ def start() -> Iterator[type[Program]]:
 # -- by itself --------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", ["fork", "spawn"])
 @pytest.mark.parametrize("scenario", ["completes", "terminates", "thread"])
 def test_a_program_ends_when_its_units_do(start: type[Program], scenario: str, method: str) -> None:
     program = start(scenario, method)
@@ -117,7 +117,7 @@ def test_processes_of_a_fork_server_end_as_others_do(start: type[Program]) -> No
     assert "received 100" in program.lines
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", ["single", "spawn"])
 def test_an_exception_in_setup_is_the_end_of_the_program(start: type[Program], method: str) -> None:
     program = start("fails-in-setup", method)
 
@@ -126,26 +126,23 @@ def test_an_exception_in_setup_is_the_end_of_the_program(start: type[Program], m
     assert "returned" not in " ".join(program.lines)
 
 
-@pytest.mark.parametrize("method", ["single", "fork"])
-def test_an_exception_in_shutdown_is_logged_and_others_shut_down(start: type[Program], method: str) -> None:
-    program = start("terminates-and-fails", method)
+def test_an_exception_in_shutdown_is_logged_and_others_shut_down(start: type[Program]) -> None:
+    program = start("terminates-and-fails", "fork")
 
     assert program.end() == 0
     assert f"Exception in shutdown of {SOURCE}" in program.errors
     assert program.said_goodbye() == {SINK}
 
 
-@pytest.mark.parametrize("method", ["single", "fork"])
-def test_a_task_may_exit_the_program(start: type[Program], method: str) -> None:
-    program = start("exits", method)
+def test_a_task_may_exit_the_program(start: type[Program]) -> None:
+    program = start("exits", "fork")
 
     assert program.end() == 7
     assert program.said_goodbye() == {SOURCE, SINK}
 
 
-@pytest.mark.parametrize("method", ["fork", "spawn"])
-def test_a_program_that_leaves_its_runner_alone_ends_it(start: type[Program], method: str) -> None:
-    program = start("publishes", method, "left")
+def test_a_program_that_leaves_its_runner_alone_ends_it(start: type[Program]) -> None:
+    program = start("publishes", "fork", "left")
 
     assert program.end() == 0, program.errors
     assert program.said_goodbye() == {SOURCE, SINK}
@@ -180,7 +177,7 @@ def test_sigint_ends_a_healthy_graph_in_order(start: type[Program], method: str)
     assert "Traceback" not in program.errors
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", ["single", "fork"])
 def test_sigint_is_heard_from_running_on(start: type[Program], method: str) -> None:
     program = start("publishes", method)
     program.wait_for("running")
@@ -190,7 +187,7 @@ def test_sigint_is_heard_from_running_on(start: type[Program], method: str) -> N
     assert "Traceback" not in program.errors
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", ["single", "spawn"])
 def test_sigint_cancels_a_setup(start: type[Program], method: str) -> None:
     program = start("sets-up", method)
     program.wait_for(SOURCE)
@@ -201,7 +198,7 @@ def test_sigint_cancels_a_setup(start: type[Program], method: str) -> None:
     assert "Traceback" not in program.errors
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", ["single", "spawn"])
 def test_sigint_interrupts_a_main_function(start: type[Program], method: str) -> None:
     program = start("main", method)
     program.wait_for(SOURCE)
@@ -212,7 +209,7 @@ def test_sigint_interrupts_a_main_function(start: type[Program], method: str) ->
     assert "main ended" in program.lines
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", ["fork", "spawn"])
 @pytest.mark.parametrize("scenario", ["works", "raises"])
 def test_sigint_kills_a_program_that_does_not_end_cleanly(start: type[Program], scenario: str, method: str) -> None:
     program = start(scenario, method)
@@ -235,9 +232,8 @@ def test_sigint_does_not_wait_for_a_blocked_loop(start: type[Program], method: s
     assert SOURCE in program.errors
 
 
-@pytest.mark.parametrize("method", ["single", "fork"])
-def test_sigint_after_an_exception_in_a_task_is_not_clean(start: type[Program], method: str) -> None:
-    program = start("fails-in-task", method)
+def test_sigint_after_an_exception_in_a_task_is_not_clean(start: type[Program]) -> None:
+    program = start("fails-in-task", "fork")
     program.wait_for(SOURCE)
     assert program.process.stderr is not None
     program.process.stderr.readline()  # "Exception in Task"
@@ -247,7 +243,7 @@ def test_sigint_after_an_exception_in_a_task_is_not_clean(start: type[Program], 
     assert program.said_goodbye() == {SOURCE, SINK}
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", ["fork", "spawn"])
 def test_a_second_sigint_ends_what_ignored_the_first(start: type[Program], method: str) -> None:
     program = start("ignores", method)
     program.wait_for(SOURCE)
@@ -262,9 +258,8 @@ def test_a_second_sigint_ends_what_ignored_the_first(start: type[Program], metho
 # -- by other signals -------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("method", ["single", "fork"])
-def test_sigterm_ends_a_graph_in_order(start: type[Program], method: str) -> None:
-    program = start("publishes", method)
+def test_sigterm_ends_a_graph_in_order(start: type[Program]) -> None:
+    program = start("publishes", "fork")
     program.wait_for(SOURCE)
     program.process.terminate()
 
@@ -291,7 +286,7 @@ def test_the_end_of_a_backend_process_ends_the_program_and_names_it(start: type[
     assert program.said_goodbye() == {SINK}
 
 
-@pytest.mark.parametrize(("scenario", "method"), [("publishes", "fork"), ("publishes", "spawn"), ("blocks", "fork")])
+@pytest.mark.parametrize(("scenario", "method"), [("publishes", "spawn"), ("blocks", "fork")])
 def test_backend_processes_end_when_the_program_is_killed(start: type[Program], scenario: str, method: str) -> None:
     program = start(scenario, method)
     program.wait_for(SOURCE)

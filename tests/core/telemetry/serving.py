@@ -1,10 +1,13 @@
 """A GraphServer, as far as a telemetry link can see: the other end of a socket."""
 
+import contextlib
 import queue
 import select
 import socket
+from collections.abc import Callable
 
 from ezmsg.core.errors import ServerUnreachable
+from ezmsg.core.net.tlssocket import TlsSocket
 from ezmsg.core.wire.frames import REPLY, REQUEST, FrameDecoder, encode_frame
 from ezmsg.core.wire.records import (
     ClockAnchor,
@@ -21,11 +24,19 @@ GRAPH = "127.0.0.1:25978"
 ANCHOR = ClockAnchor("boot", 1000, 1_700_000_000_000_000_000)
 PATIENCE_S = 20.0
 
+Secure = Callable[[socket.socket, socket.socket], tuple[socket.socket, socket.socket]]
+
 
 class FakeServer:
-    """Hands out sockets, and reads what comes out of them, one after the other."""
+    """Hands out sockets, and reads what comes out of them, one after the other.
 
-    def __init__(self, last_seq: int = -1) -> None:
+    Args:
+        last_seq: What it says it has.
+        secure: Makes TLS connections of both ends of one.
+    """
+
+    def __init__(self, last_seq: int = -1, secure: Secure | None = None) -> None:
+        self._secure = secure
         self.answer: Record = TelemetryOpened(ANCHOR, last_seq)
         self.is_up = True
         self.dialled = 0
@@ -41,6 +52,8 @@ class FakeServer:
         if not self.is_up:
             raise ServerUnreachable(graph, "it is down")
         ours, theirs = socket.socketpair()
+        if self._secure is not None:
+            ours, theirs = self._secure(ours, theirs)
         ours.settimeout(PATIENCE_S)
         ours.sendall(_frame(self.answer, request_id=1, flags=REPLY))
         self._sockets.append(ours)
@@ -63,7 +76,11 @@ class FakeServer:
 
     def has_more(self) -> bool:
         """Whether something was sent that was not read yet."""
-        return bool(self._records or select.select([self._current], [], [], 0)[0])
+        return bool(self._records) or self._can_receive()
+
+    def _can_receive(self) -> bool:
+        is_pending = isinstance(self._current, TlsSocket) and self._current.has_pending
+        return is_pending or bool(select.select([self._current], [], [], 0)[0])
 
     def batch(self) -> TelemetryBatch:
         record = self.read()
@@ -72,7 +89,7 @@ class FakeServer:
 
     def batches_so_far(self) -> list[TelemetryBatch]:
         """What has come, without waiting."""
-        while select.select([self._current], [], [], 0)[0]:
+        while self._can_receive():
             self._receive()
         found, self._records = self._records, []
         return [record for record in found if isinstance(record, TelemetryBatch)]
@@ -107,7 +124,9 @@ class FakeServer:
 
     def _receive(self) -> None:
         assert self._current is not None
-        data = self._current.recv(1 << 16)
+        data = b""
+        with contextlib.suppress(ConnectionResetError):  # without the goodbye of TLS
+            data = self._current.recv(1 << 16)
         if not data:
             raise EOFError
         self._records += [decode_record(frame.opcode, frame.body) for frame in self._decoder.feed(data)]

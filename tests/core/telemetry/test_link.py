@@ -12,13 +12,16 @@ from ezmsg.core.telemetry.link import BACKOFF_S, LONGEST_BACKOFF_S, TelemetryLin
 from ezmsg.core.telemetry.pump import say_hello
 from ezmsg.core.wire.frames import refusal_of
 from ezmsg.core.wire.records import Done, DrainTelemetry, TelemetryOpened
+from tests.certificates import Authority
+from tests.core.net.securing import secure
 from tests.core.profiling.recording import publish
 from tests.core.telemetry.serving import ANCHOR, GRAPH, FakeServer
 
 
-@pytest.fixture
-def server() -> Iterator[FakeServer]:
-    made = FakeServer()
+@pytest.fixture(params=["plain", "tls"])
+def server(request: pytest.FixtureRequest, authority: Authority) -> Iterator[FakeServer]:
+    files = authority.issue("localhost")
+    made = FakeServer(secure=(lambda *ends: secure(*ends, files)) if request.param == "tls" else None)
     yield made
     made.close()
 

@@ -20,6 +20,7 @@ from ezmsg.core.wire.frames import HEADER, REPLY, REQUEST, encode_frame
 from ezmsg.core.wire.messages import (
     BUFFERS_MAX,
     Placed,
+    Trace,
     encode_ack,
     encode_in_parts,
     encode_in_segment,
@@ -28,7 +29,7 @@ from ezmsg.core.wire.messages import (
 from ezmsg.core.wire.records import MESSAGE_OPCODE, ChannelOpened, Done, OpenChannel, Record, Refusal, encode_record
 from tests import hostile
 
-TRACE = (0x0102030405060708090A0B0C0D0E0F10, 0x1112131415161718)
+TRACE = (bytes(range(1, 17)), 0x1112131415161718)
 OPENING = OpenChannel("channel", "publisher", 1, "boot", "T")
 
 
@@ -152,7 +153,7 @@ class Receiver:
         publish_s: float,
         channel_s: float,
         size: int,
-        trace: tuple[int, int] | None,
+        trace: Trace | None,
     ) -> None:
         self.messages.put_nowait((message_id, obj, origin_s, publish_s, trace))
 
@@ -202,7 +203,7 @@ def record(record: Record, flags: int) -> bytes:
 ANSWER = record(ChannelOpened("T", 4, 7), REPLY)
 
 
-def message(message_id: int, obj: Any, trace: tuple[int, int] | None = None) -> bytes:
+def message(message_id: int, obj: Any, trace: Trace | None = None) -> bytes:
     encoded: Encoded = encode(obj)
     start = (message_id, 2.0, 1.0, encoded.codec, encoded.head)
     if encoded.buffers:

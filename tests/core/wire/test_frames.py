@@ -1,6 +1,7 @@
 """Frames: any split of the stream gives the same ones; errors arrive as what they were."""
 
 import gc
+import pickle
 from collections.abc import Iterator
 from enum import StrEnum
 from inspect import isfunction, signature
@@ -162,6 +163,7 @@ VALUES: dict[str, Any] = {
     "list[dict[str, str]]": [{"field": "gain", "value": "0", "rule": "out of bounds", "expected": "≥ 1"}],
     "str": "text",
     "int": 7,
+    "int | None": 7,
     "float": 1.5,
     "type": dict,
     "object": "value",
@@ -208,6 +210,12 @@ def test_an_error_arrives_as_what_it_was(error: EzmsgError) -> None:
     assert arrived.fields() == error.fields()
     again = over_the_wire(arrived)
     assert (type(again), str(again), vars(again)) == (type(arrived), str(arrived), vars(arrived))
+
+
+@pytest.mark.parametrize("error", EXAMPLES, ids=lambda error: type(error).__name__)
+def test_an_error_is_the_same_after_pickling(error: EzmsgError) -> None:
+    arrived = pickle.loads(pickle.dumps(error))
+    assert (type(arrived), str(arrived), vars(arrived)) == (type(error), str(error), vars(error))
 
 
 def test_an_error_without_a_text_arrives_without_one() -> None:

@@ -41,13 +41,13 @@ from ezmsg.core.wire.messages import (
 )
 from ezmsg.core.wire.records import ACK_OPCODE, MESSAGE_OPCODE
 
-TRACE = (0x0102030405060708090A0B0C0D0E0F10, 0x1112131415161718)
-TRACE_HEX = "0102030405060708090a0b0c0d0e0f10" + "1112131415161718" + "00" * 8
+TRACE = (bytes(range(1, 17)), 0x1112131415161718)
+TRACE_HEX = "0102030405060708090a0b0c0d0e0f10" + "1817161514131211" + "00" * 8
 TIMES_HEX = "0201000000000000" + "000000000000f83f" + "00000000000000c0"  # id, time of publishing, time of origin
 
 ids = st.integers(0, 2**64 - 1)
 times = st.floats(allow_nan=False)
-traces = st.none() | st.tuples(st.integers(0, 2**128 - 1), ids)
+traces = st.none() | st.tuples(st.binary(min_size=16, max_size=16), ids)
 
 
 class Sent(NamedTuple):

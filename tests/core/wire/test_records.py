@@ -88,8 +88,13 @@ GOLDEN = {
     79: "ProfilingStreamBatch",
     80: "SettingsEvent",
     81: "EventAck",
+    82: "GetMetadata",
+    83: "Metadata",
+    84: "GetCounts",
+    85: "Counts",
     90: "OpenChannel",
     91: "ChannelOpened",
+    92: "SlotHolder",
 }
 
 
@@ -98,16 +103,18 @@ def strategy(info: inspect.Type) -> st.SearchStrategy[Any]:
     match info:
         case inspect.AnyType():
             return PLAIN
+        case inspect.RawType():
+            return PLAIN.map(lambda value: msgspec.Raw(msgspec.msgpack.encode(value)))
         case inspect.NoneType():
             return st.none()
         case inspect.BoolType():
             return st.booleans()
-        case inspect.IntType():
-            return st.integers(-(2**63), 2**64 - 1)
-        case inspect.FloatType():
-            return st.floats(allow_nan=False)
-        case inspect.StrType():
-            return st.text()
+        case inspect.IntType(ge=least, le=most):
+            return st.integers(-(2**63) if least is None else least, 2**64 - 1 if most is None else most)
+        case inspect.FloatType(ge=least, le=most):
+            return st.floats(least, most, allow_nan=False)
+        case inspect.StrType(max_length=most):
+            return st.text(max_size=most)
         case inspect.BytesType():
             return st.binary(max_size=50)
         case inspect.ListType(item_type=item):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 from collections.abc import Awaitable
 from typing import Any, Protocol, TypeVar
 
@@ -12,6 +13,7 @@ from ezmsg.core.net.address import Address, AddressType
 from ezmsg.core.net.authkey import load_key
 from ezmsg.core.net.connection import Connection
 from ezmsg.core.net.dial import connect
+from ezmsg.core.wire.handshake import PeerInfo
 from ezmsg.core.wire.records import Goodbye, Record
 
 R = TypeVar("R", bound=Record)
@@ -45,6 +47,21 @@ def resolve(graph_address: AddressType | None) -> Address:
     return Address(*graph_address)
 
 
+async def dial(address: Address) -> tuple[socket.socket, PeerInfo]:
+    """An authenticated connection to the GraphServer, and who it is.
+
+    Raises:
+        ServerUnreachable: Nothing listens there, or it does not answer.
+        HandshakeError: Something answers that is no GraphServer of ours.
+    """
+    try:
+        return await connect(address, load_key(), DIAL_TIMEOUT_S)
+    except HandshakeError:
+        raise
+    except ConnectionFailed as error:
+        raise ServerUnreachable(str(address), str(error)) from error
+
+
 class ControlClient:
     """A connection to the GraphServer, and whether it ended in order."""
 
@@ -64,12 +81,7 @@ class ControlClient:
             HandshakeError: Something answers that is no GraphServer of ours.
         """
         self = cls(resolve(graph_address), handler)
-        try:
-            sock, peer = await connect(self.address, load_key(), DIAL_TIMEOUT_S)
-        except HandshakeError:
-            raise
-        except ConnectionFailed as error:
-            raise ServerUnreachable(str(self.address), str(error)) from error
+        sock, peer = await dial(self.address)
         self._connection = await Connection.over(sock, peer, self, name=name)
         return self
 

@@ -17,7 +17,7 @@ E = TypeVar("E", bound=Event)
 V = TypeVar("V")
 Kind = Literal["topology", "settings"]
 
-# Events are acknowledged so many at once, or when there are no more. Less than the window of the server.
+# Events are acknowledged so many at once. Less than the window of the server.
 ACK_EVERY = 16
 OPEN_TIMEOUT_S = 5.0
 
@@ -34,29 +34,33 @@ class EventReader:
         self._after_seq = after_seq
         self._epoch = ""
         self._gap = ""
-        self._client: ControlClient | None = None
-        # What came before the answer to our opening was read.
-        self._early: list[Event] = []
-        # With the connection they came over, and what happened before; None at the end.
-        self._events: asyncio.Queue[tuple[Event, ControlClient, str] | None] = asyncio.Queue()
+        # What came before the answer to our opening was read; None when that is known.
+        self._early: list[Event] | None = []
+        # With what happened before; None at the end.
+        self._events: asyncio.Queue[tuple[Event, str] | None] = asyncio.Queue()
+        # By the reader, and not acknowledged yet.
         self._taken = 0
-        self._taken_of: ControlClient | None = None
         self.ended = ""
 
     async def introduce(self, client: ControlClient) -> None:
         """Open the stream at a server: where it was, or at the first event of another one."""
-        self._client, self._early = None, []
-        opening = OpenEventStream(self._kind, self._after_seq, self._epoch)
+        self._early = []
+        unacknowledged = self._taken + self._events.qsize()
+        opening = OpenEventStream(self._kind, self._after_seq, self._epoch, unacknowledged)
         opened = await client.request(opening, StreamOpened, OPEN_TIMEOUT_S)
         if self._epoch not in ("", opened.epoch):
             self._gap = f"the GraphServer at {client.address} was lost; another one is there, which counts anew"
-        self._epoch, self._client = opened.epoch, client
-        for event in self._early:
-            self._take(event, client)
-        self._early = []
+        self._epoch = opened.epoch
+        early, self._early = self._early, None
+        for event in early:
+            self._take(event)
+        if self._taken:
+            # The reader took it while there was no connection, and may be waiting for more.
+            client.notify(EventAck(self._taken))
+            self._taken = 0
 
-    def _take(self, event: Event, client: ControlClient) -> None:
-        self._events.put_nowait((event, client, self._gap))
+    def _take(self, event: Event) -> None:
+        self._events.put_nowait((event, self._gap))
         self._after_seq, self._gap = event.seq, ""
 
     def on_request(self, connection: object, record: Record) -> Record:
@@ -67,10 +71,10 @@ class EventReader:
         """An event."""
         if not isinstance(record, Event):
             return
-        if self._client is None:
+        if self._early is not None:
             self._early.append(record)
         else:
-            self._take(record, self._client)
+            self._take(record)
 
     def on_end(self, reason: str) -> None:
         """The stream ends, silently, as the server did."""
@@ -80,17 +84,12 @@ class EventReader:
     async def next(self, link: ServerLink) -> tuple[Event, str] | None:
         """The next event, and what happened before it; None at the end."""
         # Acknowledged only when asked for the next: until then the reader is at work on it.
-        if self._taken_of is not None and (self._taken >= ACK_EVERY or self._events.empty()):
-            link.notify(self._taken_of, EventAck(self._taken))
-            self._taken, self._taken_of = 0, None
+        if self._taken >= ACK_EVERY and link.notify(EventAck(self._taken)):
+            self._taken = 0
         entry = await self._events.get()
-        if entry is None:
-            return None
-        event, client, gap = entry
-        if client is not self._taken_of:
-            self._taken, self._taken_of = 0, client
-        self._taken += 1
-        return event, gap
+        if entry is not None:
+            self._taken += 1
+        return entry
 
 
 def event_stream(

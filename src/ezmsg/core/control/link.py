@@ -3,25 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import random
 import secrets
 from collections.abc import Awaitable
 from typing import Any, Protocol, Self, TypeVar
 
 from ezmsg.core.control import ControlClient, resolve
+from ezmsg.core.control.search import LOG, Search
 from ezmsg.core.errors import ConnectionLost, ServerUnreachable
 from ezmsg.core.net.address import AddressType
-from ezmsg.core.net.loglimit import LogLimiter
 from ezmsg.core.wire.records import Goodbye, Record
 
-logger = logging.getLogger("ezmsg")
-# A process may have many places in the graph: one line for all of them.
-LOG = LogLimiter()
 R = TypeVar("R", bound=Record)
 
-# Between attempts to reach a lost server: doubled after each, up to the second. A server that is back has everybody
-# again within 2 s.
+# Between attempts to take the place at a server that is there, but did not give it: doubled after each, up to the most.
 RETRY_FIRST_S = 0.05
 RETRY_MOST_S = 1.0
 # How long a request without a time limit waits for a lost server, and how long a server may take to let us in again.
@@ -32,7 +27,10 @@ class LinkHandler(Protocol):
     """Whose place it is."""
 
     async def introduce(self, client: ControlClient, /) -> None:
-        """Take the place at a server: say who this is and all that it owns. Called again for every new connection."""
+        """Take the place at a server: say who this is and all that it owns. Called again for every new connection.
+
+        Whatever it asks has a time limit of its own. When it fails, it is called again, with another connection.
+        """
         ...
 
     def on_request(self, connection: Any, record: Record, /) -> Record | Awaitable[Record]:
@@ -63,7 +61,7 @@ class ServerLink:
         self.token = secrets.token_hex(16)
         self._handler = handler
         self._name = name
-        # While it is lost there is none; `_back` is then waited for.
+        # While it is lost there is none; `_back` then tells when there is one again.
         self._client: ControlClient | None = None
         self._back: asyncio.Future[None] | None = None
         self._returning: asyncio.Task[None] | None = None
@@ -122,9 +120,12 @@ class ServerLink:
         return await client.request(record, reply, timeout_s, revocable=revocable)
 
     async def _again(self, timeout_s: float) -> ControlClient:
-        if not self._end and self._back is not None:
-            await asyncio.wait([self._back], timeout=timeout_s)
-            if self._client is None and not self._end:
+        loop = asyncio.get_running_loop()
+        deadline_s = loop.time() + timeout_s
+        # More than once where a server is lost again before its first request is sent.
+        while self._client is None and self._back is not None and not self._end:
+            done, _ = await asyncio.wait([self._back], timeout=deadline_s - loop.time())
+            if not done:
                 raise ConnectionLost(str(self.address), f"the GraphServer is not back after {timeout_s:g} s")
         return self._up()
 
@@ -133,10 +134,12 @@ class ServerLink:
             raise ConnectionLost(str(self.address), self._end or "the connection was closed")
         return self._client
 
-    def notify(self, client: ControlClient, record: Record) -> None:
-        """Tell the server something about this connection; nothing when it is another by now."""
-        if client is self._client:
-            client.notify(record)
+    def notify(self, record: Record) -> bool:
+        """Tell the server, if it is there; returns whether it is."""
+        if self._client is None or self._end:
+            return False
+        self._client.notify(record)
+        return True
 
     # -- handler of the connection ------------------------------------------------------------------------------------
 
@@ -180,28 +183,29 @@ class ServerLink:
             f"lost {self.address}",
             f"{self._name} lost the GraphServer at {self.address} ({error or 'it hung up'}): looking for it",
         )
+        search = Search.of(self.address)
+        search.lost()
         delay_s = RETRY_FIRST_S
-        while not self._end:
-            # Not all at once: a server has many peers.
+        while not await self._retake(search):
+            if self._end:
+                return
             await asyncio.sleep(delay_s * random.uniform(0.5, 1.0))
             delay_s = min(2 * delay_s, RETRY_MOST_S)
-            if await self._retake():
-                LOG.warning(f"back {self.address}", f"{self._name} is back at the GraphServer at {self.address}")
-                return
+        LOG.warning(f"back {self.address}", f"{self._name} is back at the GraphServer at {self.address}")
 
-    async def _retake(self) -> bool:
-        """Try once; whether there is a server again that knows us."""
+    async def _retake(self, search: Search) -> bool:
+        """Wait for a server, and try once; whether it knows us now."""
         client: ControlClient | None = None
         try:
-            client = await ControlClient.connect(self.address, self, name=self._name)
-            async with asyncio.timeout(WAIT_S):
-                await self._handler.introduce(client)
+            async with search.found():
+                client = await ControlClient.connect(self.address, self, name=self._name)
+            await self._handler.introduce(client)
             if not client.connection.closed and not self._end:
                 self._client = client
                 self._stop_waiting()
                 return True
-        except ServerUnreachable as absent:
-            logger.debug("%s: %s", self._name, absent)
+        except ServerUnreachable:
+            search.lost()
         except Exception as error:
             LOG.warning(f"refused by {self.address}", f"{self._name} cannot come back to {self.address} yet: {error!r}")
         finally:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from uuid import UUID
 
 from ezmsg.core.graphmeta import (
@@ -17,7 +18,7 @@ from ezmsg.core.graphmeta import (
     TopologyEventType,
 )
 from ezmsg.core.wire import records as r
-from ezmsg.core.wire.metadata import value_of
+from ezmsg.core.wire.metadata import SettingsValue, value_of
 
 
 def graph_snapshot(state: r.Snapshot) -> GraphSnapshot:
@@ -27,7 +28,7 @@ def graph_snapshot(state: r.Snapshot) -> GraphSnapshot:
         graph[from_topic].append(to_topic)
     return GraphSnapshot(
         graph={node: sorted(targets) for node, targets in graph.items()},
-        edge_owners={Edge(a, b): list(owners) for a, b, owners in state.graph.edges},
+        edge_owners={Edge(a, b): owners for a, b, owners in state.graph.edges},
         sessions={session.session_id: _session(session) for session in state.sessions},
         processes={UUID(entry.process_id): _process(entry) for entry in state.processes},
     )
@@ -71,9 +72,9 @@ def settings_event(event: r.SettingsEvent, gap: str = "") -> SettingsChangedEven
     )
 
 
-def settings_table(settings: r.Settings) -> dict[str, SettingsSnapshotValue]:
+def settings_table(values: Mapping[str, SettingsValue]) -> dict[str, SettingsSnapshotValue]:
     """The settings of every component, by address."""
-    return {address: value_of(value, SettingsSnapshotValue) for address, value in settings.values.items()}
+    return {address: value_of(value, SettingsSnapshotValue) for address, value in values.items()}
 
 
 def _uuid(text: str | None) -> UUID | None:

@@ -10,6 +10,7 @@ import time
 import uuid
 from typing import Any, NamedTuple
 
+from ezmsg.core import config
 from ezmsg.core._version import __version__
 from ezmsg.core.net import forking
 from ezmsg.core.wire.handshake import PeerInfo
@@ -97,12 +98,27 @@ def resolve_now(address: Address) -> list[SocketAddress]:
 
 
 def tune_tcp(sock: socket.socket) -> None:
-    """Send small frames at once, and notice in about a minute that the host of the peer has vanished."""
+    """Send small frames at once, and notice in time that the host of a silent peer has vanished.
+
+    While data is under way nobody asks whether the host is there: see `peerwatch`.
+    """
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-    for name, value in (("TCP_KEEPIDLE", 30), ("TCP_KEEPINTVL", 10), ("TCP_KEEPCNT", 3)):
+    timeout_s = config.peer_timeout_s()
+    # Three probes that are not answered, in the second half of the time.
+    asked_s = {"TCP_KEEPIDLE": timeout_s / 2, "TCP_KEEPINTVL": timeout_s / 6}
+    for name, value in (asked_s | {"TCP_KEEPCNT": 3}).items():
         if hasattr(socket, name):
-            sock.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
+            sock.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), max(1, int(value)))
+
+
+def bound_silence(sock: socket.socket) -> None:
+    """End a connection also when data that is under way is not taken in time, be it that the peer is there or not.
+
+    For those that no event loop watches (see `peerwatch`).
+    """
+    if hasattr(socket, "TCP_USER_TIMEOUT"):
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(config.peer_timeout_s() * 1000))
 
 
 def is_loopback(host: str) -> bool:

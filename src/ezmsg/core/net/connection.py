@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
 from functools import partial
+from time import monotonic
 from typing import Any, Protocol, Self
 
 from ezmsg.core.errors import (
@@ -18,7 +19,8 @@ from ezmsg.core.errors import (
     RequestTimeout,
     TooManyRequests,
 )
-from ezmsg.core.net.framestream import FrameStream
+from ezmsg.core.net.framestream import COALESCED_BYTES, FrameStream
+from ezmsg.core.net.latereply import LateReply
 from ezmsg.core.wire.frames import (
     INTERNAL,
     REPLY,
@@ -35,12 +37,18 @@ from ezmsg.core.wire.records import CancelRequest, Record, Refusal, decode_recor
 
 logger = logging.getLogger("ezmsg")
 
+Heard = Callable[[Record | Exception], None]
+"""Gets the answer to a request, or why there is none."""
+
+# A frame so long after the one before it goes out by itself: others are not likely to follow in the same turn.
+PAUSE_S = 1e-4
+
 
 class Handler(Protocol):
     """What one side does with what the other sends."""
 
-    def on_request(self, connection: Any, record: Record, /) -> Record | Awaitable[Record]:
-        """Answer: at once with a record, or later with an awaitable, which then runs as a task of the connection.
+    def on_request(self, connection: Any, record: Record, /) -> Record | Awaitable[Record] | LateReply:
+        """Answer: at once with a record, or later: with an awaitable, which then runs as a task of the connection.
 
         Any error raised refuses the request; only those of `EzmsgError` are expected.
         """
@@ -64,6 +72,9 @@ class Connection(FrameStream):
         name: How it is called in errors and in the log.
         frame_limit: The largest record, in bytes, in both directions.
         write_limit: How many bytes may wait for the peer before it is dropped.
+
+    Attributes:
+        on_drained: Called when nothing waits for the peer any more, after something did.
     """
 
     def __init__(
@@ -77,11 +88,13 @@ class Connection(FrameStream):
     ) -> None:
         super().__init__(name, frame_limit=frame_limit, write_limit=write_limit)
         self.peer = peer
+        self.on_drained: Callable[[], None] | None = None
         self._handler = handler
         self._frame_limit = frame_limit
         self._last_id = 0
-        self._waiting: dict[int, asyncio.Future[Record]] = {}
-        self._answering: dict[asyncio.Future[Record], int] = {}
+        self._sent_s = 0.0
+        self._waiting: dict[int, Heard] = {}
+        self._answering: dict[asyncio.Future[Record] | LateReply, int] = {}
 
     @classmethod
     async def over(
@@ -132,20 +145,39 @@ class Connection(FrameStream):
             FrameTooLarge: The record is larger than a frame may be.
             BacklogFull: It is revocable, and too much waits for the peer already.
         """
+        future: asyncio.Future[Record] = self._loop.create_future()
+        request_id = self.ask(record, partial(_settle, future), revocable=revocable)
+        timer = None
+        if timeout_s is not None:
+            timer = self._loop.call_later(timeout_s, self._expire, future, type(record).__name__, timeout_s)
+        future.add_done_callback(partial(self._forget, request_id, timer, revocable))
+        return future
+
+    def ask(self, record: Record, heard: Heard, *, revocable: bool = False) -> int:
+        """As `request`, without a future: `heard` is called as soon as there is an answer, or can be none.
+
+        Returns:
+            The id of the request, for `take_back`.
+
+        Raises:
+            ConnectionLost: The connection is gone.
+            FrameTooLarge: The record is larger than a frame may be.
+            BacklogFull: It is revocable, and too much waits for the peer already.
+        """
         if self._is_closing:
             raise self._lost_error()
         request_id = self._next_id()
         frame = self._frame(record, request_id, REQUEST)
         if revocable:
             self._require_room(len(frame))
-        future: asyncio.Future[Record] = self._loop.create_future()
-        timer = None
-        if timeout_s is not None:
-            timer = self._loop.call_later(timeout_s, self._expire, future, type(record).__name__, timeout_s)
-        self._waiting[request_id] = future
-        future.add_done_callback(partial(self._forget, request_id, timer, revocable))
+        self._waiting[request_id] = heard
         self.write(frame)
-        return future
+        return request_id
+
+    def take_back(self, request_id: int) -> None:
+        """Wait no longer for an answer, which is ignored, and tell the peer to stop working on it."""
+        self._waiting.pop(request_id, None)
+        self.notify(CancelRequest(request_id))
 
     def notify(self, record: Record) -> None:
         """Tell the peer; does nothing once the connection is gone.
@@ -154,6 +186,30 @@ class Connection(FrameStream):
             FrameTooLarge: The record is larger than a frame may be.
         """
         self.write(self._frame(record))
+
+    def write(self, frame: bytes) -> None:
+        """Send a frame: at once if it is some time since the last one, else together with the others of this turn."""
+        if self._is_closing or self._transport is None:
+            return
+        if not self._in_turn:
+            now_s = monotonic()
+            if now_s - self._sent_s >= PAUSE_S:
+                # Most frames are alone: for them, no further turn of the loop to look for followers.
+                self._sent_s = now_s
+                self._transport.write(frame)
+                self._drop_if_slow()
+                return
+            self._in_turn = True
+            self._loop.call_soon(self._end_turn)
+        self._followers.append(frame)
+        self._followers_bytes += len(frame)
+        if self._followers_bytes > COALESCED_BYTES:
+            self._flush()
+
+    def resume_writing(self) -> None:
+        """The peer has caught up."""
+        if self.on_drained is not None:
+            self.on_drained()
 
     def _next_id(self) -> int:
         request_id = self._last_id
@@ -178,9 +234,10 @@ class Connection(FrameStream):
     ) -> None:
         if timer is not None:
             timer.cancel()
-        self._waiting.pop(request_id, None)
         if revocable and future.cancelled():
-            self.notify(CancelRequest(request_id))
+            self.take_back(request_id)
+        else:
+            self._waiting.pop(request_id, None)
 
     def _require_room(self, size: int) -> None:
         # What fits a frame may always be sent to a peer that has read everything.
@@ -208,13 +265,9 @@ class Connection(FrameStream):
             self._on_notice(record)
 
     def _on_reply(self, request_id: int, record: Record) -> None:
-        future = self._waiting.get(request_id)
-        if future is None or future.done():
-            return  # nobody waits any more
-        if isinstance(record, Refusal):
-            future.set_exception(error_of(record))
-        else:
-            future.set_result(record)
+        heard = self._waiting.pop(request_id, None)
+        if heard is not None:  # else nobody waits any more
+            heard(error_of(record) if isinstance(record, Refusal) else record)
 
     def _on_notice(self, record: Record) -> None:
         if isinstance(record, CancelRequest):
@@ -226,9 +279,9 @@ class Connection(FrameStream):
             logger.exception("%s: a notice of %s failed", self.name, type(record).__name__)
 
     def _revoke(self, request_id: int) -> None:
-        for future, answered_id in self._answering.items():
+        for work, answered_id in self._answering.items():
             if answered_id == request_id:
-                future.cancel()
+                work.cancel()
                 return
 
     def _on_request(self, request_id: int, record: Record) -> None:
@@ -240,6 +293,10 @@ class Connection(FrameStream):
             answer = self._handler.on_request(self, record)
             if isinstance(answer, Record):
                 self._reply(request_id, name, answer)
+                return
+            if isinstance(answer, LateReply):
+                self._answering[answer] = request_id
+                answer.begin(partial(self._on_late_reply, name))
                 return
             future = self._start(answer, name)
         except Exception as error:
@@ -262,6 +319,13 @@ class Connection(FrameStream):
         else:
             self._reply(request_id, name, future.result())
 
+    def _on_late_reply(self, name: str, late: LateReply, record: Record | None) -> None:
+        request_id = self._answering.pop(late)
+        if record is None:
+            self._refuse(request_id, name, Refused(f"{name} was cancelled", "CANCELLED"))
+        else:
+            self._reply(request_id, name, record)
+
     def _reply(self, request_id: int, name: str, record: Record) -> None:
         try:
             frame = self._frame(record, request_id, REPLY)
@@ -281,11 +345,10 @@ class Connection(FrameStream):
 
     def stream_ended(self, error: Exception | None) -> None:
         """Fail what waits for the peer, end what works for it, tell the handler."""
-        for future in list(self._waiting.values()):
-            if not future.done():
-                future.set_exception(self._lost_error())
-        for future in list(self._answering):
-            future.cancel()
+        while self._waiting:
+            self._waiting.popitem()[1](self._lost_error())
+        for work in list(self._answering):
+            work.cancel()
         try:
             self._handler.on_closed(self, error)
         except Exception:
@@ -296,5 +359,14 @@ class Connection(FrameStream):
         await super().wait_closed()
         current = asyncio.current_task()
         # A request may close the connection it came on: it cannot wait for itself.
-        if working := [future for future in self._answering if future is not current]:
+        if working := [work for work in self._answering if isinstance(work, asyncio.Future) and work is not current]:
             await asyncio.wait(working)
+
+
+def _settle(future: asyncio.Future[Record], answer: Record | Exception) -> None:
+    if future.done():
+        return  # it timed out, or was cancelled
+    if isinstance(answer, Exception):
+        future.set_exception(answer)
+    else:
+        future.set_result(answer)

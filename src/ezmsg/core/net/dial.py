@@ -1,4 +1,4 @@
-"""Opens a connection and runs the client's side of the handshake on the raw socket; for event loops and for threads."""
+"""Opens a connection, with the client's side of the handshakes on the raw socket; for event loops and for threads."""
 
 from __future__ import annotations
 
@@ -9,11 +9,22 @@ import os
 import socket
 import time
 
+from ezmsg.core import config
 from ezmsg.core.errors import CannotConnect, HandshakeError, HandshakeTimeout
 from ezmsg.core.net import forking
-from ezmsg.core.net.address import Address, SocketAddress, needs_lookup, resolve_now, this_process, tune_tcp
+from ezmsg.core.net.address import (
+    Address,
+    SocketAddress,
+    bound_silence,
+    needs_lookup,
+    resolve_now,
+    this_process,
+    tune_tcp,
+)
 from ezmsg.core.net.authkey import AuthKey
 from ezmsg.core.net.door import check_credentials, door_path
+from ezmsg.core.net.tls import load_credentials
+from ezmsg.core.net.tlshandshake import ClientTls
 from ezmsg.core.wire.handshake import ClientHandshake, PeerInfo
 
 CONNECT_TIMEOUT_S = 5.0
@@ -33,15 +44,21 @@ async def connect(
     Raises:
         CannotConnect: Nothing accepts connections there.
         HandshakeError: Something does, but it is no peer of ours; see the subclasses.
+        TlsIncomplete, TlsFileError: What is set up for TLS cannot be used.
     """
     name = str(where)
+    tls = _client_tls(where)
     sock: socket.socket | None = None
     try:
         async with asyncio.timeout(timeout_s):
             sock = await _open(await _resolve(where), name)
-            peer = await _shake_hands(sock, ClientHandshake(key.secret, me or this_process(), name))
+            if tls is not None:
+                await _shake_hands(sock, tls)
+                sock = tls.secured(sock)
+            handshake = ClientHandshake(key.secret, me or this_process(), name, binding=tls.binding if tls else b"")
+            await _shake_hands(sock, handshake)
             connected, sock = sock, None
-            return connected, peer
+            return connected, handshake.peer
     except TimeoutError:
         raise _timed_out(name, timeout_s, is_connected=sock is not None) from None
     except OSError as error:
@@ -49,6 +66,13 @@ async def connect(
     finally:
         if sock is not None:
             sock.close()
+
+
+def _client_tls(where: Address | str) -> ClientTls | None:
+    """The TLS handshake to begin with; a door needs none: who is behind it is known to the system."""
+    if isinstance(where, str) or (files := config.tls_files()) is None:
+        return None
+    return ClientTls(load_credentials(files), where.host, str(where))
 
 
 async def _resolve(where: Address | str) -> list[SocketAddress]:
@@ -81,7 +105,7 @@ async def _open(candidates: list[SocketAddress], name: str) -> socket.socket:
     raise failure or CannotConnect(name, "the name has no address")
 
 
-async def _shake_hands(sock: socket.socket, handshake: ClientHandshake) -> PeerInfo:
+async def _shake_hands(sock: socket.socket, handshake: ClientHandshake | ClientTls) -> None:
     loop = asyncio.get_running_loop()
     try:
         await loop.sock_sendall(sock, handshake.hello)
@@ -97,7 +121,6 @@ async def _shake_hands(sock: socket.socket, handshake: ClientHandshake) -> PeerI
         with contextlib.suppress(OSError):
             sock.send(handshake.farewell)
         raise
-    return handshake.peer
 
 
 def connect_blocking(
@@ -105,19 +128,28 @@ def connect_blocking(
 ) -> tuple[socket.socket, PeerInfo]:
     """As `connect`, for a thread without an event loop: gives a blocking socket.
 
+    The system ends the connection when what is sent is not taken for `config.peer_timeout_s`.
+
     Raises:
         CannotConnect: Nothing accepts connections there.
         HandshakeError: Something does, but it is no peer of ours; see the subclasses.
+        TlsIncomplete, TlsFileError: What is set up for TLS cannot be used.
     """
     name = str(where)
+    tls = _client_tls(where)
     deadline_s = time.monotonic() + timeout_s
     sock: socket.socket | None = None
     try:
         candidates = _door_address(where) if isinstance(where, str) else resolve_now(where)
         sock = _open_blocking(candidates, name, deadline_s)
-        handshake = ClientHandshake(key.secret, me or this_process(), name)
+        if tls is not None:
+            _shake_hands_blocking(sock, tls, deadline_s)
+            sock = tls.secured(sock)
+        handshake = ClientHandshake(key.secret, me or this_process(), name, binding=tls.binding if tls else b"")
         _shake_hands_blocking(sock, handshake, deadline_s)
         sock.settimeout(None)
+        if not isinstance(where, str):
+            bound_silence(sock)
         connected, sock = sock, None
         return connected, handshake.peer
     except TimeoutError as error:
@@ -149,7 +181,7 @@ def _open_blocking(candidates: list[SocketAddress], name: str, deadline_s: float
     raise failure or CannotConnect(name, "the name has no address")
 
 
-def _shake_hands_blocking(sock: socket.socket, handshake: ClientHandshake, deadline_s: float) -> None:
+def _shake_hands_blocking(sock: socket.socket, handshake: ClientHandshake | ClientTls, deadline_s: float) -> None:
     try:
         sock.sendall(handshake.hello)
         while not handshake.done:

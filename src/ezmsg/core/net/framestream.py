@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import logging
 import socket
 import threading
@@ -17,6 +18,7 @@ from ezmsg.core.errors import ConnectionLost, EzmsgError
 from ezmsg.core.net.lateflush import LATE
 from ezmsg.core.net.loglimit import LogLimiter
 from ezmsg.core.net.sockettransport import Buffer, SocketTransport
+from ezmsg.core.net.tlstransport import transport_over
 from ezmsg.core.wire.frames import Frame, FrameDecoder
 from ezmsg.core.wire.limits import CONTROL_FRAME_BYTES, WRITE_BUFFER_BYTES
 
@@ -25,6 +27,8 @@ logger = logging.getLogger("ezmsg")
 # Frames of one loop turn that are gathered into one write, in bytes; what is larger goes out by itself.
 COALESCED_BYTES = 128 << 10
 CLOSE_TIMEOUT_S = 1.0
+# How the system, or `PeerWatch`, ends a connection to a host that answers no more.
+_VANISHED = frozenset({errno.ETIMEDOUT, errno.EHOSTUNREACH, errno.ENETUNREACH})
 
 # One for all connections: a peer that opens a thousand of them must not fill the log either.
 LOG = LogLimiter()
@@ -78,7 +82,7 @@ class FrameStream(asyncio.BufferedProtocol):
         """Take over an authenticated socket; frames may be received from the next turn of the loop on."""
         try:
             sock.setblocking(False)
-            SocketTransport(sock, self)
+            transport_over(sock, self)
         except BaseException:
             sock.close()
             raise
@@ -249,9 +253,16 @@ class FrameStream(asyncio.BufferedProtocol):
         if self._is_watched:
             LATE.forget(self)
         if self._error is None and exc is not None:
-            self._error = ConnectionLost(self.name, str(exc))
+            self._error = self._lost_to(exc)
         self._lost.set()
         self.stream_ended(self._error)
+
+    def _lost_to(self, error: Exception) -> ConnectionLost:
+        if not isinstance(error, OSError) or error.errno not in _VANISHED:
+            return ConnectionLost(self.name, str(error))
+        lost = ConnectionLost(self.name, f"its host does not answer ({error.strerror}): down, or the way to it is cut")
+        LOG.warning("VANISHED", str(lost))
+        return lost
 
     # -- the end --------------------------------------------------------------------------------------------------
 

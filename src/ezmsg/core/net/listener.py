@@ -12,12 +12,15 @@ from collections import Counter
 from collections.abc import Callable, Collection, Iterable
 from typing import Any
 
-from ezmsg.core.errors import EzmsgError, HandshakeError, HandshakeTimeout, InsecureBind
+from ezmsg.core import config
+from ezmsg.core.errors import EzmsgError, HandshakeError, HandshakeTimeout, InsecureBind, TlsFailed
 from ezmsg.core.net import forking
 from ezmsg.core.net.address import Address, is_loopback, this_process, tune_tcp
 from ezmsg.core.net.authkey import AuthKey
 from ezmsg.core.net.door import check_credentials, credentials
 from ezmsg.core.net.loglimit import LogLimiter
+from ezmsg.core.net.tls import load_credentials
+from ezmsg.core.net.tlshandshake import ServerTls
 from ezmsg.core.wire.handshake import PeerInfo, ServerHandshake
 from ezmsg.core.wire.limits import ACCEPT_BACKLOG, HANDSHAKE_TIMEOUT_S, UNAUTHENTICATED_PEERS
 
@@ -29,6 +32,8 @@ OnPeer = Callable[[socket.socket, PeerInfo, str], None]
 SEARCHED_PORTS = 4096
 # Until accepting is tried again where the process or the system has no descriptors left.
 EXHAUSTED_PAUSE_S = 0.2
+# What a peer may still have sent when it was sent away; it is read and thrown away.
+PARTING_BYTES = 16384
 # The peer of a connection is gone again, or some such: the next one may be fine.
 _PEER_ERRORS = frozenset({errno.ECONNABORTED, errno.EINTR, errno.EPROTO, errno.EPERM})
 
@@ -53,11 +58,18 @@ def bind_tcp(
     Raises:
         InsecureBind: Others than this machine could connect, and the key is no explicit one.
         OSError: The address cannot be bound, or no port is free.
+        TlsIncomplete, TlsFileError, ConfigError: What is configured cannot be used.
     """
+    # What cannot be used is said now, not when the first peer comes.
+    config.peer_timeout_s()
+    tls_files = config.tls_files()
+    if tls_files is not None:
+        load_credentials(tls_files)
     if not is_loopback(host):
         if not key.explicit:
             raise InsecureBind(host)
-        _warn_of_plain_text(host)
+        if tls_files is None:
+            _warn_of_plain_text(host)
     if port is not None:
         return _listen(Address(host, port))
     for candidate in range(search_from, min(search_from + SEARCHED_PORTS, 1 << 16)):
@@ -75,8 +87,8 @@ def bind_tcp(
 def _warn_of_plain_text(host: str) -> None:
     # Once per process, not per publisher.
     logger.warning(
-        "listening on %s: peers of other hosts are authenticated, but nothing is encrypted: keep this inside a network "
-        "you trust, or a tunnel",
+        "listening on %s: peers of other hosts are authenticated, but nothing is encrypted: set EZMSG_TLS_CERT, "
+        "EZMSG_TLS_KEY and EZMSG_TLS_CA, or keep this inside a network you trust, or a tunnel",
         host,
     )
 
@@ -102,6 +114,7 @@ class Listener:
     def __init__(self, sockets: Iterable[socket.socket], key: AuthKey, on_peer: OnPeer, name: str) -> None:
         self._gates = [_Gate(self, sock) for sock in sockets]
         self._key = key
+        self._tls_files = config.tls_files()
         self._on_peer = on_peer
         self._me = this_process()
         self.log = LogLimiter()
@@ -144,39 +157,42 @@ class Listener:
         self.log.flush()
 
     async def greet(self, sock: socket.socket, peer: str) -> None:
-        """Run the handshake with one peer, and hand it over or send it away."""
+        """Run the handshakes with one peer, and hand it over or send it away."""
+        stranger = _Stranger(sock, peer)
+        deadline_s = asyncio.get_running_loop().time() + HANDSHAKE_TIMEOUT_S
         try:
-            handshake = ServerHandshake(self._key.secret, self._me, peer)
-            await self._shake_hands(sock, handshake, peer)
-        except EzmsgError as error:
-            self.refused[error.code] += 1
-            self.log.warning(error.code, f"{self.name}: {error}")
-            sock.close()
-        else:
-            self._hand_over(sock, handshake.peer, peer)
-
-    async def _shake_hands(self, sock: socket.socket, handshake: ServerHandshake, peer: str) -> None:
-        loop = asyncio.get_running_loop()
-        try:
-            async with asyncio.timeout(HANDSHAKE_TIMEOUT_S):
-                if sock.family == socket.AF_UNIX:
-                    check_credentials(sock, peer)
-                else:
-                    tune_tcp(sock)
-                while not handshake.done:
-                    data = await loop.sock_recv(sock, handshake.wanted)
-                    if not data:
-                        raise handshake.hung_up()
-                    if answer := handshake.receive(data):
-                        await loop.sock_sendall(sock, answer)
-        except HandshakeError:
-            with contextlib.suppress(OSError):
-                sock.send(handshake.farewell)
+            async with asyncio.timeout_at(deadline_s):
+                info = await self._shake_hands(stranger)
+        except (EzmsgError, TimeoutError) as error:
+            with stranger.sock:
+                self._refuse(stranger, error)
+                if isinstance(error, TlsFailed):
+                    await stranger.part(deadline_s)
+        except BaseException:
+            stranger.sock.close()
             raise
-        except TimeoutError:
-            raise HandshakeTimeout(peer, f"it did not finish within {HANDSHAKE_TIMEOUT_S:g} s") from None
-        except OSError:
-            raise handshake.hung_up() from None
+        else:
+            self._hand_over(stranger.sock, info, peer)
+
+    async def _shake_hands(self, stranger: _Stranger) -> PeerInfo:
+        binding = b""
+        if stranger.sock.family == socket.AF_UNIX:
+            check_credentials(stranger.sock, stranger.name)
+        else:
+            tune_tcp(stranger.sock)
+            if self._tls_files is not None:
+                tls = ServerTls(load_credentials(self._tls_files), stranger.name)
+                await stranger.converse(tls)
+                stranger.sock, binding = tls.secured(stranger.sock), tls.binding
+        handshake = ServerHandshake(self._key.secret, self._me, stranger.name, binding=binding)
+        await stranger.converse(handshake)
+        return handshake.peer
+
+    def _refuse(self, stranger: _Stranger, error: EzmsgError | TimeoutError) -> None:
+        if not isinstance(error, EzmsgError):
+            error = HandshakeTimeout(stranger.name, f"it did not finish within {HANDSHAKE_TIMEOUT_S:g} s")
+        self.refused[error.code] += 1
+        self.log.warning(error.code, f"{self.name}: {error}")
 
     def _hand_over(self, sock: socket.socket, info: PeerInfo, peer: str) -> None:
         try:
@@ -184,6 +200,43 @@ class Listener:
         except Exception:
             logger.exception("%s: %s was let in, but could not be served", self.name, peer)
             sock.close()
+
+
+class _Stranger:
+    """A peer that is not authenticated yet; its socket may become another one on the way."""
+
+    def __init__(self, sock: socket.socket, name: str) -> None:
+        self.sock = sock
+        self.name = name
+
+    async def converse(self, handshake: ServerHandshake | ServerTls) -> None:
+        """Run one handshake."""
+        loop = asyncio.get_running_loop()
+        try:
+            while not handshake.done:
+                data = await loop.sock_recv(self.sock, handshake.wanted)
+                if not data:
+                    raise handshake.hung_up()
+                if answer := handshake.receive(data):
+                    await loop.sock_sendall(self.sock, answer)
+        except HandshakeError:
+            with contextlib.suppress(OSError):
+                self.sock.send(handshake.farewell)
+            raise
+        except TimeoutError:
+            raise
+        except OSError:
+            raise handshake.hung_up() from None
+
+    async def part(self, deadline_s: float) -> None:
+        """Let the peer read why it is sent away: closing with bytes unread would discard what it was told."""
+        loop = asyncio.get_running_loop()
+        left = PARTING_BYTES
+        with contextlib.suppress(OSError):
+            self.sock.shutdown(socket.SHUT_WR)
+            async with asyncio.timeout_at(deadline_s):
+                while left > 0 and (data := await loop.sock_recv(self.sock, left)):
+                    left -= len(data)
 
 
 class _Gate:

@@ -13,7 +13,11 @@ import os
 import socket
 from collections import deque
 from collections.abc import Sequence
+from itertools import islice
 from typing import Any
+
+from ezmsg.core import config
+from ezmsg.core.net.peerwatch import PeerWatch, can_watch
 
 Buffer = bytes | memoryview
 
@@ -43,6 +47,7 @@ class SocketTransport(asyncio.Transport):
         self._is_eof_written = self._is_eof_due = False
         self._is_closing = self._is_lost = False
         self._is_reading = True
+        self._watch = PeerWatch(sock, config.peer_timeout_s(), self._fail) if can_watch(sock) else None
         protocol.connection_made(self)
         if self.is_reading():
             self._loop.add_reader(self._fd, self._readable)
@@ -186,7 +191,7 @@ class SocketTransport(asyncio.Transport):
         if self._is_lost:
             return
         waiting = self._waiting
-        parts = [waiting[0]] if len(waiting) == 1 else [*waiting][:PARTS_AT_ONCE]
+        parts = [waiting[0]] if len(waiting) == 1 else list(islice(waiting, PARTS_AT_ONCE))
         try:
             sent = self._sock.sendmsg(parts)
         except (BlockingIOError, InterruptedError):
@@ -209,13 +214,15 @@ class SocketTransport(asyncio.Transport):
             self._shut_down()
         if self._is_closing:
             self._lose(None)
+        else:
+            self._protocol.resume_writing()
 
     def get_write_buffer_size(self) -> int:
         """Bytes that wait."""
         return self._waiting_bytes
 
     def set_write_buffer_limits(self, high: int | None = None, low: int | None = None) -> None:
-        """Nobody is told to pause: whoever writes looks at `get_write_buffer_size`."""
+        """Nobody is told to pause: whoever writes looks at `get_write_buffer_size`; but its end is told."""
 
     def can_write_eof(self) -> bool:
         """Sockets can."""
@@ -269,6 +276,8 @@ class SocketTransport(asyncio.Transport):
         if self._is_lost:
             return
         self._is_lost = True
+        if self._watch is not None:
+            self._watch.cancel()
         self._loop.remove_reader(self._fd)
         self._loop.remove_writer(self._fd)
         self._waiting.clear()

@@ -7,14 +7,16 @@ from dataclasses import dataclass
 from typing import Final, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ezmsg.core.recorder.histograms import Column, Exemplar
-from ezmsg.core.recorder.ids import hex_span_id, hex_trace_id
+from ezmsg.core.recorder.ids import hex_span_id
 from ezmsg.core.recorder.labels import Labels
 from ezmsg.core.recorder.ring import Rows
 from ezmsg.core.recorder.rows import (
     ERROR,
     EXTENDED,
+    FIRST_TIME,
     FOREIGN,
     HOP,
     INDEX_SHIFT,
@@ -30,10 +32,12 @@ from ezmsg.core.recorder.rows import (
     SPAN,
     WAIT,
 )
-from ezmsg.core.recorder.runs import Counted, PublishRun, process_run, publish_run
+from ezmsg.core.recorder.runs import Durations, Published, Run, process_run, publish_run
 from ezmsg.core.recorder.series import NOWHERE, Mask, SeriesTable
 
 _NOTHING_BEFORE: Final = -(1 << 62)
+EXEMPLARY: Final = frozenset({"age", "process", "publish", "transport"})
+"""Histograms that have exemplars."""
 
 
 class Anomalies(NamedTuple):
@@ -101,42 +105,49 @@ class Aggregator:
             + self._hand(rows, (kinds == LEASE) | (kinds == SPAN), self._lease)
         )
 
-    def add_run(self, rows: Rows) -> int | None:
-        """Count rows as they were written, of one endpoint and none of them special (see `runs`).
+    def add_run(self, run: Run) -> int | None:
+        """Count a run of rows as they were written.
 
         Returns how many are of an endpoint not known; None if they need a closer look and nothing was counted.
         """
-        meta = int(rows[0, 0])
-        processed = None if meta & KIND_MASK == PUBLISH else process_run(rows)
-        published = self._publish_run(rows, meta) if meta & HOP or meta & KIND_MASK == PUBLISH else None
-        if (processed is None and meta & KIND_MASK == PROCESS) or (published is None and meta & HOP):
-            return None
-        if meta & KIND_MASK == PUBLISH and published is None:
+        is_publish, is_hop = run.meta & KIND_MASK == PUBLISH, bool(run.meta & HOP)
+        processed = None if is_publish else process_run(run)
+        published = self._publish_run(run) if is_publish or is_hop else None
+        if (processed is None and not is_publish) or (published is None and (is_publish or is_hop)):
             return None
         self.turn += 1
         unknown = 0
-        index = meta >> INDEX_SHIFT
         if processed is not None:
-            unknown += self._count_run(index, processed, len(rows))
+            unknown += self._count_run(run.meta >> INDEX_SHIFT, processed, run, 6)
         if published is not None:
-            index = int(rows[0, 7]) if meta & HOP else index
-            unknown += self._count_run(index, published.histograms, len(rows))
+            index = self._publisher_of(run)
+            unknown += self._count_run(index, published.durations, run, 4)
             position = self.series.position(index)
             if position != NOWHERE:
                 self._last_id[position], self._last_start[position] = published.last_id, published.last_start_ns
         return unknown
 
-    def _publish_run(self, rows: Rows, meta: int) -> PublishRun | None:
-        position = self.series.position(int(rows[0, 7]) if meta & HOP else meta >> INDEX_SHIFT)
+    def _publish_run(self, run: Run) -> Published | None:
+        position = self.series.position(self._publisher_of(run))
         if position == NOWHERE:
-            return publish_run(rows, _NOTHING_BEFORE, 0)
-        return publish_run(rows, int(self._last_id[position]), int(self._last_start[position]))
+            return publish_run(run, _NOTHING_BEFORE, 0)
+        return publish_run(run, int(self._last_id[position]), int(self._last_start[position]))
 
-    def _count_run(self, index: int, histograms: dict[str, Counted], rows: int) -> int:
+    @staticmethod
+    def _publisher_of(run: Run) -> int:
+        return int(run.piece.rows[run.at[0], 7]) if run.meta & HOP else run.meta >> INDEX_SHIFT
+
+    def _count_run(self, index: int, durations: Durations, run: Run, end: int) -> int:
+        """Count what a run says of an endpoint; the word `end` tells when what is sampled of it ended."""
         position = self.series.position(index)
         if position == NOWHERE:
-            return rows
-        self.series.count_run(position, histograms, self.turn)
+            return len(run.at)
+        self.series.count_run(position, durations.histograms, self.turn)
+        sampled = run.sampled
+        if sampled is not None:
+            for name in EXEMPLARY & durations.by_row.keys():
+                of_sampled = durations.by_row[name][sampled]
+                self.series.offer(position, name, of_sampled, _RunExemplars(run, sampled, of_sampled, end))
         return 0
 
     def _hand_publishes(self, rows: Rows, at: Column, hops: Column) -> int:
@@ -261,6 +272,26 @@ class _Exemplars:
 
     def __call__(self, n: int) -> Exemplar:
         row = int(self.sampled[n])
-        high, low, span = self.chunk.rows[self.chunk.at[row] + 1, 1:4].view(np.uint64).tolist()
         end_ns = int(self.chunk.words[row, self.end])
-        return int(self.durations[row]), end_ns, hex_trace_id(high, low), hex_span_id(span)
+        return int(self.durations[row]), end_ns, *_hex_ids(self.chunk.rows[self.chunk.at[row] + 1])
+
+
+@dataclass(slots=True)
+class _RunExemplars:
+    """The same of a run, whose times are still seconds."""
+
+    run: Run
+    sampled: Column
+    durations: NDArray[np.float64]
+    end: int
+
+    def __call__(self, n: int) -> Exemplar:
+        row = int(self.sampled[n])
+        end_s = float(self.run.times[self.end - FIRST_TIME, row])
+        return int(self.durations[n]), round(end_s * 1e9), *_hex_ids(self.run.extra(row))
+
+
+def _hex_ids(extra: Rows | None) -> tuple[str, str]:
+    """Trace id and span id of an extra row, as OpenTelemetry writes them."""
+    assert extra is not None, "a sampled row has one"
+    return extra[1:3].tobytes().hex(), hex_span_id(int(extra[3]) & (1 << 64) - 1)

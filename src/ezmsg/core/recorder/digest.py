@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any, Final
 
 import numpy as np
@@ -12,15 +12,14 @@ from numpy.typing import NDArray
 from ezmsg.core.recorder.aggregate import Aggregator
 from ezmsg.core.recorder.endpoints import Endpoint
 from ezmsg.core.recorder.labels import Labels
-from ezmsg.core.recorder.ring import Rows, Taken, rows_in_ns
+from ezmsg.core.recorder.pieces import ROWS_AT_ONCE, Piece, pieces, rows_in_ns
+from ezmsg.core.recorder.ring import Rows, Taken
 from ezmsg.core.recorder.rowlog import RowArray
-from ezmsg.core.recorder.rows import EXTRA, INDEX_SHIFT, KIND_MASK, SAMPLE_ROW, SPAN_ROW
+from ezmsg.core.recorder.rows import INDEX_SHIFT, ROW_WORDS, SAMPLE_ROW, SPAN_ROW, is_link
 from ezmsg.core.recorder.rowstore import RowStore
 from ezmsg.core.recorder.runs import runs_of
 from ezmsg.core.recorder.samples import merge_oldest, sample_rows, span_rows
 
-PIECE: Final = 2048
-"""Rows looked at together: what is made of them stays in the caches, in memory that was used before."""
 SPANS: Final = 20_000
 """Span rows kept per graph for readers."""
 
@@ -44,11 +43,13 @@ class Digest:
     def __init__(self, labels: Labels, sample_limit: int, span_limit: int = SPANS) -> None:
         """Make an empty one."""
         self.aggregator = Aggregator(labels)
-        self.spans = RowStore(SPAN_ROW, span_limit)
+        self.spans = RowStore(SPAN_ROW, span_limit, is_link)
         self.samples = RowStore(SAMPLE_ROW, sample_limit)
         self.rows = self.records = 0
         self.lost: Counter[str] = Counter()
         self._stale = 0
+        # Memory new for every piece would have to be zeroed by the system first.
+        self._pairs = np.empty((ROWS_AT_ONCE, 2 * ROW_WORDS), dtype=np.int64)
 
     def add(self, taken: Taken, generation: int, find: Find) -> None:
         """Take in what was read from a ring.
@@ -63,43 +64,52 @@ class Digest:
         self.lost["row:ring_overrun"] += taken.lost
         self.lost["span:ring_overrun"] += taken.lost_spans
         self.lost["sample:ring_overrun"] += taken.lost_samples
-        for rows in _pieces(taken.rows):
-            runs = runs_of(rows)
-            if runs is None:
-                self._look_closer(rows_in_ns(rows), generation, find)
-                continue
-            for run in runs:
-                unknown = self.aggregator.add_run(run)
-                if unknown is None:
-                    self._look_closer(rows_in_ns(run), generation, find)
-                else:
-                    self.lost["row:unknown_endpoint"] += unknown
+        for piece in pieces(taken):
+            self.lost["row:unknown_endpoint"] += self._count(piece)
+            if len(piece.extended):
+                self._keep(piece.pairs_in_ns(self._pairs), generation, find)
 
-    def _look_closer(self, rows: Rows, generation: int, find: Find) -> None:
-        self.lost["row:unknown_endpoint"] += self.aggregator.add(rows)
-        spans = span_rows(rows)
+    def _count(self, piece: Piece) -> int:
+        """Rows into histograms; returns how many are of endpoints not known."""
+        aggregator = self.aggregator
+        by_endpoint = runs_of(piece)
+        if by_endpoint is None:
+            return aggregator.add(rows_in_ns(piece.whole))
+        runs, others = by_endpoint
+        unknown = aggregator.add(rows_in_ns(others)) if len(others) else 0
+        for run in runs:
+            of_run = aggregator.add_run(run)
+            unknown += aggregator.add(rows_in_ns(run.whole)) if of_run is None else of_run
+        return unknown
+
+    def _keep(self, pairs: Rows, generation: int, find: Find) -> None:
+        """Rows with extra rows into spans and samples."""
+        spans = span_rows(pairs)
         if spans is not None:
             self._keep_spans(spans, find)
-        sampled = sample_rows(rows, generation)
+        sampled = sample_rows(pairs, generation)
         if sampled is not None:
             self._stale += sampled.stale
             self._keep_samples(sampled.rows, find)
 
-    def take_spans(self, reader: str, limit: int, graph: str | None = None) -> RowArray:
-        """At most `limit` span rows, of a graph or of all, that a reader has not had yet."""
-        taken = [np.empty(0, dtype=SPAN_ROW)]
+    def take_spans(self, reader: str, limit: int, graph: str | None = None) -> bytes:
+        """At most `limit` span rows, and their links, of a graph or of all, that a reader has not had yet."""
+        taken: list[bytes] = []
         for key, rows in self.spans.peek(reader, limit, graph).items():
-            part = rows[: limit - sum(map(len, taken))]
-            self.spans.advance(reader, key, len(part))
-            taken.append(part)
-        return np.concatenate(taken)
+            count = min(limit, len(rows))
+            while 0 < count < len(rows) and is_link(rows[count]):
+                count += 1
+            limit = max(0, limit - count)
+            self.spans.advance(reader, key, count)
+            taken.append(rows[:count].tobytes())
+        return b"".join(taken)
 
-    def take_samples(self, reader: str, limit: int, graph: str | None = None) -> RowArray:
-        """The oldest samples, at most `limit`, of a graph or of all, that a reader has not had yet."""
+    def take_samples(self, reader: str, limit: int, graph: str | None = None) -> bytes:
+        """The oldest sample rows, at most `limit`, of a graph or of all, that a reader has not had yet."""
         rows, counts = merge_oldest(self.samples.peek(reader, limit, graph), limit)
         for endpoint_id, count in counts.items():
             self.samples.advance(reader, endpoint_id, count)
-        return rows
+        return rows.tobytes()
 
     def recorded(self) -> dict[str, int]:
         """What was recorded, by kind; rows without those that were thinned."""
@@ -141,22 +151,16 @@ class Digest:
             self.samples.add(owner, endpoints[mine[0]].graph, rows[np.isin(indices, mine)])
 
 
-def _pieces(rows: Rows) -> Iterator[Rows]:
-    """Parts of rows, small enough for the caches, with each extra row behind its row."""
-    start = 0
-    while start < len(rows):
-        stop = start + PIECE
-        if stop < len(rows) and int(rows[stop, 0]) & KIND_MASK == EXTRA:
-            stop += 1
-        yield rows[start:stop]
-        start = stop
-
-
 def _known(indices: NDArray[Any], find: Find) -> tuple[dict[int, Endpoint], int]:
     """The endpoints of rows, and how many rows are theirs: a lease may outlive its subscriber."""
+    if (indices == indices[:1]).all():
+        counts = {int(index): len(indices) for index in indices[:1]}
+    else:
+        found, times = np.unique(indices, return_counts=True)
+        counts = dict(zip(found.tolist(), times.tolist(), strict=True))
     endpoints: dict[int, Endpoint] = {}
     known = 0
-    for index, count in zip(*(part.tolist() for part in np.unique(indices, return_counts=True)), strict=True):
+    for index, count in counts.items():
         endpoint = find(index)
         if endpoint is not None:
             endpoints[index] = endpoint

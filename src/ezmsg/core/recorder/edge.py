@@ -24,6 +24,7 @@ from ezmsg.core.recorder.rows import (
     LABEL_SHIFT,
     LEASE,
     LEASE_TIME,
+    NO_TRACE,
     PROCESS,
     QUEUE_WAIT,
     SAMPLED,
@@ -37,13 +38,12 @@ from ezmsg.core.recorder.rows import (
 )
 from ezmsg.core.recorder.selection import Selector
 
-_TRACE_LOW: Final = (1 << 64) - 1
 _CHANNEL: Final = CHANNEL_MASK << CHANNEL_SHIFT
 ERROR_TYPES: Final = 32
 """Error types counted apart; further ones are counted as `other`."""
 
-ProcessTrace = tuple[int, int, int]
-"""Trace id (128 bits), span id of this process or user span, span id of its parent (0: none)."""
+ProcessTrace = tuple[bytes, int, int]
+"""Trace id (16 bytes), span id of this process or user span, span id of its parent (0: none)."""
 
 
 class Receiver:
@@ -171,7 +171,8 @@ class EdgeMetrics:
         meta, extra_meta = self.meta, EXTRA
         if error is not None:
             meta |= ERROR | self._labels.code(self._count_error(error)) << LABEL_SHIFT
-        samples = spans = trace_id = span_id = parent_id = 0
+        samples = spans = span_id = parent_id = 0
+        trace_id = NO_TRACE
         selector = self.receiver.selector
         if selector is not None and selector.settle(self.index, message_id):
             wanted, _, generation = selector.selection
@@ -202,7 +203,7 @@ class EdgeMetrics:
         )  # fmt: skip
         pack_extra(
             ring.buffer, offset + 64 & ring.mask,
-            extra_meta, trace_id >> 64, trace_id & _TRACE_LOW, span_id, parent_id, 0.0, 0, 0,
+            extra_meta, trace_id, span_id, parent_id, 0.0, 0, 0,
         )  # fmt: skip
         ring.mark(offset + 128, spans, samples)
 
@@ -288,7 +289,6 @@ class EdgeMetrics:
                 self.ring.put(meta, *words)
             return
         meta |= EXTENDED | (SAMPLED if trace is not None else 0) | (SELECTED if emit else 0)
-        trace_id, span_id, parent_id = trace or (0, 0, 0)
         extra_meta = EXTRA | emit << LABEL_SHIFT | generation << INDEX_SHIFT
-        extra = (extra_meta, trace_id >> 64, trace_id & _TRACE_LOW, span_id, parent_id, 0.0, 0, 0)
+        extra = (extra_meta, *(trace or (NO_TRACE, 0, 0)), 0.0, 0, 0)
         self.ring.put_extended(meta, words, extra, emit.bit_count())

@@ -8,7 +8,7 @@ from typing import Any, Final
 import numpy as np
 
 from ezmsg.core.graphmeta import ProfilingTraceSample, TraceSpan
-from ezmsg.core.recorder.ids import hex_span_id, hex_trace_id
+from ezmsg.core.recorder.ids import hex_span_id
 from ezmsg.core.recorder.rowlog import RowArray
 from ezmsg.core.recorder.rows import (
     CHANNEL_MASK,
@@ -20,7 +20,9 @@ from ezmsg.core.recorder.rows import (
     KIND_MASK,
     LABEL_MASK,
     LABEL_SHIFT,
+    LINK,
     METRICS,
+    NO_TRACE,
     PROCESS,
     PUBLISH,
     PUBLISHER_METRICS,
@@ -33,6 +35,9 @@ from ezmsg.core.wire.records import ClockAnchor, EndpointRecord
 
 Attributes = dict[str, str | int | float | bool]
 Labels = Mapping[int, str]
+Row = tuple[Any, ...]
+"""Whole numbers, but for the id of the trace, which is bytes."""
+_Sample = tuple[int, int, int, int, int, int, int, bytes, int, int]
 
 # The table of all names is TELEMETRY.md; these are the ones that spans carry.
 SYSTEM: Final = "messaging.system"
@@ -77,8 +82,11 @@ def expand_spans(
     spans: list[TraceSpan] = []
     shift = anchor.unix_ns - anchor.mono_ns
     for row in _array(rows, SPAN_ROW).tolist():
-        expand = _EXPANDERS.get(row[0] & KIND_MASK)
-        if expand is not None:
+        kind = row[0] & KIND_MASK
+        expand = _EXPANDERS.get(kind)
+        if kind == LINK:
+            _link(spans, row)
+        elif expand is not None:
             spans.append(expand(row, endpoints.get(row[0] >> INDEX_SHIFT, _UNKNOWN), labels, shift))
     return spans
 
@@ -88,8 +96,8 @@ def expand_samples(
 ) -> list[ProfilingTraceSample]:
     """The native samples in SAMPLE_ROW rows; their times stay PROFILE_TIME nanoseconds."""
     samples: list[ProfilingTraceSample] = []
-    values: list[tuple[int, ...]] = _array(rows, SAMPLE_ROW).tolist()
-    for time, value, seq, index, metric, channel, label, high, low, span_id, _ in values:
+    values: list[_Sample] = _array(rows, SAMPLE_ROW).tolist()
+    for time, value, seq, index, metric, channel, label, trace_id, span_id, _ in values:
         endpoint = endpoints.get(index, _UNKNOWN)
         of_publisher = bool(1 << metric & PUBLISHER_METRICS)
         topic = endpoint.topic if of_publisher else endpoint.subscription
@@ -104,11 +112,17 @@ def expand_samples(
                 value=float(value),
                 channel_kind=None if of_publisher else CHANNELS[channel],
                 sample_seq=None if seq < 0 else seq,
-                trace_id=hex_trace_id(high, low) if high or low else None,
+                trace_id=None if trace_id == NO_TRACE else trace_id.hex(),
                 span_id=hex_span_id(span_id) if span_id else None,
             )
         )
     return samples
+
+
+def _link(spans: list[TraceSpan], row: Row) -> None:
+    """Add a link to the publish before it."""
+    if spans and spans[-1].span_id == hex_span_id(row[11]):
+        spans[-1].links.append((row[9].hex(), hex_span_id(row[10])))
 
 
 def _array(rows: bytes | memoryview | RowArray, dtype: np.dtype[Any]) -> RowArray:
@@ -123,11 +137,11 @@ def _client(endpoint: EndpointRecord) -> str:
     return endpoint.endpoint_id.rpartition(":")[2]
 
 
-def _common(name: str, kind: str, row: tuple[int, ...], start: int, end: int, shift: int) -> TraceSpan:
-    parent = row[12]
+def _common(name: str, kind: str, row: Row, start: int, end: int, shift: int) -> TraceSpan:
+    parent = row[11]
     return TraceSpan(
-        trace_id=hex_trace_id(row[9], row[10]),
-        span_id=hex_span_id(row[11]),
+        trace_id=row[9].hex(),
+        span_id=hex_span_id(row[10]),
         parent_span_id=hex_span_id(parent) if parent else None,
         name=name,
         kind=kind,
@@ -144,9 +158,9 @@ def _describe_task(attributes: Attributes, endpoint: EndpointRecord) -> None:
         attributes[TASK_NAME] = endpoint.task
 
 
-def _publish(row: tuple[int, ...], endpoint: EndpointRecord, labels: Labels, shift: int) -> TraceSpan:
+def _publish(row: Row, endpoint: EndpointRecord, labels: Labels, shift: int) -> TraceSpan:
     message_id, _, start, end, wait, serialize, size = row[1:8]
-    fanout, blame = row[14], row[15]
+    fanout, blame = row[13], row[14]
     span = _common(f"publish {endpoint.topic}", "PRODUCER", row, start, end, shift)
     span.attributes |= {
         OPERATION_NAME: "publish",
@@ -168,7 +182,7 @@ def _publish(row: tuple[int, ...], endpoint: EndpointRecord, labels: Labels, shi
     return span
 
 
-def _process(row: tuple[int, ...], endpoint: EndpointRecord, labels: Labels, shift: int) -> TraceSpan:
+def _process(row: Row, endpoint: EndpointRecord, labels: Labels, shift: int) -> TraceSpan:
     meta, message_id, origin, publish, channel, start, end = row[:7]
     span = _common(f"process {endpoint.topic}", "CONSUMER", row, start, end, shift)
     span.attributes |= {
@@ -178,7 +192,7 @@ def _process(row: tuple[int, ...], endpoint: EndpointRecord, labels: Labels, shi
         SUBSCRIPTION: endpoint.subscription,
         MESSAGE_ID: str(message_id),
         CLIENT_ID: _client(endpoint),
-        CHANNEL_KIND: CHANNELS[meta >> CHANNEL_SHIFT & CHANNEL_MASK].value.lower(),
+        CHANNEL_KIND: CHANNELS[int(meta) >> CHANNEL_SHIFT & CHANNEL_MASK].value.lower(),
     }
     if start >= channel:
         span.attributes[QUEUE_TIME] = _seconds(start - channel)
@@ -195,7 +209,7 @@ def _process(row: tuple[int, ...], endpoint: EndpointRecord, labels: Labels, shi
     return span
 
 
-def _user_span(row: tuple[int, ...], endpoint: EndpointRecord, labels: Labels, shift: int) -> TraceSpan:
+def _user_span(row: Row, endpoint: EndpointRecord, labels: Labels, shift: int) -> TraceSpan:
     label = labels.get(row[0] >> LABEL_SHIFT & LABEL_MASK, "")
     span = _common(label or "span", "INTERNAL", row, row[5], row[6], shift)
     if label:
@@ -207,7 +221,7 @@ def _user_span(row: tuple[int, ...], endpoint: EndpointRecord, labels: Labels, s
     return span
 
 
-_EXPANDERS: Final[dict[int, Callable[[tuple[int, ...], EndpointRecord, Labels, int], TraceSpan]]] = {
+_EXPANDERS: Final[dict[int, Callable[[Row, EndpointRecord, Labels, int], TraceSpan]]] = {
     PUBLISH: _publish,
     PROCESS: _process,
     SPAN: _user_span,

@@ -5,7 +5,7 @@ Times are seconds of `rows.clock`, as floats; see `rows`.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Final
 from uuid import UUID
 
@@ -19,7 +19,9 @@ from ezmsg.core.recorder.rows import (
     INDEX_SHIFT,
     INSTANT,
     LABEL_SHIFT,
+    LINK,
     NO_PREVIOUS_S,
+    NO_TRACE,
     PUBLISH,
     PUBLISH_DELTA,
     SAMPLED,
@@ -34,10 +36,12 @@ from ezmsg.core.recorder.selection import Selector
 
 NEVER: Final = float("inf")
 ALWAYS: Final = -NEVER
-_TRACE_LOW: Final = (1 << 64) - 1
+CHAIN_SEPARATOR: Final = "\0"
+"""Between the two topics of a counter `chain_ns`: whose message was handled while waiting, and who made it wait."""
 
-PublishTrace = tuple[int, int, int]
-"""Trace id (128 bits), span id of this publish, span id of its parent (0: root)."""
+PublishTrace = tuple[bytes, int, int, Sequence[tuple[bytes, int]]]
+"""Trace id (16 bytes), span id of this publish, that of its parent (0: root), and trace and span ids of what else it
+follows from."""
 
 
 class PublisherMetrics:
@@ -63,10 +67,12 @@ class PublisherMetrics:
 
     __slots__ = (
         "_blame",
+        "_chains",
         "_clock",
         "_holders",
         "_inflight",
         "_labels",
+        "_link_meta",
         "_recording",
         "_root_period_s",
         "_root_ratio",
@@ -114,9 +120,11 @@ class PublisherMetrics:
         self.ring, self._labels, self._clock = ring, labels, clock
         self.meta = meta_word(PUBLISH, index)
         self._wait_meta = meta_word(WAIT, index)
+        self._link_meta = meta_word(LINK, index)
         self.last_start_s = NO_PREVIOUS_S
         self._blame = 0
         self._holders: dict[str, int] = {}
+        self._chains: dict[str, int] = {}
         self.timed = self.is_plain = self._recording = False
         self.teller = 0
         self._selector: Selector | None = None
@@ -150,7 +158,7 @@ class PublisherMetrics:
             serialize_s: Time spent serializing, 0 if it was not serialized.
             size: Bytes sent (0 for an object handed over by reference).
             fanout: Channels it went to.
-            trace: Trace id, span id and parent span id of a sampled message.
+            trace: Of a sampled message.
         """
         self.sent += 1
         self.bytes += size
@@ -176,6 +184,14 @@ class PublisherMetrics:
             return
         previous_s, self.last_start_s = self.last_start_s, start_s
         ring = self.ring
+        selector = self._selector
+        if selector is None and trace is not None and not trace[3]:
+            blame, self._blame = self._blame, 0
+            ring.put_span(
+                self.meta | flags, message_id, origin_s, start_s, end_s, wait_s, serialize_s, size,
+                trace[0], trace[1], trace[2], previous_s, fanout, blame,
+            )  # fmt: skip
+            return
         offset = ring.head
         if self.is_plain and trace is None:
             pack_row(
@@ -185,8 +201,8 @@ class PublisherMetrics:
             ring.head = offset + 64
             return
         meta, extra_meta = self.meta | flags | EXTENDED, EXTRA
-        samples = spans = trace_id = span_id = parent_id = 0
-        selector = self._selector
+        samples = spans = span_id = parent_id = 0
+        trace_id, links = NO_TRACE, ()
         if selector is not None and selector.settle(self.index, message_id):
             wanted, _, generation = selector.selection
             owed = 1 << PUBLISH_DELTA | (wait_s > 0) << BACKPRESSURE_WAIT | (serialize_s > 0) << SERIALIZE
@@ -195,7 +211,7 @@ class PublisherMetrics:
                 extra_meta |= emit << LABEL_SHIFT | generation << INDEX_SHIFT
                 samples = emit.bit_count()
         if trace is not None and self._recording:
-            trace_id, span_id, parent_id = trace
+            trace_id, span_id, parent_id, links = trace
             meta |= SAMPLED
             spans = 1
         elif not samples:
@@ -204,7 +220,12 @@ class PublisherMetrics:
             if self.sent & self._thin_mask:
                 self.thinned += 1
                 return
-        blame, self._blame = self._blame, 0
+        blame, self._blame = (self._blame if wait_s else 0), 0
+        if links:
+            row = message_id, origin_s, start_s, end_s, wait_s, serialize_s, size
+            extra = extra_meta, trace_id, span_id, parent_id, previous_s, fanout, blame
+            ring.put_linked(meta, row, extra, samples, self._link_meta, links)
+            return
         # Extended also when nothing but thinning asks for it: the interval needs the start of the message before.
         pack_row(
             ring.buffer, offset & ring.mask,
@@ -212,7 +233,7 @@ class PublisherMetrics:
         )  # fmt: skip
         pack_extra(
             ring.buffer, offset + 64 & ring.mask,
-            extra_meta, trace_id >> 64, trace_id & _TRACE_LOW, span_id, parent_id, previous_s, fanout, blame,
+            extra_meta, trace_id, span_id, parent_id, previous_s, fanout, blame,
         )  # fmt: skip
         ring.mark(offset + 128, spans, samples)
 
@@ -224,9 +245,18 @@ class PublisherMetrics:
         if self._recording:
             self.ring.put(self.meta, message_id, origin_s, start_s, end_s, 0.0, 0.0, 0)
 
-    def blame(self, holder: str, wait_ns: int) -> None:
-        """Say who held the slot that the broadcast about to be recorded had to wait for."""
+    def blame(self, holder: str, wait_ns: int, within: str = "") -> None:
+        """Say who held the slot that the broadcast about to be recorded had to wait for.
+
+        Args:
+            holder: The topic of that subscriber.
+            wait_ns: How long.
+            within: The topic of the subscriber whose message was being handled, and so held up others, meanwhile.
+        """
         self._holders[holder] = self._holders.get(holder, 0) + wait_ns
+        if within:
+            chain = f"{within}{CHAIN_SEPARATOR}{holder}"
+            self._chains[chain] = self._chains.get(chain, 0) + wait_ns
         if self.timed:
             self._blame = self._labels.code(holder)
 
@@ -236,7 +266,7 @@ class PublisherMetrics:
         if ratio is None:
             self.next_root_s = start_s + self._root_period_s
             return True
-        return self.sent == 0 or chance(ratio)
+        return ratio >= 1 or self.sent == 0 or chance(ratio)
 
     # -- the methods of the 3.9 API -----------------------------------------------------------------------------------
 
@@ -298,6 +328,8 @@ class PublisherMetrics:
         }
         for holder, wait_ns in list(self._holders.items()):
             values[f"blame_ns:{holder}"] = wait_ns
+        for chain, wait_ns in list(self._chains.items()):
+            values[f"chain_ns:{chain}"] = wait_ns
         return values
 
     @property
@@ -313,7 +345,8 @@ class PublisherMetrics:
         if selector is not None and selector.decide(self.index, message_id):
             wanted, _, generation = selector.selection
             if emit := wanted & 1 << BACKPRESSURE_WAIT:
-                extra = (EXTRA | emit << LABEL_SHIFT | generation << INDEX_SHIFT, 0, 0, 0, 0, NO_PREVIOUS_S, 0, 0)
+                extra_meta = EXTRA | emit << LABEL_SHIFT | generation << INDEX_SHIFT
+                extra = (extra_meta, NO_TRACE, 0, 0, NO_PREVIOUS_S, 0, 0)
                 self.ring.put_extended(self._wait_meta | SELECTED | EXTENDED, words, extra, 1)
                 return
         if self._recording:

@@ -7,6 +7,7 @@ among the rows it never saw.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Final, NamedTuple
 
 import numpy as np
@@ -15,17 +16,16 @@ from numpy.typing import NDArray
 from ezmsg.core.recorder.rows import (
     EXTENDED,
     EXTRA,
-    FIRST_TIME,
     HOP,
     KIND_MASK,
     LABEL_MASK,
     LABEL_SHIFT,
-    LAST_TIME,
-    PREVIOUS,
+    LINK,
     ROW_BYTES,
     ROW_WORDS,
     SAMPLED,
     pack_extra,
+    pack_pair,
     pack_row,
 )
 
@@ -35,7 +35,11 @@ ROWS: Final = 1 << 15
 CROWDED: Final = 8
 """A ring of which this part is unread is read by its writer."""
 
+_EMITS: Final = LABEL_MASK << LABEL_SHIFT
+_SPAN: Final = EXTENDED | SAMPLED
+
 Rows = NDArray[np.int64]
+Words = tuple[Any, ...]
 
 
 Marks = tuple[int, int, int, int]
@@ -45,11 +49,12 @@ Marks = tuple[int, int, int, int]
 class Taken(NamedTuple):
     """What one read found.
 
-    Rows as they were written; how many records they are: a row and its extra row count once, a hop twice; and what was
-    lost of it: what was overwritten unread counts once a row, whatever it was.
+    Rows as they were written; whether none of them has an extra row; how many records they are: a row and its extra row
+    count once, a hop twice; and what was lost of it: what was overwritten unread counts once a row, whatever it was.
     """
 
     rows: Rows
+    is_plain: bool
     records: int
     lost: int
     lost_spans: int
@@ -60,16 +65,19 @@ class Ring:
     """Rows of one registry and one writing thread.
 
     `head` and the tail are byte positions that only grow. Plain rows are written by the endpoints themselves, inline:
-    pack at `head & mask`, then `head += 64`. A row and its extra row are published by one store of `head`. `users`
-    counts the endpoints that write here.
+    pack at `head & mask`, then `head += 64`. A row and its extra row are published by one store of `head`, and so is a
+    publish with its links. `ahead` says how far behind `head` the writer may be busy. `users` counts the endpoints that
+    write here.
     """
 
     __slots__ = (
         "_accounted",
         "_copied",
+        "_last",
         "_size",
         "_tail",
         "_view",
+        "ahead",
         "buffer",
         "head",
         "marks",
@@ -86,19 +94,53 @@ class Ring:
         self.users = 0
         self._size = rows * ROW_BYTES
         self.mask = self._size - 1
-        self.buffer = bytearray(self._size)
+        self._last = self._size - ROW_BYTES
+        # One row more: a pair that begins in the last row is written whole, then its second half put where it belongs.
+        self.buffer = bytearray(self._size + ROW_BYTES)
         self.head = 0
+        self.ahead = 2 * ROW_BYTES
         self.marks: Marks = (0, 0, 0, 0)
         self._tail = 0
         self._accounted = self.marks
         self._copied: Rows = np.empty((0, ROW_WORDS), dtype=np.int64)
-        self._view: Rows = np.frombuffer(self.buffer, dtype=np.int64).reshape(rows, ROW_WORDS)
+        self._view: Rows = np.frombuffer(self.buffer, dtype=np.int64, count=rows * ROW_WORDS).reshape(rows, ROW_WORDS)
 
     def put(self, *words: float) -> None:
         """Write one row (off the hottest path; see the class)."""
         offset = self.head
         pack_row(self.buffer, offset & self.mask, *words)
         self.head = offset + ROW_BYTES
+
+    def put_span(
+        self,
+        meta: int,
+        message_id: int,
+        a: float,
+        b: float,
+        c: float,
+        d: float,
+        e: float,
+        last: int,
+        trace_id: bytes,
+        span_id: int,
+        parent_id: int,
+        previous_s: float,
+        fanout: int,
+        blame: int,
+    ) -> None:
+        """Write a row of a message that belongs to a trace, and its extra row; `meta` has no flags of these yet."""
+        offset = self.head
+        at = offset & self.mask
+        pack_pair(
+            self.buffer, at, meta | _SPAN, message_id, a, b, c, d, e, last,
+            EXTRA, trace_id, span_id, parent_id, previous_s, fanout, blame,
+        )  # fmt: skip
+        if at == self._last:
+            self.buffer[:ROW_BYTES] = self.buffer[self._size :]
+        # As `mark` does.
+        self.head = end = offset + 2 * ROW_BYTES
+        _, extras, spans, samples = self.marks
+        self.marks = (end, extras + 1, spans + 1, samples)
 
     def mark(self, end: int, spans: int, samples: int) -> None:
         """Publish a row and its extra row that end at `end`; they are so many spans (0 or 1) and native samples."""
@@ -107,12 +149,30 @@ class Ring:
         _, extras, all_spans, all_samples = self.marks
         self.marks = (end, extras + 1, all_spans + spans, all_samples + samples)
 
-    def put_extended(self, meta: int, row: tuple[float, ...], extra: tuple[float, ...], samples: int) -> None:
+    def put_extended(self, meta: int, row: Words, extra: Words, samples: int) -> None:
         """Write a row, its first word apart, and its extra row; `samples` says how many native samples they owe."""
         offset = self.head
         pack_row(self.buffer, offset & self.mask, meta, *row)
         pack_extra(self.buffer, (offset + ROW_BYTES) & self.mask, *extra)
         self.mark(offset + 2 * ROW_BYTES, 1 if meta & SAMPLED else 0, samples)
+
+    def put_linked(
+        self, meta: int, row: Words, extra: Words, samples: int, link_meta: int, links: Sequence[tuple[bytes, int]]
+    ) -> None:
+        """As `put_extended`, for a span that is linked to others; readers see it with all its links."""
+        offset, count = self.head, 1 + len(links)
+        end = offset + 2 * ROW_BYTES * count
+        self.ahead = end - offset
+        pack_row(self.buffer, offset & self.mask, meta, *row)
+        pack_extra(self.buffer, offset + ROW_BYTES & self.mask, *extra)
+        message_id, span_id = row[0], extra[2]
+        for at, linked in zip(range(offset + 2 * ROW_BYTES, end, 2 * ROW_BYTES), links, strict=True):
+            pack_row(self.buffer, at & self.mask, link_meta | _SPAN, message_id, 0.0, 0.0, 0.0, 0.0, 0.0, 0)
+            pack_extra(self.buffer, at + ROW_BYTES & self.mask, EXTRA, *linked, span_id, 0.0, 0, 0)
+        self.head = end
+        self.ahead = 2 * ROW_BYTES
+        _, extras, all_spans, all_samples = self.marks
+        self.marks = (end, extras + count, all_spans + count, all_samples + samples)
 
     @property
     def is_crowded(self) -> bool:
@@ -132,11 +192,12 @@ class Ring:
         marks, head, tail = self.marks, self.head, self._tail
         start = max(tail, head - self._size)
         rows = self._copy(start, head)
-        # The writer may be busy with the row behind its head and an extra row behind that.
-        first = max(start, self.head + 2 * ROW_BYTES - self._size)
+        # What the writer may be busy with: first how far it may be, then from where on, for it does it the other way.
+        ahead = self.ahead
+        first = max(start, self.head + ahead - self._size)
         first = min(first, head)
         rows = rows[(first - start) // ROW_BYTES :]
-        if first > tail and len(rows) and int(rows[0, 0]) & KIND_MASK == EXTRA:
+        while first > tail and len(rows) and int(rows[0, 0]) & KIND_MASK in (EXTRA, LINK):
             rows = rows[1:]
             first += ROW_BYTES
         self._tail = head
@@ -157,31 +218,25 @@ class Ring:
 
     def _account(self, rows: Rows, marks: Marks, first: int, lost_rows: int) -> Taken:
         before = self._accounted
-        flags = int(np.bitwise_or.reduce(rows[:, 0]))
-        hops = int(np.count_nonzero(rows[:, 0] & HOP)) if flags & HOP else 0
+        words = rows[:, 0].copy()
+        flags = int(np.bitwise_or.reduce(words))
+        hops = int(np.count_nonzero(words & HOP)) if flags & HOP else 0
         if not flags & EXTENDED and marks == before:
-            return Taken(rows, len(rows) + hops, lost_rows, 0, 0)
-        extended = np.flatnonzero(rows[:, 0] & EXTENDED)
-        metas, emits = rows[extended, 0], rows[extended + 1, 0]
-        spans: NDArray[Any] = metas & SAMPLED != 0
-        owed = np.bitwise_count(emits >> LABEL_SHIFT & LABEL_MASK).astype(np.int64)
-        # Pairs the marks do not know yet: at most the one written while we read them.
-        late = first + (extended + 2) * ROW_BYTES > marks[0]
-        seen = (len(extended), int(spans.sum()), int(owed.sum()))
-        ahead = (int(late.sum()), int(spans[late].sum()), int(owed[late].sum()))
+            return Taken(rows, True, len(rows) + hops, lost_rows, 0, 0)
+        extended = np.flatnonzero(words & EXTENDED)
+        is_span = words[extended] & SAMPLED != 0
+        owed = _owed(words[extended + 1])
+        # The others the marks do not know yet: what was written while we read them.
+        known = int(np.searchsorted(extended, (marks[0] - first) // ROW_BYTES - 2, side="right"))
+        seen = (len(extended), int(np.count_nonzero(is_span)), int(owed.sum()))
+        ahead = (len(extended) - known, int(np.count_nonzero(is_span[known:])), int(owed[known:].sum()))
         self._accounted = (marks[0], marks[1] + ahead[0], marks[2] + ahead[1], marks[3] + ahead[2])
         extras, lost_spans, lost_samples = (self._accounted[n + 1] - before[n + 1] - seen[n] for n in range(3))
-        return Taken(rows, len(rows) - len(extended) + hops, lost_rows - extras, lost_spans, lost_samples)
+        records = len(rows) - len(extended) + hops
+        return Taken(rows, not len(extended), records, lost_rows - extras, lost_spans, lost_samples)
 
 
-def rows_in_ns(rows: Rows) -> Rows:
-    """Rows as they were written, with their times turned into nanoseconds."""
-    made = rows.copy()
-    extras = np.flatnonzero(rows[:, 0] & KIND_MASK == EXTRA)
-    # The bits of ids are no times: zero meanwhile, as a float of them may be anything.
-    made[extras, FIRST_TIME : LAST_TIME + 1] = 0
-    times = made[:, FIRST_TIME : LAST_TIME + 1]
-    times[:] = np.rint(times.view(np.float64) * 1e9)
-    made[extras, FIRST_TIME : LAST_TIME + 1] = rows[extras, FIRST_TIME : LAST_TIME + 1]
-    made[extras, PREVIOUS] = np.rint(rows[extras, PREVIOUS].view(np.float64) * 1e9)
-    return made
+def _owed(metas: NDArray[np.int64]) -> NDArray[Any]:
+    """How many native samples rows owe, by the first words of their extra rows."""
+    emits = metas & _EMITS
+    return np.bitwise_count(emits) if emits.any() else emits

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from collections import deque
+from collections.abc import Callable
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+BLOCK: Final = 512
+"""Rows whose memory is taken, and given back, together."""
+
 RowArray = NDArray[Any]
+Tells = Callable[[np.void], bool]
+"""Whether a row belongs to the one before it, and is read with it."""
 
 
 class Read(NamedTuple):
@@ -19,57 +26,102 @@ class Read(NamedTuple):
     cleared: int
 
 
+def opaque(rows: RowArray) -> RowArray:
+    """The same rows without fields: numpy copies fields one by one, which takes fifteen times as long."""
+    return rows.view(f"V{rows.itemsize}")
+
+
+def joined(parts: list[RowArray], dtype: np.dtype[Any]) -> RowArray:
+    """A copy of rows, one part behind the other."""
+    return np.concatenate([opaque(part) for part in parts] or [opaque(np.empty(0, dtype=dtype))]).view(dtype)
+
+
 class RowLog:
-    """The newest `limit` rows of a structured type. Positions grow from 0 and are never used again."""
+    """The newest `limit` rows of a structured type. Positions only grow, and are never used again.
 
-    __slots__ = ("_dtype", "_floor", "_limit", "_rows", "_used", "end")
+    They lie in blocks, the row at a position in block `position // BLOCK`: memory grows with use, never moves, and is
+    used again once its rows are too old.
+    """
 
-    def __init__(self, dtype: np.dtype[Any], limit: int) -> None:
-        """Make an empty log; memory grows with use."""
-        self._dtype, self._limit = dtype, limit
-        self._rows: RowArray = np.empty(0, dtype=dtype)
-        self._used = 0
-        self._floor = 0
-        self.end = 0
+    __slots__ = ("_blocks", "_dtype", "_first_block", "_floor", "_follows", "_limit", "_spare", "end")
 
-    @property
-    def first(self) -> int:
-        """Position of the oldest row still here."""
-        return self.end - self._used
+    def __init__(self, dtype: np.dtype[Any], limit: int, follows: Tells | None = None, end: int = 0) -> None:
+        """Make an empty log, whose first row is at `end`; what `follows` a row is never read apart from it."""
+        self._dtype, self._limit, self._follows = dtype, limit, follows
+        self._blocks: deque[RowArray] = deque()
+        self._first_block = end // BLOCK
+        self._spare: RowArray | None = None
+        self._floor = end
+        self.end = end
 
     @property
     def oldest(self) -> int:
         """Position of the oldest row that can be read."""
-        return max(self.first, self.end - self._limit)
+        return max(self._floor, self.end - self._limit)
 
     def append(self, rows: RowArray) -> None:
         """Add rows; the oldest give way."""
         self.end += len(rows)
-        rows = rows[-self._limit :]
-        if self._used + len(rows) > len(self._rows):
-            kept = self._rows[max(0, self._used - (self._limit - len(rows))) : self._used]
-            # Room for as many again, so that copying is rare.
-            room = max(min(2 * self._limit, max(64, 2 * (len(kept) + len(rows)))), len(kept) + len(rows))
-            # Once it is as large as it gets it is used again: new memory would have to be zeroed by the system.
-            fresh = self._rows if len(self._rows) >= room else np.empty(room, dtype=self._dtype)
-            fresh[: len(kept)] = kept
-            self._rows, self._used = fresh, len(kept)
-        self._rows[self._used : self._used + len(rows)] = rows
-        self._used += len(rows)
+        rows = opaque(rows[-self._limit :])
+        self._forget_before(self.oldest)
+        position = self.end - len(rows)
+        while len(rows):
+            number, at = divmod(position, BLOCK)
+            if number == self._first_block + len(self._blocks):
+                self._blocks.append(self._new_block())
+            part = rows[: BLOCK - at]
+            self._blocks[-1][at : at + len(part)] = part
+            rows = rows[len(part) :]
+            position += len(part)
 
     def clear(self) -> None:
         """Take away every row, on purpose: readers count it as cleared, not as lost."""
         self._floor = self.end
-        self._used = 0
-        self._rows = np.empty(0, dtype=self._dtype)
+        self._forget_before(self.end)
+        self._spare = None
 
     def read(self, position: int, limit: int) -> Read:
-        """At most `limit` rows from a position on; the rows are a view, valid until the next `append`."""
+        """At most `limit` rows from a position on, and those that follow the last of them.
+
+        The rows may be a view, valid until the next `append`.
+        """
         cleared = max(0, self._floor - position)
         position = max(position, self._floor)
         first = self.oldest
-        evicted = max(0, first - position)
-        position = max(position, first)
-        at = position - self.first
-        rows = self._rows[at : min(self._used, at + limit)]
-        return Read(rows, position + len(rows), evicted, cleared)
+        # What followed rows that are gone goes with them.
+        start = self._past_followers(max(position, first))
+        evicted = start - position
+        position = start
+        stop = min(self.end, position + limit)
+        if stop > position:
+            stop = self._past_followers(stop)
+        parts: list[RowArray] = []
+        while position < stop:
+            number, at = divmod(position, BLOCK)
+            part = self._blocks[number - self._first_block][at : at + stop - position]
+            parts.append(part)
+            position += len(part)
+        rows = parts[0].view(self._dtype) if len(parts) == 1 else joined(parts, self._dtype)
+        return Read(rows, position, evicted, cleared)
+
+    def _past_followers(self, position: int) -> int:
+        """The position of the first row from here on that does not belong to the one before it."""
+        if self._follows is not None:
+            while position < self.end:
+                number, at = divmod(position, BLOCK)
+                if not self._follows(self._blocks[number - self._first_block].view(self._dtype)[at]):
+                    break
+                position += 1
+        return position
+
+    def _forget_before(self, position: int) -> None:
+        first = position // BLOCK
+        while self._blocks and self._first_block < first:
+            self._spare = self._blocks.popleft()
+            self._first_block += 1
+        if not self._blocks:
+            self._first_block = first
+
+    def _new_block(self) -> RowArray:
+        spare, self._spare = self._spare, None
+        return opaque(np.empty(BLOCK, dtype=self._dtype)) if spare is None else spare

@@ -9,9 +9,11 @@ with ids. The first word of a row (`meta`) packs, from the low end: kind (4 bits
     LEASE    message id, 0, 0, 0, start, end, 0           (record_lease_time)
     SPAN     message id, 0, 0, 0, start, end, 0           (a span of the user; the label names it)
     WAIT     message id, 0, start, end, wait, 0, 0        (record_backpressure_wait)
-    EXTRA    trace id (high), trace id (low), span id, parent span id, previous publish start, fanout, blame label
+    LINK     message id, 0, 0, 0, 0, 0, 0                 (right behind a publish: what else it follows from)
+    EXTRA    trace id (16 bytes as W3C has it), span id, parent span id, previous publish start, fanout, blame label
 
-In an extra row the label bits hold the metrics that this row owes to the native trace, and the index bits the
+In the extra row of a LINK, trace and span are those of what the publish follows from; its parent is the span of the
+publish. In an extra row the label bits hold the metrics that this row owes to the native trace, and the index bits the
 generation of the control that selected it.
 
 Times and durations are nanoseconds, except where rows are written: the writer packs seconds as float64, and `Ring.take`
@@ -37,6 +39,7 @@ PROCESS: Final = 2
 LEASE: Final = 3
 SPAN: Final = 4
 WAIT: Final = 5
+LINK: Final = 6
 EXTRA: Final = 15
 
 KIND_MASK: Final = 0xF
@@ -70,7 +73,9 @@ NO_PREVIOUS: Final = -(1 << 32) * 1_000_000_000
 clock: Final = time.perf_counter
 """What the message path reads: PROFILE_TIME in seconds."""
 pack_row: Final = struct.Struct("2q5dq").pack_into
-pack_extra: Final = struct.Struct("q4Qd2q").pack_into
+pack_extra: Final = struct.Struct("q16s2Qd2q").pack_into
+pack_pair: Final = struct.Struct("2q5d2q16s2Qd2q").pack_into
+NO_TRACE: Final = bytes(16)
 FIRST_TIME: Final = 2
 LAST_TIME: Final = 6
 """The words of a row that are times, as `pack_row` has them."""
@@ -111,8 +116,7 @@ SPAN_ROW: Final = np.dtype(
         ("e", "<i8"),
         ("f", "<i8"),
         ("extra_meta", "<i8"),
-        ("trace_hi", "<u8"),
-        ("trace_lo", "<u8"),
+        ("trace_id", "V16"),
         ("span_id", "<u8"),
         ("parent_id", "<u8"),
         ("previous_ns", "<i8"),
@@ -121,6 +125,12 @@ SPAN_ROW: Final = np.dtype(
     ]
 )
 """A sampled row and its extra row, side by side (128 bytes)."""
+
+
+def is_link(row: np.void) -> bool:
+    """Whether a row of SPAN_ROW is a LINK: it says nothing without the row before it."""
+    return int(row["meta"]) & KIND_MASK == LINK
+
 
 SAMPLE_ROW: Final = np.dtype(
     [
@@ -131,8 +141,7 @@ SAMPLE_ROW: Final = np.dtype(
         ("metric", "u1"),
         ("channel", "u1"),
         ("label", "<u2"),
-        ("trace_hi", "<u8"),
-        ("trace_lo", "<u8"),
+        ("trace_id", "V16"),
         ("span_id", "<u8"),
         ("spare", "<u8"),
     ]

@@ -7,7 +7,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from ezmsg.core.recorder.rowlog import RowArray, RowLog
+from ezmsg.core.recorder.rowlog import RowArray, RowLog, Tells
 
 READERS: Final = 64
 """Readers remembered; the one idle longest is forgotten, and would start anew."""
@@ -29,9 +29,9 @@ class RowStore:
     at all graphs.
     """
 
-    def __init__(self, dtype: np.dtype[Any], limit: int) -> None:
-        """Make an empty store that keeps `limit` rows per key."""
-        self._dtype, self._limit = dtype, limit
+    def __init__(self, dtype: np.dtype[Any], limit: int, follows: Tells | None = None) -> None:
+        """Make an empty store that keeps `limit` rows per key; what `follows` a row is never read apart from it."""
+        self._dtype, self._limit, self._follows = dtype, limit, follows
         self._logs: dict[str, RowLog] = {}
         self._graphs: dict[str, str | None] = {}
         self._closed: dict[str, None] = {}
@@ -44,7 +44,7 @@ class RowStore:
         """Add rows to the log of a key."""
         log = self._logs.get(key)
         if log is None:
-            log = self._logs[key] = RowLog(self._dtype, self._limit)
+            log = self._logs[key] = RowLog(self._dtype, self._limit, self._follows)
         self._graphs[key] = graph
         self._closed.pop(key, None)
         log.append(rows)
@@ -66,7 +66,7 @@ class RowStore:
             log.clear()
 
     def peek(self, name: str, limit: int, graph: str | None = None) -> dict[str, RowArray]:
-        """At most `limit` unread rows of each key (of a graph, or of all), without taking them.
+        """At most `limit` unread rows of each key (of a graph, or of all), and what follows, without taking them.
 
         The arrays are views, valid until rows are added.
         """

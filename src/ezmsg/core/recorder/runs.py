@@ -1,4 +1,4 @@
-"""Many plain rows of one endpoint in a row, counted at once: what a busy process writes nearly all the time.
+"""Many rows of one endpoint in a row, counted at once: what a busy process writes nearly all the time.
 
 Works on rows as they were written, with their times in seconds, and gives up (None) where a row needs a closer look.
 """
@@ -12,26 +12,73 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ezmsg.core.recorder.buckets import COLUMNS, float_columns
+from ezmsg.core.recorder.pieces import Column, Piece, Times
 from ezmsg.core.recorder.ring import Rows
 from ezmsg.core.recorder.rows import (
     EXTENDED,
-    FIRST_TIME,
     FOREIGN,
     HOP,
     INSTANT,
     KIND_MASK,
     LABEL_MASK,
     LABEL_SHIFT,
-    LAST_TIME,
+    NO_PREVIOUS_S,
+    PREVIOUS,
     PROCESS,
     PUBLISH,
+    SAMPLED,
+    SELECTED,
 )
 
 RUNS: Final = 4
 """In so many the rows of a piece may fall."""
-_SPECIAL: Final = EXTENDED | FOREIGN | INSTANT | LABEL_MASK << LABEL_SHIFT
+_SPECIAL: Final = FOREIGN | INSTANT | LABEL_MASK << LABEL_SHIFT
+_OF_A_ROW: Final = SAMPLED | SELECTED | EXTENDED
+"""Flags that may differ within a run."""
 
-Times = NDArray[np.float64]
+
+class Run(NamedTuple):
+    """Rows of one endpoint, none of them special: their first word without what differs, and which of a piece."""
+
+    meta: int
+    piece: Piece
+    at: Column
+
+    @property
+    def is_all(self) -> bool:
+        """Whether it is the whole piece."""
+        return len(self.at) == len(self.piece.rows)
+
+    @property
+    def ids(self) -> Column:
+        """The numbers of the messages."""
+        ids = self.piece.rows[:, 1]
+        return ids if self.is_all else ids.take(self.at)
+
+    @property
+    def times(self) -> Times:
+        """In seconds, (time, row)."""
+        times = self.piece.times
+        return times if self.is_all else times.take(self.at, axis=1)
+
+    @property
+    def sampled(self) -> Column | None:
+        """Which of these rows belong to a trace; None for none."""
+        if not len(self.piece.extended):
+            return None
+        words = self.piece.rows[:, 0]
+        found = np.flatnonzero((words if self.is_all else words.take(self.at)) & SAMPLED)
+        return found if len(found) else None
+
+    @property
+    def whole(self) -> Rows:
+        """The rows as they were written, each extra row behind its row."""
+        return self.piece.whole if self.is_all else self.piece.of(self.at)
+
+    def extra(self, row: int) -> Rows | None:
+        """The extra row of one of these rows, if it has one."""
+        found = np.flatnonzero(self.piece.extended == self.at[row])
+        return self.piece.extras[found[0]] if len(found) else None
 
 
 class Counted(NamedTuple):
@@ -43,38 +90,56 @@ class Counted(NamedTuple):
     max_ns: int
 
 
-class PublishRun(NamedTuple):
-    """The publishes of a run."""
+class Durations(NamedTuple):
+    """What a run says: its histograms, and each row's share of them, in ns, by the name of the histogram."""
 
     histograms: dict[str, Counted]
+    by_row: dict[str, Times]
+
+
+class Published(NamedTuple):
+    """The publishes of a run."""
+
+    durations: Durations
     last_id: int
     last_start_ns: int
 
 
-def runs_of(rows: Rows) -> list[Rows] | None:
-    """Rows by endpoint; None if some of them are special, or there are too many endpoints for this to pay."""
-    if len(set(rows[:64, 0].tolist())) > RUNS:
+def runs_of(piece: Piece) -> tuple[list[Run], Rows] | None:
+    """Rows by endpoint, and those of other kinds than publishes and messages received, without their extra rows.
+
+    None if some are special, or there are too many endpoints for this to pay.
+    """
+    metas = piece.rows[:, 0] & ~_OF_A_ROW if len(piece.extended) else piece.rows[:, 0]
+    if len(set(metas[:64].tolist())) > RUNS:
         return None
-    runs: list[Rows] = []
-    while len(rows):
-        first = int(rows[0, 0])
-        if first & _SPECIAL or first & KIND_MASK not in (PUBLISH, PROCESS) or len(runs) == RUNS:
+    at = np.arange(len(metas))
+    others = piece.rows[:0]
+    runs: list[Run] = []
+    while len(at):
+        first = int(metas[0])
+        if first & KIND_MASK not in (PUBLISH, PROCESS):
+            kinds = metas & KIND_MASK
+            chosen = (kinds != PUBLISH) & (kinds != PROCESS)
+            others = piece.rows[at[chosen]]
+        elif first & _SPECIAL or len(runs) == RUNS:
             return None
-        of_first = rows[:, 0] == first
-        if of_first.all():
-            runs.append(rows)
-            break
-        runs.append(rows[of_first])
-        rows = rows[~of_first]
-    return runs
+        else:
+            chosen = metas == first
+            if chosen.all():
+                runs.append(Run(first, piece, at))
+                break
+            runs.append(Run(first, piece, at[chosen]))
+        metas, at = metas[~chosen], at[~chosen]
+    return runs, others
 
 
-def process_run(rows: Rows) -> dict[str, Counted] | None:
-    """The histograms of a run of PROCESS rows; None where times run backwards."""
-    origin, publish, channel, start, end = _times(rows)
-    is_hop = int(rows[0, 0]) & HOP
+def process_run(run: Run) -> Durations | None:
+    """The durations of a run of PROCESS rows; None where times run backwards."""
+    origin, publish, channel, start, end = run.times
+    is_hop = run.meta & HOP
     names = ("age", "queue", "process") if is_hop else ("age", "queue", "process", "transport")
-    durations = np.empty((len(names), len(rows)))
+    durations = np.empty((len(names), len(start)))
     np.subtract(start, origin, out=durations[0])
     np.subtract(start, channel, out=durations[1])
     np.subtract(end, start, out=durations[2])
@@ -84,37 +149,39 @@ def process_run(rows: Rows) -> dict[str, Counted] | None:
         return None
     counted = _count(names, durations)
     if counted is not None and is_hop:
-        counted["transport"] = _zeros(len(rows))  # a hand-over takes no time
+        counted.histograms["transport"] = _zeros(len(start))  # a hand-over takes no time
     return counted
 
 
-def publish_run(rows: Rows, last_id: int, last_start_ns: int) -> PublishRun | None:
-    """The histograms of a run of PUBLISH rows, or of PROCESS rows that speak for the publish.
+def publish_run(run: Run, last_id: int, last_start_ns: int) -> Published | None:
+    """The durations of a run of PUBLISH rows, or of PROCESS rows that speak for the publish.
 
     None where messages are missing in between, or times run backwards.
 
     Args:
-        rows: The run.
+        run: The run.
         last_id: The message of the publisher that was counted last.
         last_start_ns: When its publish began.
     """
-    ids = rows[:, 1]
-    count = len(rows)
+    ids = run.ids
+    count = len(ids)
     if int(ids[-1]) - int(ids[0]) != count - 1 or not (ids[1:] - ids[:-1] == 1).all():
         return None
-    _, starts, ends, waits, serializing = _times(rows)
+    _, starts, ends, waits, serializing = run.times
     waited = serialized = False
-    if not int(rows[0, 0]) & HOP:
+    if not run.meta & HOP:
         waited, serialized = bool(waits.any()), bool(serializing.any())
     durations = np.empty((2, count))
     np.subtract(ends, starts, out=durations[0])
     np.subtract(starts[1:], starts[:-1], out=durations[1, 1:])
-    is_next = int(ids[0]) == last_id + 1
-    durations[1, 0] = starts[0] - last_start_ns / 1e9 if is_next else durations[1, -1] if count > 1 else 0
-    histograms = _count(("publish", "interval"), durations)
-    if histograms is None:
+    before_s = last_start_ns / 1e9 if int(ids[0]) == last_id + 1 else _start_before(run)
+    is_first = before_s == NO_PREVIOUS_S
+    durations[1, 0] = starts[0] - before_s if not is_first else durations[1, -1] if count > 1 else 0
+    counted = _count(("publish", "interval"), durations)
+    if counted is None:
         return None
-    if not is_next:
+    histograms = counted.histograms
+    if is_first:
         # Nothing is known of what came before the first: its interval was a copy of the last.
         histograms["interval"] = _without(histograms["interval"], durations[1, :1])
         if count == 1:
@@ -124,16 +191,17 @@ def publish_run(rows: Rows, last_id: int, last_start_ns: int) -> PublishRun | No
             found = _count((name,), column[column > 0].reshape(1, -1))
             if found is None:
                 return None
-            histograms.update(found)
-    return PublishRun(histograms, int(ids[-1]), round(float(starts[-1]) * 1e9))
+            histograms.update(found.histograms)
+    return Published(counted, int(ids[-1]), round(float(starts[-1]) * 1e9))
 
 
-def _times(rows: Rows) -> Times:
-    """The times of rows, (time, row)."""
-    return np.ascontiguousarray(rows[:, FIRST_TIME : LAST_TIME + 1].view(np.float64).T)
+def _start_before(run: Run) -> float:
+    """When the publish before the first of a run began, as that one says; NO_PREVIOUS_S if it does not."""
+    extra = run.extra(0) if run.meta & KIND_MASK == PUBLISH else None
+    return NO_PREVIOUS_S if extra is None else float(extra[PREVIOUS : PREVIOUS + 1].view(np.float64)[0])
 
 
-def _count(names: Sequence[str], durations: Times) -> dict[str, Counted] | None:
+def _count(names: Sequence[str], durations: Times) -> Durations | None:
     """Count durations in seconds, (name, row), which are ns afterwards; None if some are negative."""
     durations *= 1e9
     np.rint(durations, out=durations)
@@ -144,7 +212,10 @@ def _count(names: Sequence[str], durations: Times) -> dict[str, Counted] | None:
     found += np.arange(0, len(names) * COLUMNS, COLUMNS).reshape(-1, 1)
     counts = np.bincount(found.reshape(-1), minlength=len(names) * COLUMNS).reshape(len(names), COLUMNS)
     sums, longest = durations.sum(axis=1).tolist(), durations.max(axis=1).tolist()
-    return {name: Counted(counts[n], int(sums[n]), int(shortest[n]), int(longest[n])) for n, name in enumerate(names)}
+    return Durations(
+        {name: Counted(counts[n], int(sums[n]), int(shortest[n]), int(longest[n])) for n, name in enumerate(names)},
+        dict(zip(names, durations, strict=True)),
+    )
 
 
 def _zeros(count: int) -> Counted:

@@ -1,4 +1,4 @@
-"""Rows that a native trace selected, into one row per sample; and samples of many endpoints into one order."""
+"""Rows with extra rows (see `Piece.pairs_in_ns`) into rows of spans and samples, and samples of many into one order."""
 
 from __future__ import annotations
 
@@ -24,6 +24,7 @@ from ezmsg.core.recorder.rows import (
     PUBLISH,
     PUBLISH_DELTA,
     QUEUE_WAIT,
+    ROW_WORDS,
     SAMPLE_ROW,
     SAMPLED,
     SELECTED,
@@ -42,32 +43,34 @@ class Sampled(NamedTuple):
     stale: int
 
 
-def sample_rows(rows: Rows, generation: int) -> Sampled | None:
-    """The samples owed by rows as they come from a ring; None when there are none."""
-    at = np.flatnonzero(rows[:, 0] & SELECTED)
+def sample_rows(pairs: Rows, generation: int) -> Sampled | None:
+    """The samples owed by pairs of rows; None when there are none."""
+    at = np.flatnonzero(pairs[:, 0] & SELECTED)
     if not len(at):
         return None
-    words, extras = rows[at], rows[at + 1]
-    emits = extras[:, 0] >> LABEL_SHIFT & LABEL_MASK
-    current = extras[:, 0] >> INDEX_SHIFT == generation
+    pairs = pairs.take(at, axis=0)
+    owed = pairs[:, ROW_WORDS]
+    current = owed >> INDEX_SHIFT == generation
+    emits = owed >> LABEL_SHIFT & LABEL_MASK
     stale = int(np.bitwise_count(emits[~current]).sum())
     if stale:
-        words, extras, emits = words[current], extras[current], emits[current]
+        pairs, emits = pairs.compress(current, axis=0), emits[current]
     made: list[RowArray] = []
     order: list[NDArray[np.int64]] = []
     for metric in range(len(METRICS)):
         owing = np.flatnonzero(emits >> metric & 1)
         if len(owing):
-            made.append(_samples(metric, words[owing], extras[owing]))
+            made.append(_samples(metric, pairs.take(owing, axis=0)))
             order.append(owing * len(METRICS) + metric)
     if not made:
         return Sampled(np.empty(0, dtype=SAMPLE_ROW), stale)
     return Sampled(np.concatenate(made)[np.argsort(np.concatenate(order))], stale)
 
 
-def _samples(metric: int, words: Rows, extras: Rows) -> RowArray:
-    made = np.zeros(len(words), dtype=SAMPLE_ROW)
-    meta, ids = words[:, 0], extras.view(np.uint64)
+def _samples(metric: int, pairs: Rows) -> RowArray:
+    made = np.zeros(len(pairs), dtype=SAMPLE_ROW)
+    words, extras = pairs[:, :ROW_WORDS], pairs[:, ROW_WORDS:]
+    meta, of_pairs = words[:, 0], pairs.view(SPAN_ROW).reshape(-1)
     kinds = meta & KIND_MASK
     made["time_ns"] = np.where((kinds == PUBLISH) | (kinds == WAIT), words[:, 4], words[:, 6])
     made["value_ns"] = _values(metric, words, extras)
@@ -77,7 +80,8 @@ def _samples(metric: int, words: Rows, extras: Rows) -> RowArray:
     made["channel"] = meta >> CHANNEL_SHIFT & CHANNEL_MASK
     if metric == USER_SPAN:
         made["label"] = meta >> LABEL_SHIFT & LABEL_MASK
-    made["trace_hi"], made["trace_lo"], made["span_id"] = ids[:, 1], ids[:, 2], ids[:, 3]
+    for name in ("trace_id", "span_id"):
+        made[name] = of_pairs[name]
     return made
 
 
@@ -119,10 +123,9 @@ def merge_oldest(unread: dict[str, RowArray], limit: int) -> tuple[RowArray, dic
     return taken, dict(zip(unread, counts.tolist(), strict=True))
 
 
-def span_rows(rows: Rows) -> RowArray | None:
-    """Sampled rows with their extra rows, side by side; None when there are none."""
-    at = np.flatnonzero(rows[:, 0] & SAMPLED)
+def span_rows(pairs: Rows) -> RowArray | None:
+    """Those of pairs that belong to a trace; None when there are none."""
+    at = np.flatnonzero(pairs[:, 0] & SAMPLED)
     if not len(at):
         return None
-    pairs = np.concatenate((rows[at], rows[at + 1]), axis=1)
-    return pairs.view(SPAN_ROW).reshape(-1)
+    return (pairs if len(at) == len(pairs) else pairs.take(at, axis=0)).view(SPAN_ROW).reshape(-1)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -116,13 +116,24 @@ class SeriesTable:
         """Keep, per series and until taken, the slowest of these and one at random; `make` makes the nth of them."""
         for position in np.unique(positions).tolist():
             mine = np.flatnonzero(positions == position)
-            series = self._one(int(self._index[position]), name, 0)
-            slowest = int(mine[np.argmax(durations_ns[mine])])
-            if series.slowest is None or int(durations_ns[slowest]) > series.slowest[0]:
-                series.slowest = make(slowest)
-            series.seen += len(mine)
-            if chance(len(mine) / series.seen):
-                series.random = make(int(mine[below(len(mine))]))
+            self.offer(position, name, durations_ns[mine], lambda n, mine=mine: make(int(mine[n])))
+
+    def offer(
+        self,
+        position: int,
+        name: str,
+        durations_ns: NDArray[Any],
+        make: Callable[[int], Exemplar],
+    ) -> None:
+        """As `offer_exemplars`, of one endpoint."""
+        series = self._one(int(self._index[position]), name, 0)
+        count = len(durations_ns)
+        slowest = int(np.argmax(durations_ns))
+        if series.slowest is None or durations_ns[slowest] > series.slowest[0]:
+            series.slowest = make(slowest)
+        series.seen += count
+        if chance(count / series.seen):
+            series.random = make(below(count))
 
     def _one(self, index: int, name: str, label: int) -> Series:
         of_endpoint = self._series[index]

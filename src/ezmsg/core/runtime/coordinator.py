@@ -8,7 +8,7 @@ from collections.abc import Callable, Coroutine, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ezmsg.core.errors import BackendProcessLost
+from ezmsg.core.errors import BackendProcessLost, FrameTooLarge, SettingsTooLarge
 from ezmsg.core.graphcontext import GraphContext
 from ezmsg.core.graphmeta import GraphMetadata
 from ezmsg.core.graphserver import GraphService
@@ -29,6 +29,7 @@ from ezmsg.core.runtime.messages import (
     Terminate,
     Up,
 )
+from ezmsg.core.runtime.metadata import without_large_settings
 from ezmsg.core.runtime.network import Pair
 
 logger = logging.getLogger("ezmsg")
@@ -194,10 +195,17 @@ class Coordinator:
         self._tell(Begin(str(self._context.graph_address or GraphService.default_address())))
         await self._all(State.READY)
         # All subscribers are there: settings that somebody sends as soon as this is known will arrive.
-        await self._context.register_metadata(self._metadata())
+        await self._register(self._metadata())
         self._tell(Start())
         self._on_started()
         await self._all(State.FINISHED)
+
+    async def _register(self, metadata: GraphMetadata) -> None:
+        try:
+            await self._context.register_metadata(metadata)
+        except (SettingsTooLarge, FrameTooLarge) as error:
+            logger.warning("the graph is told of the run without its large settings: %s", error)
+            await self._context.register_metadata(without_large_settings(metadata))
 
     async def _wind_up(self) -> None:
         self._is_winding_up = True

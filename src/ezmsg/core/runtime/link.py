@@ -71,11 +71,13 @@ class CoordinatorEnd:
     def __init__(self, sock: socket.socket) -> None:
         self._socket = sock
         self._writer: asyncio.StreamWriter | None = None
+        self._untold: list[bytes] = []
 
     async def listen(self, on_event: Callable[[Event], object]) -> None:
         """Call `on_event` with each event, until the process is gone. Cancel it to close the line."""
         reader, self._writer = await asyncio.open_connection(sock=self._socket)
         try:
+            self._writer.writelines(self._untold)
             with contextlib.suppress(asyncio.IncompleteReadError, ConnectionError):
                 while True:
                     body = await reader.readexactly(*_SIZE.unpack(await reader.readexactly(_SIZE.size)))
@@ -86,8 +88,10 @@ class CoordinatorEnd:
                 await self._writer.wait_closed()
 
     def tell(self, command: Command) -> None:
-        """Tell the process; does nothing when it is gone."""
-        if self._writer is not None:
+        """Tell the process, as soon as it is listened to; does nothing when it is gone."""
+        if self._writer is None:
+            self._untold.append(_frame(command))
+        else:
             self._writer.write(_frame(command))
 
     def close(self) -> None:

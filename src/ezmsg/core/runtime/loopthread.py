@@ -40,7 +40,8 @@ class LoopThread:
         self.suppressed = 0
         self.on_exit: Callable[[BaseException], object] = self._ignore
         self._strict = strict
-        self._is_quiet = self._is_stopping = False
+        self._stopped = asyncio.Event()
+        self._is_quiet = False
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
 
     def start(self) -> None:
@@ -65,8 +66,7 @@ class LoopThread:
 
     def stop(self, timeout_s: float | None) -> bool:
         """End the loop; whether the thread ended in time (None: however long that takes)."""
-        self._is_stopping = True
-        self.call(self.loop.stop)
+        self.call(self._stopped.set)
         self._thread.join(timeout_s)
         return not self._thread.is_alive()
 
@@ -84,9 +84,10 @@ class LoopThread:
             loop.close()
 
     def _run_until_stopped(self) -> None:
-        while not self._is_stopping:
+        stopped = self.loop.create_task(self._stopped.wait(), name="end of the loop")
+        while not stopped.done():
             try:
-                self.loop.run_forever()
+                self.loop.run_until_complete(stopped)
             except (SystemExit, KeyboardInterrupt) as error:
                 self.on_exit(error)
 

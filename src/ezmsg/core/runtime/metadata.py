@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import Any
 
 from ezmsg.core.collection import Collection
@@ -39,12 +40,24 @@ from ezmsg.core.unit import Unit, main_name, published, subscribed, tasks_of, th
 
 SCHEMA_VERSION = 1
 SETTINGS_INPUT = "INPUT_SETTINGS"
+LARGE_BYTES = 1 << 20
 
 
 def graph_metadata(root_name: str | None, components: Iterable[Component]) -> GraphMetadata:
     """The description of prepared components, given by the top of their tree."""
     found = {it.address: component_metadata(it) for it in walk(components)}
     return GraphMetadata(SCHEMA_VERSION, root_name, dict(sorted(found.items())))
+
+
+def without_large_settings(metadata: GraphMetadata) -> GraphMetadata:
+    """The same description, with nothing but their size said of initial settings that take more than 1 MiB."""
+
+    def short(it: ComponentMetadata) -> ComponentMetadata:
+        size = len(it.initial_settings[0] or b"")
+        text = f"{it.settings_type} of {size} bytes, too large to be told"
+        return it if size <= LARGE_BYTES else replace(it, initial_settings=(None, text), settings_schema=None)
+
+    return replace(metadata, components={address: short(it) for address, it in metadata.components.items()})
 
 
 def component_metadata(component: Component) -> ComponentMetadata:

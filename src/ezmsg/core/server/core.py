@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
 from ezmsg.core import config
+from ezmsg.core.dag import CyclicException
 from ezmsg.core.errors import EzmsgError
 from ezmsg.core.net.connection import Connection
 from ezmsg.core.server.books.processes import ProcessBook
@@ -47,6 +48,9 @@ class GraphCore:
         # Who holds a role under an id that others know.
         self.seats: dict[tuple[type[Record], str], Peer] = {}
         self.routing = RoutingBook()
+        # Whether the book knows its graph: not in the first seconds of a successor.
+        self.settled = asyncio.Event()
+        self.settled.set()
         self.sessions = SessionBook(self.routing)
         self.processes = ProcessBook()
         self.settings = SettingsBook()
@@ -68,9 +72,14 @@ class GraphCore:
 
         Until then this server knows only part of the graph, and takes nothing away from anybody.
         """
-        for edge in self.journal.edges:
-            self.routing.connect(*edge, PERSISTENT)
+        for edge in list(self.journal.edges):
+            try:
+                self.routing.connect(*edge, PERSISTENT)
+            except CyclicException as error:
+                logger.warning("the journal of a lost GraphServer is wrong: %s", error)
+                self.journal.disconnected(*edge)
         self.routing.is_partial = True
+        self.settled.clear()
         self.spawn(self._settle(), "settle the graph of a lost server")
 
     async def _settle(self) -> None:
@@ -82,6 +91,7 @@ class GraphCore:
             len(self.journal.edges), len(self.sessions), len(self.publishers), len(self.subscribers),
             len(self.processes),
         )  # fmt: skip
+        self.settled.set()
         await self.reroute(reroutes)
 
     # -- tasks --------------------------------------------------------------------------------------------------------

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Iterable
+from functools import partial
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
@@ -16,7 +17,7 @@ from ezmsg.core.wire.records import OpenEventStream, SettingsEvent, TopologyEven
 if TYPE_CHECKING:
     from ezmsg.core.net.connection import Connection
 
-# A reader whose connection has not taken this much is not sent more until it has acknowledged something.
+# A reader whose connection has not taken this much is not sent more until it has taken it all.
 BACKLOG_BYTES = 8 << 20
 
 
@@ -24,8 +25,8 @@ class EventDesk:
     """Tells readers what changed."""
 
     def __init__(self) -> None:
-        self.topology: EventLog[TopologyEvent] = EventLog(config.topology_event_history_limit())
-        self.settings: EventLog[SettingsEvent] = EventLog(config.settings_event_history_limit())
+        self.topology = EventLog(TopologyEvent, config.topology_event_history_limit())
+        self.settings = EventLog(SettingsEvent, config.settings_event_history_limit())
         self._readers: dict[str, tuple[EventLog[Any], Connection]] = {}
 
     # -- what happened ------------------------------------------------------------------------------------------------
@@ -65,10 +66,12 @@ class EventDesk:
         """A reader comes: it gets what is kept, and then what happens; all of it if it counted at another server."""
         reader_id = str(uuid4())
         log: EventLog[Any] = self.topology if record.kind == "topology" else self.settings
-        log.open(reader_id, record.after_seq if record.epoch in ("", epoch) else 0)
+        after_seq = record.after_seq if record.epoch in ("", epoch) else 0
+        log.open(reader_id, after_seq, record.unacknowledged)
         self._readers[reader_id] = (log, connection)
         # After the answer to its request.
         asyncio.get_running_loop().call_soon(self._serve, reader_id)
+        connection.on_drained = partial(self._serve, reader_id)
         return reader_id
 
     def close(self, reader_id: str) -> None:
@@ -90,5 +93,5 @@ class EventDesk:
         if reader_id not in self._readers:
             return  # it left before it was served
         log, connection = self._readers[reader_id]
-        while connection.write_buffer_size < BACKLOG_BYTES and (event := log.take(reader_id)) is not None:
-            connection.notify(event)
+        while connection.write_buffer_size < BACKLOG_BYTES and (frame := log.take(reader_id)) is not None:
+            connection.write(frame)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import secrets
 import time
 from collections.abc import Awaitable, Callable
-from typing import Any
+from typing import Any, cast
 from uuid import UUID, uuid4
 
 import msgspec
@@ -13,12 +13,13 @@ import msgspec
 from ezmsg.core.errors import EzmsgError, IdentityTaken, ProtocolError, SessionClosed, UnitNotOwned
 from ezmsg.core.net.address import is_loopback
 from ezmsg.core.net.connection import Connection
+from ezmsg.core.net.latereply import LateReply
 from ezmsg.core.server.books.routing import PERSISTENT, GraphChange, Reroute
-from ezmsg.core.server.books.settings import initial_settings, page_of
+from ezmsg.core.server.books.settings import initial_settings
 from ezmsg.core.server.core import GraphCore
 from ezmsg.core.wire import records as r
 
-Answer = r.Record | Awaitable[r.Record]
+Answer = r.Record | Awaitable[r.Record] | LateReply
 DONE = r.Done()
 
 
@@ -75,7 +76,7 @@ class Peer:
         role = type(record)
         known = self._core.seats.get((role, identity))
         if known is not None:
-            if not (token and secrets.compare_digest(known._token, token)):
+            if not (token and secrets.compare_digest(known._token.encode(), token.encode())):
                 raise IdentityTaken(role.__name__, identity)
             known._replaced()
         self._core.seats[role, identity] = self
@@ -119,7 +120,8 @@ class Peer:
 
     async def open_session(self, connection: Connection, record: r.OpenSession) -> r.Record:
         session_id = _identity(record.session_id)
-        if not self._claim(record, session_id, record.token, connection):
+        is_back = self._claim(record, session_id, record.token, connection)
+        if not is_back or session_id not in self._core.sessions:
             self._core.sessions.open(session_id)
         elif not record.keeps_metadata:
             self._core.settings.session_closed(session_id)
@@ -147,8 +149,7 @@ class Peer:
 
     def register_metadata(self, connection: Connection, record: r.RegisterMetadata) -> Answer:
         self._require(r.OpenSession, record)
-        initial = initial_settings(record.metadata)
-        self._core.settings.check(initial)
+        initial = self._core.settings.encoded(initial_settings(record.metadata))
         self._core.sessions.register(self._id, record.metadata)
         self._core.events.settings_changed(self._core.settings.registered(self._id, initial, time.time()))
         return DONE
@@ -216,6 +217,8 @@ class Peer:
         return DONE
 
     async def flow(self, connection: Connection, record: r.Pause | r.Resume | r.Sync) -> r.Record:
+        # All publishers are meant, also those that are not back yet.
+        await self._core.settled.wait()
         timeout_s = record.timeout_s if isinstance(record, r.Sync) else None
         await self._core.all_publishers(record, timeout_s)
         return DONE
@@ -229,6 +232,9 @@ class Peer:
 
     def snapshot(self, connection: Connection, record: r.GetSnapshot) -> Answer:
         return self._core.snapshot()
+
+    def metadata(self, connection: Connection, record: r.GetMetadata) -> Answer:
+        return self._core.sessions.metadata(record.session_id, record.version)
 
     # -- processes ----------------------------------------------------------------------------------------------------
 
@@ -266,8 +272,8 @@ class Peer:
             self._core.events.process_changed(self._id)
         return DONE
 
-    async def route(self, connection: Connection, record: r.ProcessRequest) -> r.Record:
-        return await self._core.routes.route(connection, record)
+    def route(self, connection: Connection, record: r.ProcessRequest) -> Answer:
+        return self._core.routes.route(connection, record)
 
     def _require(self, role: type[r.Record], record: r.Record) -> None:
         if self._role is not role:
@@ -291,13 +297,15 @@ class Peer:
         return DONE
 
     def settings(self, connection: Connection, record: r.GetSettings) -> Answer:
-        return r.Settings(self._core.settings.values())
+        return self._core.settings.values(record.after)
 
     def settings_input_topic(self, connection: Connection, record: r.GetSettingsInputTopic) -> Answer:
         return r.SettingsInputTopic(self._core.sessions.settings_input_topic(record.component_address))
 
     def settings_events(self, connection: Connection, record: r.GetSettingsEvents) -> Answer:
-        return page_of(self._core.events.settings.since(record.after_seq))
+        # Encoded already; a client decodes them as what they are.
+        events, is_last = self._core.events.settings.since(record.after_seq)
+        return r.SettingsEvents(cast(list[r.SettingsEvent], events), is_last)
 
     def open_event_stream(self, connection: Connection, record: r.OpenEventStream) -> Answer:
         self._refuse_second_role()
@@ -362,6 +370,7 @@ HANDLERS: dict[type[r.Record], Callable[[Peer, Connection, Any], Answer]] = {
     r.Shutdown: Peer.shutdown,
     r.GetGraph: Peer.graph,
     r.GetSnapshot: Peer.snapshot,
+    r.GetMetadata: Peer.metadata,
     r.ProcessRegister: Peer.register,
     r.ProcessUpdateOwnership: Peer.update_ownership,
     r.ProcessRequest: Peer.route,

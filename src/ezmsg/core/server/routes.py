@@ -5,11 +5,11 @@ from __future__ import annotations
 import asyncio
 import math
 from collections.abc import Mapping
-from functools import partial
 
 from ezmsg.core.errors import ConfigError, ConnectionLost, EzmsgError, TooManyProcessRequests
 from ezmsg.core.graphmeta import ProcessControlErrorCode as Code
 from ezmsg.core.net.connection import Connection
+from ezmsg.core.net.latereply import LateReply
 from ezmsg.core.net.loglimit import LogLimiter
 from ezmsg.core.server.books.processes import ProcessBook
 from ezmsg.core.server.books.requests import RequestBook, Ticket
@@ -27,10 +27,10 @@ class RouteDesk:
     def __init__(self, processes: ProcessBook, clients: Mapping[str, Connection]) -> None:
         self._processes, self._clients = processes, clients
         self._log = LogLimiter()
-        self._given_up: dict[Connection, set[asyncio.Future[Record]]] = {}
+        self._given_up: dict[Connection, set[_Passage]] = {}
         self.requests = RequestBook()
 
-    async def route(self, requester: Connection, request: ProcessRequest) -> Record:
+    def route(self, requester: Connection, request: ProcessRequest) -> Record | LateReply:
         """Pass an operation on to the process that owns the unit (or that is named), and its answer back.
 
         Every failure is an answer, too. The owner goes on with what was not answered in time (its late answer is
@@ -50,50 +50,79 @@ class RouteDesk:
         except TooManyProcessRequests as error:
             self._log.warning(f"{error.code} {owner}", f"{request.operation} is not passed on: {error}")
             return _refusal(Code.TOO_MANY_REQUESTS, f"{request.operation} is not passed on: {error}", owner)
+        passage = _Passage(self, requester, connection, ticket)
         try:
-            asked = connection.request_nowait(request, revocable=True)
+            passage.begin(request)
         except EzmsgError as error:
             self.requests.leave(ticket)
             self.requests.end(ticket)
             return _refusal(Code.ROUTE_WRITE_FAILED, f"Failed to route request {request.operation}: {error}", owner)
-        asked.add_done_callback(partial(self._ended, ticket))
-        try:
-            await asyncio.wait([asked], timeout=request.timeout_s)
-        except asyncio.CancelledError:
-            asked.cancel()
-            raise
-        finally:
-            self.requests.leave(ticket)
-        if asked.done():
-            return _outcome(asked, owner)
-        self._give_up(requester, asked)
-        return _refusal(
-            Code.TIMEOUT,
-            f"Timed out waiting for process response to {request.operation} after {request.timeout_s:g} s",
-            owner,
-        )
+        return passage.reply
 
     def requester_gone(self, requester: Connection) -> None:
         """Tell owners to stop with what nobody will hear of; what was still waited for ends with its connection."""
-        for asked in self._given_up.pop(requester, set()):
-            asked.cancel()
+        for passage in self._given_up.pop(requester, set()):
+            passage.take_back()
 
-    def _ended(self, ticket: Ticket, asked: asyncio.Future[Record]) -> None:
-        self.requests.end(ticket)
-        if not asked.cancelled():
-            asked.exception()  # seen: nobody may wait for it any more
+    def given_up(self, passage: _Passage) -> None:
+        """Nobody waits any more, but remember what the owner still does for a requester."""
+        self._given_up.setdefault(passage.requester, set()).add(passage)
 
-    def _give_up(self, requester: Connection, asked: asyncio.Future[Record]) -> None:
-        """Wait no longer, but remember what the owner still does for a requester."""
-        pending = self._given_up.setdefault(requester, set())
-        pending.add(asked)
+    def ended(self, passage: _Passage) -> None:
+        """The owner is done with it."""
+        self.requests.end(passage.ticket)
+        pending = self._given_up.get(passage.requester)
+        if pending is not None:
+            pending.discard(passage)
+            if not pending:
+                del self._given_up[passage.requester]
 
-        def forget(asked: asyncio.Future[Record]) -> None:
-            pending.discard(asked)
-            if not pending and self._given_up.get(requester) is pending:
-                del self._given_up[requester]
 
-        asked.add_done_callback(forget)
+class _Passage:
+    """One request on its way from its requester to the owner, and back."""
+
+    __slots__ = ("_desk", "_owner", "_request_id", "_timer", "reply", "requester", "ticket")
+
+    _request_id: int
+    _timer: asyncio.TimerHandle
+
+    def __init__(self, desk: RouteDesk, requester: Connection, owner: Connection, ticket: Ticket) -> None:
+        self._desk, self._owner = desk, owner
+        self.requester, self.ticket = requester, ticket
+        self.reply = LateReply(self._revoked)
+
+    def begin(self, request: ProcessRequest) -> None:
+        """Pass it on.
+
+        Raises:
+            EzmsgError: It cannot be written.
+        """
+        self._request_id = self._owner.ask(request, self._answered, revocable=True)
+        self._timer = asyncio.get_running_loop().call_later(request.timeout_s, self._timed_out, request)
+
+    def take_back(self) -> None:
+        """Tell the owner to stop."""
+        self._owner.take_back(self._request_id)
+        self._desk.ended(self)
+
+    def _leave(self) -> None:
+        self._timer.cancel()
+        self._desk.requests.leave(self.ticket)
+
+    def _revoked(self) -> None:
+        self._leave()
+        self.take_back()
+
+    def _answered(self, answer: Record | Exception) -> None:
+        self._leave()
+        self._desk.ended(self)
+        self.reply.give(_outcome(answer, self.ticket.owner))
+
+    def _timed_out(self, request: ProcessRequest) -> None:
+        self._leave()
+        self._desk.given_up(self)
+        text = f"Timed out waiting for process response to {request.operation} after {request.timeout_s:g} s"
+        self.reply.give(_refusal(Code.TIMEOUT, text, self.ticket.owner))
 
 
 def _unroutable(request: ProcessRequest) -> ProcessResponse:
@@ -104,18 +133,16 @@ def _unroutable(request: ProcessRequest) -> ProcessResponse:
     return _refusal(Code.UNROUTABLE_UNIT, text)
 
 
-def _outcome(asked: asyncio.Future[Record], owner: str) -> Record:
+def _outcome(answer: Record | Exception, owner: str) -> Record:
     """What the owner answered, or why it did not."""
-    try:
-        response = asked.result()
-    except ConnectionLost:
+    if isinstance(answer, ProcessResponse):
+        return answer
+    if isinstance(answer, ConnectionLost):
         return _refusal(Code.PROCESS_DISCONNECTED, "Owning process disconnected before response", owner)
-    except Exception as error:  # the peer's, of any class
-        return _refusal(Code.HANDLER_ERROR, f"process request handler failed: {error}", owner)
-    if not isinstance(response, ProcessResponse):
-        text = f"the process answered with {type(response).__name__}, not a ProcessResponse"
-        return _refusal(Code.INVALID_RESPONSE, text, owner)
-    return response
+    if isinstance(answer, Exception):  # the peer's, of any class
+        return _refusal(Code.HANDLER_ERROR, f"process request handler failed: {answer}", owner)
+    text = f"the process answered with {type(answer).__name__}, not a ProcessResponse"
+    return _refusal(Code.INVALID_RESPONSE, text, owner)
 
 
 def _refusal(code: Code, error: str, owner: str | None = None) -> ProcessResponse:

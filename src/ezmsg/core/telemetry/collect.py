@@ -9,6 +9,7 @@ from typing import Final, NamedTuple
 from ezmsg.core import config
 from ezmsg.core.profiling import PROFILE_TIME, ProfileRegistry
 from ezmsg.core.recorder.endpoints import Endpoint
+from ezmsg.core.recorder.rows import SAMPLE_ROW, SPAN_ROW
 from ezmsg.core.wire.records import CounterState, HistogramState, TelemetryBatch
 
 REMEMBERED: Final = 256
@@ -194,8 +195,8 @@ class Collector:
         digest, limit = self._recorder.digest, self._rows_at_once
         spans = digest.take_spans(self._reader, limit, self._graph)
         samples = digest.take_samples(self._reader, limit, self._graph)
-        self.has_more = max(len(spans), len(samples)) >= limit
-        return spans.tobytes(), samples.tobytes()
+        self.has_more = max(len(spans) // SPAN_ROW.itemsize, len(samples) // SAMPLE_ROW.itemsize) >= limit
+        return spans, samples
 
     def _note_sent(self) -> None:
         recorder = self._recorder

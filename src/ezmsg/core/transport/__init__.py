@@ -18,7 +18,7 @@ from ezmsg.core.errors import ProtocolError
 from ezmsg.core.graphmeta import ProfileChannelType
 from ezmsg.core.messagecache import CachedMessage
 from ezmsg.core.messagemarshal import NDARRAY, decode
-from ezmsg.core.wire.messages import FLAGS_SHIFT, NUMBER_SHIFT, SEGMENT, Chunk, Placed, decode_content
+from ezmsg.core.wire.messages import FLAGS_SHIFT, NUMBER_SHIFT, SEGMENT, Chunk, Placed, Trace, decode_content
 
 _SEGMENT = SEGMENT << FLAGS_SHIFT
 
@@ -52,9 +52,15 @@ class PublisherDoor(Protocol):
 
 
 class Outlet(Protocol):
-    """The publisher's end of one channel."""
+    """The publisher's end of one channel.
+
+    Attributes:
+        bit: What the channel is in the slots it holds.
+        holder: The topic of the subscriber that released a message last: whom to blame for waiting for it.
+    """
 
     bit: int
+    holder: str
 
     def close_soon(self) -> None:
         """The publisher ends: deliver what was sent, then close."""
@@ -71,6 +77,15 @@ class Inlet(Protocol):
     @property
     def acknowledge(self) -> Callable[[int], None]:
         """Called with the id of a message that the channel is done with."""
+        ...
+
+    @property
+    def acknowledge_for(self) -> Callable[[int, str], None]:
+        """As `acknowledge`, where several subscribers held the message, with the topic of the last of them."""
+        ...
+
+    def holder_is(self, topic: str) -> None:
+        """One subscriber is left that can hold a message, on this topic; or it is the first."""
         ...
 
     def only_listener(self, subscription: Any) -> None:
@@ -105,7 +120,7 @@ class Receiver(Protocol):
         publish_s: float,
         channel_s: float,
         size: int,
-        trace: tuple[int, int] | None,
+        trace: Trace | None,
     ) -> None:
         """A message arrived; `obj` is the message, or a `transport.Undecoded`."""
         ...

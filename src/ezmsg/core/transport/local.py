@@ -85,6 +85,7 @@ class LocalLink:
     Attributes:
         receive: Hands the channel a message (see `Receiver`).
         direct: The channel's only subscription, when the publisher may put messages into its queue itself.
+        holder: The topic of the subscriber that released a message last.
     """
 
     def __init__(self, door: PublisherDoor, receiver: Receiver) -> None:
@@ -95,10 +96,13 @@ class LocalLink:
         self.next_message_id = 0
         self.receive: Callable[..., None] = receiver.receive
         self.direct: Any = None
+        self.holder = ""
+        self._release: Callable[[int], None] | None = None
 
     def attach(self) -> None:
         """Join the publisher."""
         self.bit, self.next_message_id = self._door.attach(self)
+        self._release = self._door.releaser(self.bit)
 
     def record_publish(self, message: CachedMessage) -> None:
         """Let the publisher do it."""
@@ -112,7 +116,22 @@ class LocalLink:
     @property
     def acknowledge(self) -> Callable[[int], None]:
         """Releases the slot at once."""
-        return self._door.releaser(self.bit)
+        assert self._release is not None
+        return self._release
+
+    @property
+    def acknowledge_for(self) -> Callable[[int, str], None]:
+        """Releases the slot at once."""
+        return self._release_for
+
+    def _release_for(self, message_id: int, topic: str) -> None:
+        self.holder = topic
+        if self._release is not None:
+            self._release(message_id)
+
+    def holder_is(self, topic: str) -> None:
+        """Remember it."""
+        self.holder = topic
 
     def close_soon(self) -> None:
         """Either side leaves; the other is told."""
@@ -141,7 +160,6 @@ class CrossLoopLink(LocalLink):
         self._channel_loop = channel_loop
         self._to_publisher = Crossing(publisher_loop)
         self._to_channel = Crossing(channel_loop)
-        self._release: Callable[[int], None] | None = None
         self.receive = self._pass_on
 
     def _pass_on(self, *message: Any) -> None:
@@ -152,11 +170,6 @@ class CrossLoopLink(LocalLink):
 
     def only_listener(self, subscription: Any) -> None:
         """There is no shorter way."""
-
-    def attach(self) -> None:
-        """Join the publisher, on its loop."""
-        self.bit, self.next_message_id = self._door.attach(self)
-        self._release = self._door.releaser(self.bit)
 
     async def attach_across(self) -> None:
         """Join the publisher, from the channel's loop.
@@ -214,6 +227,20 @@ class CrossLoopLink(LocalLink):
         # Once closed, the bit may be another channel's.
         if not self._closed and self._release is not None:
             self._to_publisher.call(self._release, message_id)
+
+    @property
+    def acknowledge_for(self) -> Callable[[int, str], None]:
+        """Tells the publisher's loop."""
+        return self._acknowledge_for
+
+    def _acknowledge_for(self, message_id: int, topic: str) -> None:
+        if not self._closed:
+            self._to_publisher.call(self._release_for, message_id, topic)
+
+    def holder_is(self, topic: str) -> None:
+        """Tell the publisher's loop."""
+        if not self._closed:
+            self._to_publisher.call(super().holder_is, topic)
 
     def close_soon(self) -> None:
         """Either side leaves; both are told on their own loops."""

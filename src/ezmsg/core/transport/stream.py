@@ -46,6 +46,7 @@ from ezmsg.core.wire.records import (
     PublisherRoute,
     Record,
     Refusal,
+    SlotHolder,
     decode_record,
     encode_record,
 )
@@ -61,6 +62,8 @@ LINGER_S = 5.0
 MESSAGE_OVERHEAD_BYTES = (1 << 20) + BUFFERS_MAX * (8 + ALIGNMENT)
 # Memory of large messages that a connection keeps to use it again.
 POOL_BYTES = 32 << 20
+# What chains that began by another host's clock say here of when they did: also to whoever is sent what follows.
+UNKNOWN_ORIGIN_S = -1.0
 _SAMPLED = SAMPLED << FLAGS_SHIFT
 _SEGMENT = SEGMENT << FLAGS_SHIFT
 
@@ -129,6 +132,7 @@ class ChannelOutlet(MessageSocket):
 
     Attributes:
         reads_segment: Whether the channel sees the publisher's shared memory.
+        holder: The topic of the subscriber that released a message last.
     """
 
     _release: Callable[[int], None]
@@ -141,12 +145,14 @@ class ChannelOutlet(MessageSocket):
         self._is_open = False
         self._deadline = self._loop.call_later(OPEN_TIMEOUT_S, self.abort)
         self.bit = 0
+        self.holder = ""
 
     def frame_received(self, frame: Frame) -> None:
         """An acknowledgement; or, first, the opening of the channel."""
         if self._is_open:
             if frame.opcode != ACK_OPCODE:
-                raise ProtocolError(f"a channel sent opcode {frame.opcode} instead of acknowledgements")
+                self._told(decode_record(frame.opcode, frame.body))
+                return
             release = self._release
             for message_id in decode_ack(frame.body):
                 release(message_id)
@@ -155,6 +161,11 @@ class ChannelOutlet(MessageSocket):
         if not isinstance(record, OpenChannel) or not frame.flags & REQUEST:
             raise ProtocolError(f"a channel began with {type(record).__name__} instead of OpenChannel")
         self._open(record)
+
+    def _told(self, record: Record) -> None:
+        if not isinstance(record, SlotHolder):
+            raise ProtocolError(f"a channel sent {type(record).__name__} instead of acknowledgements")
+        self.holder = record.topic
 
     def _open(self, record: OpenChannel) -> None:
         self._deadline.cancel()
@@ -185,20 +196,23 @@ class ChannelInlet(MessageSocket):
         receiver: Gets the messages.
         opening: What to ask the publisher first.
         source: What the bytes of its messages need to become objects.
+        is_foreign: The publisher's clock is not ours.
     """
 
-    def __init__(self, receiver: Receiver, opening: OpenChannel, source: Source) -> None:
+    def __init__(self, receiver: Receiver, opening: OpenChannel, source: Source, *, is_foreign: bool = False) -> None:
         limit = config.max_message_bytes() + MESSAGE_OVERHEAD_BYTES
         self._messages = MessageDecoder(limit, allocate=BufferPool().take)
         super().__init__(f"publisher on {opening.topic}", decoder=self._messages)
         self._receiver = receiver
         self._source = source
+        self._is_foreign = is_foreign
         self._opening = opening
         self._opened: asyncio.Future[ChannelOpened] = self._loop.create_future()
         # Messages in the publisher's memory that are held here; and whether to close when they are not any more.
         self._placed: set[int] = set()
         self._is_leaving = False
         self._acks: list[int] = []
+        self._holder = ""
         self._ack_at = 1
         self._acks_scheduled = False
 
@@ -228,7 +242,7 @@ class ChannelInlet(MessageSocket):
         if not found:
             return
         now_s = message_clock()
-        receive, source = self._receiver.receive, self._source
+        receive, source, is_foreign = self._receiver.receive, self._source, self._is_foreign
         for message_id, publish_s, origin_s, layout, start, stop in found:
             trace = None
             if layout & _SAMPLED:
@@ -238,6 +252,8 @@ class ChannelInlet(MessageSocket):
             if layout & _SEGMENT:
                 source.see(chunk, start, stop, layout)
                 self._placed.add(message_id)
+            if is_foreign:
+                origin_s = UNKNOWN_ORIGIN_S
             message = Undecoded(source, layout, chunk, start, stop)
             receive(message_id, message, origin_s, publish_s, now_s, stop - start, trace)
 
@@ -301,6 +317,23 @@ class ChannelInlet(MessageSocket):
         elif not self._acks_scheduled:
             self._acks_scheduled = True
             self._loop.call_soon(self._send_scheduled_acks)
+
+    @property
+    def acknowledge_for(self) -> Callable[[int, str], None]:
+        """Tells the publisher."""
+        return self._acknowledge_for
+
+    def _acknowledge_for(self, message_id: int, topic: str) -> None:
+        self.holder_is(topic)
+        self._acknowledge(message_id)
+
+    def holder_is(self, topic: str) -> None:
+        """Tell the publisher, in front of what is acknowledged from here on."""
+        if topic != self._holder:
+            self._holder = topic
+            if self._acks:
+                self._send_acks()
+            self.write_record(SlotHolder(topic), 0)
 
     def _send_scheduled_acks(self) -> None:
         self._acks_scheduled = False

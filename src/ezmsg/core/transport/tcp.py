@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import socket
 
+from ezmsg.core.errors import HandshakeError
 from ezmsg.core.graphmeta import ProfileChannelType
-from ezmsg.core.net.address import Address
+from ezmsg.core.net.address import Address, boot_id
 from ezmsg.core.net.authkey import load_key
 from ezmsg.core.net.dial import connect
+from ezmsg.core.net.loglimit import LogLimiter
 from ezmsg.core.transport import PublisherDoor, Receiver, Source
 from ezmsg.core.transport.stream import DIAL_TIMEOUT_S, ChannelInlet, ChannelOutlet, join, opening_of
 from ezmsg.core.wire.records import PublisherRoute
+
+_LOG = LogLimiter()
 
 
 async def welcome(door: PublisherDoor, _sock: socket.socket, peer: str) -> ChannelOutlet:
@@ -29,7 +33,13 @@ async def connect_channel(route: PublisherRoute, receiver: Receiver, channel_id:
     Raises:
         ConnectionFailed: The publisher cannot be reached, or does not accept the channel.
     """
-    sock, _ = await connect(Address(route.host, route.port), load_key(), DIAL_TIMEOUT_S)
-    inlet = ChannelInlet(receiver, opening_of(route, channel_id), Source())
+    try:
+        sock, _ = await connect(Address(route.host, route.port), load_key(), DIAL_TIMEOUT_S)
+    except HandshakeError as error:
+        # A subscriber goes on trying, and only says that it cannot reach the publisher.
+        _LOG.warning(error.code, f"no channel to the publisher on {route.topic}: {error}")
+        raise
+    is_foreign = route.boot_id != boot_id()
+    inlet = ChannelInlet(receiver, opening_of(route, channel_id), Source(), is_foreign=is_foreign)
     await join(inlet, sock, ProfileChannelType.TCP, receiver)
     return inlet

@@ -8,7 +8,8 @@
 
 The client proves itself only to a server that has proved itself first; the labels keep one side's HMAC from serving as
 the other's. This tells friend from stranger, it does not hide or protect what follows: between hosts that takes TLS or
-a tunnel. Whoever reaches the port gets an HMAC to try keys on, so a key must not be guessable.
+a tunnel. Inside TLS both HMACs also cover the server's certificate, so that nobody can stand between the two and pass
+their proofs on. Whoever reaches the port gets an HMAC to try keys on, so a key must not be guessable.
 
 Every message but the proof begins with a magic, the protocol version and its length; this much never changes, so that
 peers of any two versions can tell each other apart. All sizes are known in advance: `wanted` is how many bytes to read
@@ -23,7 +24,15 @@ import struct
 from collections.abc import Callable
 from typing import NamedTuple
 
-from ezmsg.core.errors import AuthenticationFailed, ForeignPeer, HandshakeError, ProtocolError, VersionMismatch
+from ezmsg.core.errors import (
+    AuthenticationFailed,
+    ForeignPeer,
+    HandshakeError,
+    ProtocolError,
+    TlsNotSpoken,
+    TlsRequired,
+    VersionMismatch,
+)
 from ezmsg.core.wire.limits import HANDSHAKE_BYTES
 
 MAGIC = b"\x93EZMSG\r\n"
@@ -43,14 +52,19 @@ ACCEPTED = 0
 WRONG_KEY = 1
 WRONG_VERSION = 2
 MALFORMED = 3
+TLS_ONLY = 4
+NO_TLS = 5
 
 _SERVER_LABEL = b"ezmsg handshake, the server proves itself\0"
 _CLIENT_LABEL = b"ezmsg handshake, the client proves itself\0"
-_SHOWN_BYTES = 32
+# How a TLS handshake begins: type of the record, major version.
+_TLS_HELLO = b"\x16\x03"
+SHOWN_BYTES = 32
 _OTHER_KEY = (
     "it holds another key. Both processes must find the same one in EZMSG_AUTHKEY, EZMSG_AUTHKEY_FILE "
     "or the key file of the user"
 )
+SET_UP_TLS = "set EZMSG_TLS_CERT, EZMSG_TLS_KEY and EZMSG_TLS_CA"
 
 
 class PeerInfo(NamedTuple):
@@ -64,8 +78,9 @@ class PeerInfo(NamedTuple):
 class _Handshake:
     """What both sides share: collecting bytes, and the transcript."""
 
-    def __init__(self, key: bytes, me: PeerInfo, name: str, nonce: bytes | None) -> None:
+    def __init__(self, key: bytes, me: PeerInfo, name: str, nonce: bytes | None, binding: bytes) -> None:
         self._key = key
+        self._binding = binding
         self._name = name
         self._who = _pack_who(nonce or os.urandom(_NONCE_BYTES), me)
         self._received = b""
@@ -131,10 +146,10 @@ class _Handshake:
     def _take_prefix(self, version: int, length: int) -> None:
         raise NotImplementedError
 
-    def _foreign(self) -> ForeignPeer:
+    def _foreign(self) -> HandshakeError:
         return ForeignPeer(
             self._name,
-            f"it sent {self._received[:_SHOWN_BYTES]!r}, which is not this protocol: something else lives there",
+            f"it sent {self._received[:SHOWN_BYTES]!r}, which is not this protocol: something else lives there",
         )
 
     def _take_who(self, received: bytes) -> None:
@@ -145,7 +160,7 @@ class _Handshake:
             raise HandshakeError(self._name, "it gives its name in no known encoding") from None
 
     def _mac(self, label: bytes) -> bytes:
-        return hmac.digest(self._key, label + self._transcript, "sha256")
+        return hmac.digest(self._key, label + self._binding + self._transcript, "sha256")
 
 
 class ClientHandshake(_Handshake):
@@ -156,10 +171,13 @@ class ClientHandshake(_Handshake):
         me: Who this process is.
         name: How the peer is called in errors.
         nonce: 32 random bytes; only tests give them.
+        binding: What both sides know of the channel they talk over: the hash of the server's certificate, if any.
     """
 
-    def __init__(self, key: bytes, me: PeerInfo, name: str = "peer", nonce: bytes | None = None) -> None:
-        super().__init__(key, me, name, nonce)
+    def __init__(
+        self, key: bytes, me: PeerInfo, name: str = "peer", nonce: bytes | None = None, *, binding: bytes = b""
+    ) -> None:
+        super().__init__(key, me, name, nonce, binding)
         self.hello = _PREFIX.pack(MAGIC, PROTOCOL_VERSION, _WHO.size) + self._who
         self._transcript = self.hello
         self._farewell = b""
@@ -194,6 +212,8 @@ class ClientHandshake(_Handshake):
         (code,) = _VERDICT.unpack(received)
         if code == WRONG_KEY:
             raise AuthenticationFailed(self._name, _OTHER_KEY)
+        if code == TLS_ONLY:
+            raise TlsRequired(self._name, f"it uses TLS, this process does not: {SET_UP_TLS} here as well")
         if code != ACCEPTED or self._peer is None:
             raise HandshakeError(self._name, f"it refused with code {code}")
         self._is_done = True
@@ -208,17 +228,35 @@ class ServerHandshake(_Handshake):
         me: Who this process is.
         name: How the peer is called in errors.
         nonce: 32 random bytes; only tests give them.
+        binding: As for the client.
+        tls_only: Send the peer away once it said hello, because it should have begun with TLS.
     """
 
-    def __init__(self, key: bytes, me: PeerInfo, name: str = "peer", nonce: bytes | None = None) -> None:
-        super().__init__(key, me, name, nonce)
+    def __init__(
+        self,
+        key: bytes,
+        me: PeerInfo,
+        name: str = "peer",
+        nonce: bytes | None = None,
+        *,
+        binding: bytes = b"",
+        tls_only: bool = False,
+    ) -> None:
+        super().__init__(key, me, name, nonce, binding)
+        self._tls_only = tls_only
         self._theirs = PROTOCOL_VERSION
         self._verdict = MALFORMED
 
     @property
     def farewell(self) -> bytes:
-        """A verdict, with our version; nothing for a peer that does not speak this protocol."""
-        return self._say(self._verdict) if self._transcript else b""
+        """A verdict, with our version; nothing for a peer that speaks neither this protocol nor TLS."""
+        return self._say(self._verdict) if self._transcript or self._verdict == NO_TLS else b""
+
+    def _foreign(self) -> HandshakeError:
+        if self._tls_only or not _TLS_HELLO.startswith(self._received[: len(_TLS_HELLO)]):
+            return super()._foreign()
+        self._verdict = NO_TLS
+        return TlsRequired(self._name, f"it uses TLS, this process does not: {SET_UP_TLS} here as well")
 
     def _take_prefix(self, version: int, length: int) -> None:
         if version == PROTOCOL_VERSION and length != _WHO.size:
@@ -233,6 +271,9 @@ class ServerHandshake(_Handshake):
         if self._theirs != PROTOCOL_VERSION:
             self._verdict = WRONG_VERSION
             raise VersionMismatch(self._name, PROTOCOL_VERSION, self._theirs)
+        if self._tls_only:
+            self._verdict = TLS_ONLY
+            raise TlsNotSpoken(self._name, f"it does not use TLS, this process does: {SET_UP_TLS} there as well")
         self._take_who(received)
         challenge = _PREFIX.pack(MAGIC, PROTOCOL_VERSION, _CHALLENGE_BYTES) + self._who
         self._transcript += received + challenge

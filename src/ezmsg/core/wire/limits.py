@@ -4,6 +4,8 @@ from __future__ import annotations
 
 # -- before a peer is authenticated ---------------------------------------------------------------------------------
 HANDSHAKE_BYTES = 4096
+# A TLS peer may send as much before it was answered, and so much altogether: a chain of certificates is larger.
+TLS_HANDSHAKE_BYTES = 16384
 HANDSHAKE_TIMEOUT_S = 2.0
 UNAUTHENTICATED_PEERS = 64
 # Connections that wait in the kernel until one of the above is free.
@@ -20,9 +22,24 @@ ROUTED_PER_CLIENT = 400
 ROUTED_AT_ONCE = 4096
 RECEIVE_BUFFER_BYTES = 64 << 10
 
+# -- the graph --------------------------------------------------------------------------------------------------------
+# What a server keeps of all peers together, in encoded bytes. An edge counts for each owner it has, a unit for its one,
+# each with so many bytes more.
+GRAPH_BYTES = 16 << 20
+UNITS_BYTES = 16 << 20
+ENTRY_BYTES = 64
+METADATA_BYTES = 256 << 20
+
 # -- settings and events --------------------------------------------------------------------------------------------
 # One value of settings: it has to fit a frame together with the event that tells it.
 SETTINGS_BYTES = 16 << 20
+# All that processes report, together.
+REPORTED_BYTES = 256 << 20
+# Events of one kind that are kept for readers to come, besides the configured number. Answers in pages have such pages.
+EVENT_HISTORY_BYTES = 64 << 20
+PAGE_BYTES = 8 << 20
+# Metadata beyond this is no part of a snapshot, but asked for apart.
+SNAPSHOT_BYTES = 16 << 20
 # Events that wait at the server for one reader, and those on their way to it, before it misses some.
 EVENT_QUEUE = 1024
 EVENT_WINDOW = 64

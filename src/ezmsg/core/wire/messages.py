@@ -11,7 +11,7 @@ body begins with message id, publish and origin time (24 bytes), and 32 bytes of
               the sizes stand what to map (offset and size, 8 bytes each) and the offset of the first buffer.
 
 Frames of messages are padded to multiples of 16 bytes, so that arrays are aligned also where many messages are received
-at once. Numbers are little-endian, except the trace context, which is as W3C has it.
+at once. Numbers are little-endian; the trace context is a trace id of 16 bytes as W3C has it, and a span id.
 """
 
 from __future__ import annotations
@@ -38,18 +38,21 @@ ALIGNMENT: Final = 64
 _FRAME_ALIGNMENT: Final = 16
 # Each costs a Python object at the receiver; what pickles into more is better pickled in-band.
 BUFFERS_MAX: Final = 0xFFFF
-Trace = tuple[int, int]
+Trace = tuple[bytes, int, *tuple[Any, ...]]
+"""Trace id (16 bytes) and span id of the publish; what else may follow stays here."""
 
 # Frame header, message id, publish and origin time in seconds of CLOCK_MONOTONIC.
 _FRAME: Final = struct.Struct(HEADER.format + "Qdd")
 _FIELDS: Final = struct.Struct("<Qdd")
-_TRACE: Final = struct.Struct(">QQQ8x")
-_LOW: Final = (1 << 64) - 1
+_TRACE: Final = struct.Struct("<16sQ8x")
+_TRACED_FRAME: Final = struct.Struct(f"{_FRAME.format}{_TRACE.format[1:]}")
 _WINDOW: Final = struct.Struct("<3Q")
 _ID: Final = struct.Struct("<Q")
 FIELDS_BYTES: Final = _FIELDS.size
 FRAME_BYTES: Final = _FRAME.size
 TRACE_BYTES: Final = _TRACE.size
+
+_SAMPLED: Final = SAMPLED << FLAGS_SHIFT
 
 _ACK: Final = struct.Struct(HEADER.format + "Q")
 PADDING: Final = tuple(bytes(size) for size in range(ALIGNMENT))
@@ -61,8 +64,7 @@ def _sizes(count: int) -> struct.Struct:
 
 
 def _trace_bytes(trace: Trace) -> bytes:
-    trace_id, span_id = trace
-    return _TRACE.pack(trace_id >> 64, trace_id & _LOW, span_id)
+    return _TRACE.pack(trace[0], trace[1])
 
 
 # -- sending ----------------------------------------------------------------------------------------------------------
@@ -73,16 +75,18 @@ def encode_plain(
 ) -> bytes:
     """A whole frame of a message without buffers."""
     size = FIELDS_BYTES + len(head) + len(data)
-    context, flags = b"", 0
-    if trace is not None:
-        context, flags = _trace_bytes(trace), SAMPLED << FLAGS_SHIFT
-        size += _TRACE.size
     padding = -(size + HEADER.size) % _FRAME_ALIGNMENT
-    number = len(head) if codec == NDARRAY_CODEC else padding
-    layout = codec | flags | number << NUMBER_SHIFT
-    frame = _FRAME.pack(size + padding, MESSAGE_OPCODE, 0, layout, message_id, publish_s, origin_s)
-    if padding or context:
-        return b"".join((frame, context, head, data, PADDING[padding]))
+    layout = codec | (len(head) if codec == NDARRAY_CODEC else padding) << NUMBER_SHIFT
+    if trace is None:
+        frame = _FRAME.pack(size + padding, MESSAGE_OPCODE, 0, layout, message_id, publish_s, origin_s)
+    else:
+        size += TRACE_BYTES
+        layout |= _SAMPLED
+        frame = _TRACED_FRAME.pack(
+            size + padding, MESSAGE_OPCODE, 0, layout, message_id, publish_s, origin_s, trace[0], trace[1]
+        )
+    if padding:
+        return b"".join((frame, head, data, PADDING[padding]))
     return frame + head + data
 
 
@@ -225,10 +229,9 @@ def decode_trace(chunk: Chunk, start: int, stop: int) -> Trace:
     Raises:
         ProtocolError: There is none.
     """
-    if stop - start < _TRACE.size:
+    if stop - start < TRACE_BYTES:
         raise ProtocolError("a sampled message is shorter than its trace context")
-    high, low, span_id = _TRACE.unpack_from(chunk, start)
-    return high << 64 | low, span_id
+    return _TRACE.unpack_from(chunk, start)
 
 
 class Content(NamedTuple):

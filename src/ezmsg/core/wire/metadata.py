@@ -1,18 +1,22 @@
 """Metadata and settings as they travel: one tagged record beside each dataclass of `graphmeta`, and both ways.
 
 The dataclasses are the users'; msgspec cannot tell one from the other in a union, so each has a record here with the
-same fields and a tag. The server reads these records, and never the values of any type inside (see `wire.values`).
+same fields and a tag. The server reads these records, and never the values of any type inside (see `wire.values`): they
+are `Raw`, bytes that are passed on as they came.
 """
 
 from __future__ import annotations
 
-from typing import Any, Final, TypeVar, cast
+from collections.abc import Callable
+from dataclasses import fields
+from types import UnionType
+from typing import Any, Final, TypeVar, cast, get_args, get_origin, get_type_hints
 
 import msgspec
 
 from ezmsg.core import graphmeta as g
 from ezmsg.core.errors import EzmsgError
-from ezmsg.core.wire.values import plain, restored
+from ezmsg.core.wire.values import NONE, packed, plain, unpacked
 
 T = TypeVar("T")
 R = TypeVar("R", bound=msgspec.Struct)
@@ -38,10 +42,10 @@ class FieldRecord(MetadataRecord, frozen=True):
     name: str
     field_type: str
     required: bool
-    default: Any
+    default: msgspec.Raw
     description: str | None
     bounds: tuple[float | None, float | None] | None
-    choices: Any
+    choices: msgspec.Raw
     widget_hint: str | None
 
 
@@ -51,15 +55,15 @@ class SchemaRecord(MetadataRecord, frozen=True):
     provider: str
     settings_type: str
     fields: list[FieldRecord]
-    json_schema: Any = None
+    json_schema: msgspec.Raw = NONE
 
 
 class SettingsValue(MetadataRecord, frozen=True):
     """SettingsSnapshotValue; `serialized` is opaque."""
 
     serialized: bytes | None
-    repr_value: Any
-    structured_value: Any = None
+    repr_value: msgspec.Raw
+    structured_value: msgspec.Raw = NONE
     settings_schema: SchemaRecord | None = None
 
 
@@ -147,7 +151,7 @@ class ComponentRecord(MetadataRecord, frozen=True, tag="component"):
     name: str
     component_type: str
     settings_type: str
-    initial_settings: tuple[bytes | None, Any]
+    initial_settings: tuple[bytes | None, msgspec.Raw]
     dynamic_settings: DynamicSettingsRecord
     settings_schema: SchemaRecord | None
 
@@ -197,7 +201,6 @@ RECORD_OF: Final[dict[type[Any], type[MetadataRecord]]] = {
     g.UnitMetadata: UnitRecord,
     g.GraphMetadata: GraphRecord,
 }
-_DATACLASS_OF: Final = {record: dataclass for dataclass, record in RECORD_OF.items()}
 
 # Fields that hold values of any type.
 _ANY: Final = frozenset({"default", "choices", "json_schema", "repr_value", "structured_value"})
@@ -235,10 +238,10 @@ def _carried(value: Any) -> Any:
 
 def _field(name: str, value: Any) -> Any:
     if name in _ANY:
-        return plain(value)
+        return packed(value)
     if name == "initial_settings":
         serialized, shown = value
-        return (serialized, plain(shown))
+        return (serialized, packed(shown))
     return _carried(value)
 
 
@@ -253,9 +256,15 @@ def value_of(record: MetadataRecord, expected: type[T]) -> T:
 
 
 def _returned(value: Any) -> Any:
-    if isinstance(value, MetadataRecord):
-        fields = {name: _returned_field(name, getattr(value, name)) for name in value.__struct_fields__}
-        return _DATACLASS_OF[type(value)](**fields)
+    plan = _PLANS.get(cast(type[Any], type(value)))
+    if plan is not None:
+        dataclass, conversions = plan
+        return dataclass(
+            *[
+                getattr(value, name) if convert is None else convert(getattr(value, name))
+                for name, convert in conversions
+            ]
+        )
     if isinstance(value, dict):
         return {key: _returned(item) for key, item in cast(dict[Any, Any], value).items()}
     if isinstance(value, list):
@@ -263,10 +272,27 @@ def _returned(value: Any) -> Any:
     return value
 
 
-def _returned_field(name: str, value: Any) -> Any:
+def _initial_settings(value: tuple[bytes | None, msgspec.Raw]) -> tuple[bytes | None, Any]:
+    serialized, shown = value
+    return (serialized, unpacked(shown))
+
+
+def _convert(name: str, hint: Any) -> Callable[[Any], Any] | None:
+    """What makes the user's value of a field; None where the decoder has made it already."""
     if name in _ANY:
-        return restored(value)
+        return unpacked
     if name == "initial_settings":
-        serialized, shown = value
-        return (serialized, restored(shown))
-    return _returned(value)
+        return _initial_settings
+    kinds = set(get_args(hint) if isinstance(hint, UnionType) else [hint])
+    return None if all(kind in _READY or get_origin(kind) is tuple for kind in kinds) else _returned
+
+
+def _plan(record: type[MetadataRecord], dataclass: type[Any]) -> _Plan:
+    hints = get_type_hints(record)
+    return dataclass, [(field.name, _convert(field.name, hints[field.name])) for field in fields(dataclass)]
+
+
+_Plan = tuple[type[Any], list[tuple[str, Callable[[Any], Any] | None]]]
+_READY: Final = frozenset({str, int, float, bool, bytes, type(None), list[str]})
+# Metadata of a thousand components is read at every look at the graph.
+_PLANS: Final = {record: _plan(record, dataclass) for dataclass, record in RECORD_OF.items()}

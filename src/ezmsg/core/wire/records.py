@@ -124,12 +124,13 @@ class OpenPublisher(PublisherRoute, frozen=True):
 class Routing(Record, frozen=True):
     """All publishers that now reach a subscriber. Sent as a request: the answer confirms that it was applied.
 
-    `ended` names those it had before that no longer exist: what they sent may still be on its way.
+    `topics` are all that reach it. A publisher it hears on one of them that is not among `publishers` has ended, or is
+    not back yet at a server that is new: it is heard to its end. Those on other topics are cut off at once.
     `is_partial`: the server is new and knows only part of the graph: others stay, except publishers on topics `cut`.
     """
 
     publishers: list[PublisherRoute]
-    ended: list[str] = []
+    topics: list[str] = []
     is_partial: bool = False
     cut: list[str] = []
 
@@ -201,16 +202,28 @@ class GraphEdges(Record, frozen=True):
     edges: list[tuple[str, str, list[str]]]
 
 
+class GetCounts(Record, frozen=True):
+    """Ask what the server refused, dropped and gave up so far."""
+
+
+class Counts(Record, frozen=True):
+    """How often, by what; only what happened."""
+
+    values: dict[str, int]
+
+
 class GetSnapshot(Record, frozen=True):
     """Ask for the whole graph at this moment."""
 
 
 class SessionState(Record, frozen=True):
-    """One session in a snapshot."""
+    """One session in a snapshot. If its metadata `is_apart`, `GetMetadata` tells it, of this `version`."""
 
     session_id: str
     edges: list[tuple[str, str]]
     metadata: GraphRecord | None = None
+    version: int = 0
+    is_apart: bool = False
 
 
 class ProcessState(Record, frozen=True):
@@ -228,6 +241,19 @@ class Snapshot(Record, frozen=True):
     graph: GraphEdges
     sessions: list[SessionState]
     processes: list[ProcessState]
+
+
+class GetMetadata(Record, frozen=True):
+    """Ask for metadata that a snapshot had no room for; refused if the session has another version by now."""
+
+    session_id: str
+    version: int
+
+
+class Metadata(Record, frozen=True):
+    """It."""
+
+    metadata: GraphRecord
 
 
 # -- metadata, settings and events ------------------------------------------------------------------------------------
@@ -248,13 +274,16 @@ class ReportSettings(Record, frozen=True):
 
 
 class GetSettings(Record, frozen=True):
-    """Ask for the settings of every component."""
+    """Ask for the settings of every component, or of those whose address follows this one."""
+
+    after: str | None = None
 
 
 class Settings(Record, frozen=True):
-    """The settings of every component, by address, sorted."""
+    """The first of them, sorted by address, not more than a frame carries; `is_last` when there are no more."""
 
     values: dict[str, SettingsValue]
+    is_last: bool = True
 
 
 class GetSettingsInputTopic(Record, frozen=True):
@@ -314,11 +343,13 @@ class OpenEventStream(Record, frozen=True):
     """Opens a role: this connection gets all events of a kind after `after_seq`, and then each as it happens.
 
     `epoch`: of the server that counted to `after_seq`; another begins with its first event.
+    `unacknowledged`: events that came over connections before, and count as if they had come over this one.
     """
 
     kind: Literal["topology", "settings"]
     after_seq: int
     epoch: str = ""
+    unacknowledged: int = 0
 
 
 class StreamOpened(Record, frozen=True):
@@ -609,6 +640,12 @@ class ChannelOpened(Record, frozen=True):
     next_message_id: int
 
 
+class SlotHolder(Record, frozen=True):
+    """To a publisher: what is acknowledged from here on was held last by a subscriber on this topic."""
+
+    topic: str
+
+
 # The table. Numbers are part of the protocol: append, never renumber, never reuse.
 OPCODES: dict[int, type[Record]] = {
     1: Done,
@@ -666,8 +703,13 @@ OPCODES: dict[int, type[Record]] = {
     79: ProfilingStreamBatch,
     80: SettingsEvent,
     81: EventAck,
+    82: GetMetadata,
+    83: Metadata,
+    84: GetCounts,
+    85: Counts,
     90: OpenChannel,
     91: ChannelOpened,
+    92: SlotHolder,
 }
 # Frames of the message path that are no records (see `wire.messages`).
 MESSAGE_OPCODE = 100
@@ -676,6 +718,11 @@ ACK_OPCODE = 101
 OPCODE_OF: dict[type[Record], int] = {record: opcode for opcode, record in OPCODES.items()}
 _ENCODER = msgspec.msgpack.Encoder()
 _DECODERS = {opcode: msgspec.msgpack.Decoder(record) for opcode, record in OPCODES.items()}
+# What holds raw values refers to the bytes it was decoded from: they must not be those of a buffer that is used again.
+_REFERRING = frozenset(
+    OPCODE_OF[record]
+    for record in (RegisterMetadata, ReportSettings, Snapshot, Metadata, Settings, SettingsEvent, SettingsEvents)
+)
 
 
 def encode_record(record: Record) -> tuple[int, bytes]:
@@ -693,6 +740,6 @@ def decode_record(opcode: int, body: bytes | bytearray | memoryview) -> Record:
     if decoder is None:
         raise ProtocolError(f"unknown opcode {opcode}")
     try:
-        return decoder.decode(body)
+        return decoder.decode(bytes(body) if opcode in _REFERRING else body)
     except (msgspec.DecodeError, RecursionError) as error:
         raise ProtocolError(f"the body of {OPCODES[opcode].__name__} cannot be read: {error}") from None

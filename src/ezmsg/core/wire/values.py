@@ -13,6 +13,7 @@ from typing import Any, Final, cast
 
 import msgspec
 import numpy as np
+from msgspec import Raw
 from msgspec.msgpack import Ext
 
 # Codes of msgpack extensions. Part of the protocol: append, never renumber.
@@ -23,6 +24,8 @@ LARGE_INTEGER: Final = 2
 _DEPTH: Final = 32
 
 _ENCODER: Final = msgspec.msgpack.Encoder()
+
+NONE: Final = Raw(b"\xc0")
 
 
 def plain(value: Any, depth: int = _DEPTH) -> Any:
@@ -55,6 +58,25 @@ def restored(value: Any) -> Any:
             return int.from_bytes(value.data, "big", signed=True)
         raise ValueError(f"a value has the unknown extension {value.code}")
     return value
+
+
+def packed(value: Any) -> Raw:
+    """The value as bytes that whoever passes it on need not read."""
+    return Raw(_ENCODER.encode(plain(value)))
+
+
+def unpacked(raw: Raw) -> Any:
+    """The value in such bytes; what no one of ours can have written is shown as text, as it must disturb nobody."""
+    try:
+        return restored(msgspec.msgpack.decode(raw))
+    except (msgspec.DecodeError, ValueError, RecursionError, TypeError) as error:
+        return f"<unreadable value: {error}>"
+
+
+def is_mapping(raw: Raw) -> bool:
+    """Whether these bytes hold a dictionary."""
+    first = memoryview(raw)[0]
+    return first & 0xF0 == 0x80 or first in (0xDE, 0xDF)
 
 
 def _plain(value: Any, depth: int) -> Any:

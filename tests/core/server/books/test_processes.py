@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from ezmsg.core.errors import UnitAlreadyOwned
+from ezmsg.core.errors import ServerFull, UnitAlreadyOwned
 from ezmsg.core.server.books.processes import ProcessBook
+from ezmsg.core.wire.limits import ENTRY_BYTES
 from ezmsg.core.wire.records import ProcessState
 
 
@@ -59,3 +60,18 @@ def test_a_process_that_is_gone_twice_is_no_error() -> None:
     assert book.disconnect("one") is not None
     assert book.disconnect("one") is None
     assert "one" not in book
+
+
+def test_units_have_a_bound_together_and_room_comes_back() -> None:
+    book = ProcessBook(max_bytes=3 * (ENTRY_BYTES + 1))
+    book.connect("one")
+    book.connect("two")
+    book.register("one", 7, "host", ["A", "B"])
+    with pytest.raises(ServerFull, match="units"):
+        book.register("two", 8, "host", ["C", "D"])
+    assert book.states()[1] == ProcessState("two", None, None, [])
+    book.update("one", ["C"], ["A"])
+    book.register("two", 8, "host", ["D"])
+    book.disconnect("one")
+    book.disconnect("two")
+    assert book.room.used == 0

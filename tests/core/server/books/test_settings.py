@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TypeVar
 
 import pytest
 from hypothesis import settings
@@ -14,19 +15,47 @@ from ezmsg.core.errors import (
     ComponentAddressCollision,
     ConflictingSettingsTopics,
     NoDynamicSettings,
+    ServerFull,
     SessionClosed,
     SettingsTooLarge,
+    StaleSnapshot,
 )
 from ezmsg.core.server.books.routing import RoutingBook
 from ezmsg.core.server.books.sessions import SessionBook
-from ezmsg.core.server.books.settings import SettingsBook, initial_settings, page_of
+from ezmsg.core.server.books.settings import SettingsBook, initial_settings
+from ezmsg.core.wire.limits import SNAPSHOT_BYTES
 from ezmsg.core.wire.metadata import GraphRecord, SettingsValue, record_of
-from ezmsg.core.wire.records import SettingsEvent
+from ezmsg.core.wire.records import (
+    GraphEdges,
+    Record,
+    SessionState,
+    Settings,
+    SettingsEvent,
+    Snapshot,
+    decode_record,
+    encode_record,
+)
+from ezmsg.core.wire.values import packed, unpacked
 from tests.core.metadatamaking import component, graph
+
+R = TypeVar("R", bound=Record)
 
 
 def value(text: str) -> SettingsValue:
-    return SettingsValue(text.encode(), text)
+    return SettingsValue(text.encode(), packed(text))
+
+
+def through_the_wire(record: R) -> R:
+    """As a client gets it."""
+    decoded = decode_record(*encode_record(record))
+    assert isinstance(decoded, type(record))
+    return decoded
+
+
+def values(book: SettingsBook) -> dict[str, str]:
+    settings = through_the_wire(book.values())
+    assert settings.is_last
+    return {address: unpacked(value.repr_value) for address, value in settings.values.items()}
 
 
 def told(events: list[SettingsEvent]) -> list[tuple[str, str, str | None, str | None, str]]:
@@ -36,48 +65,48 @@ def told(events: list[SettingsEvent]) -> list[tuple[str, str, str | None, str | 
             event.component_address,
             event.source_session_id,
             event.source_process_id,
-            event.value.repr_value,
+            unpacked(event.value.repr_value),
         )
-        for event in events
+        for event in map(through_the_wire, events)
     ]
 
 
 def test_initial_settings_are_told_and_hold_until_the_session_goes() -> None:
     book = SettingsBook()
-    events = book.registered("s", {"B": value("b"), "A": value("a")}, 5.0)
+    events = book.registered("s", book.encoded({"B": value("b"), "A": value("a")}), 5.0)
     assert told(events) == [("INITIAL_SETTINGS", "A", "s", None, "a"), ("INITIAL_SETTINGS", "B", "s", None, "b")]
     assert {event.timestamp for event in events} == {5.0}
-    assert list(book.values()) == ["A", "B"]
+    assert list(values(book)) == ["A", "B"]
     book.session_closed("s")
-    assert book.values() == {}
+    assert values(book) == {}
 
 
 def test_a_report_replaces_the_initial_settings_and_falls_back_with_its_process() -> None:
     book = SettingsBook()
-    book.registered("s", {"A": value("initial")}, 1.0)
+    book.registered("s", book.encoded({"A": value("initial")}), 1.0)
     assert told(book.report("p", "A", value("reported"), 2.5)) == [("SETTINGS_UPDATED", "A", "s", "p", "reported")]
-    assert book.values() == {"A": value("reported")}
+    assert values(book) == {"A": "reported"}
     assert told(book.process_gone("p", 3.0)) == [("SETTINGS_UPDATED", "A", "s", None, "initial")]
-    assert book.values() == {"A": value("initial")}
+    assert values(book) == {"A": "initial"}
 
 
 def test_a_report_of_an_unknown_component_goes_with_its_process() -> None:
     book = SettingsBook()
     assert told(book.report("p", "A", value("reported"), 1.0)) == [("SETTINGS_UPDATED", "A", None, "p", "reported")]
     assert book.process_gone("p", 2.0) == []
-    assert book.values() == {}
+    assert values(book) == {}
 
 
 def test_a_report_survives_the_session_and_metadata_that_comes_later() -> None:
     book = SettingsBook()
     book.report("p", "A", value("reported"), 1.0)
-    assert told(book.registered("s", {"A": value("initial")}, 2.0)) == [
+    assert told(book.registered("s", book.encoded({"A": value("initial")}), 2.0)) == [
         ("INITIAL_SETTINGS", "A", "s", None, "reported")
     ]
     book.session_closed("s")
-    assert book.values() == {"A": value("reported")}
+    assert values(book) == {"A": "reported"}
     book.process_gone("p", 3.0)
-    assert book.values() == {}
+    assert values(book) == {}
 
 
 def test_only_the_last_reporter_takes_its_word_along() -> None:
@@ -85,15 +114,15 @@ def test_only_the_last_reporter_takes_its_word_along() -> None:
     book.report("first", "A", value("old"), 1.0)
     book.report("second", "A", value("new"), 2.0)
     assert book.process_gone("first", 3.0) == []
-    assert book.values() == {"A": value("new")}
+    assert values(book) == {"A": "new"}
 
 
 def test_metadata_that_is_replaced_takes_the_components_it_had_along() -> None:
     book = SettingsBook()
-    book.registered("s", {"A": value("a"), "B": value("b"), "C": value("c")}, 1.0)
+    book.registered("s", book.encoded({"A": value("a"), "B": value("b"), "C": value("c")}), 1.0)
     book.report("p", "C", value("reported"), 1.5)
-    book.registered("s", {"B": value("new")}, 2.0)
-    assert book.values() == {"B": value("new"), "C": value("reported")}
+    book.registered("s", book.encoded({"B": value("new")}), 2.0)
+    assert values(book) == {"B": "new", "C": "reported"}
 
 
 def test_settings_that_are_too_large_are_refused_and_nothing_changes() -> None:
@@ -102,25 +131,41 @@ def test_settings_that_are_too_large_are_refused_and_nothing_changes() -> None:
     with pytest.raises(SettingsTooLarge, match="'A' take") as refusal:
         book.report("p", "A", value("x" * 100), 2.0)
     assert refusal.value.limit == 100
-    assert book.values() == {"A": value("small")}
+    assert values(book) == {"A": "small"}
 
 
 def test_settings_born_from_metadata_are_structured_where_that_says_so() -> None:
     bare = component("BARE", g.ComponentMetadata)
     bare.initial_settings = (None, "text")
     metadata = g.GraphMetadata(1, None, {"BARE": bare, "UNIT": component("UNIT", g.UnitMetadata, 3)})
-    values = initial_settings(record_of(metadata, GraphRecord))
-    assert (values["BARE"].repr_value, values["BARE"].structured_value) == ("text", None)
-    assert values["UNIT"].structured_value == values["UNIT"].repr_value == {"gain": 3}
-    assert values["UNIT"].settings_schema is not None
+    initial = initial_settings(record_of(metadata, GraphRecord))
+    assert (unpacked(initial["BARE"].repr_value), unpacked(initial["BARE"].structured_value)) == ("text", None)
+    assert unpacked(initial["UNIT"].structured_value) == unpacked(initial["UNIT"].repr_value) == {"gain": 3}
+    assert initial["UNIT"].settings_schema is not None
 
 
-def test_events_are_cut_into_pages_that_fit_a_frame() -> None:
-    event = SettingsBook().report("p", "A", value("x" * 1000), 1.0)[0]
-    page = page_of([event] * 5, limit_bytes=4500)
-    assert (len(page.events), page.is_last) == (2, False)
-    assert page_of([event], limit_bytes=1).is_last
-    assert page_of([]).is_last
+def test_what_processes_report_has_a_bound_together_and_room_comes_back() -> None:
+    book = SettingsBook(max_bytes=1000)
+    book.report("p", "A", value("x" * 300), 1.0)
+    with pytest.raises(ServerFull, match="no room for") as refusal:
+        book.report("p", "B", value("x" * 300), 1.0)
+    assert (refusal.value.kind, refusal.value.limit) == ("settings", 1000)
+    assert list(values(book)) == ["A"]
+    book.report("p", "A", value("x" * 310), 1.0)
+    book.process_gone("p", 2.0)
+    assert book.room.used == 0
+    book.report("p", "B", value("x" * 300), 1.0)
+
+
+def test_a_large_table_comes_in_pages_that_fit_a_frame() -> None:
+    book = SettingsBook()
+    for number in range(5):
+        book.report("p", f"A{number}", value("x" * 1000), 1.0)
+    first = through_the_wire(book.values(limit_bytes=5000))
+    assert (list(first.values), first.is_last) == (["A0", "A1"], False)
+    assert list(through_the_wire(book.values("A1", limit_bytes=1)).values) == ["A2"]
+    assert book.values("A3", limit_bytes=1).is_last
+    assert book.values("A4") == Settings({}, True)
 
 
 # -- sessions ---------------------------------------------------------------------------------------------------------
@@ -128,6 +173,43 @@ def test_events_are_cut_into_pages_that_fit_a_frame() -> None:
 
 def record(*addresses: str) -> GraphRecord:
     return record_of(graph(*addresses), GraphRecord)
+
+
+def states_of(sessions: SessionBook, limit_bytes: int = SNAPSHOT_BYTES) -> list[SessionState]:
+    snapshot = Snapshot(GraphEdges([], []), sessions.states(limit_bytes), [])
+    return through_the_wire(snapshot).sessions
+
+
+def test_metadata_that_a_snapshot_has_no_room_for_is_asked_for_apart() -> None:
+    sessions = SessionBook(RoutingBook())
+    for session in ("one", "two", "three"):
+        sessions.open(session)
+    sessions.register("one", record("A"))
+    sessions.register("two", record("B"))
+    assert [state.is_apart for state in states_of(sessions)] == [False, False, False]
+    one, three, two = states_of(sessions, limit_bytes=sessions.room.used - 1)
+    assert (one.is_apart, three.is_apart, two.is_apart) == (False, False, True)
+    assert two.metadata is None
+    apart = through_the_wire(sessions.metadata("two", two.version))
+    assert list(apart.metadata.components) == ["B"]
+    sessions.register("two", record("B"))
+    for session, version in (("two", two.version), ("three", three.version), ("nobody", 1)):
+        with pytest.raises(StaleSnapshot):
+            sessions.metadata(session, version)
+
+
+def test_metadata_has_a_bound_together_and_room_comes_back() -> None:
+    book = SessionBook(RoutingBook(), max_bytes=1000)
+    book.open("one")
+    book.open("two")
+    book.register("one", record("A"))
+    used = book.room.used
+    with pytest.raises(ServerFull, match="metadata"):
+        book.register("two", record("B", "C", "D"))
+    assert book.room.used == used
+    book.register("one", record("B"))
+    book.revert("one")
+    assert book.room.used == 0
 
 
 def test_addresses_of_another_session_are_refused_sorted_and_the_old_registration_stays() -> None:
@@ -139,7 +221,7 @@ def test_addresses_of_another_session_are_refused_sorted_and_the_old_registratio
     with pytest.raises(ComponentAddressCollision, match=r"component address collision\(s\): A, B$") as refusal:
         sessions.register("two", record("B", "D", "A"))
     assert refusal.value.addresses == ["A", "B"]
-    assert [list(state.metadata.components) for state in sessions.states() if state.metadata] == [
+    assert [list(state.metadata.components) for state in states_of(sessions) if state.metadata] == [
         ["B", "A", "C"],
         ["D"],
     ]
@@ -206,7 +288,7 @@ class SettingsMachine(RuleBasedStateMachine):
         if any(self.rows[a].owner not in (None, session) for a in addresses if a in self.rows):
             return
         initial = {address: self.fresh() for address in sorted(addresses)}
-        events = self.book.registered(session, {a: value(str(n)) for a, n in initial.items()}, 1.0)
+        events = self.book.registered(session, self.book.encoded({a: value(str(n)) for a, n in initial.items()}), 1.0)
         self.drop(session, addresses)
         for address, number in initial.items():
             row = self.rows.setdefault(address, Row(number))
@@ -250,9 +332,8 @@ class SettingsMachine(RuleBasedStateMachine):
 
     @invariant()
     def the_book_says_what_the_table_says(self) -> None:
-        expected = {address: value(str(row.now)) for address, row in sorted(self.rows.items())}
-        assert self.book.values() == expected
-        assert list(self.book.values()) == list(expected)
+        expected = {address: str(row.now) for address, row in sorted(self.rows.items())}
+        assert list(values(self.book).items()) == list(expected.items())
 
 
 TestSettingsMachine = SettingsMachine.TestCase

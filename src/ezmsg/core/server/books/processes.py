@@ -6,6 +6,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from ezmsg.core.errors import UnitAlreadyOwned
+from ezmsg.core.server.books.budget import Budget
+from ezmsg.core.wire.limits import ENTRY_BYTES, UNITS_BYTES
 from ezmsg.core.wire.records import ProcessState
 
 
@@ -20,9 +22,14 @@ class ProcessEntry:
 
 
 class ProcessBook:
-    """Who owns which unit. A unit has one owner at most."""
+    """Who owns which unit. A unit has one owner at most.
 
-    def __init__(self) -> None:
+    Args:
+        max_bytes: How much the names of units may take.
+    """
+
+    def __init__(self, max_bytes: int = UNITS_BYTES) -> None:
+        self.room = Budget("units", max_bytes)
         self._entries: dict[str, ProcessEntry] = {}
         self._owners: dict[str, str] = {}
 
@@ -40,6 +47,7 @@ class ProcessBook:
         """A process is gone, and with it its claims."""
         entry = self._entries.pop(client_id, None)
         if entry is not None:
+            self.room.give(_size(entry.units))
             for unit in entry.units:
                 del self._owners[unit]
         return entry
@@ -49,18 +57,21 @@ class ProcessBook:
 
         Raises:
             UnitAlreadyOwned: Another process owns one of the units; nothing was changed.
+            ServerFull: There are too many units; nothing was changed.
         """
         wanted = set(units)
         self._refuse_conflicts("PROCESS_REGISTER", client_id, wanted)
         entry = self._entries[client_id]
+        changed = self._own(entry, wanted)
         entry.pid, entry.host = pid, host
-        return self._own(entry, wanted)
+        return changed
 
     def update(self, client_id: str, added: Iterable[str], removed: Iterable[str]) -> bool:
         """Claim and give up units; True when that changed anything.
 
         Raises:
             UnitAlreadyOwned: Another process owns one of the added units; nothing was changed.
+            ServerFull: There are too many units; nothing was changed.
         """
         entry = self._entries[client_id]
         wanted = (entry.units - set(removed)) | set(added)
@@ -89,9 +100,14 @@ class ProcessBook:
     def _own(self, entry: ProcessEntry, units: set[str]) -> bool:
         if units == entry.units:
             return False
+        self.room.take(_size(units), instead_of=_size(entry.units))
         for unit in entry.units - units:
             del self._owners[unit]
         for unit in units - entry.units:
             self._owners[unit] = entry.client_id
         entry.units = units
         return True
+
+
+def _size(units: set[str]) -> int:
+    return sum(len(unit.encode()) + ENTRY_BYTES for unit in units)

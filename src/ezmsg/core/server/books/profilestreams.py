@@ -8,7 +8,7 @@ from typing import Final
 import numpy as np
 
 from ezmsg.core.recorder.rowlog import Read, RowArray, RowLog
-from ezmsg.core.recorder.rows import INDEX_SHIFT, LABEL_MASK, LABEL_SHIFT, SAMPLE_ROW, SPAN_ROW
+from ezmsg.core.recorder.rows import INDEX_SHIFT, LABEL_MASK, LABEL_SHIFT, SAMPLE_ROW, SPAN_ROW, is_link
 from ezmsg.core.server.books.telemetrylink import TelemetryLink
 from ezmsg.core.wire.records import OpenProfilingStream, ProcessSamples, ProfilingStreamBatch
 
@@ -19,20 +19,28 @@ UNKNOWN_PID: Final = -1
 
 
 class StreamClient:
-    """A connected ProcessControlClient: what its process measured."""
+    """A connected ProcessControlClient: what its process measured.
 
-    def __init__(self, client_id: str, pid: int, host: str, limit: int) -> None:
-        self.client_id, self.pid, self.host = client_id, pid, host
-        self.samples = RowLog(SAMPLE_ROW, limit)
-        self.spans = RowLog(SPAN_ROW, limit)
+    Args:
+        client_id: Its id.
+        pid: Its process.
+        host: Where that is.
+        limit: Rows that are kept.
+        begin: The first position of its rows: after all that had this id before, where streams may still be.
+    """
+
+    def __init__(self, client_id: str, pid: int, host: str, limit: int, begin: int) -> None:
+        self.client_id, self.pid, self.host, self.begin = client_id, pid, host, begin
+        self.samples = RowLog(SAMPLE_ROW, limit, end=begin)
+        self.spans = RowLog(SPAN_ROW, limit, is_link, begin)
         self.link: TelemetryLink | None = None
 
 
 class _Cursor:
     """Where a stream is in the rows of one client, and what it missed."""
 
-    def __init__(self, positions: tuple[int, int] = (0, 0)) -> None:
-        self._samples, self._spans = positions
+    def __init__(self, client: StreamClient, positions: tuple[int, int]) -> None:
+        self._samples, self._spans = (max(position, client.begin) for position in positions)
         self._missed: Counter[str] = Counter()
 
     def read(self, client: StreamClient, limit: int, *, with_spans_alone: bool) -> tuple[RowArray, RowArray]:
@@ -94,7 +102,8 @@ class ProfileStream:
         record = self._record
         cursor = self._cursors.get(client.client_id)
         if cursor is None:
-            cursor = self._cursors[client.client_id] = _Cursor(record.positions.get(client.client_id, (0, 0)))
+            positions = record.positions.get(client.client_id, (0, 0))
+            cursor = self._cursors[client.client_id] = _Cursor(client, positions)
         alone = record.spans or record.include_empty_batches
         samples, spans = cursor.read(client, max(0, limit), with_spans_alone=alone)
         link = client.link

@@ -7,7 +7,11 @@ from typing import NamedTuple
 
 from msgspec.structs import replace
 
-from ezmsg.core.dag import DAG, CyclicException
+from ezmsg.core.dag import CyclicException, Owner
+from ezmsg.core.errors import ServerFull
+from ezmsg.core.server.books.budget import Budget
+from ezmsg.core.server.books.topology import Topology, discard
+from ezmsg.core.wire.limits import ENTRY_BYTES, GRAPH_BYTES
 from ezmsg.core.wire.records import GraphEdges, PublisherRoute, Routing
 
 PERSISTENT = "persistent"
@@ -39,17 +43,21 @@ class RoutingBook:
 
     Every change returns the subscribers it affects, with all publishers that reach them now.
 
+    Args:
+        max_bytes: How much the edges may take, each of its owners counting.
+
     Attributes:
         is_partial: The book is new and its graph is not: what it does not know may be there all the same, until
             `settle`. Meanwhile subscribers are told what to add, and what was taken away explicitly.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, max_bytes: int = GRAPH_BYTES) -> None:
         self.is_partial = False
-        self.dag = DAG()
+        self.dag = Topology()
+        self.room = Budget("edges", max_bytes)
         self.publishers: dict[str, PublisherRoute] = {}
         self._subscribers: dict[str, str] = {}
-        self._told: dict[str, frozenset[str]] = {}
+        self._told: dict[str, Routing] = {}
         self._publishers_on: dict[str, set[str]] = {}
         self._subscribers_on: dict[str, set[str]] = {}
 
@@ -66,19 +74,17 @@ class RoutingBook:
         route = self.publishers.pop(publisher_id, None)
         if route is None:
             return []
-        _discard(self._publishers_on, route.topic, publisher_id)
+        discard(self._publishers_on, route.topic, publisher_id)
         return self._reroutes([route.topic])
 
     def add_subscriber(self, subscriber_id: str, topic: str) -> Routing:
         """A subscriber asks for a topic; returns all that reaches it."""
         self._subscribers[subscriber_id] = topic
         self._subscribers_on.setdefault(topic, set()).add(subscriber_id)
-        routing = self._routing(subscriber_id)
-        self._told[subscriber_id] = frozenset(route.publisher_id for route in routing.publishers)
-        return replace(routing, is_partial=True) if self.is_partial else routing
+        return self._told_now(subscriber_id, self._routing(subscriber_id)).routing
 
     def settle(self) -> list[Reroute]:
-        """The graph is known again: every subscriber is told all that reaches it, and nothing else does."""
+        """The graph is known again: every subscriber is told all that reaches it, and which topics do."""
         self.is_partial = False
         return self._tell(list(self._subscribers_on), always=True)
 
@@ -86,7 +92,7 @@ class RoutingBook:
         """A subscriber is gone."""
         topic = self._subscribers.pop(subscriber_id, None)
         if topic is not None:
-            _discard(self._subscribers_on, topic, subscriber_id)
+            discard(self._subscribers_on, topic, subscriber_id)
             self._told.pop(subscriber_id, None)
 
     # -- edges --------------------------------------------------------------------------------------------------------
@@ -96,37 +102,55 @@ class RoutingBook:
 
         Raises:
             CyclicException: It would close a cycle; nothing was changed.
+            ServerFull: There are too many edges; nothing was changed.
         """
-        changed = self.dag.add_edge(from_topic, to_topic, owner)
+        if self.dag.is_owned(from_topic, to_topic, owner):
+            return NO_CHANGE
+        changed = self._add(from_topic, to_topic, owner)
         return GraphChange([to_topic], self._reroutes([to_topic])) if changed else NO_CHANGE
+
+    def _add(self, from_topic: str, to_topic: str, owner: str) -> bool:
+        size = _size(from_topic, to_topic, owner)
+        self.room.take(size)
+        try:
+            return self.dag.add_edge(from_topic, to_topic, owner)
+        except CyclicException:
+            self.room.give(size)
+            raise
 
     def disconnect(self, from_topic: str, to_topic: str, owner: str) -> GraphChange:
         """Take `owner` from an edge."""
+        if not self.dag.is_owned(from_topic, to_topic, owner):
+            return NO_CHANGE
         before = self._reached_behind([to_topic])
+        self.room.give(_size(from_topic, to_topic, owner))
         changed = self.dag.remove_edge(from_topic, to_topic, owner)
         return GraphChange([to_topic], self._tell_removed(before)) if changed else NO_CHANGE
 
     def drop_owner(self, owner: str) -> GraphChange:
         """Take `owner` from every edge."""
-        before = self._reached_behind(to_topic for _, to_topic in self.edges_of(owner))
+        edges = self.dag.edges_of(owner)
+        before = self._reached_behind(to_topic for _, to_topic in edges)
+        self.room.give(sum(_size(*edge, owner) for edge in edges))
         gone = self.dag.remove_owner(owner)
         return (
             GraphChange(sorted({to_topic for _, to_topic in gone}), self._tell_removed(before)) if gone else NO_CHANGE
         )
 
     def restore(self, owner: str, edges: Iterable[tuple[str, str]]) -> tuple[GraphChange, list[tuple[str, str]]]:
-        """Make `owner` an owner of exactly these edges; also returns those of them that would close a cycle."""
+        """Make `owner` an owner of exactly these edges; also returns those of them that cannot be had (any more)."""
         wanted, had = set(edges), set(self.edges_of(owner))
         before = self._reached_behind(to_topic for _, to_topic in had - wanted)
+        self.room.give(sum(_size(*edge, owner) for edge in had - wanted))
         changed = {to_topic for a, to_topic in had - wanted if self.dag.remove_edge(a, to_topic, owner)}
         reroutes = self._tell_removed(before) if changed else []
         added: set[str] = set()
         refused: list[tuple[str, str]] = []
         for from_topic, to_topic in sorted(wanted - had):
             try:
-                if self.dag.add_edge(from_topic, to_topic, owner):
+                if self._add(from_topic, to_topic, owner):
                     added.add(to_topic)
-            except CyclicException:
+            except (CyclicException, ServerFull):
                 refused.append((from_topic, to_topic))
         # In order: what is told last to a subscriber holds.
         return GraphChange(sorted(changed | added), reroutes + self._reroutes(sorted(added))), refused
@@ -137,46 +161,43 @@ class RoutingBook:
 
     def edges_of(self, owner: str) -> list[tuple[str, str]]:
         """The edges `owner` has a share in, sorted."""
-        return sorted(edge for edge, owners in self.dag.edge_owners.items() if owner in owners)
+        return self.dag.edges_of(owner)
 
     def edges(self) -> GraphEdges:
         """Every node, and every edge with its owners, persistent first."""
         return GraphEdges(
             sorted(self.dag.nodes),
-            [
-                (*edge, sorted(map(str, owners), key=lambda owner: (owner != PERSISTENT, owner)))
-                for edge, owners in sorted(self.dag.edge_owners.items())
-            ],
+            [(*edge, _listed(self.dag.edge_owners[edge])) for edge in sorted(self.dag.edge_owners)],
         )
 
     # -- who reaches whom ---------------------------------------------------------------------------------------------
 
     def _routing(self, subscriber_id: str) -> Routing:
-        topics = self.dag.upstream(self._subscribers[subscriber_id])
+        topics = sorted(self.dag.upstream(self._subscribers[subscriber_id]))
         reaching = sorted(pub for topic in topics for pub in self._publishers_on.get(topic, ()))
-        ended = sorted(pub for pub in self._told.get(subscriber_id, ()) if pub not in self.publishers)
-        return Routing([self.publishers[pub] for pub in reaching], ended)
+        return Routing([self.publishers[pub] for pub in reaching], topics, self.is_partial)
 
     def _reroutes(self, topics: list[str]) -> list[Reroute]:
-        return self._tell({reached for topic in topics for reached in self.dag.downstream(topic)})
+        return self._tell(self.dag.behind(topics))
 
     def _tell(self, topics: Iterable[str], *, always: bool = False) -> list[Reroute]:
         reroutes: list[Reroute] = []
         for subscriber_id in sorted(sub for topic in topics for sub in self._subscribers_on.get(topic, ())):
-            routing = self._routing(subscriber_id)
-            now = frozenset(route.publisher_id for route in routing.publishers)
-            if always or now != self._told[subscriber_id]:
-                self._told[subscriber_id] = now
-                reroutes.append(
-                    Reroute(subscriber_id, replace(routing, is_partial=True) if self.is_partial else routing)
-                )
+            now, told = self._routing(subscriber_id), self._told[subscriber_id]
+            # Where a topic is gone it may still hear a publisher that is not here: that one is cut off, too.
+            if always or now.publishers != told.publishers or not set(now.topics).issuperset(told.topics):
+                reroutes.append(self._told_now(subscriber_id, now))
         return reroutes
+
+    def _told_now(self, subscriber_id: str, routing: Routing) -> Reroute:
+        self._told[subscriber_id] = routing
+        return Reroute(subscriber_id, routing)
 
     # Affected by the loss of edges are the topics behind them, as they were while the edges were there.
 
     def _reached_behind(self, targets: Iterable[str]) -> dict[str, frozenset[str]]:
         """The topics behind these; where the book is partial with all that reach them."""
-        behind = {topic for target in targets for topic in self.dag.downstream(target)}
+        behind = self.dag.behind(targets)
         return {topic: frozenset(self.dag.upstream(topic)) if self.is_partial else frozenset() for topic in behind}
 
     def _tell_removed(self, before: Mapping[str, frozenset[str]]) -> list[Reroute]:
@@ -186,15 +207,20 @@ class RoutingBook:
         reroutes: list[Reroute] = []
         for topic, reached in sorted(before.items()):
             cut = sorted(reached.difference(self.dag.upstream(topic)))
-            for subscriber_id in sorted(self._subscribers_on.get(topic, ())) if cut else ():
-                routing = self._routing(subscriber_id)
-                self._told[subscriber_id] = frozenset(route.publisher_id for route in routing.publishers)
-                reroutes.append(Reroute(subscriber_id, replace(routing, is_partial=True, cut=cut)))
+            reroutes += [
+                self._told_now(subscriber_id, replace(self._routing(subscriber_id), cut=cut))
+                for subscriber_id in (sorted(self._subscribers_on.get(topic, ())) if cut else ())
+            ]
         return reroutes
 
 
-def _discard(index: dict[str, set[str]], topic: str, member: str) -> None:
-    members = index.get(topic, set())
-    members.discard(member)
-    if not members:
-        index.pop(topic, None)
+def _size(from_topic: str, to_topic: str, owner: str) -> int:
+    """What a share in an edge counts."""
+    return len(from_topic.encode()) + len(to_topic.encode()) + len(owner) + ENTRY_BYTES
+
+
+def _listed(owners: set[Owner]) -> list[str]:
+    listed = list(map(str, owners))
+    if len(listed) > 1:
+        listed.sort(key=lambda owner: (owner != PERSISTENT, owner))
+    return listed

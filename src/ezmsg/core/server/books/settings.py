@@ -1,4 +1,4 @@
-"""The settings of every component: the graph's source of truth. Values are opaque here."""
+"""The settings of every component: the graph's source of truth. Values are opaque here, and kept encoded."""
 
 from __future__ import annotations
 
@@ -10,12 +10,11 @@ import msgspec
 
 from ezmsg.core.errors import SettingsTooLarge
 from ezmsg.core.graphmeta import SettingsEventType
-from ezmsg.core.wire.limits import SETTINGS_BYTES
+from ezmsg.core.server.books.budget import Budget
+from ezmsg.core.wire.limits import PAGE_BYTES, REPORTED_BYTES, SETTINGS_BYTES
 from ezmsg.core.wire.metadata import ComponentRecord, GraphRecord, SettingsValue
-from ezmsg.core.wire.records import SettingsEvent, SettingsEvents
-
-# Events go to who asks for them in answers of about this size.
-PAGE_BYTES = 8 << 20
+from ezmsg.core.wire.records import Settings, SettingsEvent
+from ezmsg.core.wire.values import NONE, is_mapping
 
 
 @dataclass
@@ -27,12 +26,12 @@ class SettingsEntry:
     """
 
     session: str | None = None
-    initial: SettingsValue | None = None
+    initial: bytes | None = None
     process: str | None = None
-    reported: SettingsValue | None = None
+    reported: bytes | None = None
 
     @property
-    def value(self) -> SettingsValue:
+    def value(self) -> bytes:
         """What holds: what was reported, else what the metadata says."""
         value = self.reported or self.initial
         assert value is not None, "an entry that nobody holds"
@@ -40,30 +39,45 @@ class SettingsEntry:
 
 
 class SettingsBook:
-    """Whose word counts for the settings of which component. Every change returns the events to tell."""
+    """Whose word counts for the settings of which component. Every change returns the events to tell.
 
-    def __init__(self, limit_bytes: int = SETTINGS_BYTES) -> None:
+    Args:
+        limit_bytes: How large one value may be.
+        max_bytes: How much all that processes report may take.
+    """
+
+    def __init__(self, limit_bytes: int = SETTINGS_BYTES, max_bytes: int = REPORTED_BYTES) -> None:
         self._entries: dict[str, SettingsEntry] = {}
         self._limit_bytes = limit_bytes
+        self.room = Budget("settings", max_bytes)
 
-    def values(self) -> dict[str, SettingsValue]:
-        """What holds, by address, sorted."""
-        return {address: entry.value for address, entry in sorted(self._entries.items())}
+    def values(self, after: str | None = None, limit_bytes: int = PAGE_BYTES) -> Settings:
+        """What holds, sorted by address, from the one that follows `after` on: about so many bytes, one at least."""
+        values: dict[str, SettingsValue] = {}
+        size = 0
+        for address in sorted(address for address in self._entries if after is None or address > after):
+            value = self._entries[address].value
+            size += len(value)
+            if values and size > limit_bytes:
+                return Settings(values, is_last=False)
+            values[address] = _told(value)
+        return Settings(values, is_last=True)
 
-    def check(self, values: Mapping[str, SettingsValue]) -> None:
-        """Refuse what is too large to be told.
+    def encoded(self, values: Mapping[str, SettingsValue]) -> dict[str, bytes]:
+        """Values as they are kept.
 
         Raises:
-            SettingsTooLarge: One of the values is.
+            SettingsTooLarge: One of them is too large to be told.
         """
-        for address, value in values.items():
-            size = len(msgspec.msgpack.encode(value))
-            if size > self._limit_bytes:
-                raise SettingsTooLarge(address, size, self._limit_bytes)
+        encoded = {address: msgspec.msgpack.encode(value) for address, value in values.items()}
+        for address, value in encoded.items():
+            if len(value) > self._limit_bytes:
+                raise SettingsTooLarge(address, len(value), self._limit_bytes)
+        return encoded
 
     # -- metadata -----------------------------------------------------------------------------------------------------
 
-    def registered(self, session: str, initial: Mapping[str, SettingsValue], now_s: float) -> list[SettingsEvent]:
+    def registered(self, session: str, initial: Mapping[str, bytes], now_s: float) -> list[SettingsEvent]:
         """A session (whose addresses are nobody else's) registered metadata in place of what it had.
 
         What a living process reported stays in force; each component's event tells what is in force.
@@ -96,10 +110,13 @@ class SettingsBook:
 
         Raises:
             SettingsTooLarge: Nothing was changed.
+            ServerFull: Processes have reported too much; nothing was changed.
         """
-        self.check({address: value})
-        entry = self._entries.setdefault(address, SettingsEntry())
-        entry.process, entry.reported = process, value
+        encoded = self.encoded({address: value})[address]
+        entry = self._entries.get(address) or SettingsEntry()
+        self.room.take(len(encoded), instead_of=len(entry.reported or b""))
+        self._entries[address] = entry
+        entry.process, entry.reported = process, encoded
         return [self._event(SettingsEventType.SETTINGS_UPDATED, address, entry, timestamp_s, process)]
 
     def process_gone(self, process: str, now_s: float) -> list[SettingsEvent]:
@@ -108,6 +125,7 @@ class SettingsBook:
         for address, entry in sorted(self._entries.items()):
             if entry.process != process:
                 continue
+            self.room.give(len(entry.reported or b""))
             entry.process = entry.reported = None
             if entry.initial is None:
                 del self._entries[address]
@@ -129,18 +147,13 @@ class SettingsBook:
             source_process_id=process,
             event_type=event_type.value,
             component_address=address,
-            value=entry.value,
+            value=_told(entry.value),
         )
 
 
-def page_of(events: list[SettingsEvent], limit_bytes: int = PAGE_BYTES) -> SettingsEvents:
-    """The oldest of these events: as many as a frame carries, one at least."""
-    size = 0
-    for index, event in enumerate(events):
-        size += len(msgspec.msgpack.encode(event))
-        if index and size > limit_bytes:
-            return SettingsEvents(events[:index], False)
-    return SettingsEvents(events, True)
+def _told(encoded: bytes) -> SettingsValue:
+    """A value as part of a record, without having been decoded."""
+    return cast(SettingsValue, msgspec.Raw(encoded))
 
 
 def initial_settings(metadata: GraphRecord) -> dict[str, SettingsValue]:
@@ -150,5 +163,5 @@ def initial_settings(metadata: GraphRecord) -> dict[str, SettingsValue]:
 
 def _initial(component: ComponentRecord) -> SettingsValue:
     serialized, shown = component.initial_settings
-    structured = cast(object, shown) if isinstance(shown, dict) else None
+    structured = shown if is_mapping(shown) else NONE
     return SettingsValue(serialized, shown, structured, component.settings_schema)

@@ -41,6 +41,8 @@ class TelemetryBook:
         self._streams: dict[str, ProfileStream] = {}
         self._exporter: Exporter | None = None
         self._next_stream = 0
+        # After all rows of clients that are gone.
+        self._next_position = 0
         self.clock_offsets_ns: dict[str, int] = {}
         """By boot id: our wall clock minus that of the process that said hello first, the way there included."""
 
@@ -48,11 +50,13 @@ class TelemetryBook:
 
     def client_connected(self, client_id: str, pid: int, host: str) -> None:
         """A ProcessControlClient connected: streams know it, even if it never measures anything."""
-        self._clients[client_id] = StreamClient(client_id, pid, host, self._limit)
+        self._clients[client_id] = StreamClient(client_id, pid, host, self._limit, self._next_position)
 
     def client_gone(self, client_id: str) -> None:
         """It left, and its samples with it."""
-        self._clients.pop(client_id, None)
+        client = self._clients.pop(client_id, None)
+        if client is not None:
+            self._next_position = max(self._next_position, client.samples.end, client.spans.end)
         for stream in self._streams.values():
             stream.forget(client_id)
 

@@ -1,0 +1,97 @@
+"""What was read from a ring, in pieces: rows apart from their extra rows, column by column, and in nanoseconds."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import cached_property
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ezmsg.core.recorder.ring import Rows, Taken
+from ezmsg.core.recorder.rows import EXTENDED, EXTRA, FIRST_TIME, KIND_MASK, LAST_TIME, PREVIOUS, ROW_WORDS
+
+ROWS_AT_ONCE: Final = 4096
+"""What is made of so many stays in the caches, in memory that was used before."""
+
+Column = NDArray[np.int64]
+Times = NDArray[np.float64]
+
+_NONE: Final[Column] = np.empty(0, dtype=np.int64)
+
+
+class Piece:
+    """Rows looked at together.
+
+    Attributes:
+        whole: As they were written, each extra row behind its row.
+        rows: Without the extra rows.
+        extended: Which of those have one.
+        extras: The extra rows.
+    """
+
+    def __init__(self, whole: Rows, *, is_plain: bool = False) -> None:
+        """Take rows apart; with `is_plain`, none of them has an extra row."""
+        self.whole = self.rows = whole
+        self.extended, self.extras = _NONE, whole[:0]
+        if is_plain:
+            return
+        at = np.flatnonzero(whole[:, 0] & EXTENDED)
+        count = len(at)
+        if 2 * count == len(whole):
+            pairs = whole.reshape(count, 2 * ROW_WORDS)
+            self.rows, self.extended, self.extras = pairs[:, :ROW_WORDS], np.arange(count), pairs[:, ROW_WORDS:]
+        elif count:
+            is_row = np.ones(len(whole), dtype=np.bool_)
+            is_row[at + 1] = False
+            self.rows = whole.compress(is_row, axis=0)
+            self.extended, self.extras = at - np.arange(count), whole.take(at + 1, axis=0)
+
+    @cached_property
+    def times(self) -> Times:
+        """The times of the rows in seconds, (time, row)."""
+        return np.ascontiguousarray(self.rows[:, FIRST_TIME : LAST_TIME + 1].view(np.float64).T)
+
+    def of(self, rows: Column) -> Rows:
+        """Some rows as they were written, each extra row behind its row."""
+        is_of = np.isin(self.extended, rows, assume_unique=True)
+        places = np.searchsorted(rows, self.extended[is_of])
+        return np.insert(self.rows[rows], places + 1, self.extras[is_of], axis=0)
+
+    def pairs_in_ns(self, into: Rows) -> Rows:
+        """The rows that have an extra row, with it at their side (16 words), their times in nanoseconds.
+
+        Args:
+            into: Memory for them, of 16 words a pair.
+        """
+        made = into[: len(self.extended)]
+        made[:, :ROW_WORDS] = self.rows if len(made) == len(self.rows) else self.rows.take(self.extended, axis=0)
+        made[:, ROW_WORDS:] = self.extras
+        for times in (made[:, FIRST_TIME : LAST_TIME + 1], made[:, ROW_WORDS + PREVIOUS]):
+            times[:] = np.rint(times.view(np.float64) * 1e9)
+        return made
+
+
+def pieces(taken: Taken) -> Iterator[Piece]:
+    """What was taken from a ring, with no row apart from its extra row."""
+    rows, start = taken.rows, 0
+    while start < len(rows):
+        stop = start + ROWS_AT_ONCE
+        if stop < len(rows) and int(rows[stop, 0]) & KIND_MASK == EXTRA:
+            stop += 1
+        yield Piece(rows[start:stop], is_plain=taken.is_plain)
+        start = stop
+
+
+def rows_in_ns(rows: Rows) -> Rows:
+    """Rows as they were written, with their times turned into nanoseconds."""
+    made = rows.copy()
+    extras = np.flatnonzero(rows[:, 0] & KIND_MASK == EXTRA)
+    # The bits of ids are no times: zero meanwhile, as a float of them may be anything.
+    made[extras, FIRST_TIME : LAST_TIME + 1] = 0
+    times = made[:, FIRST_TIME : LAST_TIME + 1]
+    times[:] = np.rint(times.view(np.float64) * 1e9)
+    made[extras, FIRST_TIME : LAST_TIME + 1] = rows[extras, FIRST_TIME : LAST_TIME + 1]
+    made[extras, PREVIOUS] = np.rint(rows[extras, PREVIOUS].view(np.float64) * 1e9)
+    return made
