@@ -702,6 +702,16 @@ class LogLineUnreadable(EzmsgError, ValueError):
         self.path, self.line, self.reason = path, line, reason
 
 
+class MeasurementFailed(EzmsgError, RuntimeError):
+    """A program that a benchmark started did not do what it should."""
+
+    code = "MEASUREMENT_FAILED"
+
+    def __init__(self, program: str, reason: str) -> None:
+        super().__init__(f"{program} failed: {reason}")
+        self.program, self.reason = program, reason
+
+
 # -- shared memory ------------------------------------------------------------------------------------------------
 
 _REMEDIES = {

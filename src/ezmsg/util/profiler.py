@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from ezmsg.core import config
+from ezmsg.core.stream import type_name
 from ezmsg.util.messages.axisarray import AxisArray
 
 HEADER = "Time,Source,Topic,SampleTime,PerfCounter,Elapsed"
@@ -117,8 +118,7 @@ def _write(owner: Any, message: Any, began_s: float, trace_oldest: bool) -> None
     if not logger.isEnabledFor(logging.DEBUG):
         return
     ended_s = time.perf_counter()
-    kind: type[object] = type(owner)
-    source, topic = f"{kind.__module__}.{kind.__qualname__}", getattr(owner, "address", "")
+    source, topic = type_name(type(owner)), getattr(owner, "address", "")
     sample = _sample_time(message, trace_oldest)
     logger.debug("%s,%s,%s,%s,%.4f", source, topic, sample, ended_s, (ended_s - began_s) * 1e3)
 
