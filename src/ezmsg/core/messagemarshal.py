@@ -1,8 +1,9 @@
 """Turns a message into bytes, and back.
 
-Arrays, bytes and str go as they are, behind a few bytes that say what they are. Everything else is pickled, protocol 5:
-large contiguous data in it stays in buffers of its own, which are written and read without a copy; arrays in it go the
-short way, too.
+Arrays, bytes and str go as they are, behind a few bytes that say what they are; so do objects that are an array and
+little else, if their type is registered (see `compositecodec`). Everything else is pickled, protocol 5: large
+contiguous data in it stays in buffers of its own, which are written and read without a copy; arrays in it go the short
+way, too.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import msgspec
 import numpy as np
 
 from ezmsg.core.arraycodec import CONTIGUOUS, LAYOUT, WRITABLE, WRITEABLE, Array, array_head, array_of
+from ezmsg.core.compositecodec import FORMS, Composer, Form, composite_of
 from ezmsg.core.wire.messages import BUFFERS_MAX
 
 # The message header names the codec. Numbers are part of the protocol: append, never renumber.
@@ -25,6 +27,8 @@ BYTES: Final = 2
 STR: Final = 3
 FROZEN: Final = 4
 """As PICKLE5; some array in it is read-only."""
+COMPOSITE: Final = 5
+"""An array and what belongs to it; where one buffer holds all, the data is behind the head."""
 
 INLINE_BYTES: Final = 4096
 """Up to this size data is copied into the message: a buffer of its own costs more than copying it."""
@@ -53,7 +57,10 @@ class Encoded(msgspec.Struct, gc=False):
 class Encoder:
     """Serialises messages, one at a time; remembers what the last array was."""
 
-    __slots__ = ("_codec", "_dtype", "_head", "_known", "_layout", "_parts", "_pickler", "_shape", "_views")
+    __slots__ = (
+        "_codec", "_composers", "_dtype", "_head", "_known", "_layout", "_parts", "_pickled", "_pickler", "_shape",
+        "_views",
+    )  # fmt: skip
 
     def __init__(self) -> None:
         self._dtype: np.dtype[Any] | None = None
@@ -63,6 +70,8 @@ class Encoder:
         self._parts: list[Any] = []
         self._views: list[memoryview] = []
         self._known: dict[type, Any] = {}
+        self._composers: dict[str, Composer] = {}
+        self._pickled: type | None = None
         self._pickler: pickle.Pickler | None = None
         self._codec = PICKLE5
 
@@ -89,7 +98,29 @@ class Encoder:
             return _flat(BYTES, obj)
         if kind is str:
             return _flat(STR, obj.encode("utf-8", "surrogatepass"))
+        if kind is not self._pickled:
+            form = FORMS.get(kind)  # pyright: ignore[reportUnknownArgumentType]
+            if form is None:
+                self._pickled = kind
+            elif (encoded := self._compose(form, obj)) is not None:
+                return encoded
         return self._pickle(obj)
+
+    def _compose(self, form: Form, obj: Any) -> Encoded | None:
+        composer = self._composers.get(form.home)
+        if composer is None:
+            composer = self._composers[form.home] = Composer(form)
+        parts = composer.compose(obj)
+        if parts is None:
+            return None
+        head, array = parts
+        size = array.nbytes
+        if size <= INLINE_BYTES:
+            return Encoded(COMPOSITE, head, array.tobytes("A"), (), size + len(head))
+        try:
+            return Encoded(COMPOSITE, head, b"", (pickle.PickleBuffer(cast(Any, array)).raw(),), size + len(head))
+        except (BufferError, ValueError):
+            return None  # as for arrays
 
     def _pickle(self, obj: Any) -> Encoded:
         parts, views = self._parts, self._views
@@ -183,10 +214,12 @@ def decode(codec: int, head: Data, buffers: Sequence[Data]) -> Any:
     """
     if codec in (PICKLE5, FROZEN):
         return pickle.loads(head, buffers=buffers)
-    if codec > STR:
+    if codec > STR and codec != COMPOSITE:
         raise ValueError(f"unknown codec {codec}")
     if len(buffers) != 1:
         raise ValueError(f"codec {codec} takes one buffer, not {len(buffers)}")
+    if codec == COMPOSITE:
+        return composite_of(head, buffers[0])
     if codec == NDARRAY:
         return array_of(bytes(head), buffers[0])
     return bytes(buffers[0]) if codec == BYTES else str(buffers[0], "utf-8", "surrogatepass")

@@ -15,8 +15,6 @@ import numpy as np
 from ezmsg.util.messages.arrays import Array, are_equal, selected, slice_along_axis
 from ezmsg.util.messages.util import replace
 
-_HOME = "ezmsg.util.messages.axisarray"
-
 
 @dataclass(eq=False)
 class AxisBase(ABC):
@@ -26,7 +24,6 @@ class AxisBase(ABC):
         unit: Of these places, such as "s" or "Hz".
     """
 
-    __module__ = _HOME
     unit: str = ""
 
     @abstractmethod
@@ -51,7 +48,6 @@ class LinearAxis(AxisBase):
         offset: Where the first one lies, in `unit`.
     """
 
-    __module__ = _HOME
     gain: float = 1.0
     offset: float = 0.0
 
@@ -105,7 +101,6 @@ class ArrayWithNamedDims:
         ValueError: There are more or fewer names than dimensions, or two are alike.
     """
 
-    __module__ = _HOME
     data: Array
     dims: list[str]
 
@@ -141,7 +136,6 @@ class CoordinateAxis(AxisBase, ArrayWithNamedDims):
         unit: Of `data`; "" for names.
     """
 
-    __module__ = _HOME
     unit: str = ""
 
     def value(self, x: Any) -> Any:
@@ -160,3 +154,8 @@ class CoordinateAxis(AxisBase, ArrayWithNamedDims):
             return self
         data = slice_along_axis(self.data, index, self.dims.index(dim))
         return replace(self, data=data, dims=[name for name in self.dims if name != dim])
+
+
+# Not in their bodies: dataclass looks there for the names in annotations, and it may not be imported yet.
+for _axis in (AxisBase, LinearAxis, ArrayWithNamedDims, CoordinateAxis):
+    _axis.__module__ = "ezmsg.util.messages.axisarray"

@@ -347,3 +347,9 @@ def _joined(name: str, dim: str, parts: list[Any]) -> AxisBase:
         raise ValueError(f"only some objects have a CoordinateAxis {name!r} along {first.dims}: pass axis=")
     data = namespace_of(first.data).concat([axis.data for axis in axes], axis=first.dims.index(dim))
     return replace(first, data=data)
+
+
+# Messages of this class travel without pickle; the module needs the classes above.
+from ezmsg.util.messages import axisarraycodec as _codec  # noqa: E402
+
+_ = _codec
