@@ -12,12 +12,14 @@ import argparse
 import contextlib
 import gzip
 import socket
+import ssl
 import threading
 import zlib
 from collections.abc import Mapping
 from concurrent import futures
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any, Literal, Self
 
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import (
@@ -41,13 +43,25 @@ class Behaviour:
     """How a receiver answers.
 
     `ok` takes everything but `rejected` items; `slow` takes it, and says so after `seconds`; `status` refuses with
-    that HTTP status (over gRPC: UNAVAILABLE); `redirect` sends elsewhere; `black_hole` never answers.
+    that HTTP status (over gRPC: that `code`) and asks to wait for `retry_after`, a number of seconds or (HTTP only) a
+    date; `redirect` sends elsewhere; `black_hole` never answers.
     """
 
     kind: Literal["ok", "slow", "status", "redirect", "black_hole"] = "ok"
     seconds: float = 0.0
     status: int = 503
+    code: str = "UNAVAILABLE"
+    retry_after: str = ""
     rejected: int = 0
+
+
+@dataclass(frozen=True)
+class Tls:
+    """PEM files of a receiver that encrypts; with `client_ca` it wants certificates of its clients, too."""
+
+    certificate: Path
+    key: Path
+    client_ca: Path | None = None
 
 
 class Receiver:
@@ -55,10 +69,11 @@ class Receiver:
 
     protocol = ""
 
-    def __init__(self, store: Store | None = None, port: int = 0) -> None:
+    def __init__(self, store: Store | None = None, port: int = 0, tls: Tls | None = None) -> None:
         """Receive on `port` of the loopback interface, by default a free one."""
         self.store = store or Store()
         self.port = port
+        self.tls = tls
         self._behaviour = Behaviour()
         self._requests = 0
         self._counted = threading.Condition()
@@ -67,7 +82,7 @@ class Receiver:
 
     @property
     def endpoint(self) -> str:
-        return f"http://{LOOPBACK}:{self.port}"
+        return f"http{'s' if self.tls else ''}://{LOOPBACK}:{self.port}"
 
     def behave(self, kind: Literal["ok", "slow", "status", "redirect", "black_hole"], **how: Any) -> None:
         """Answer like this from now on; requests that wait for an answer are let go."""
@@ -135,6 +150,13 @@ class _Server(ThreadingHTTPServer):
         self.receiver = receiver
         self._open: set[socket.socket] = set()
         super().__init__((LOOPBACK, receiver.port), _Handler)
+        if (tls := receiver.tls) is not None:
+            context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+            context.load_cert_chain(tls.certificate, tls.key)
+            if tls.client_ca is not None:
+                context.verify_mode = ssl.CERT_REQUIRED
+                context.load_verify_locations(tls.client_ca)
+            self.socket = context.wrap_socket(self.socket, server_side=True)
 
     def get_request(self) -> tuple[socket.socket, Any]:
         connection, address = super().get_request()
@@ -175,20 +197,22 @@ class _Handler(BaseHTTPRequestHandler):
         match behaviour.kind:
             case "black_hole":
                 self.close_connection = True
+            case "status" if behaviour.retry_after:
+                self._answer(behaviour.status, **{"Retry-After": behaviour.retry_after})
             case "status":
                 self._answer(behaviour.status)
             case "redirect":
-                self._answer(307, location="http://elsewhere.invalid/")
+                self._answer(307, Location="http://elsewhere.invalid/")
             case _:
                 self._answer(200, _response(request, behaviour.rejected).SerializeToString())
 
-    def _answer(self, status: int, body: bytes = b"", location: str = "") -> None:
+    def _answer(self, status: int, body: bytes = b"", **headers: str) -> None:
         try:
             self.send_response(status)
             self.send_header("Content-Type", "application/x-protobuf")
             self.send_header("Content-Length", str(len(body)))
-            if location:
-                self.send_header("Location", location)
+            for name, value in headers.items():
+                self.send_header(name, value)
             self.end_headers()
             self.wfile.write(body)
         except OSError:  # a client that did not want to wait
@@ -232,7 +256,16 @@ class GrpcReceiver(Receiver):
         self._server = grpc.server(self._workers, options=(("grpc.so_reuseport", 0),))
         trace_grpc.add_TraceServiceServicer_to_server(_Service(self, "traces"), self._server)
         metrics_grpc.add_MetricsServiceServicer_to_server(_Service(self, "metrics"), self._server)
-        self.port = self._server.add_insecure_port(f"{LOOPBACK}:{self.port}")
+        address = f"{LOOPBACK}:{self.port}"
+        if (tls := self.tls) is None:
+            self.port = self._server.add_insecure_port(address)
+        else:
+            credentials = grpc.ssl_server_credentials(
+                [(tls.key.read_bytes(), tls.certificate.read_bytes())],
+                tls.client_ca.read_bytes() if tls.client_ca else None,
+                require_client_auth=tls.client_ca is not None,
+            )
+            self.port = self._server.add_secure_port(address, credentials)
         self._server.start()
         return self
 
@@ -249,11 +282,16 @@ class _Service:
 
     def Export(self, request: Any, context: Any) -> Response:
         import grpc
+        from google.rpc.error_details_pb2 import RetryInfo
 
         headers = dict(context.invocation_metadata())
         behaviour = self._receiver._receive(self._signal, headers, request)
         if behaviour.kind in ("status", "redirect"):
-            context.abort(grpc.StatusCode.UNAVAILABLE, "asked to refuse")
+            if behaviour.retry_after:
+                info = RetryInfo()
+                info.retry_delay.FromSeconds(int(behaviour.retry_after))
+                context.set_trailing_metadata((("google.rpc.retryinfo-bin", info.SerializeToString()),))
+            context.abort(grpc.StatusCode[behaviour.code], "asked to refuse")
         return _response(request, behaviour.rejected)
 
 

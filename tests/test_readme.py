@@ -10,12 +10,10 @@ from pathlib import Path
 import pytest
 
 README = Path(__file__).parents[1] / "README.md"
-
-
 EXAMPLES = re.findall(r"```python\n(.*?)```", README.read_text(encoding="utf-8"), re.DOTALL)
 
 
-@pytest.mark.parametrize("example", EXAMPLES, ids=["without-units", "with-units"])
+@pytest.mark.parametrize("example", EXAMPLES, ids=["without-units", "without-asyncio", "with-units"])
 def test_an_example_runs_and_prints_what_it_received(tmp_path: Path, example: str) -> None:
     script = tmp_path / "example.py"
     script.write_text(example, encoding="utf-8")

@@ -17,6 +17,11 @@ def milliseconds(seconds: float) -> str:
     return f"{seconds * 1e3:.2f}" if seconds else "-"
 
 
+def unit_of(topic: str) -> str:
+    """The unit that a stream belongs to."""
+    return topic.rpartition("/")[0] or topic
+
+
 def edge_table(snapshots: Iterable[ProcessProfilingSnapshot], elapsed_s: float, heart_rate: float | None) -> Table:
     """One row for each edge: rate, age, backpressure of its publisher, drops."""
     publishers: dict[str, EdgeProfile] = {}
@@ -47,7 +52,7 @@ def edge_table(snapshots: Iterable[ProcessProfilingSnapshot], elapsed_s: float, 
         waited_ns = 0 if publisher is None else publisher.counters.get("backpressure_ns", 0)
         consumed = edge.counters.get("consumed", 0)
         table.add_row(
-            f"{edge.topic} → {edge.subscription}",
+            f"{unit_of(edge.topic)} → {unit_of(edge.subscription or '')}",
             edge.channel_kind.value.lower(),
             str(consumed),
             f"{consumed / elapsed_s:.1f}" if elapsed_s else "-",

@@ -23,13 +23,17 @@ KINDS = st.sampled_from(["topology", "settings"])
 MOST = 3
 """Sessions, processes and streams at a time."""
 
+FUZZ = int(os.environ.get("FUZZ", "1"))
+TIMEOUT_S = 600 * FUZZ
+"""Of a machine: a failure that is made smaller takes its time."""
+
 Events = list[tuple[Any, ...]]
 
 
 def fuzzing(examples: int, steps: int) -> hypothesis.settings:
     """Settings of a machine; `FUZZ=100` in the environment makes a hundred times as many examples."""
     return hypothesis.settings(
-        max_examples=examples * int(os.environ.get("FUZZ", "1")),
+        max_examples=examples * FUZZ,
         stateful_step_count=steps,
         deadline=None,
         suppress_health_check=list(hypothesis.HealthCheck),

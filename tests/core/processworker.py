@@ -55,5 +55,19 @@ async def ask(address: str, unit: str, count: str) -> None:
             task.cancel()
 
 
-ROLES = {"serve": serve, "own": own, "ask": ask}
+async def watch(address: str, last: str) -> None:
+    """Read events of topology up to a number; then say how many came, and how many were missed."""
+    context = GraphContext(address)
+    came = missed = 0
+    async for event in context.subscribe_topology_events():
+        came, missed = came + 1, missed + event.missed
+        if came == 1:
+            print("ready", flush=True)
+        if event.seq >= int(last):
+            break
+    print(came, missed, flush=True)
+    await asyncio.to_thread(sys.stdin.read)
+
+
+ROLES = {"serve": serve, "own": own, "ask": ask, "watch": watch}
 asyncio.run(ROLES[sys.argv[1]](*sys.argv[2:]))

@@ -1,6 +1,6 @@
 """One real GraphServer, whatever its users do: snapshots, settings and events are what a simple model says.
 
-`FUZZ=100 make test PYTEST_ARGS='-k state_machine --timeout=0'` runs a hundred times as long.
+`FUZZ=100 make test PYTEST_ARGS='-k state_machine'` runs a hundred times as long.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from ezmsg.core.graphmeta import (
 )
 from ezmsg.core.graphserver import GraphServer, GraphService
 from ezmsg.core.processclient import ProcessControlClient
-from tests.core.controlmachine import ControlMachine, Events, fuzzing
+from tests.core.controlmachine import TIMEOUT_S, ControlMachine, Events, fuzzing
 from tests.core.controlmodel import PERSISTENT
 from tests.core.metadatamaking import graph
 
@@ -81,7 +81,8 @@ class PublicApi:
                 await context._close_session()
             elif how == "kill":
                 assert context._session is not None
-                context._session.connection.abort()
+                assert context._session._client is not None
+                context._session._client.connection.abort()
             await context.__aexit__(None, None, None)
             while session in (await self._observer.snapshot()).sessions:
                 assert how == "kill", "an orderly end is confirmed"
@@ -124,7 +125,8 @@ class PublicApi:
         async def end() -> None:
             if how == "kill":
                 assert client._control is not None
-                client._control.connection.abort()
+                assert client._control._client is not None
+                client._control._client.connection.abort()
             await client.close()
             while any(str(known) == process for known in (await self._observer.snapshot()).processes):
                 assert how == "kill", "an orderly end is confirmed"
@@ -213,6 +215,6 @@ class ServerMachine(ControlMachine):
     make = PublicApi
 
 
-@pytest.mark.timeout(600)  # of a failure that is made smaller
+@pytest.mark.timeout(TIMEOUT_S)
 def test_a_server_does_what_the_model_does_whatever_its_users_do() -> None:
     run_state_machine_as_test(ServerMachine, settings=fuzzing(examples=60, steps=60))

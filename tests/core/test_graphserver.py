@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import socket
 import threading
+import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -13,6 +15,10 @@ from ezmsg.core.dag import CyclicException
 from ezmsg.core.errors import ConfigError, InsecureBind, ServerUnreachable
 from ezmsg.core.graphcontext import GraphContext
 from ezmsg.core.graphserver import GraphServer, GraphService
+from ezmsg.core.net.address import Address
+from ezmsg.core.netprotocol import close_stream_writer
+from ezmsg.core.pubclient import Publisher
+from ezmsg.core.server.journal import Journal, journal_path
 
 
 @pytest.fixture
@@ -91,6 +97,21 @@ def test_a_bad_port_start_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
         GraphServer().start()
 
 
+def test_a_server_that_cannot_start_leaves_no_journal_and_takes_none(
+    free_address: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+    monkeypatch.setenv("EZMSG_OTEL", "nonsense")
+    path = journal_path(Address.from_string(free_address))
+    with pytest.raises(ConfigError):
+        GraphServer().start(free_address)
+    assert not path.exists()
+    Journal.open(Address.from_string(free_address)).connected("A", "B")
+    with pytest.raises(ConfigError):
+        GraphServer().start(free_address)
+    assert '"A"' in path.read_text()
+
+
 async def test_start_and_stop_work_inside_a_coroutine_whose_loop_carries_clients() -> None:
     server = GraphServer()
     server.start("127.0.0.1:0")
@@ -113,8 +134,69 @@ async def test_the_service_asks_for_persistent_edges_and_gives_a_copy_of_the_gra
     assert (await service.dag()).nodes == set()
 
 
+async def test_the_service_draws_the_graph_and_draws_it_smaller(server: GraphServer) -> None:
+    service = GraphService(server.address)
+    assert await service.get_formatted_graph("mermaid") == ""
+    await service.connect("SYS/GEN/OUT", "SYS/TOPIC")
+    await service.connect("SYS/TOPIC", "SYS/LOG/IN")
+    assert (await service.get_formatted_graph("mermaid")).count("-->") == 2
+    compact = await service.get_formatted_graph("graphviz", "TB", 1)
+    assert compact.count("->") == 1
+    assert "TOPIC" not in compact
+    assert 'rankdir="TB"' in compact
+    with pytest.raises(ValueError, match="'png'"):
+        await service.get_formatted_graph("png")
+
+
+async def test_drawing_the_graph_of_no_server_says_where_it_was_looked_for(free_address: str) -> None:
+    with pytest.raises(ServerUnreachable, match=f"{free_address}.*start one"):
+        await GraphService(free_address).get_formatted_graph("mermaid")
+
+
+async def test_a_connection_without_a_role_lasts_until_it_is_closed(server: GraphServer) -> None:
+    _, writer = await GraphService(server.address).open_connection()
+    assert writer.get_extra_info("peername")[:2] == server.address
+    await close_stream_writer(writer)
+
+
+async def test_the_service_tells_how_the_server_is(server: GraphServer, context: GraphContext) -> None:
+    await context.publisher("A")
+    before_ns = time.time_ns()
+    status = await GraphService(server.address).status()
+    assert (status.sessions, status.publishers, status.subscribers, status.processes) == (1, 1, 0, 0)
+    assert status.started_unix_ns <= before_ns <= status.unix_ns <= time.time_ns()
+
+
+async def test_pausing_does_not_wait_for_a_publisher_that_stands_still(
+    server: GraphServer, context: GraphContext, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ezmsg.core.server.core.PUBLISHER_FLOW_TIMEOUT_S", 0.2)
+    running = await context.publisher("A")
+    started, release = threading.Event(), threading.Event()
+
+    async def stand_still() -> None:
+        publisher = await Publisher.create("B", server.address)
+        started.set()
+        release.wait(30)  # not awaited: so does user code that keeps its loop
+        publisher.close()
+        await publisher.wait_closed()
+
+    standing = asyncio.create_task(asyncio.to_thread(asyncio.run, stand_still()))
+    await asyncio.to_thread(started.wait, 10)
+    service = GraphService(server.address)
+    try:
+        for ask in (service.pause, service.resume, service.sync, context.pause, context.resume, context.sync):
+            with pytest.raises(TimeoutError):
+                await ask()
+        assert not running.running
+    finally:
+        release.set()
+        await standing
+
+
 async def test_shutdown_ends_the_server(server: GraphServer) -> None:
     await GraphService(server.address).shutdown()
+    server.address.bind_socket().close()  # it listens no more
     await asyncio.to_thread(server.join, 10)
     assert not server.is_alive()
 

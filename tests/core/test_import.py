@@ -17,7 +17,18 @@ def test_the_declarative_names_are_exported() -> None:
     assert {"Component", "Unit", "Collection", "Settings", "State", "NetworkDefinition"} < set(ez.__all__)
     assert {"InputStream", "OutputStream", "Topic", "InputTopic", "OutputTopic"} < set(ez.__all__)
     assert {"InputRelay", "OutputRelay", "System", "Message", "Flag"} < set(ez.__all__)
+    assert {"run", "run_system", "GraphRunner", "GraphRunnerStartError"} < set(ez.__all__)
+    assert {"Complete", "NormalTermination"} < set(ez.__all__)
     assert all(hasattr(ez, name) for name in ez.__all__)
+
+
+def test_importing_core_begins_nothing() -> None:
+    code = (
+        "import multiprocessing, threading, ezmsg.core\n"
+        "print(multiprocessing.get_start_method(allow_none=True), threading.active_count())"
+    )
+    run = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    assert run.stdout.split() == ["None", "1"]
 
 
 def test_submodules_are_attributes_of_the_package() -> None:

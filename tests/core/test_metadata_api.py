@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import subprocess
 import sys
@@ -174,3 +175,18 @@ async def test_a_snapshot_taken_while_everything_changes_fits_together(
             assert all(edge in snapshot.sessions[owner].edges for owner in owned)
         assert sum(map(len, snapshot.graph.values())) == len(snapshot.edge_owners)
     await visits
+
+
+async def test_metadata_larger_than_any_frame_is_read_in_parts(server: GraphServer, context: GraphContext) -> None:
+    large = bytes(15 << 20)
+    async with contextlib.AsyncExitStack() as stack:
+        others = [await stack.enter_async_context(GraphContext(server.address)) for _ in range(5)]
+        for number, other in enumerate(others):
+            metadata = graph(f"UNIT{number}")
+            metadata.components[f"UNIT{number}"].initial_settings = (large, {"number": number})
+            await other.register_metadata(metadata)
+        snapshot = await context.snapshot()
+        for number, other in enumerate(others):
+            returned = snapshot.sessions[str(other._session_id)].metadata
+            assert returned is not None
+            assert returned.components[f"UNIT{number}"].initial_settings == (large, {"number": number})

@@ -14,7 +14,7 @@ from uuid import UUID, uuid4
 import pytest
 
 from ezmsg.core import graphcontext
-from ezmsg.core.control import ControlClient
+from ezmsg.core.control import ControlClient, asking
 from ezmsg.core.errors import ConfigError, ConnectionLost, RequestTimeout
 from ezmsg.core.graphcontext import GraphContext
 from ezmsg.core.graphmeta import ProcessControlErrorCode as Code
@@ -27,6 +27,7 @@ from ezmsg.core.graphmeta import (
 )
 from ezmsg.core.graphserver import GraphServer
 from ezmsg.core.processclient import ProcessControlClient
+from ezmsg.core.server.books.requests import MODEST
 from ezmsg.core.wire import records as r
 from ezmsg.core.wire.limits import ROUTED_PER_CLIENT
 from tests.core.conftest import StartProcess
@@ -529,6 +530,8 @@ async def test_more_requests_than_a_process_may_have_are_refused_and_pings_are_n
     owner.set_request_handler(stuck)
     asked = ask_stuck(context, ROUTED_PER_CLIENT)
     await stuck.until(started=ROUTED_PER_CLIENT)
+    asked += ask_stuck(another, MODEST)
+    await stuck.until(started=ROUTED_PER_CLIENT + MODEST)
     for refused in (1, 2):
         response = await another.process_request("UNIT", "STUCK", timeout=LONG_S)
         assert (response.ok, response.error_code) == (False, Code.TOO_MANY_REQUESTS)
@@ -564,8 +567,11 @@ async def test_what_timed_out_counts_until_its_handler_ends(context: GraphContex
     asked = ask_stuck(context, ROUTED_PER_CLIENT, timeout=0.05)
     assert {response.error_code for response in await answered(*asked)} == {Code.TIMEOUT}
     await stuck.until(started=ROUTED_PER_CLIENT)
+    more = ask_stuck(context, MODEST)
+    await stuck.until(started=ROUTED_PER_CLIENT + MODEST)
     assert (await context.process_request("UNIT", "STUCK")).error_code is Code.TOO_MANY_REQUESTS
     stuck.release.set()
+    await answered(*more)
     await stuck.until(ended=ROUTED_PER_CLIENT)
     await context.process_ping("UNIT")  # behind the late answers
     assert (await context.process_request("UNIT", "STUCK")).ok
@@ -596,12 +602,17 @@ async def test_a_killed_requester_leaves_nothing_at_server_and_owner(
     owner.set_request_handler(stuck)
     worker = await start_process("ask", server.address, "UNIT", ROUTED_PER_CLIENT)
     await stuck.until(started=ROUTED_PER_CLIENT)
+    mine = ask_stuck(context, MODEST)
+    await stuck.until(started=ROUTED_PER_CLIENT + MODEST)
     assert (await context.process_request("UNIT", "STUCK")).error_code is Code.TOO_MANY_REQUESTS
+    for task in mine:
+        task.cancel()
+    await stuck.until(cancelled=MODEST)
     await worker.kill()
-    await stuck.until(cancelled=ROUTED_PER_CLIENT)
+    await stuck.until(cancelled=MODEST + ROUTED_PER_CLIENT)
     await context.process_ping("UNIT")  # behind what the owner still said
     asked = ask_stuck(context, ROUTED_PER_CLIENT)
-    await stuck.until(started=2 * ROUTED_PER_CLIENT)
+    await stuck.until(started=MODEST + 2 * ROUTED_PER_CLIENT)
     stuck.release.set()
     assert all(response.ok for response in await answered(*asked))
 
@@ -684,13 +695,14 @@ async def test_a_process_that_stands_still_times_out_and_others_answer(
 async def test_requests_to_a_server_that_stands_still_end_by_name(
     start_process: StartProcess, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(graphcontext, "SERVER_TIMEOUT_S", 0.05)
+    monkeypatch.setattr(asking, "SERVER_TIMEOUT_S", 0.05)
     worker = await start_process("serve")
     async with GraphContext(worker.ready) as context:
         process = ProcessControlClient(worker.ready)
         await process.register(["UNIT"])
         await worker.halt()
         monkeypatch.setattr(graphcontext, "GRAPH_TIMEOUT_S", 0.05)
+        monkeypatch.setattr(asking, "GRAPH_TIMEOUT_S", 0.05)
         monkeypatch.setenv("EZMSG_SUBSCRIBER_UPDATE_TIMEOUT_SEC", "0")
         async with asyncio.timeout(20):
             response = await context.process_request("UNIT", "PING", timeout=0.05)

@@ -27,10 +27,11 @@ from ezmsg.core.graphmeta import (
     SettingsSnapshotValue,
     UnitMetadata,
 )
-from ezmsg.core.graphserver import GraphServer
+from ezmsg.core.graphserver import GraphServer, GraphService
 from ezmsg.core.processclient import ProcessControlClient
 from ezmsg.core.schema.document import json_schema
 from ezmsg.core.schema.validation import validate
+from ezmsg.core.wire.limits import EVENT_QUEUE, EVENT_WINDOW
 from tests.core.metadatamaking import component, graph, schema
 
 INITIAL, UPDATED = SettingsEventType.INITIAL_SETTINGS, SettingsEventType.SETTINGS_UPDATED
@@ -220,6 +221,79 @@ async def test_the_history_has_a_limit_and_is_read_in_pages(monkeypatch: pytest.
 
 
 # -- changing them ----------------------------------------------------------------------------------------------------
+
+
+async def test_events_stay_when_their_processes_and_sessions_are_gone(
+    server: GraphServer, context: GraphContext
+) -> None:
+    async with GraphContext(server.address) as other:
+        await other.register_metadata(graph("GONE", gain=1))
+        process = ProcessControlClient(server.address)
+        await process.register(["GONE"])
+        await process.report_settings_update("GONE", {"gain": 2})
+        await process.close()
+    assert await context.settings_snapshot() == {}
+    events = await context.settings_events()
+    assert [(event.seq, event.event_type) for event in events] == [(1, INITIAL), (2, UPDATED), (3, UPDATED)]
+    assert [event.value.repr_value for event in events] == [{"gain": 1}, {"gain": 2}, {"gain": 1}]
+
+
+async def test_a_reader_that_is_too_slow_is_told_how_many_it_missed_and_another_gets_all(
+    server: GraphServer, context: GraphContext, process: ProcessControlClient
+) -> None:
+    total = EVENT_QUEUE + EVENT_WINDOW + 200
+    slow, fast = context.subscribe_settings_events(), context.subscribe_settings_events()
+    await process.report_settings_update("UNIT", {"gain": 1})
+    first = await anext(slow)
+    seen = [await anext(fast)]
+    for gain in range(2, total + 1):
+        await process.report_settings_update("UNIT", {"gain": gain})
+        seen.append(await anext(fast))
+    assert [(event.seq, event.missed, event.value.repr_value) for event in seen] == [
+        (gain, 0, {"gain": gain}) for gain in range(1, total + 1)
+    ]
+    expected = first.seq
+    missed = 0
+    async with asyncio.timeout(30):
+        while expected < total:
+            event = await anext(slow)
+            expected += event.missed + 1
+            missed += event.missed
+            assert (event.seq, event.value.repr_value) == (expected, {"gain": expected})
+    assert missed == 200
+    assert (await GraphService(server.address).counts())["missed:settings"] == 200
+    await slow.aclose()
+    await fast.aclose()
+
+
+async def test_a_history_of_large_settings_is_bounded_and_the_gap_is_told(
+    server: GraphServer, context: GraphContext, process: ProcessControlClient
+) -> None:
+    large = bytes(15 << 20)
+    for gain in range(1, 7):
+        await process.report_settings_update("UNIT", SettingsSnapshotValue(large, {"gain": gain}))
+    events = await context.settings_events()
+    assert [(event.seq, event.missed) for event in events] == [(3, 2), (4, 0), (5, 0), (6, 0)]
+    assert [event.seq for event in await context.settings_events(5)] == [6]
+    stream = context.subscribe_settings_events(after_seq=1)
+    event = await anext(stream)
+    assert (event.seq, event.missed, event.value.serialized) == (3, 1, large)
+    await stream.aclose()
+    assert (await GraphService(server.address).counts())["evicted:settings"] == 2
+
+
+async def test_a_table_larger_than_any_frame_is_read_in_parts(
+    context: GraphContext, process: ProcessControlClient
+) -> None:
+    addresses = [f"UNIT{number}" for number in range(5)]
+    await process.register(addresses)
+    large = bytes(15 << 20)
+    for number, address in enumerate(addresses):
+        await process.report_settings_update(address, SettingsSnapshotValue(large, {"number": number}))
+    settings = await context.settings_snapshot()
+    assert list(settings) == addresses
+    assert [value.repr_value for value in settings.values()] == [{"number": number} for number in range(5)]
+    assert all(value.serialized == large for value in settings.values())
 
 
 async def test_the_topic_for_settings_is_unknown_until_metadata_tells_it(

@@ -14,6 +14,7 @@ from ezmsg.core.graphmeta import TopologyChangedEvent, TopologyEventType
 from ezmsg.core.graphserver import GraphServer, GraphService
 from ezmsg.core.processclient import ProcessControlClient
 from ezmsg.core.wire.limits import EVENT_QUEUE, EVENT_WINDOW
+from tests.core.conftest import StartProcess
 
 GRAPH, PROCESS = TopologyEventType.GRAPH_CHANGED, TopologyEventType.PROCESS_CHANGED
 Events = AsyncGenerator[TopologyChangedEvent, None]
@@ -199,3 +200,21 @@ async def test_readers_of_different_speeds_affect_neither_each_other_nor_the_ser
     assert (await context.snapshot()).edge_owners.keys() == ({("A", "B")} if total % 2 else set())
     for stream in streams:
         await stream.aclose()
+
+
+async def test_a_reader_that_stands_still_holds_up_nobody_and_goes_on_where_there_is_something_left(
+    server: GraphServer, context: GraphContext, start_process: StartProcess
+) -> None:
+    total = EVENT_QUEUE + EVENT_WINDOW + 500
+    await context.connect("A", "B")
+    still, moving = [await start_process("watch", server.address, total) for _ in range(2)]
+    await still.halt()
+    for number in range(1, total):
+        await (context.disconnect if number % 2 else context.connect)("A", "B")
+    # It is told at its own pace, whatever the other does.
+    came, missed = map(int, (await moving.line()).split())
+    assert came + missed == total
+    still.go_on()
+    came, missed = map(int, (await still.line()).split())
+    assert came + missed == total
+    assert missed > 0

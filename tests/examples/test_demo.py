@@ -27,11 +27,11 @@ def test_it_shows_every_edge_one_trace_the_beats_and_what_arrived_over_otlp() ->
     output, errors = demo("--seconds", "5").communicate(timeout=50)
     assert errors == ""
     for text in (
-        "RAW → FILTER/INPUT",
-        "FILTERED → DETECTOR/INPUT",
-        "HEART → DISPLAY/INPUT",
-        "publish RAW",
-        "process HEART",
+        "SOURCE → FILTER",
+        "FILTER → DETECTOR",
+        "DETECTOR → DISPLAY",
+        "publish SOURCE/OUTPUT",
+        "process DETECTOR/OUTPUT",
         "found 8, reference 8 (matched 8, missed 0, extra 0): agrees",
         "each once: yes",
         "ezmsg.message.age",
@@ -46,7 +46,7 @@ def test_telemetry_goes_where_the_standard_variable_says(monkeypatch: pytest.Mon
         assert errors == ""
         assert receiver.endpoint in output
         names = {span.span.name for span in receiver.store.spans}
-        assert {"publish RAW", "process HEART"} <= names
+        assert {"publish SOURCE/OUTPUT", "process DETECTOR/OUTPUT"} <= names
         assert "ezmsg.message.age" in receiver.store.metric_names()
 
 

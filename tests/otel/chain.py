@@ -1,7 +1,7 @@
 """One process of a chain, for tests: `python chain.py ROLE ADDRESS COUNT`; roles source, relay and sink.
 
-It prints `ready` once it is part of the graph. The source sends COUNT messages when a line comes on standard input; all
-end when it ends.
+It prints `ready` once it is part of the graph. The source sends COUNT messages for each line that comes on standard
+input; all end when it ends.
 """
 
 from __future__ import annotations
@@ -20,11 +20,14 @@ async def source(context: GraphContext, start: asyncio.Event, count: int) -> Non
     publisher = await context.publisher("SOURCE/OUT")
     await context.connect("SOURCE/OUT", "RELAY/IN")
     print("ready", flush=True)
-    await start.wait()
-    for number in range(count):
-        await publisher.broadcast(np.full(100, number))
-    await publisher.sync()
-    print("sent", flush=True)
+    while True:
+        await start.wait()
+        start.clear()
+        publisher.resume()
+        for number in range(count):
+            await publisher.broadcast(np.full(100, number))
+        await publisher.sync()
+        print("sent", flush=True)
 
 
 async def relay(context: GraphContext, start: asyncio.Event, count: int) -> None:
@@ -42,10 +45,11 @@ async def sink(context: GraphContext, start: asyncio.Event, count: int) -> None:
     """Take messages, in order."""
     subscriber = await context.subscriber("SINK/IN")
     print("ready", flush=True)
-    for number in range(count):
-        async with subscriber.recv_zero_copy() as message:
-            assert message[0] == number + 1
-    print("received", flush=True)
+    while True:
+        for number in range(count):
+            async with subscriber.recv_zero_copy() as message:
+                assert message[0] == number + 1
+        print("received", flush=True)
 
 
 ROLES = {"source": source, "relay": relay, "sink": sink}

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
 from ezmsg.core.graphmeta import ProfileChannelType
 from ezmsg.core.recorder.rows import EXTENDED, EXTRA, LINK, PROCESS, PUBLISH, SAMPLED, SPAN_ROW, meta_word
@@ -21,6 +23,7 @@ from ezmsg.core.wire.records import (
 )
 from ezmsg.otel.outcome import TAKEN, Outcome
 from ezmsg.otel.settings import OtlpSettings, Settings, SignalSettings
+from ezmsg.otel.spanencoder import SpanRequest
 
 MS = 1_000_000
 STARTED_NS = time.time_ns() - 60 * 1_000_000_000
@@ -48,7 +51,7 @@ def hello(link_id: str = "link-1", **changes: Any) -> OpenTelemetry:
 
 def telemetry(seq: int = 0, link_id: str = "link-1", process_id: str = "process-1", **what: Any) -> ProcessTelemetry:
     """A delivery; the one with `seq` 0 says hello."""
-    shell = {name: what.pop(name) for name in ("server_dropped", "gone", "hello") if name in what}
+    shell = {name: what.pop(name) for name in ("server_dropped", "gone", "hello", "position") if name in what}
     if seq == 0:
         shell.setdefault("hello", hello(link_id))
     return ProcessTelemetry(link_id, ANCHOR, TelemetryBatch(seq, process_id, 0, **what), **shell)
@@ -108,6 +111,22 @@ def linked_rows(links: int, span_id: int = 1) -> bytes:
 def span_ids(count: int, first_id: int = 1) -> list[str]:
     """The ids of `span_rows(count, first_id)`, in hex."""
     return [f"{number:016x}" for number in range(first_id, first_id + count)]
+
+
+def exported_spans(requests: Iterable[SpanRequest]) -> list[Span]:
+    """The spans in requests."""
+    return [
+        span
+        for request in requests
+        for of_resource in ExportTraceServiceRequest.FromString(request.spans).resource_spans
+        for of_scope in of_resource.scope_spans
+        for span in of_scope.spans
+    ]
+
+
+def exported_ids(requests: Iterable[SpanRequest]) -> list[str]:
+    """Their ids, in hex."""
+    return [span.span_id.hex() for span in exported_spans(requests)]
 
 
 def settings(protocol: Any = "http/protobuf", endpoint: str = "", **more: Any) -> Settings:

@@ -305,7 +305,7 @@ def test_one_signal_goes_on_while_the_other_hangs(http_receiver: HttpReceiver, a
     with HttpReceiver() as hanging:
         hanging.behave("black_hole")
         chosen = settings("http/protobuf", http_receiver.endpoint, metric_interval_s=0.05)
-        agent = AgentCore(replace(chosen, traces=settings("http/protobuf", hanging.endpoint).traces))
+        agent = AgentCore(replace(chosen, traces=settings("http/protobuf", hanging.endpoint).traces, span_batch=512))
         agent.start()
         agent.feed(first(spans=span_rows(512)))
         assert hanging.wait_for_requests(1)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
@@ -24,14 +25,16 @@ from ezmsg.core.wire.records import (
     GraphState,
     OpenTelemetryReader,
     Record,
+    StreamOpened,
     TelemetryAck,
 )
 from ezmsg.otel import client as module
 from ezmsg.otel.agent import AgentCore
 from ezmsg.otel.client import AgentClient
+from ezmsg.otel.outcome import Outcome
 from tests import certificates
 from tests.certificates import Authority
-from tests.otel.feeds import FakeSender, first, settings, span_ids, span_rows, telemetry
+from tests.otel.feeds import FakeSender, exported_ids, first, settings, span_ids, span_rows, telemetry
 
 PATIENCE_S = 30.0
 
@@ -42,7 +45,10 @@ class FakeGraph:
     def __init__(self) -> None:
         self.refusals: list[EzmsgError] = []
         self.readers: asyncio.Queue[Connection] = asyncio.Queue()
+        self.epoch = "first"
+        self.openings: list[OpenTelemetryReader] = []
         self.acknowledged = 0
+        self.settled: Counter[str] = Counter()
         self.heard = asyncio.Event()
         self._tasks: set[asyncio.Task[Any]] = set()
         self._connections: list[Connection] = []
@@ -71,15 +77,24 @@ class FakeGraph:
         if self.refusals:
             raise self.refusals.pop(0)
         self.readers.put_nowait(connection)
-        return Done()
+        self.openings.append(record)
+        return StreamOpened(self.epoch)
 
     def on_notice(self, connection: Connection, record: Record) -> None:
         assert isinstance(record, TelemetryAck)
         self.acknowledged += record.count
+        self.settled.update(record.settled)
         self.heard.set()
 
     def on_closed(self, connection: Connection, error: Exception | None) -> None:
         pass
+
+    async def heard_that(self, is_so: Callable[[], bool]) -> None:
+        """Wait until agents have said enough."""
+        async with asyncio.timeout(PATIENCE_S):
+            while not is_so():
+                self.heard.clear()
+                await self.heard.wait()
 
     async def next_reader(self) -> Connection:
         return await asyncio.wait_for(self.readers.get(), PATIENCE_S)
@@ -130,7 +145,7 @@ async def follow(core: AgentCore, graph: FakeGraph) -> AsyncIterator[Follow]:
 
 
 def ids(sender: FakeSender) -> list[str]:
-    return [f"{span.context.span_id:016x}" for batch in sender.batches for span in batch]
+    return exported_ids(sender.batches)
 
 
 async def test_deliveries_are_taken_and_acknowledged_together(graph: FakeGraph, follow: Follow) -> None:
@@ -140,10 +155,65 @@ async def test_deliveries_are_taken_and_acknowledged_together(graph: FakeGraph, 
     server.notify(GraphState(["A"], [], 1))
     for seq in range(1, 10):
         server.notify(telemetry(seq))
-    while graph.acknowledged < 10:
-        graph.heard.clear()
-        await asyncio.wait_for(graph.heard.wait(), PATIENCE_S)
-    assert graph.acknowledged == 10
+    await graph.heard_that(lambda: graph.acknowledged == 10)
+
+
+async def test_the_server_is_told_what_became_of_the_spans_it_sent(graph: FakeGraph, follow: Follow) -> None:
+    follow()
+    server = await graph.next_reader()
+    server.notify(first("a", spans=span_rows(10)))
+    server.notify(first("b", spans=span_rows(4, 20)))
+    server.notify(telemetry(1, "a", spans=span_rows(5) + span_rows(2, 30)))  # five for the second time
+    await server.request(DrainTelemetry(), PATIENCE_S)
+    await graph.heard_that(lambda: graph.settled == Counter({"a": 17, "b": 4}))
+
+
+async def test_spans_that_are_given_up_are_settled_too(graph: FakeGraph, follow: Follow, sender: FakeSender) -> None:
+    sender.outcomes = [Outcome("lost", "rejected")]
+    follow()
+    server = await graph.next_reader()
+    server.notify(first(spans=span_rows(10) + bytes(128)))
+    await server.request(DrainTelemetry(), PATIENCE_S)
+    await graph.heard_that(lambda: graph.settled == Counter({"link-1": 11}))
+
+
+async def test_an_agent_that_is_back_says_where_it_was_and_what_is_still_to_be_exported(
+    graph: FakeGraph, follow: Follow, sender: FakeSender, core: AgentCore
+) -> None:
+    follow()
+    server = await graph.next_reader()
+    server.notify(first("a", spans=span_rows(10), position=10))
+    await server.request(DrainTelemetry(), PATIENCE_S)
+    server.notify(telemetry(1, "a", spans=span_rows(3, 11), position=13))
+    server.notify(first("b", position=0))
+    server.notify(first("gone", spans=span_rows(2, 20), position=2, gone=True))
+    server.notify(first("gone and settled", position=7, gone=True))
+    await graph.heard_that(lambda: graph.acknowledged == 5)
+    await server.close()
+    server = await graph.next_reader()
+    assert graph.openings[0].positions == {}
+    assert (graph.openings[1].epoch, graph.openings[1].positions) == (
+        "first",
+        {"a": (13, 3), "b": (0, 0), "gone": (2, 2)},
+    )
+    graph.settled.clear()
+    await server.request(DrainTelemetry(), PATIENCE_S)
+    await graph.heard_that(lambda: graph.settled == Counter({"a": 3, "gone": 2}))
+
+
+async def test_positions_of_one_server_mean_nothing_to_the_next(graph: FakeGraph, follow: Follow) -> None:
+    follow()
+    server = await graph.next_reader()
+    server.notify(first("a", position=10))
+    await graph.heard_that(lambda: graph.acknowledged == 1)
+    graph.epoch = "second"
+    await server.close()
+    server = await graph.next_reader()
+    server.notify(first("b", position=5))
+    await graph.heard_that(lambda: graph.acknowledged == 2)
+    await server.close()
+    await graph.next_reader()
+    assert (graph.openings[2].epoch, graph.openings[2].positions) == ("second", {"b": (5, 0)})
 
 
 async def test_a_drain_is_answered_when_everything_was_exported(

@@ -43,6 +43,23 @@ def server(receiver: Receiver) -> Iterator[GraphServer]:
     server.stop()
 
 
+def agents() -> list[psutil.Process]:
+    """The agents this process has started, and that still run."""
+    return [
+        child
+        for child in psutil.Process().children()
+        if child.status() != psutil.STATUS_ZOMBIE and "ezmsg.otel" in child.cmdline()
+    ]
+
+
+def sent_and_consumed(receiver: Receiver) -> tuple[int | float, int | float]:
+    """The last totals of the source's messages."""
+    topic = {"messaging.destination.name": "SOURCE/OUT"}
+    sent = receiver.store.points("messaging.client.sent.messages", **topic)
+    consumed = receiver.store.points("messaging.client.consumed.messages", **topic)
+    return sent[-1].value if sent else 0, consumed[-1].value if consumed else 0
+
+
 class Chain:
     """Three processes that pass messages on."""
 
@@ -170,7 +187,7 @@ async def test_a_bad_receiver_costs_the_graph_nothing_and_the_agent_ends_when_to
         receiver.behave("slow", seconds=10)
     else:
         receiver.behave("status", status=503)
-    [agent] = [child for child in psutil.Process().children() if "ezmsg.otel" in child.cmdline()]
+    [agent] = agents()
     async with GraphContext(server.address):
         async with Chain(str(server.address), 20 * MESSAGES) as chain:
             await chain.run()
@@ -178,3 +195,54 @@ async def test_a_bad_receiver_costs_the_graph_nothing_and_the_agent_ends_when_to
         assert agent.memory_info().rss < 400e6
     await asyncio.wait_for(asyncio.to_thread(server.stop), 3)
     assert not agent.is_running()
+
+
+@pytest.mark.parametrize("receiver", ["http"], indirect=True)
+async def test_a_run_that_is_over_before_its_agent_is_there_waits_for_it(
+    receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ezmsg.core.server.agent.JOIN_TIMEOUT_S", 30.0)  # of 1.5; nothing here is about durations
+    monkeypatch.setattr("ezmsg.core.server.agent.DRAIN_TIMEOUT_S", 60.0)
+    server = GraphServer()
+    server.start("127.0.0.1:0")
+    async with GraphContext(server.address) as context:
+        publisher = await context.publisher("SOURCE/OUT")
+        for number in range(3):
+            await publisher.broadcast(number)
+    await asyncio.to_thread(server.stop)
+    assert sent_and_consumed(receiver) == (3, 0)
+
+
+@pytest.mark.parametrize("receiver", ["http"], indirect=True)
+async def test_an_agent_that_is_killed_is_started_again_doubles_nothing_and_counts_what_is_lost(
+    receiver: Receiver, server: GraphServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ezmsg.core.server.agent.FIRST_WAIT_S", 0.01)
+    async with GraphContext(server.address) as context, native_spans(context) as native:
+        async with Chain(str(server.address), MESSAGES) as chain:
+            await chain.run()
+            await until(lambda: len(receiver.store.spans) >= SPANS)
+            receiver.behave("black_hole")
+            already = receiver.requests
+            await chain.run()
+            await until(lambda: len(native) >= 2 * SPANS and receiver.requests > already)
+            [agent] = agents()
+            agent.kill()
+            await until(lambda: [other.pid for other in agents()] not in ([agent.pid], []))
+            receiver.behave("ok")
+            await chain.run()
+            # The new agent has joined and exports.
+            await until(lambda: len(receiver.store.spans) > SPANS)
+        await until(lambda: len(native) >= 3 * SPANS)
+    await asyncio.to_thread(server.stop)
+
+    received = Counter(span.span_id for span in receiver.store.spans)
+    assert max(received.values()) == 1
+    assert received.keys() <= {span.span_id for span in native}
+    lost = {
+        (point.resource["service.instance.id"], point.attributes["ezmsg.telemetry.reason"]): point.value
+        for point in receiver.store.points("ezmsg.telemetry.dropped", ezmsg__telemetry__kind="span")
+    }
+    assert len(received) + sum(lost.values()) == 3 * SPANS == len(native)
+    assert any(reason == "exporter_gone" and count for (_, reason), count in lost.items())
+    assert sent_and_consumed(receiver) == (3 * MESSAGES, 3 * MESSAGES)

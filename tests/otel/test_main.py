@@ -10,6 +10,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Callable, Iterator
+from typing import Any
 
 import pytest
 
@@ -18,7 +19,7 @@ from ezmsg.core.control import ControlClient
 from ezmsg.core.graphserver import GraphServer
 from ezmsg.core.wire.records import Record
 from ezmsg.otel.__main__ import Exit
-from tests.otel.feeds import first, hello
+from tests.otel.feeds import first, hello, span_rows
 
 CONNECTED = "exporting the telemetry of the graph at"
 END_LIMIT_S = 2.0 + 5.0
@@ -164,12 +165,30 @@ async def test_an_export_that_hangs_does_not_hold_it(
     assert (code, "Traceback" in errors) == (Exit.OK, False)
 
 
+@pytest.mark.parametrize("arguments", [[], ["--child"]], ids=["by hand", "child"])
+async def test_the_console_is_standard_output_or_for_a_child_standard_error(
+    run: Run, server: GraphServer, arguments: list[str]
+) -> None:
+    console = {"OTEL_TRACES_EXPORTER": "console", "OTEL_METRICS_EXPORTER": "console", "OTEL_BSP_SCHEDULE_DELAY": "1"}
+    process = run("--graph", str(server.address), *arguments, stdin=subprocess.PIPE, **console)
+    await asyncio.to_thread(wait_for_line, process, CONNECTED)
+    async with measured_process(server, spans=span_rows(1)):
+        wanted, other = (process.stderr, process.stdout) if arguments else (process.stdout, process.stderr)
+        assert wanted is not None
+        assert other is not None
+        assert await asyncio.to_thread(lambda: any("publish ROOT/SOURCE/OUT" in line for line in wanted))
+        process.terminate()
+        rest = await asyncio.to_thread(lambda: (wanted.read(), other.read()))
+    assert "messaging.client.sent.messages" in rest[0]
+    assert "messaging" not in rest[1]
+
+
 @contextlib.asynccontextmanager
-async def measured_process(server: GraphServer) -> AsyncIterator[None]:
+async def measured_process(server: GraphServer, **what: Any) -> AsyncIterator[None]:
     """A process that delivered its first telemetry to the server."""
     client = await ControlClient.connect(server.address, Deaf(), name="test")
     await client.request(hello())
-    client.notify(first().batch)
+    client.notify(first(**what).batch)
     yield
     await client.close()
 

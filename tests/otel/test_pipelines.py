@@ -5,21 +5,35 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import pytest
 from opentelemetry.sdk.metrics.export import MetricsData
 
-from ezmsg.core.telemetry.expand import expand_spans
+from ezmsg.core.recorder.rows import SPAN_ROW
 from ezmsg.otel.collector import Collector
 from ezmsg.otel.ledger import Ledger
 from ezmsg.otel.metricpipeline import MetricPipeline
 from ezmsg.otel.outcome import Outcome
 from ezmsg.otel.registry import Registry
 from ezmsg.otel.resource import ResourceFactory
-from ezmsg.otel.spanpipeline import RecentIds, SpanPipeline
+from ezmsg.otel.spanencoder import RequestEncoder
+from ezmsg.otel.spanpipeline import SpanPipeline
 from ezmsg.otel.state import Process
-from tests.otel.feeds import ANCHOR, FakeSender, first, linked_rows, settings, span_ids, span_rows, telemetry
+from tests.otel.feeds import (
+    ANCHOR,
+    FakeSender,
+    exported_ids,
+    exported_spans,
+    first,
+    linked_rows,
+    settings,
+    span_ids,
+    span_rows,
+    telemetry,
+)
 
 RETRY = Outcome("retry", "unreachable", "nobody there")
 LOST = Outcome("lost", "rejected", "HTTP 400")
@@ -68,16 +82,18 @@ def ledger() -> Ledger:
     return Ledger()
 
 
-SpansOf = Callable[..., SpanPipeline]
+SpansOf = Callable[..., SpanPipeline[bytes]]
 
 
 @pytest.fixture
 def spans_of(registry: Registry, ledger: Ledger) -> Iterator[SpansOf]:
     """Makes and starts pipelines of spans, and stops them in the end."""
-    made: list[SpanPipeline] = []
+    made: list[SpanPipeline[bytes]] = []
 
-    def make(sender: FakeSender, expand: Any = expand_spans, **more: Any) -> SpanPipeline:
-        pipeline = SpanPipeline(sender, registry, ledger, settings(**more), expand)
+    def make(sender: FakeSender, **more: Any) -> SpanPipeline[bytes]:
+        pipeline = SpanPipeline(
+            sender, RequestEncoder(), registry.resource, ledger, settings(**{"span_batch": 512} | more)
+        )
         pipeline.start()
         made.append(pipeline)
         return pipeline
@@ -89,7 +105,7 @@ def spans_of(registry: Registry, ledger: Ledger) -> Iterator[SpansOf]:
 
 
 def ids(sender: FakeSender) -> list[str]:
-    return [f"{span.context.span_id:016x}" for batch in sender.batches for span in batch]
+    return exported_ids(sender.batches)
 
 
 def dropped(ledger: Ledger) -> dict[str, int]:
@@ -102,7 +118,7 @@ def test_spans_leave_in_batches_and_in_order(spans_of: SpansOf, process: Process
     pipeline.offer(process, ANCHOR, span_rows(700))
     pipeline.offer(process, ANCHOR, span_rows(500, 701))
     assert pipeline.flush(PATIENCE_S)
-    assert [len(batch) for batch in sender.batches] == [512, 512, 176]
+    assert [batch.rows for batch in sender.batches] == [512, 512, 176]
     assert ids(sender) == span_ids(1200)
     assert ledger.totals().exported["span"] == 1200
     assert pipeline.usage == 0
@@ -131,6 +147,16 @@ def test_a_batch_that_can_be_retried_is_kept(spans_of: SpansOf, process: Process
     assert ids(sender) == span_ids(3) * 3
     assert ledger.totals().exported["span"] == 3
     assert dropped(ledger) == {}
+
+
+def test_a_receiver_that_asks_for_time_is_not_asked_again_before(spans_of: SpansOf, process: Process) -> None:
+    sender = FakeSender(replace(RETRY, retry_after_s=3600.0))
+    pipeline = spans_of(sender, span_delay_s=0.001)
+    pipeline.offer(process, ANCHOR, span_rows(3))
+    assert not pipeline.flush(PATIENCE_S)
+    pipeline.offer(process, ANCHOR, span_rows(600, 4))  # a full batch is due at once, but not now
+    assert len(sender.batches) == 1
+    assert pipeline.flush(PATIENCE_S)  # the end does not wait
 
 
 def test_a_batch_that_is_refused_is_dropped_and_counted(spans_of: SpansOf, process: Process, ledger: Ledger) -> None:
@@ -190,6 +216,20 @@ def test_spans_that_come_twice_leave_once(spans_of: SpansOf, process: Process, l
     assert (ledger.totals().exported["span"], dropped(ledger)) == (15, {})
 
 
+def test_a_batch_takes_no_more_bytes_than_a_receiver_does(
+    spans_of: SpansOf, process: Process, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ezmsg.otel.spanpipeline.MAX_REQUEST_BYTES", 20_000)
+    sender = FakeSender()
+    pipeline = spans_of(sender)
+    pipeline.offer(process, ANCHOR, span_rows(300))
+    pipeline.offer(process, ANCHOR, span_rows(300, 301))
+    assert pipeline.flush(PATIENCE_S)
+    assert ids(sender) == span_ids(600)
+    assert max(batch.size for batch in sender.batches) <= 20_000
+    assert pipeline.usage == 0
+
+
 def test_a_span_leaves_with_all_its_links_and_counts_as_many_rows(
     spans_of: SpansOf, process: Process, ledger: Ledger
 ) -> None:
@@ -199,8 +239,8 @@ def test_a_span_leaves_with_all_its_links_and_counts_as_many_rows(
         pipeline.offer(process, ANCHOR, linked_rows(3, first_id))
     pipeline.offer(process, ANCHOR, span_rows(1, 30))
     assert pipeline.flush(PATIENCE_S)
-    spans = [span for batch in sender.batches for span in batch]
-    assert [[link.context.span_id for link in span.links] for span in spans] == [[11, 12, 13], [21, 22, 23], []]
+    links = [[int(link.span_id.hex(), 16) for link in span.links] for span in exported_spans(sender.batches)]
+    assert links == [[11, 12, 13], [21, 22, 23], []]
     assert (ledger.totals().exported["span"], dropped(ledger)) == (9, {})
 
 
@@ -213,25 +253,24 @@ def test_links_without_their_span_are_counted(spans_of: SpansOf, process: Proces
     assert (ledger.totals().exported["span"], dropped(ledger)) == (1, {"unreadable": 3})
 
 
-def test_only_so_many_ids_are_remembered() -> None:
-    recent = RecentIds(2)
-    assert [recent.add(name) for name in ("a", "b", "a", "c", "a")] == [True, True, False, True, True]
-
-
 def test_rows_that_cannot_be_read_do_not_hold_up_others(spans_of: SpansOf, process: Process, ledger: Ledger) -> None:
-    def expand(rows: bytes, *others: Any) -> Any:
-        if rows == bad:
-            raise ValueError("no such row")
-        return expand_spans(rows, *others)
-
-    bad = span_rows(4, 100)
+    bad = np.frombuffer(span_rows(4, 100), SPAN_ROW).copy()
+    bad["meta"] = 0
     sender = FakeSender()
-    pipeline = spans_of(sender, expand)
-    for rows in (span_rows(2), bad, span_rows(2, 3), bytes(128)):
+    pipeline = spans_of(sender)
+    for rows in (span_rows(2), bad.tobytes(), span_rows(2, 3), bytes(128)):
         pipeline.offer(process, ANCHOR, rows)
     assert pipeline.flush(PATIENCE_S)
     assert ids(sender) == span_ids(4)
     assert dropped(ledger) == {"unreadable": 4 + 1}
+
+
+def test_a_batch_of_which_nothing_can_be_read_is_not_sent(spans_of: SpansOf, process: Process, ledger: Ledger) -> None:
+    sender = FakeSender()
+    pipeline = spans_of(sender)
+    pipeline.offer(process, ANCHOR, bytes(128))
+    assert pipeline.flush(PATIENCE_S)
+    assert (sender.batches, pipeline.usage, dropped(ledger)) == ([], 0, {"unreadable": 1})
 
 
 def test_a_flush_of_nothing_is_done_at_once(spans_of: SpansOf) -> None:

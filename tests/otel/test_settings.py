@@ -101,10 +101,10 @@ def test_intervals_are_milliseconds(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_sizes_of_span_batches_and_of_their_queue(monkeypatch: pytest.MonkeyPatch) -> None:
     found = read(monkeypatch, OTEL_EXPORTER_OTLP_ENDPOINT=ENDPOINT)
-    assert (found.span_batch, found.span_queue) == (512, 65536)
+    assert (found.span_batch, found.span_queue) == (2048, 65536)
     found = read(monkeypatch, OTEL_BSP_MAX_EXPORT_BATCH_SIZE="100", OTEL_BSP_MAX_QUEUE_SIZE="1000")
     assert (found.span_batch, found.span_queue) == (100, 1000)
-    assert read(monkeypatch, OTEL_BSP_MAX_EXPORT_BATCH_SIZE="100000").span_batch == 512
+    assert read(monkeypatch, OTEL_BSP_MAX_EXPORT_BATCH_SIZE="100000").span_batch == 8192
 
 
 @pytest.mark.parametrize(

@@ -5,33 +5,34 @@ from __future__ import annotations
 import gzip
 import socket
 import threading
+import time
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
+from email.utils import formatdate
 from pathlib import Path
 from typing import Any
 
 import pytest
 from opentelemetry.sdk.metrics.export import MetricsData
-from opentelemetry.sdk.trace import ReadableSpan
 
 from examples.otlp_receiver import GrpcReceiver, HttpReceiver, Receiver
-from ezmsg.core.telemetry.expand import expand_spans
 from ezmsg.otel.collector import Collector
 from ezmsg.otel.ledger import Ledger
-from ezmsg.otel.otlp import metric_sender, span_sender
-from ezmsg.otel.outcome import Outcome, Sender
+from ezmsg.otel.otlp import metric_sender, span_route
+from ezmsg.otel.outcome import Outcome
 from ezmsg.otel.registry import Registry
 from ezmsg.otel.resource import ResourceFactory
 from ezmsg.otel.settings import Settings
-from ezmsg.otel.spans import readable_span
-from tests.otel.feeds import ANCHOR, PUBLISHER, first, settings, span_ids, span_rows
+from ezmsg.otel.spanencoder import SpanEncoder
+from ezmsg.otel.spanrows import SpanRows
+from ezmsg.otel.watch import seconds_of
+from tests.otel.feeds import ANCHOR, first, settings, span_ids, span_rows
 
 
-def spans(count: int = 3) -> list[ReadableSpan]:
+def spans(encoder: SpanEncoder[Any], count: int = 3) -> Any:
     registry = Registry(ResourceFactory())
-    resource = registry.resource(registry.apply(first()))
-    return [readable_span(span, resource) for span in expand_spans(span_rows(count), {1: PUBLISHER}, {}, ANCHOR)]
+    return encoder.encode([SpanRows.of(registry.apply(first()), ANCHOR, span_rows(count))], registry.resource)
 
 
 def metrics() -> MetricsData:
@@ -40,10 +41,30 @@ def metrics() -> MetricsData:
     return Collector(registry, Ledger(), dict, ANCHOR.unix_ns).collect(ANCHOR.unix_ns + 1).data
 
 
+class Exit:
+    """A sender, with something to send."""
+
+    def __init__(self, kind: str, chosen: Settings) -> None:
+        if kind == "traces":
+            route = span_route(chosen.traces)
+            assert route is not None
+            self._sender, encoder = route
+            self._batch = spans(encoder)
+        else:
+            sender = metric_sender(chosen.metrics)
+            assert sender is not None
+            self._sender, self._batch = sender, metrics()
+
+    def send(self) -> Outcome:
+        return self._sender.send(self._batch)
+
+    def close(self) -> None:
+        self._sender.close()
+
+
 @contextmanager
-def sender_of(kind: str, chosen: Settings) -> Iterator[Sender[Any]]:
-    made = span_sender(chosen.traces) if kind == "traces" else metric_sender(chosen.metrics)
-    assert made is not None
+def exit_of(kind: str, chosen: Settings) -> Iterator[Exit]:
+    made = Exit(kind, chosen)
     try:
         yield made
     finally:
@@ -51,8 +72,8 @@ def sender_of(kind: str, chosen: Settings) -> Iterator[Sender[Any]]:
 
 
 def send(receiver: Receiver, kind: str = "traces", **more: Any) -> Outcome:
-    with sender_of(kind, settings(receiver.protocol, receiver.endpoint, **more)) as sender:
-        return sender.send(spans() if kind == "traces" else metrics())
+    with exit_of(kind, settings(receiver.protocol, receiver.endpoint, **more)) as way:
+        return way.send()
 
 
 @pytest.mark.parametrize("kind", ["traces", "metrics"])
@@ -75,6 +96,50 @@ def test_unavailable_is_to_be_tried_again_and_not_by_the_exporter(receiver: Rece
     outcome = send(receiver)
     assert (outcome.verdict, outcome.reason) == ("retry", "unavailable")
     assert receiver.requests == 1
+
+
+@pytest.mark.parametrize("status", [429, 502, 503, 504])
+def test_http_status_codes_that_ask_for_another_try(http_receiver: HttpReceiver, status: int) -> None:
+    http_receiver.behave("status", status=status)
+    assert (send(http_receiver).verdict, http_receiver.requests) == ("retry", 1)
+
+
+@pytest.mark.parametrize(
+    ("code", "verdict"),
+    [
+        ("UNAVAILABLE", "retry"),
+        ("ABORTED", "retry"),
+        ("CANCELLED", "retry"),
+        ("OUT_OF_RANGE", "retry"),
+        ("DATA_LOSS", "retry"),
+        ("RESOURCE_EXHAUSTED", "lost"),
+        ("INVALID_ARGUMENT", "lost"),
+        ("UNAUTHENTICATED", "lost"),
+        ("UNIMPLEMENTED", "lost"),
+    ],
+)
+def test_grpc_status_codes(code: str, verdict: str) -> None:
+    with GrpcReceiver() as receiver:
+        receiver.behave("status", code=code)
+        outcome = send(receiver)
+        assert (outcome.verdict, receiver.requests) == (verdict, 1)
+        assert code in outcome.detail
+
+
+def test_a_receiver_may_say_when_to_try_again(receiver: Receiver) -> None:
+    receiver.behave("status", status=429, code="RESOURCE_EXHAUSTED", retry_after="17")
+    outcome = send(receiver)
+    assert (outcome.verdict, outcome.retry_after_s, receiver.requests) == ("retry", 17.0, 1)
+
+
+def test_the_time_to_try_again_may_be_a_date(http_receiver: HttpReceiver) -> None:
+    http_receiver.behave("status", retry_after=formatdate(time.time() + 1000, usegmt=True))
+    assert 900 < send(http_receiver).retry_after_s <= 1000
+
+
+@pytest.mark.parametrize("text", ["", "soon", "-3", "Thu, 01 Jan 1970 00:00:00 GMT", "1e400", "nan"])
+def test_a_time_that_makes_no_sense_is_none(text: str) -> None:
+    assert seconds_of(text) == 0.0
 
 
 @pytest.mark.parametrize("status", [400, 401, 404, 413, 500])
@@ -122,25 +187,25 @@ def test_a_receiver_that_accepts_and_says_nothing_at_all_is_left_in_time() -> No
     with socket.create_server(("127.0.0.1", 0)) as silent:
         endpoint = f"http://127.0.0.1:{silent.getsockname()[1]}"
         for protocol in ("http/protobuf", "grpc"):
-            with sender_of("traces", settings(protocol, endpoint, timeout_s=0.2)) as sender:
-                assert sender.send(spans()).verdict != "taken"
+            with exit_of("traces", settings(protocol, endpoint, timeout_s=0.2)) as way:
+                assert way.send().verdict != "taken"
 
 
 def test_a_sender_works_again_when_its_receiver_was_restarted(receiver: Receiver) -> None:
-    with sender_of("traces", settings(receiver.protocol, receiver.endpoint)) as sender:
-        assert sender.send(spans()).verdict == "taken"
+    with exit_of("traces", settings(receiver.protocol, receiver.endpoint)) as way:
+        assert way.send().verdict == "taken"
         receiver.stop()
-        assert sender.send(spans()).verdict == "retry"
+        assert way.send().verdict == "retry"
         receiver.start()
-        assert sender.send(spans()).verdict == "taken"
+        assert way.send().verdict == "taken"
 
 
 def test_closing_a_sender_ends_a_call_over_grpc_that_hangs() -> None:
     with GrpcReceiver() as receiver:
         receiver.behave("black_hole")
-        with sender_of("traces", settings("grpc", receiver.endpoint, timeout_s=50.0)) as sender:
+        with exit_of("traces", settings("grpc", receiver.endpoint, timeout_s=50.0)) as way:
             outcomes: list[Outcome] = []
-            thread = threading.Thread(target=lambda: outcomes.append(sender.send(spans())))
+            thread = threading.Thread(target=lambda: outcomes.append(way.send()))
             thread.start()
             assert receiver.wait_for_requests(1)
         thread.join()
@@ -180,8 +245,8 @@ def test_batches_are_compressed_on_request(
 ) -> None:
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", http_receiver.endpoint)
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_COMPRESSION", compression)
-    with sender_of("traces", Settings.from_environment()) as sender:
-        assert sender.send(spans()).verdict == "taken"
+    with exit_of("traces", Settings.from_environment()) as way:
+        assert way.send().verdict == "taken"
     assert http_receiver.store.arrived[0].headers["content-encoding"] == compression
     assert len(http_receiver.store.spans) == 3
 
@@ -194,8 +259,8 @@ def test_grpc_takes_the_same_words_for_compression(monkeypatch: pytest.MonkeyPat
         monkeypatch.setenv("OTEL_EXPORTER_OTLP_PROTOCOL", "grpc")
         monkeypatch.setenv("OTEL_EXPORTER_OTLP_COMPRESSION", compression)
         for kind in ("traces", "metrics"):
-            with sender_of(kind, Settings.from_environment()) as sender:
-                assert sender.send(spans() if kind == "traces" else metrics()).verdict == "taken"
+            with exit_of(kind, Settings.from_environment()) as way:
+                assert way.send().verdict == "taken"
 
 
 def test_a_certificate_that_cannot_be_read_is_a_failure_and_no_crash(
@@ -204,8 +269,8 @@ def test_a_certificate_that_cannot_be_read_is_a_failure_and_no_crash(
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", "https://127.0.0.1:1")
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_CERTIFICATE", "/nowhere/ca.pem")
     monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(tmp_path))  # must not stand in for it
-    with sender_of("traces", Settings.from_environment()) as sender:
-        outcome = sender.send(spans())
+    with exit_of("traces", Settings.from_environment()) as way:
+        outcome = way.send()
     assert outcome.verdict == "lost"
     assert "/nowhere/ca.pem" in outcome.detail
 
@@ -214,8 +279,8 @@ def test_the_console_takes_everything(capsys: pytest.CaptureFixture[str], monkey
     monkeypatch.setenv("OTEL_TRACES_EXPORTER", "console")
     monkeypatch.setenv("OTEL_METRICS_EXPORTER", "console")
     for kind in ("traces", "metrics"):
-        with sender_of(kind, Settings.from_environment()) as sender:
-            assert sender.send(spans() if kind == "traces" else metrics()).verdict == "taken"
+        with exit_of(kind, Settings.from_environment()) as way:
+            assert way.send().verdict == "taken"
     printed = capsys.readouterr().out
     assert "publish ROOT/SOURCE/OUT" in printed
     assert "messaging.client.sent.messages" in printed
@@ -225,4 +290,4 @@ def test_none_sends_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OTEL_TRACES_EXPORTER", "none")
     monkeypatch.setenv("OTEL_METRICS_EXPORTER", "none")
     chosen = Settings.from_environment()
-    assert (span_sender(chosen.traces), metric_sender(chosen.metrics)) == (None, None)
+    assert (span_route(chosen.traces), metric_sender(chosen.metrics)) == (None, None)

@@ -10,12 +10,14 @@ from ezmsg.core import dag as dag
 from ezmsg.core import graphserver as graphserver
 from ezmsg.core import settings as settings
 from ezmsg.core import stream as stream
+from ezmsg.core import sync as sync
 from ezmsg.core import unit as unit
 from ezmsg.core._version import __version__
 from ezmsg.core.addressable import Addressable as Addressable
 from ezmsg.core.backend import GraphRunner, GraphRunnerStartError, run, run_system
 from ezmsg.core.backendprocess import Complete, NormalTermination
 from ezmsg.core.collection import Collection, NetworkDefinition, System
+from ezmsg.core.command import run_command
 from ezmsg.core.component import Component
 from ezmsg.core.graphcontext import GraphContext
 from ezmsg.core.graphserver import GraphServer, GraphService
@@ -26,6 +28,7 @@ from ezmsg.core.settings import Settings
 from ezmsg.core.state import State
 from ezmsg.core.stream import InputRelay, InputStream, InputTopic, OutputRelay, OutputStream, OutputTopic, Topic
 from ezmsg.core.subclient import Subscriber
+from ezmsg.core.sync import SyncContext, SyncPublisher, SyncSubscriber
 from ezmsg.core.telemetry.pump import install as install_telemetry
 from ezmsg.core.unit import Unit, main, process, publisher, subscriber, task, thread, timeit
 
@@ -53,6 +56,9 @@ __all__ = [
     "Settings",
     "State",
     "Subscriber",
+    "SyncContext",
+    "SyncPublisher",
+    "SyncSubscriber",
     "System",
     "Topic",
     "Unit",
@@ -61,8 +67,10 @@ __all__ = [
     "process",
     "publisher",
     "run",
+    "run_command",
     "run_system",
     "subscriber",
+    "sync",
     "task",
     "thread",
     "timeit",

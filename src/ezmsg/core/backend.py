@@ -22,13 +22,14 @@ from ezmsg.core.graphmeta import GraphMetadata
 from ezmsg.core.net.address import AddressType
 from ezmsg.core.runtime.coordinator import Outcome
 from ezmsg.core.runtime.launch import launch
+from ezmsg.core.runtime.leaving import leave
 from ezmsg.core.runtime.loopthread import LoopThread
 from ezmsg.core.runtime.mainthread import MainThread
 from ezmsg.core.runtime.members import BackendMember, LocalMember, Member
 from ezmsg.core.runtime.metadata import graph_metadata
 from ezmsg.core.runtime.preparation import prepare
 from ezmsg.core.runtime.run import Run
-from ezmsg.core.runtime.signals import Interrupts, die_of
+from ezmsg.core.runtime.signals import Interrupts
 from ezmsg.core.telemetry import pump
 from ezmsg.core.unit import Unit
 
@@ -204,7 +205,7 @@ class GraphRunner:
         main_thread = MainThread()
         with Interrupts(main_thread, self._interrupt):
             outcome = self._run_here(processes, main_thread)
-        _end(outcome)
+        leave(outcome)
 
     def start(self) -> None:
         """Run the graph in other processes; returns when its tasks have begun.
@@ -345,33 +346,6 @@ class GraphRunner:
         # Before multiprocessing waits for the processes, which end only when they are told to.
         if self._phase is _Phase.RUNNING:
             self.stop()
-
-
-def _end(outcome: Outcome) -> None:
-    """Leave a run as it ended: by returning, by its error, or by the signal that interrupted it."""
-    if outcome.signal is not None:
-        _log_interruption(outcome)
-        if outcome.is_forced or outcome.error is not None or not outcome.tally.is_clean:
-            if outcome.error is not None:
-                logger.error("the run was interrupted, and had an error", exc_info=outcome.error)
-            die_of(outcome.signal)
-    if outcome.error is not None:
-        raise outcome.error
-
-
-def _log_interruption(outcome: Outcome) -> None:
-    tally = outcome.tally
-    if outcome.is_forced:
-        logger.warning("interrupted twice: units were not shut down")
-        return
-    if tally.is_clean:
-        logger.info("interrupted: %d tasks were cancelled", tally.cancelled)
-        return
-    logger.warning(
-        "interrupted: %d tasks were cancelled; %d exceptions of tasks, %d tasks or functions and %d blocking calls go "
-        "on, %d errors were suppressed (EZMSG_STRICT_SHUTDOWN=1 suppresses nothing and leaves nobody behind)",
-        tally.cancelled, tally.task_errors, tally.pending, tally.workers, tally.suppressed,
-    )  # fmt: skip
 
 
 def _named(components: object, keywords: dict[str, Component]) -> dict[str, Component]:

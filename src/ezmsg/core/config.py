@@ -17,6 +17,8 @@ FALSE = frozenset({"0", "false", "no", "off", ""})
 DEFAULT_HOST = "127.0.0.1"
 GRAPHSERVER_ADDR_ENV = "EZMSG_GRAPHSERVER_ADDR"
 GRAPHSERVER_PORT_DEFAULT = 25978
+DASHBOARD_ADDR_ENV = "EZMSG_DASHBOARD_ADDR"
+SERVE_IN_BACKGROUND = "EZMSG_SERVE_IN_BACKGROUND"
 
 
 def flag(name: str, default: bool) -> bool:
@@ -76,6 +78,16 @@ def graph_address() -> str:
 def graph_address_is_set() -> bool:
     """Whether the address was configured; then no server is started implicitly."""
     return text(GRAPHSERVER_ADDR_ENV) is not None
+
+
+def dashboard_address() -> str | None:
+    """Where the dashboard listens, when configured: `host:port`."""
+    return text(DASHBOARD_ADDR_ENV)
+
+
+def serve_in_background() -> bool:
+    """Whether `ezmsg start` started this process to serve, and went on."""
+    return flag(SERVE_IN_BACKGROUND, False)
 
 
 def server_port_start() -> int:
@@ -291,3 +303,11 @@ def otlp_is_configured() -> bool:
     exporters = ("OTEL_TRACES_EXPORTER", "OTEL_METRICS_EXPORTER")
     chosen = {(text(name) or "").lower() for name in exporters} - {"", "none"}
     return any(text(name) for name in endpoints) or bool(chosen)
+
+
+# -- the whole ----------------------------------------------------------------------------------------------------
+
+
+def variables() -> dict[str, str]:
+    """What is set of `EZMSG_*` and `OTEL_*`, sorted by name."""
+    return {name: value for name, value in sorted(os.environ.items()) if name.startswith(("EZMSG_", "OTEL_"))}

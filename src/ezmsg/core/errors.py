@@ -243,6 +243,26 @@ class FrameTooLarge(ProtocolError):
         self.opcode, self.size, self.limit = opcode, size, limit
 
 
+class InvalidRecord(ProtocolError):
+    """A record has a field that no such record has; a request is refused, and the connection goes on."""
+
+    code = "INVALID_RECORD"
+
+    def __init__(self, record: str, reason: str) -> None:
+        super().__init__(f"the body of {record} cannot be read: {reason}")
+        self.record, self.reason = record, reason
+
+
+class Unanswerable(ProtocolError):
+    """A request of a kind that this peer does not answer."""
+
+    code = "UNANSWERABLE"
+
+    def __init__(self, record: str) -> None:
+        super().__init__(f"{record} is no request that is answered here")
+        self.record = record
+
+
 # -- requests -----------------------------------------------------------------------------------------------------
 
 
@@ -319,6 +339,36 @@ class IdentityTaken(EzmsgError, RuntimeError):
     def __init__(self, role: str, identity: str) -> None:
         super().__init__(f"{role} refused: {identity} is open already, over the connection of another peer")
         self.role, self.identity = role, identity
+
+
+class SyncContextNotEntered(EzmsgError, RuntimeError):
+    """A SyncContext was used outside of its `with` block."""
+
+    code = "SYNC_CONTEXT_NOT_ENTERED"
+
+    def __init__(self) -> None:
+        super().__init__("SyncContext must be entered with 'with' before use")
+
+
+class SyncContextClosed(EzmsgError, RuntimeError):
+    """A SyncContext, or what was made in it, was used after it was shut down, or in a forked child."""
+
+    code = "SYNC_CONTEXT_CLOSED"
+
+    def __init__(self) -> None:
+        super().__init__(
+            "a SyncContext is used once, in one process, and this one was shut down (or entered before): make a new one"
+        )
+
+
+class CallTimeout(EzmsgError, TimeoutError):
+    """A call of the synchronous API took longer than it was given; it was taken back."""
+
+    code = "CALL_TIMEOUT"
+
+    def __init__(self, what: str, timeout_s: float) -> None:
+        super().__init__(f"{what} took longer than {timeout_s:g} s")
+        self.what, self.timeout_s = what, timeout_s
 
 
 class UnitAlreadyOwned(EzmsgError, RuntimeError):
@@ -437,6 +487,29 @@ class ExporterLeased(EzmsgError, RuntimeError):
             "EZMSG_OTEL=off where the graph is started"
         )
         self.name, self.pid = name, pid
+
+
+# -- the command line ---------------------------------------------------------------------------------------------
+
+
+class DashboardDependencyError(EzmsgError, RuntimeError):
+    """The dashboard is not installed, or cannot be imported."""
+
+    code = "DASHBOARD_DEPENDENCY"
+
+    def __init__(self, hint: str, reason: str = "") -> None:
+        super().__init__(f"{hint} (it cannot be imported: {reason})" if reason else hint)
+        self.hint, self.reason = hint, reason
+
+
+class ServerDidNotStart(EzmsgError, RuntimeError):
+    """A GraphServer that was started in the background does not serve."""
+
+    code = "SERVER_DID_NOT_START"
+
+    def __init__(self, address: str, reason: str) -> None:
+        super().__init__(f"the GraphServer at {address} did not start: {reason}. Try ezmsg serve --address {address}")
+        self.address, self.reason = address, reason
 
 
 # -- components ---------------------------------------------------------------------------------------------------

@@ -10,12 +10,12 @@ from types import TracebackType
 from typing import Any, Self, TypeVar
 from uuid import UUID, uuid4
 
-from ezmsg.core import config
-from ezmsg.core.control import ControlClient
+from ezmsg.core.control import GRAPH_TIMEOUT_S, ControlClient
+from ezmsg.core.control.asking import FLOW_TIMEOUT_S, routing_timeout_s, sync_all
 from ezmsg.core.control.eventstream import event_stream
 from ezmsg.core.control.link import ServerLink
 from ezmsg.core.control.pages import all_settings, all_settings_events, whole_snapshot
-from ezmsg.core.control.processrequests import SERVER_TIMEOUT_S, ProcessRequests
+from ezmsg.core.control.processrequests import ProcessRequests
 from ezmsg.core.control.views import graph_snapshot, settings_event, settings_table, topology_event
 from ezmsg.core.errors import (
     ComponentAddressCollision,
@@ -51,8 +51,6 @@ T = TypeVar("T")
 # How long leaving a context waits for a server that does not answer; and the session, if the clients took all of it.
 CLOSE_TIMEOUT_S = 1.0
 LAST_TIMEOUT_S = 0.25
-# What a server may take to answer for a whole graph, which it may have to tell much of.
-GRAPH_TIMEOUT_S = 5.0
 
 
 class _Observer(ProcessRequests):
@@ -194,7 +192,7 @@ class GraphContext(ProcessRequests):
         opened = await client.request(opening, r.SessionOpened, GRAPH_TIMEOUT_S)
         if opened.refused:
             logger.warning(
-                "%r lost edges that the GraphServer does not take, as they would now close a cycle or are too many: %s",
+                "%r lost edges that would now close a cycle (or are more than the server takes): %s",
                 self,
                 opened.refused,
             )
@@ -245,32 +243,40 @@ class GraphContext(ProcessRequests):
             CyclicException: It would close a cycle; the graph is unchanged.
             RequestTimeout: The server does not answer.
         """
-        timeout_s = GRAPH_TIMEOUT_S + config.subscriber_update_timeout_s()
-        await self._active().request(r.Connect(from_topic, to_topic), timeout_s=timeout_s)
+        await self._active().request(r.Connect(from_topic, to_topic), timeout_s=routing_timeout_s())
         self._edges.add((from_topic, to_topic))
 
     async def disconnect(self, from_topic: str, to_topic: str) -> None:
         """Give up this session's share of an edge; other owners keep it. Queued messages of it are dropped."""
-        timeout_s = GRAPH_TIMEOUT_S + config.subscriber_update_timeout_s()
-        await self._active().request(r.Disconnect(from_topic, to_topic), timeout_s=timeout_s)
+        await self._active().request(r.Disconnect(from_topic, to_topic), timeout_s=routing_timeout_s())
         self._edges.discard((from_topic, to_topic))
 
     async def sync(self, timeout: float | None = None) -> None:
         """Pause all publishers of the graph, and wait until every message was released. They stay paused.
 
+        Args:
+            timeout: Seconds to wait; None waits as long as the server lives and every publisher answers.
+
         Raises:
-            TimeoutError: That took longer than `timeout` seconds.
+            TimeoutError: That took longer than `timeout` seconds, or the server or a publisher stands still.
         """
-        timeout_s = None if timeout is None else timeout + SERVER_TIMEOUT_S
-        await self._active().request(r.Sync(timeout), timeout_s=timeout_s)
+        await sync_all(self._active(), timeout)
 
     async def pause(self) -> None:
-        """Pause all publishers of the graph."""
-        await self._active().request(r.Pause())
+        """Pause all publishers of the graph.
+
+        Raises:
+            TimeoutError: The server or a publisher stands still.
+        """
+        await self._active().request(r.Pause(), timeout_s=FLOW_TIMEOUT_S)
 
     async def resume(self) -> None:
-        """Let all publishers of the graph go on."""
-        await self._active().request(r.Resume())
+        """Let all publishers of the graph go on.
+
+        Raises:
+            TimeoutError: The server or a publisher stands still.
+        """
+        await self._active().request(r.Resume(), timeout_s=FLOW_TIMEOUT_S)
 
     async def snapshot(self) -> GraphSnapshot:
         """The whole graph at this moment.

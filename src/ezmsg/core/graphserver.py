@@ -10,29 +10,32 @@ import threading
 from typing import Any, ClassVar
 
 from ezmsg.core import config
-from ezmsg.core.control import ControlClient, resolve
+from ezmsg.core.control import GRAPH_TIMEOUT_S, asking, dial, resolve
 from ezmsg.core.dag import DAG
-from ezmsg.core.errors import ConnectionLost, EzmsgError, ServerUnreachable
+from ezmsg.core.errors import ServerUnreachable
+from ezmsg.core.graph_util import get_compactified_graph, graph_string, prune_graph_connections
 from ezmsg.core.net.address import Address, AddressType
 from ezmsg.core.net.authkey import load_key
 from ezmsg.core.net.connection import Connection
+from ezmsg.core.net.guard import Guard
 from ezmsg.core.net.listener import Listener, bind_tcp
 from ezmsg.core.server.agent import AgentProcess
 from ezmsg.core.server.core import GraphCore
 from ezmsg.core.server.journal import Journal
-from ezmsg.core.server.peers import Peer
+from ezmsg.core.server.peers import ACCEPTED, Peer
 from ezmsg.core.shm import SHMContext
 from ezmsg.core.wire.records import (
     Connect,
+    Counts,
     Disconnect,
+    GetCounts,
     GetGraph,
+    GetServerStatus,
     Goodbye,
     GraphEdges,
     Pause,
-    Record,
     Resume,
-    Shutdown,
-    Sync,
+    ServerStatus,
 )
 
 logger = logging.getLogger("ezmsg")
@@ -80,7 +83,9 @@ class GraphServer(threading.Thread):
         Raises:
             OSError: The address cannot be bound.
             InsecureBind: It is not loopback, and no key was configured.
+            ConfigError: A setting of the environment cannot be used.
         """
+        config.otel_mode()  # a mistake there must not be found when everything is open, the journal among it
         key = load_key()
         if address is None:
             self._socket = bind_tcp(
@@ -132,7 +137,7 @@ class GraphServer(threading.Thread):
     async def _serve(self) -> None:
         self._loop = asyncio.get_running_loop()
         self._stopping = asyncio.Event()
-        core = GraphCore(self._stopping, self._journal)
+        core = GraphCore(self._stopping, Guard(ACCEPTED), self._journal)
         if self._journal.found:
             core.succeed()
 
@@ -144,11 +149,13 @@ class GraphServer(threading.Thread):
             task.add_done_callback(welcoming.discard)
 
         listener = await Listener.start([self._socket], self._key, on_peer, name=f"GraphServer {self.address}")
+        core.strangers = listener.refused
         agent = AgentProcess.launch(self.address)
         self._serving.set()
         try:
             await self._stopping.wait()
         finally:
+            await agent.joined(core.telemetry)
             # While nobody else can listen here: a successor at this address would take itself for one of a lost server.
             self._journal.delete()
             await listener.close()
@@ -160,7 +167,7 @@ class GraphServer(threading.Thread):
 
     async def _welcome(self, core: GraphCore, sock: Any, info: Any, name: str) -> None:
         peer = _Welcomed(core, self._peers, Address.from_string(name).host)
-        peer.connection = await Connection.over(sock, info, peer, name=name)
+        peer.connection = await Connection.over(sock, info, peer, name=name, guard=core.guard)
         self._peers.add(peer.connection)
 
     async def _goodbye(self) -> None:
@@ -183,19 +190,6 @@ class _Welcomed(Peer):
         """Forget it."""
         self._known.discard(connection)
         super().on_closed(connection, error)
-
-
-class _Asker:
-    """Handler of a client that only asks."""
-
-    def on_request(self, connection: Connection, record: Record) -> Record:
-        raise EzmsgError(f"{type(record).__name__} cannot be answered here")
-
-    def on_notice(self, connection: Connection, record: Record) -> None:
-        pass
-
-    def on_closed(self, connection: Connection, error: Exception | None) -> None:
-        pass
 
 
 class GraphService:
@@ -246,21 +240,35 @@ class GraphService:
             ServerUnreachable: None answers and none may be started.
         """
         try:
-            probe = await ControlClient.connect(self.address, _Asker(), name="probe")
+            await asking.probe(self.address)
         except ServerUnreachable:
             implicit = self._address is None and not config.graph_address_is_set()
             if not (implicit if auto_start is None else auto_start):
                 raise
             return self.create_server()
-        await probe.close()
         return None
 
-    async def _ask(self, record: Record, timeout_s: float | None = None) -> Any:
-        client = await ControlClient.connect(self.address, _Asker(), name="service")
+    async def open_connection(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        """An authenticated connection to the server that has no role; the caller closes it.
+
+        Raises:
+            ServerUnreachable: No server answers.
+            HandshakeError: What answers is no GraphServer of ours.
+        """
+        sock, _ = await dial(self.address)
         try:
-            return await client.request(record, timeout_s=timeout_s)
-        finally:
-            await client.close()
+            return await asyncio.open_connection(sock=sock)
+        except BaseException:
+            sock.close()
+            raise
+
+    async def status(self) -> ServerStatus:
+        """How the server is, its clocks among it; it answers at once, or stands still.
+
+        Raises:
+            RequestTimeout: It does not answer.
+        """
+        return await asking.ask(self.address, GetServerStatus())
 
     async def connect(self, from_topic: str, to_topic: str) -> None:
         """Add a persistent edge: it stays until it is disconnected or the server ends.
@@ -268,42 +276,54 @@ class GraphService:
         Raises:
             CyclicException: It would close a cycle.
         """
-        await self._ask(Connect(from_topic, to_topic))
+        await asking.ask(self.address, Connect(from_topic, to_topic), asking.routing_timeout_s())
 
     async def disconnect(self, from_topic: str, to_topic: str) -> None:
         """Give up the persistent share of an edge."""
-        await self._ask(Disconnect(from_topic, to_topic))
+        await asking.ask(self.address, Disconnect(from_topic, to_topic), asking.routing_timeout_s())
 
     async def sync(self, timeout: float | None = None) -> None:
         """Pause all publishers, and wait until every message was released.
 
+        Args:
+            timeout: Seconds to wait; None waits as long as the server lives and every publisher answers.
+
         Raises:
-            TimeoutError: That took longer than `timeout` seconds.
+            TimeoutError: That took longer than `timeout` seconds, or the server or a publisher stands still.
         """
-        await self._ask(Sync(timeout))
+        await asking.ask_to_sync(self.address, timeout)
 
     async def pause(self) -> None:
-        """Pause all publishers."""
-        await self._ask(Pause())
+        """Pause all publishers.
+
+        Raises:
+            TimeoutError: The server or a publisher stands still.
+        """
+        await asking.ask(self.address, Pause(), asking.FLOW_TIMEOUT_S)
 
     async def resume(self) -> None:
-        """Let all publishers go on."""
-        await self._ask(Resume())
+        """Let all publishers go on.
+
+        Raises:
+            TimeoutError: The server or a publisher stands still.
+        """
+        await asking.ask(self.address, Resume(), asking.FLOW_TIMEOUT_S)
 
     async def shutdown(self) -> None:
-        """End the server in order."""
-        try:
-            await self._ask(Shutdown())
-        except ConnectionLost:
-            logger.debug("the GraphServer at %s ended before it could answer", self.address)
+        """End the server in order; when this returns, it does not listen any more.
+
+        Raises:
+            TimeoutError: It did not end.
+        """
+        await asking.ask_to_end(self.address)
 
     async def dag(self, timeout: float | None = None) -> DAG:
         """A copy of the graph.
 
         Args:
-            timeout: Seconds to wait for the server; None waits as long as it is connected.
+            timeout: Seconds to wait for the answer; None takes the default.
         """
-        edges = await self._ask(GetGraph(), timeout)
+        edges = await asking.ask(self.address, GetGraph(), GRAPH_TIMEOUT_S if timeout is None else timeout)
         assert isinstance(edges, GraphEdges)
         # No `add_edge`: the server has looked for cycles already.
         dag = DAG()
@@ -312,6 +332,41 @@ class GraphService:
             dag.graph.setdefault(to_topic, set())
             dag.edge_owners[from_topic, to_topic] = set(owners)
         return dag
+
+    async def get_formatted_graph(self, fmt: str, direction: str = "LR", compact_level: int | None = None) -> str:
+        """The graph as text.
+
+        Args:
+            fmt: `mermaid` or `graphviz`.
+            direction: Where edges point: `LR`, `RL`, `TB` or `BT`.
+            compact_level: How many levels of the hierarchy collapse; topics that messages only pass through are left
+                out then. None or 0 draws everything.
+
+        Returns:
+            The text; "" for a graph without edges.
+
+        Raises:
+            ServerUnreachable: No server answers.
+            ValueError: The format is unknown.
+            LeafNodeException: The graph cannot be made compact.
+        """
+        graph = (await self.dag()).graph
+        if compact_level:
+            graph = get_compactified_graph(prune_graph_connections(graph)[0], compact_level)
+        return graph_string(graph, fmt, direction)
+
+    async def counts(self) -> dict[str, int]:
+        """What the server refused, dropped and gave up since it started, by what it was; only what happened.
+
+        `handshake:CODE` are peers that were not let in, `refused:CODE` requests, `dropped:CODE` connections;
+        `ignored:REPLY` and `ignored:NOTICE` what nobody waited for; `throttled` how often a peer was read no more until
+        it had read itself; `unrouted:TOO_MANY_REQUESTS` requests to processes; `missed:KIND` events that readers did
+        not get; `evicted:KIND` events given up because the history took too many bytes. What telemetry lost is told by
+        telemetry.
+        """
+        counts = await asking.ask(self.address, GetCounts(), GRAPH_TIMEOUT_S)
+        assert isinstance(counts, Counts)
+        return counts.values
 
     # -- shared memory ------------------------------------------------------------------------------------------------
 

@@ -126,6 +126,17 @@ class Inbox:
                 self._waiters.remove(waiter)
             raise
 
+    def watch(self, waiter: asyncio.Future[None]) -> None:
+        """Set this future when a notification comes."""
+        self._waiters.append(waiter)
+
+    def unwatch(self, waiter: asyncio.Future[None]) -> None:
+        """Watch no more; a wake-up that was for this future goes to who waits next."""
+        if waiter in self._waiters:
+            self._waiters.remove(waiter)
+        if self.queue:
+            self._wake_one()
+
     def _has_news(self) -> bool:
         return bool(self.queue) or self.is_closed
 
@@ -207,7 +218,10 @@ class Lease:
         inputs: What the task handled before this message without publishing; set by `keep_context`.
     """
 
-    __slots__ = ("_message", "_start_s", "_token", "inbox", "inputs", "is_answered", "links", "origin_s", "trace")
+    __slots__ = (
+        "_is_borrowed", "_message", "_start_s", "_token",
+        "inbox", "inputs", "is_answered", "links", "origin_s", "trace",
+    )  # fmt: skip
 
     inbox: Inbox
     is_answered: bool
@@ -321,6 +335,7 @@ class Lease:
             traces.pop(self.trace, None)
         elif traces:
             self.trace, _ = traces.popitem()
+            self._is_borrowed = True
         self.links = tuple(traces)
 
     def _release(self, message: CachedMessage, error: str | None) -> None:
@@ -372,6 +387,11 @@ class Lease:
         if inputs:
             self._take_over(inputs)
         set_current_message(self)
+
+    @property
+    def own_trace(self) -> tuple[bytes, int] | None:
+        """Trace id and span id of this processing, when the message is sampled."""
+        return None if hasattr(self, "_is_borrowed") else self.trace
 
     @property
     def holds(self) -> str:

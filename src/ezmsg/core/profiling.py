@@ -42,6 +42,7 @@ __all__ = [
     "PublishTrace",
     "PublisherMetrics",
     "SubscriberMetrics",
+    "begin_trace",
     "current_message",
     "get_current_message",
     "message_clock",
@@ -50,6 +51,7 @@ __all__ = [
     "random_bits",
     "reset_current_message",
     "set_current_message",
+    "set_outer_trace",
 ]
 
 # The clock of everything measured; programs may replace it. CLOCK_MONOTONIC on Linux. The message path has the same
@@ -86,6 +88,11 @@ class CurrentMessage(Protocol):
         ...
 
     @property
+    def own_trace(self) -> tuple[bytes, int] | None:
+        """The same for what happens within the message: None, too, if only something before it was sampled."""
+        ...
+
+    @property
     def links(self) -> Sequence[tuple[bytes, int]]:
         """What else a publish follows from, likewise, if it is sampled."""
         ...
@@ -97,6 +104,26 @@ current_message: ContextVar[CurrentMessage | None] = ContextVar("ezmsg_current_m
 get_current_message = current_message.get
 set_current_message = current_message.set
 reset_current_message = current_message.reset
+
+OuterTrace = Callable[[], tuple[bytes, int] | None]
+
+_outer_trace: OuterTrace | None = None
+
+
+def set_outer_trace(outer_trace: OuterTrace | None) -> None:
+    """Ask this, whenever a trace is about to begin, for trace id and span id of what goes on around the graph."""
+    global _outer_trace
+    _outer_trace = outer_trace
+
+
+def begin_trace() -> PublishTrace:
+    """The ids of a publish that begins a trace, or goes on with that of the program around it."""
+    outer = None if _outer_trace is None else _outer_trace()
+    if outer is None:
+        # `new_trace_id`, inline: where every message is traced, this is called for each.
+        return (random_bits(128) or 1).to_bytes(16, "big"), random_bits(64) or 1, 0, ()
+    return outer[0], new_span_id(), outer[1], ()
+
 
 FirstEndpointHook = Callable[[str, bool], None]
 

@@ -25,9 +25,9 @@ from ezmsg.core.profiling import (
     ProfileRegistry,
     PublisherMetrics,
     PublishTrace,
+    begin_trace,
     get_current_message,
     message_clock,
-    new_trace_id,
     random_bits,
 )
 from ezmsg.core.remotes import Remotes
@@ -221,7 +221,7 @@ class Publisher:
             origin_s = start_s
             trace = None
             if start_s >= metrics.next_root_s and metrics.begin_root(start_s):
-                trace = (new_trace_id(), random_bits(64) or 1, 0, ())
+                trace = begin_trace()
         direct = self._direct
         if direct is None or trace is not None or wait_s or not metrics.is_plain:
             self._publish(obj, origin_s, start_s, publish_s, wait_s, trace)

@@ -147,6 +147,22 @@ class Subscriber:
         lease.inbox = self._inbox
         return lease
 
+    @property
+    def has_message(self) -> bool:
+        """Whether a message waits to be received; may be asked from any thread."""
+        return bool(self._inbox.queue)
+
+    def watch(self, waiter: asyncio.Future[None]) -> None:
+        """Set this future when the next message comes; one future may watch several subscribers.
+
+        It gets SubscriberClosed when this one is closed. Whoever is done with it calls `unwatch`.
+        """
+        self._inbox.watch(waiter)
+
+    def unwatch(self, waiter: asyncio.Future[None]) -> None:
+        """Watch no more; if messages wait all the same, who waits next is told."""
+        self._inbox.unwatch(waiter)
+
     def begin_profile(self) -> int:
         """Begin a user span within the message this task holds: its start in ns, or 0 when it is not sampled."""
         held = self._held()

@@ -83,7 +83,7 @@ def serve(options: argparse.Namespace) -> Exit:
     """Check what is asked for, and do it."""
     mode = config.otel_mode()
     if mode == "global":
-        expected = "auto, agent or off (feeding the providers of your own program is not there yet)"
+        expected = "auto, agent or off for an agent (with global, each process feeds the providers of its own program)"
         raise ConfigError("EZMSG_OTEL", mode, expected)
     if mode == "off" or sdk_is_disabled():
         logger.info("nothing is exported: %s", "EZMSG_OTEL is off" if mode == "off" else "OTEL_SDK_DISABLED is true")
@@ -124,6 +124,9 @@ async def follow(core: AgentCore, options: argparse.Namespace) -> Exit:
     client = asyncio.create_task(AgentClient(core, options.graph or config.graph_address()).run(options.wait))
     stopping = asyncio.create_task(told_to_stop.wait())
     await asyncio.wait({client, stopping}, return_when=asyncio.FIRST_COMPLETED)
+    if stopping.done() and core.has_news:
+        # While the server still hears what became of the spans it sent.
+        await asyncio.to_thread(core.drain)
     stopping.cancel()
     client.cancel()
     try:

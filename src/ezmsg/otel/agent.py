@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
+import threading
 import time
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator
+from typing import Any
 
 from opentelemetry.sdk.metrics.export import MetricsData
 
-from ezmsg.core.telemetry.expand import expand_spans
 from ezmsg.core.wire.records import GraphState, ProcessTelemetry
 from ezmsg.otel.collector import Collector
 from ezmsg.otel.ledger import Ledger, Totals
 from ezmsg.otel.metricpipeline import MetricPipeline
-from ezmsg.otel.otlp import Spans, metric_sender, span_sender
+from ezmsg.otel.otlp import metric_sender, span_route
 from ezmsg.otel.outcome import Sender
 from ezmsg.otel.registry import Registry
 from ezmsg.otel.resource import ResourceFactory
 from ezmsg.otel.settings import Settings, Signal
-from ezmsg.otel.spanpipeline import ROW_BYTES, Expand, SpanPipeline
+from ezmsg.otel.spanencoder import RequestEncoder, SpanRequest
+from ezmsg.otel.spanpipeline import SpanPipeline
+from ezmsg.otel.spanrows import ROW_BYTES
 
 DRAIN_TIMEOUT_S = 1.2
 """The server gives an agent 2 s to deliver what it has and to end."""
@@ -31,25 +35,31 @@ class AgentCore:
 
     The two pipelines are threads of their own: nothing here waits for a receiver, except `drain` and `stop` for at
     most the time they are given.
+
+    Attributes:
+        on_settled: Called, from any thread, when there is something for `take_settled`.
     """
 
     def __init__(
         self,
         settings: Settings,
         *,
-        spans: Sender[Spans] | None = None,
+        spans: Sender[SpanRequest] | None = None,
         metrics: Sender[MetricsData] | None = None,
-        expand: Expand = expand_spans,
     ) -> None:
         """Make an agent as the settings say; `spans` and `metrics` replace their senders."""
         self._ledger = Ledger()
         self._registry = Registry(ResourceFactory())
         self._has_news = False
         self._drained_s = -DRAIN_TIMEOUT_S
-        self._spans: SpanPipeline | None = None
+        self._lock = threading.Lock()
+        self._unsettled: Counter[str] = Counter()
+        self._just_settled: Counter[str] = Counter()
+        self.on_settled: Callable[[], None] = lambda: None
+        self._spans: SpanPipeline[Any] | None = None
         self._metrics: MetricPipeline | None = None
-        if (to_spans := spans or span_sender(settings.traces)) is not None:
-            self._spans = SpanPipeline(to_spans, self._registry, self._ledger, settings, expand)
+        if (route := (spans, RequestEncoder()) if spans else span_route(settings.traces)) is not None:
+            self._spans = SpanPipeline(*route, self._registry.resource, self._ledger, settings, self._settled)
         if (to_metrics := metrics or metric_sender(settings.metrics)) is not None:
             collector = Collector(self._registry, self._ledger, self._queues, time.time_ns())
             self._metrics = MetricPipeline(
@@ -60,6 +70,11 @@ class AgentCore:
     def totals(self) -> Totals:
         """What was exported and dropped so far."""
         return self._ledger.totals()
+
+    @property
+    def has_news(self) -> bool:
+        """Whether something was fed since the last drain."""
+        return self._has_news
 
     def start(self) -> None:
         """Begin to export."""
@@ -76,10 +91,34 @@ class AgentCore:
         rows = record.batch.spans
         if not rows:
             return
+        count = len(rows) // ROW_BYTES
+        with self._lock:
+            self._unsettled[record.link_id] += count
         if self._spans is not None:
             self._spans.offer(process, record.anchor, rows)
         else:
-            self._ledger.dropped("span", "not_wanted", len(rows) // ROW_BYTES)
+            self._ledger.dropped("span", "not_wanted", count)
+            self._settled(record.link_id, count)
+
+    def unsettled(self) -> dict[str, int]:
+        """Spans, by link, that were fed and neither exported nor given up yet; `take_settled` begins from here."""
+        with self._lock:
+            self._just_settled.clear()
+            return dict(self._unsettled)
+
+    def take_settled(self) -> dict[str, int]:
+        """Spans, by link, that were exported or given up since the last call."""
+        with self._lock:
+            settled, self._just_settled = self._just_settled, Counter()
+        return dict(settled)
+
+    def _settled(self, link_id: str, count: int) -> None:
+        with self._lock:
+            self._just_settled[link_id] += count
+            self._unsettled[link_id] -= count
+            if not self._unsettled[link_id]:
+                del self._unsettled[link_id]
+        self.on_settled()
 
     def rejoined(self) -> None:
         """The connection was lost and is back; processes that are still there will show up again."""
@@ -116,7 +155,7 @@ class AgentCore:
         ended = [pipeline.stop(JOIN_TIMEOUT_S) for pipeline in self._pipelines()]
         return all(ended)
 
-    def _pipelines(self) -> Iterator[SpanPipeline | MetricPipeline]:
+    def _pipelines(self) -> Iterator[SpanPipeline[Any] | MetricPipeline]:
         if self._spans is not None:
             yield self._spans
         if self._metrics is not None:

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 FIRST_WAIT_S = 1.0
 LONGEST_WAIT_S = 30.0
+LONGEST_ASKED_S = 300.0
 
 
 class Breaker:
-    """Closed while exports succeed; open for 1 s after a failure, twice as long after each further one, up to 30."""
+    """Closed while exports succeed; open for 1 s after a failure, twice as long after each further one, up to 30.
+
+    A receiver may ask for more (`Retry-After`), up to five minutes.
+    """
 
     def __init__(self) -> None:
         self._wait_s = 0.0
@@ -28,9 +32,9 @@ class Breaker:
         self._wait_s = self._open_until_s = 0.0
         return was_open
 
-    def failed(self, now_s: float) -> bool:
-        """An export failed; tells whether that is news."""
+    def failed(self, now_s: float, asked_s: float = 0.0) -> bool:
+        """An export failed, and the receiver asked for so much time; tells whether that is news."""
         was_closed = self.is_closed
         self._wait_s = FIRST_WAIT_S if was_closed else min(2 * self._wait_s, LONGEST_WAIT_S)
-        self._open_until_s = now_s + self._wait_s
+        self._open_until_s = now_s + max(self._wait_s, min(asked_s, LONGEST_ASKED_S))
         return was_closed

@@ -6,9 +6,10 @@ Reconnects when the connection is lost, ends when the server says goodbye.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import os
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Mapping
 
 from ezmsg.core.control import ControlClient
 from ezmsg.core.errors import (
@@ -29,6 +30,7 @@ from ezmsg.core.wire.records import (
     OpenTelemetryReader,
     ProcessTelemetry,
     Record,
+    StreamOpened,
     TelemetryAck,
 )
 from ezmsg.otel.agent import AgentCore
@@ -40,6 +42,8 @@ MISSING_AFTER_S = 15.0
 """When processes that did not show up after a reconnection count as ended; they reconnect as we do."""
 LEASE_PATIENCE_S = 10.0
 """A server that has not noticed yet that we were cut off still holds our own lease."""
+MAX_GONE = 1024
+"""Ended processes that are remembered while spans of theirs wait for export."""
 
 logger = logging.getLogger("ezmsg.otel")
 
@@ -50,6 +54,7 @@ class AgentClient:
     def __init__(self, core: AgentCore, address: str) -> None:
         self._core = core
         self._address = address
+        self._place = Place()
 
     async def run(self, patience_s: float) -> None:
         """Stay with the graph until its server ends in order.
@@ -77,7 +82,9 @@ class AgentClient:
         wait_s = FIRST_WAIT_S
         while True:
             try:
-                return await Link.open(self._core, self._address)
+                link = await Link.open(self._core, self._address, self._place)
+                self._place = link.place
+                return link
             except (AuthenticationFailed, VersionMismatch, TlsFailed):
                 raise
             except EzmsgError as error:
@@ -90,26 +97,65 @@ class AgentClient:
             wait_s = min(2 * wait_s, LONGEST_WAIT_S)
 
 
+class Place:
+    """Where the agent is among the spans of every process, at which server."""
+
+    def __init__(self) -> None:
+        self.epoch = ""
+        self._positions: dict[str, int] = {}
+        self._gone: dict[str, None] = {}
+
+    def note(self, record: ProcessTelemetry) -> None:
+        """A record came."""
+        self._positions[record.link_id] = record.position
+        if record.gone:
+            self._gone[record.link_id] = None
+            if len(self._gone) > MAX_GONE:
+                self._forget(next(iter(self._gone)))
+
+    def told(self, unsettled: Mapping[str, int]) -> dict[str, tuple[int, int]]:
+        """What a server is told by an agent that is back."""
+        for link_id in self._gone.keys() - unsettled.keys():
+            self._forget(link_id)
+        return {link_id: (position, unsettled.get(link_id, 0)) for link_id, position in self._positions.items()}
+
+    def continued(self, before: Place) -> None:
+        """We are at the server where `before` ended."""
+        self._positions = before._positions | self._positions
+        self._gone = before._gone | self._gone
+
+    def _forget(self, link_id: str) -> None:
+        del self._gone[link_id]
+        self._positions.pop(link_id, None)
+
+
 class Link:
     """One connection, as long as it lasts."""
 
     def __init__(self, core: AgentCore) -> None:
         self._core = core
+        self.place = Place()
+        self._loop = asyncio.get_running_loop()
         self._ended = asyncio.Event()
+        self._is_acknowledging = False
         self._client: ControlClient | None = None
         self._unacknowledged = 0
 
     @classmethod
-    async def open(cls, core: AgentCore, address: str) -> Link:
-        """Connect, and ask for the telemetry of the whole graph."""
+    async def open(cls, core: AgentCore, address: str, before: Place) -> Link:
+        """Connect, and ask for the telemetry of the whole graph, from where we were."""
         self = cls(core)
-        client = await ControlClient.connect(address, self, name="telemetry agent")
+        self._client = client = await ControlClient.connect(address, self, name="telemetry agent")
         try:
-            await client.request(OpenTelemetryReader(READER_NAME, os.getpid()), timeout_s=REQUEST_TIMEOUT_S)
+            opening = OpenTelemetryReader(READER_NAME, os.getpid(), before.epoch, before.told(core.unsettled()))
+            opened = await client.request(opening, StreamOpened, REQUEST_TIMEOUT_S)
         except BaseException:
             await client.close()
             raise
-        self._client = client
+        self.place.epoch = opened.epoch
+        if before.epoch == opened.epoch:
+            self.place.continued(before)
+        core.on_settled = self._acknowledge_soon
         return self
 
     async def stay(self) -> bool:
@@ -132,9 +178,9 @@ class Link:
         if isinstance(record, (ProcessTelemetry, GraphState)):
             self._core.feed(record)
         if isinstance(record, ProcessTelemetry):
-            if not self._unacknowledged:
-                asyncio.get_running_loop().call_soon(self._acknowledge)
+            self.place.note(record)
             self._unacknowledged += 1
+            self._acknowledge_soon()
         if isinstance(record, Goodbye):
             self._ended.set()
 
@@ -148,7 +194,15 @@ class Link:
             logger.warning("not everything could be exported before the graph ended")
         return Done()
 
+    def _acknowledge_soon(self) -> None:
+        """Say what was taken and exported, all of it at once. From any thread."""
+        if not self._is_acknowledging:
+            self._is_acknowledging = True
+            with contextlib.suppress(RuntimeError):  # a pipeline outlives the loop
+                self._loop.call_soon_threadsafe(self._acknowledge)
+
     def _acknowledge(self) -> None:
+        self._is_acknowledging = False
         count, self._unacknowledged = self._unacknowledged, 0
-        if self._client is not None:
-            self._client.notify(TelemetryAck(count))
+        if self._client is not None and not self._ended.is_set():
+            self._client.notify(TelemetryAck(count, self._core.take_settled()))

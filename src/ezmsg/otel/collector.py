@@ -63,10 +63,28 @@ class Collector:
         ended = [process.link_id for process in processes if process.is_gone]
         return Collection(MetricsData(made), points, ended)
 
+    def collect_one(self, process: Process, now_ns: int) -> list[Metric]:
+        """The metrics of one process together with the exporter's own, which then has no process of its own."""
+        points = Points(self._own_admission)
+        self._add_process(points, process)
+        self._add_own(points)
+        return points.metrics(self._started_ns, now_ns, process.anchor)
+
     def _process_metrics(self, process: Process, now_ns: int) -> list[Metric]:
-        admission = self._admissions.setdefault(process.link_id, Admission())
-        before = admission.overflowed
-        points = Points(admission)
+        points = Points(self._admissions.setdefault(process.link_id, Admission()))
+        self._add_process(points, process)
+        started_ns = process.hello.started_unix_ns if process.hello else self._started_ns
+        return points.metrics(started_ns, now_ns, process.anchor)
+
+    def _own_metrics(self, processes: list[Process], graph: GraphState | None, now_ns: int) -> list[Metric]:
+        points = Points(self._own_admission)
+        self._add_own(points)
+        if graph is not None:
+            _add_graph(points, graph, processes)
+        return points.metrics(self._started_ns, now_ns)
+
+    def _add_process(self, points: Points, process: Process) -> None:
+        before = points.overflowed
         for index, values in process.counters.items():
             if (endpoint := process.endpoints.get(index)) is not None:
                 _add_counters(points, endpoint, values)
@@ -80,12 +98,9 @@ class Collector:
         for losses in (process.dropped, process.server_dropped):
             for what, count in losses.items():
                 points.add(semconv.DROPPED, _loss_attributes(what), count)
-        self._ledger.dropped("metric_point", "overflow", admission.overflowed - before)
-        started_ns = process.hello.started_unix_ns if process.hello else self._started_ns
-        return points.metrics(started_ns, now_ns, process.anchor)
+        self._ledger.dropped("metric_point", "overflow", points.overflowed - before)
 
-    def _own_metrics(self, processes: list[Process], graph: GraphState | None, now_ns: int) -> list[Metric]:
-        points = Points(self._own_admission)
+    def _add_own(self, points: Points) -> None:
         totals = self._ledger.totals()
         for kind, count in totals.exported.items():
             points.add(semconv.EXPORTED, ((semconv.TELEMETRY_KIND, kind),), count)
@@ -97,9 +112,6 @@ class Collector:
         for signal, (usage, limit) in self._queues().items():
             points.add(semconv.QUEUE_USAGE, ((semconv.TELEMETRY_SIGNAL, signal),), usage)
             points.add(semconv.QUEUE_LIMIT, ((semconv.TELEMETRY_SIGNAL, signal),), limit)
-        if graph is not None:
-            _add_graph(points, graph, processes)
-        return points.metrics(self._started_ns, now_ns)
 
 
 def attributes_of(spec: MetricSpec, endpoint: EndpointRecord, label: str = "") -> AttributeSet:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Sequence
 from enum import Enum
 from typing import Any, Generic, Protocol, TypeVar
 
@@ -15,15 +14,15 @@ from opentelemetry.exporter.otlp.proto.http import Compression as HttpCompressio
 from opentelemetry.exporter.otlp.proto.http.metric_exporter import OTLPMetricExporter as HttpMetricExporter
 from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter as HttpSpanExporter
 from opentelemetry.sdk.metrics.export import ConsoleMetricExporter, MetricsData
-from opentelemetry.sdk.trace import ReadableSpan
-from opentelemetry.sdk.trace.export import ConsoleSpanExporter
+from opentelemetry.sdk.trace.export import ConsoleSpanExporter, SpanExportResult
 
 from ezmsg.otel.outcome import Outcome, Sender
 from ezmsg.otel.settings import OtlpSettings, Signal, SignalSettings
-from ezmsg.otel.watch import NO_RETRIES, NotTaken, Watch, WatchedSession, WatchedStub
+from ezmsg.otel.spanencoder import ObjectEncoder, RequestEncoder, SpanEncoder
+from ezmsg.otel.watch import NO_RETRIES, BytesStub, NotTaken, Watch, WatchedSession, WatchedStub
 
 Batch_contra = TypeVar("Batch_contra", contravariant=True)
-Spans = Sequence[ReadableSpan]
+SpanRoute = tuple[Sender[Any], SpanEncoder[Any]]
 
 MAX_POINTS = 4000
 """Data points in one request: with 160 buckets each they stay below the 4 MiB a gRPC receiver takes."""
@@ -69,15 +68,15 @@ class ExporterSender(Generic[Batch_contra]):
         self._exporter.shutdown()
 
 
-def span_sender(settings: SignalSettings) -> Sender[Spans] | None:
-    """The sender of spans, None when spans are not exported."""
+def span_route(settings: SignalSettings) -> SpanRoute | None:
+    """The sender of spans with the encoder that works for it, None when spans are not exported."""
     if settings.exporter == "console":
-        return ExporterSender("the console", ConsoleSpanExporter(out=sys.stdout), Watch())
+        return ExporterSender("the console", _ConsoleSpans(out=sys.stdout), Watch()), ObjectEncoder()
     if settings.otlp is None:
         return None
     watch, otlp = Watch(), settings.otlp
-    exporter = _GrpcSpans(otlp, watch) if otlp.protocol == "grpc" else _http_spans(otlp, watch)
-    return ExporterSender(otlp.target, exporter, watch)
+    exporter = _GrpcSpans(otlp, watch) if otlp.protocol == "grpc" else _HttpSpans(otlp, watch)
+    return ExporterSender(otlp.target, exporter, watch), RequestEncoder()
 
 
 def metric_sender(settings: SignalSettings) -> Sender[MetricsData] | None:
@@ -91,13 +90,26 @@ def metric_sender(settings: SignalSettings) -> Sender[MetricsData] | None:
     return ExporterSender(otlp.target, exporter, watch)
 
 
-def _http_spans(otlp: OtlpSettings, watch: Watch) -> HttpSpanExporter:
-    return HttpSpanExporter(
-        endpoint=otlp.endpoint,
-        timeout=otlp.timeout_s,
-        compression=_HTTP_COMPRESSION[otlp.compression],
-        session=_session("traces", otlp, watch),
-    )
+class _ConsoleSpans(ConsoleSpanExporter):
+    """Prints the objects of a `SpanBatch`."""
+
+    def export(self, spans: Any) -> SpanExportResult:
+        return super().export(spans.spans)
+
+
+class _HttpSpans(HttpSpanExporter):
+    """Sends a `SpanRequest`, which is encoded already."""
+
+    def __init__(self, otlp: OtlpSettings, watch: Watch) -> None:
+        super().__init__(
+            endpoint=otlp.endpoint,
+            timeout=otlp.timeout_s,
+            compression=_HTTP_COMPRESSION[otlp.compression],
+            session=_session("traces", otlp, watch),
+        )
+
+    def export(self, spans: Any) -> SpanExportResult:
+        return SpanExportResult.SUCCESS if self._client.export(spans.spans).success else SpanExportResult.FAILURE
 
 
 def _http_metrics(otlp: OtlpSettings, watch: Watch) -> HttpMetricExporter:
@@ -122,6 +134,8 @@ def _channel_options(otlp: OtlpSettings) -> Any:  # annotated by the exporter fo
 
 
 class _GrpcSpans(GrpcSpanExporter):
+    """Sends a `SpanRequest`, which is encoded already."""
+
     def __init__(self, otlp: OtlpSettings, watch: Watch) -> None:
         self._watch = watch
         super().__init__(
@@ -132,9 +146,15 @@ class _GrpcSpans(GrpcSpanExporter):
             retryable_error_codes=NO_RETRIES,
         )
 
+    def _translate_data(self, data: Any) -> Any:
+        return data.spans
+
+    def _count_data(self, data: Any) -> int:
+        return data.rows
+
     def _initialize_channel_and_stub(self) -> None:
         super()._initialize_channel_and_stub()
-        self._client = WatchedStub(self._client, self._watch)
+        self._client = WatchedStub(BytesStub(self._channel), self._watch)
 
 
 class _GrpcMetrics(GrpcMetricExporter):

@@ -13,13 +13,15 @@ class Outcome:
     """The fate of a batch.
 
     `taken`: the receiver has it, all but `rejected` items. `retry`: it does not, and may take it later. `lost`:
-    it will not take it, or may have taken it already. `reason` is a word to count by, `detail` is for people.
+    it will not take it, or may have taken it already. `reason` is a word to count by, `detail` is for people. With
+    `retry`, `retry_after_s` is what the receiver asked for.
     """
 
     verdict: Literal["taken", "retry", "lost"]
     reason: str = ""
     detail: str = ""
     rejected: int = 0
+    retry_after_s: float = 0.0
 
     def then(self, other: Outcome) -> Outcome:
         """The fate of a batch that went in two requests: the first failure, or both counts."""

@@ -138,7 +138,7 @@ class Pipeline(ABC, Generic[Batch]):
             if self._breaker.succeeded():
                 logger.warning("%s reach %s again", self._signal, self._sender.target)
             return
-        if self._breaker.failed(time.monotonic()) and not self._is_stopping:
+        if self._breaker.failed(time.monotonic(), outcome.retry_after_s) and not self._is_stopping:
             logger.warning(
                 "%s do not reach %s: %s. Trying again, less and less often, up to every 30 s",
                 self._signal,

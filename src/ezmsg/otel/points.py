@@ -61,6 +61,11 @@ class Points:
         self._histograms: dict[str, dict[AttributeSet, Histogram]] = {}
         self._exemplars: dict[tuple[str, AttributeSet], list[RawExemplar]] = {}
 
+    @property
+    def overflowed(self) -> int:
+        """How often an attribute set was one too many."""
+        return self._admission.overflowed
+
     def add(self, spec: MetricSpec, attributes: AttributeSet, value: int) -> None:
         """Add a value of a counter, a level or a gauge."""
         values = self._numbers.setdefault(self._metric(spec), {})

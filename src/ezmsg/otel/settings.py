@@ -22,7 +22,8 @@ Compression = Literal["none", "gzip", "deflate"]
 DEFAULT_TIMEOUT_S = 2.0
 DEFAULT_METRIC_INTERVAL_S = 10.0
 DEFAULT_SPAN_DELAY_S = 1.0
-MAX_SPAN_BATCH = 512
+DEFAULT_SPAN_BATCH = 2048
+MAX_SPAN_BATCH = 8192
 DEFAULT_SPAN_QUEUE = 65536
 
 
@@ -84,7 +85,7 @@ class Settings:
     metrics: SignalSettings
     metric_interval_s: float = DEFAULT_METRIC_INTERVAL_S
     span_delay_s: float = DEFAULT_SPAN_DELAY_S
-    span_batch: int = MAX_SPAN_BATCH
+    span_batch: int = DEFAULT_SPAN_BATCH
     span_queue: int = DEFAULT_SPAN_QUEUE
 
     @classmethod
@@ -104,7 +105,7 @@ class Settings:
             metrics=metrics,
             metric_interval_s=_milliseconds("OTEL_METRIC_EXPORT_INTERVAL", DEFAULT_METRIC_INTERVAL_S),
             span_delay_s=_milliseconds("OTEL_BSP_SCHEDULE_DELAY", DEFAULT_SPAN_DELAY_S),
-            span_batch=min(MAX_SPAN_BATCH, _count("OTEL_BSP_MAX_EXPORT_BATCH_SIZE", MAX_SPAN_BATCH)),
+            span_batch=min(MAX_SPAN_BATCH, _count("OTEL_BSP_MAX_EXPORT_BATCH_SIZE", DEFAULT_SPAN_BATCH)),
             span_queue=_count("OTEL_BSP_MAX_QUEUE_SIZE", DEFAULT_SPAN_QUEUE),
         )
 

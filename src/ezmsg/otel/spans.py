@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
+from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import Event, ReadableSpan
 from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 from opentelemetry.trace import Link, SpanContext, SpanKind, Status, StatusCode, TraceFlags
 
 from ezmsg.core.graphmeta import TraceSpan
-from ezmsg.otel.resource import ProcessResource
 from ezmsg.otel.semconv import ERROR_TYPE, SCHEMA_URL, SCOPE_NAME, SCOPE_VERSION
 
 SCOPE = InstrumentationScope(SCOPE_NAME, SCOPE_VERSION, SCHEMA_URL)
@@ -23,7 +23,7 @@ _UNSET = Status(StatusCode.UNSET)
 _PLAIN = frozenset({str, int, float, bool})
 
 
-def readable_span(span: TraceSpan, resource: ProcessResource) -> ReadableSpan:
+def readable_span(span: TraceSpan, resource: Resource) -> ReadableSpan:
     """The span as the exporters want it.
 
     Raises:

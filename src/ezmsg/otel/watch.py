@@ -7,12 +7,16 @@ all three; retrying is the pipelines' business (`pipeline.py`), which know when 
 
 from __future__ import annotations
 
+import contextlib
+import time
 from collections.abc import Sequence
+from email.utils import parsedate_to_datetime
 from typing import Any, Protocol
 
 import grpc
 import requests
 from google.protobuf.message import DecodeError
+from google.rpc.error_details_pb2 import RetryInfo
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceResponse
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceResponse
 from requests import PreparedRequest, Response
@@ -24,7 +28,9 @@ from ezmsg.otel.settings import OtlpSettings, Signal
 OtlpResponse = ExportTraceServiceResponse | ExportMetricsServiceResponse
 
 _RETRYABLE_STATUS = frozenset({429, 502, 503, 504})
-_RETRYABLE_CODES = frozenset({"UNAVAILABLE", "RESOURCE_EXHAUSTED", "ABORTED", "CANCELLED"})
+# As OTLP has it, but for DEADLINE_EXCEEDED: the receiver may have the batch, and would get it twice.
+_RETRYABLE_CODES = frozenset({"UNAVAILABLE", "ABORTED", "CANCELLED", "OUT_OF_RANGE", "DATA_LOSS"})
+_RETRY_INFO = "google.rpc.retryinfo-bin"
 # Listing a code that is no error turns the exporter's own retries off.
 NO_RETRIES = (grpc.StatusCode.OK,)
 
@@ -105,6 +111,21 @@ class Stub(Protocol):
         ...
 
 
+class BytesStub:
+    """The stub of the trace service, for requests that are encoded already."""
+
+    def __init__(self, channel: Any) -> None:
+        self._call = channel.unary_unary(
+            "/opentelemetry.proto.collector.trace.v1.TraceService/Export",
+            request_serializer=None,
+            response_deserializer=ExportTraceServiceResponse.FromString,
+        )
+
+    def Export(self, request: bytes, metadata: Sequence[tuple[str, str]], timeout: float) -> OtlpResponse:
+        """Send a request and wait for the answer."""
+        return self._call(request, metadata=metadata, timeout=timeout)
+
+
 class WatchedStub:
     """A gRPC stub that notes the fate of every call."""
 
@@ -150,7 +171,9 @@ def _of_http_response(signal: Signal, response: Response) -> Outcome:
             return TAKEN
         return _of_response(answer)
     if response.status_code in _RETRYABLE_STATUS:
-        return Outcome("retry", "unavailable", status)
+        return Outcome(
+            "retry", "unavailable", status, retry_after_s=seconds_of(response.headers.get("retry-after", ""))
+        )
     if 300 <= response.status_code < 400:
         location = response.headers.get("location", "nowhere")
         return Outcome("lost", "rejected", f"{status} to {location}: redirects are not followed")
@@ -169,6 +192,20 @@ def _of_response(response: OtlpResponse) -> Outcome:
 def _of_rpc_error(error: Any) -> Outcome:
     code: str = error.code().name
     detail = f"{code}: {error.details()}"
-    if code in _RETRYABLE_CODES:
-        return Outcome("retry", "unavailable", detail)
+    trailer: dict[str, bytes] = dict(error.trailing_metadata() or ())
+    retry_info = trailer.get(_RETRY_INFO)
+    # Exhausted for a moment, or for ever (the request is too large): only a receiver that says when means the first.
+    if code in _RETRYABLE_CODES or (code == "RESOURCE_EXHAUSTED" and retry_info is not None):
+        delay = RetryInfo.FromString(retry_info or b"").retry_delay
+        return Outcome("retry", "unavailable", detail, retry_after_s=delay.seconds + delay.nanos / 1e9)
     return Outcome("lost", "timeout" if code == "DEADLINE_EXCEEDED" else "rejected", detail)
+
+
+def seconds_of(retry_after: str) -> float:
+    """A `Retry-After` header in seconds from now: it is a number of seconds or a date; 0 for anything else."""
+    with contextlib.suppress(ValueError):
+        return max(0.0, float(int(retry_after)))
+    try:
+        return max(0.0, parsedate_to_datetime(retry_after).timestamp() - time.time())
+    except ValueError:
+        return 0.0

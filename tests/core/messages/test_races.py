@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from ezmsg.core import channelmanager, subclient
+from ezmsg.core.control.asking import ask
 from ezmsg.core.errors import ConfigError, ConnectionFailed, EzmsgError, MessageNotReadable
 from ezmsg.core.graphcontext import GraphContext
 from ezmsg.core.graphserver import GraphServer, GraphService
@@ -518,5 +519,5 @@ async def test_only_a_session_can_be_reverted(server: GraphServer, context: Grap
     service = GraphService(server.address)
     await service.connect("A", "B")
     with pytest.raises(EzmsgError, match="OpenSession"):
-        await service._ask(RevertSession())
+        await ask(server.address, RevertSession())
     assert (await service.dag()).nodes == {"A", "B"}

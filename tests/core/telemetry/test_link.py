@@ -11,7 +11,7 @@ from ezmsg.core.telemetry.collect import Collector
 from ezmsg.core.telemetry.link import BACKOFF_S, LONGEST_BACKOFF_S, TelemetryLink
 from ezmsg.core.telemetry.pump import say_hello
 from ezmsg.core.wire.frames import refusal_of
-from ezmsg.core.wire.records import Done, DrainTelemetry, TelemetryOpened
+from ezmsg.core.wire.records import Done, DrainTelemetry, ProcessTelemetry, TelemetryOpened
 from tests.certificates import Authority
 from tests.core.net.securing import secure
 from tests.core.profiling.recording import publish
@@ -95,6 +95,22 @@ def test_what_ended_before_the_first_connection_is_told_all_the_same(registry, s
     server.hello()
     first, *_, last = server.batches_to_the_end()
     assert (first.counters[0].values["sent"], last.final) == (1, True)
+
+
+def test_a_listener_hears_everything_the_server_is_told(registry, server, clock):
+    heard: list[ProcessTelemetry] = []
+    link = TelemetryLink(
+        GRAPH, Collector(registry, GRAPH), say_hello, registry.set_anchor, server.dial, clock, heard.append
+    )
+    publisher = registry.register_publisher(uuid4(), "OUT", 8, graph_address=GRAPH)
+    publish(publisher, 0, trace=(1, 2, 0))
+    step(link)
+    registry.unregister_publisher(publisher.id)
+    step(link, is_wanted=False)
+    link_id = server.hello().link_id
+    assert [telemetry.batch for telemetry in heard] == server.batches_to_the_end()
+    assert {(telemetry.link_id, telemetry.anchor) for telemetry in heard} == {(link_id, ANCHOR)}
+    assert heard[-1].batch.final
 
 
 def test_a_goodbye_ends_a_link_for_good(registry, server, link, publisher):

@@ -6,8 +6,9 @@ from uuid import uuid4
 import pytest
 
 from ezmsg.core.profiling import ProfileRegistry
+from ezmsg.core.telemetry.link import Listener
 from ezmsg.core.telemetry.pump import INTERVAL_S, SHORTEST_S, Pace, TelemetryPump
-from ezmsg.core.wire.records import Goodbye
+from ezmsg.core.wire.records import Goodbye, ProcessTelemetry
 from tests.core.profiling.recording import begin_trace, publish
 from tests.core.telemetry.serving import GRAPH, PATIENCE_S, FakeServer
 
@@ -53,6 +54,24 @@ def test_the_first_endpoint_starts_a_daemon_and_the_last_ends_it(registry, serve
     assert server.hello()
     registry.unregister_publisher(again.id)
     second.join(PATIENCE_S)
+
+
+def test_an_extension_is_asked_with_the_first_endpoint_and_hears_its_links(registry, server):
+    heard: list[ProcessTelemetry] = []
+    asked: list[threading.Thread] = []
+
+    def extend() -> Listener:
+        asked.append(threading.current_thread())
+        return heard.append
+
+    pump = TelemetryPump(registry, server.dial, extend)
+    pump.install()
+    assert asked == []
+    register(registry)
+    register(registry)
+    assert asked == [threading.current_thread()]
+    pump.shutdown(PATIENCE_S)
+    assert heard[-1].batch.final
 
 
 def test_an_endpoint_without_a_graph_starts_nothing(registry, server, pump):

@@ -1,12 +1,9 @@
 """Every record survives its encoding; the numbers of the table are for ever."""
 
-from typing import Any
-
 import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from msgspec import inspect
 
 from ezmsg.core.errors import ProtocolError
 from ezmsg.core.wire.records import (
@@ -19,24 +16,15 @@ from ezmsg.core.wire.records import (
     decode_record,
     encode_record,
 )
-
-PLAIN = st.recursive(
-    st.none()
-    | st.booleans()
-    | st.integers(-(2**63), 2**64 - 1)
-    | st.floats(allow_nan=False)
-    | st.text()
-    | st.binary(max_size=20),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
-    max_leaves=5,
-)
-
+from tests.core.wire.recordmaking import records_of
 
 GOLDEN = {
     1: "Done",
     2: "Refusal",
     3: "Goodbye",
     4: "CancelRequest",
+    8: "GetServerStatus",
+    9: "ServerStatus",
     10: "OpenSession",
     11: "SessionOpened",
     12: "CloseSession",
@@ -96,50 +84,6 @@ GOLDEN = {
     91: "ChannelOpened",
     92: "SlotHolder",
 }
-
-
-def strategy(info: inspect.Type) -> st.SearchStrategy[Any]:
-    """Values of one type, built from what msgspec knows of it."""
-    match info:
-        case inspect.AnyType():
-            return PLAIN
-        case inspect.RawType():
-            return PLAIN.map(lambda value: msgspec.Raw(msgspec.msgpack.encode(value)))
-        case inspect.NoneType():
-            return st.none()
-        case inspect.BoolType():
-            return st.booleans()
-        case inspect.IntType(ge=least, le=most):
-            return st.integers(-(2**63) if least is None else least, 2**64 - 1 if most is None else most)
-        case inspect.FloatType(ge=least, le=most):
-            return st.floats(least, most, allow_nan=False)
-        case inspect.StrType(max_length=most):
-            return st.text(max_size=most)
-        case inspect.BytesType():
-            return st.binary(max_size=50)
-        case inspect.ListType(item_type=item):
-            return st.lists(strategy(item), max_size=3)
-        case inspect.VarTupleType(item_type=item):
-            return st.lists(strategy(item), max_size=3).map(tuple)
-        case inspect.TupleType(item_types=items):
-            return st.tuples(*map(strategy, items))
-        case inspect.DictType(key_type=key, value_type=value):
-            return st.dictionaries(strategy(key), strategy(value), max_size=3)
-        case inspect.UnionType(types=types):
-            return st.one_of(*map(strategy, types))
-        case inspect.EnumType(cls=enum):
-            return st.sampled_from(list(enum))
-        case inspect.LiteralType(values=values):
-            return st.sampled_from(values)
-        case inspect.StructType(cls=record):
-            return records_of(record)
-    raise NotImplementedError(info)
-
-
-def records_of(record: type[Any]) -> st.SearchStrategy[Any]:
-    info = inspect.type_info(record)
-    assert isinstance(info, inspect.StructType)
-    return st.deferred(lambda: st.builds(record, **{field.name: strategy(field.type) for field in info.fields}))
 
 
 @pytest.mark.parametrize("record_type", OPCODES.values(), ids=lambda record: record.__name__)

@@ -20,6 +20,8 @@ R = TypeVar("R", bound=Record)
 
 # A server on the same host answers within milliseconds; one that takes this long is not going to.
 DIAL_TIMEOUT_S = 5.0
+# What a server may take to answer for a whole graph, which it may have to tell much of.
+GRAPH_TIMEOUT_S = 5.0
 
 
 class ControlHandler(Protocol):

@@ -45,6 +45,30 @@ def load_key() -> AuthKey:
     return AuthKey(_read_or_make(default_key_file()), explicit=False)
 
 
+class KeySource(NamedTuple):
+    """Where the key of this process comes from: a variable, a file, or both if the variable names the file.
+
+    `characters` is the length of a key that the variable itself holds.
+    """
+
+    variable: str | None
+    path: Path | None
+    characters: int = 0
+
+
+def key_source() -> KeySource:
+    """Where `load_key` finds the key, which need not be there yet.
+
+    Raises:
+        AuthKeyError: This user has no home to keep it in.
+    """
+    if text := config.authkey():
+        return KeySource("EZMSG_AUTHKEY", None, len(text.strip()))
+    if path := config.authkey_file():
+        return KeySource("EZMSG_AUTHKEY_FILE", path)
+    return KeySource(None, default_key_file())
+
+
 def inherit_key(key: AuthKey | None) -> None:
     """Use this key from now on, also in children that are forked: the one this process was started with."""
     global _inherited

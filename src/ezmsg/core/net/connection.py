@@ -7,19 +7,21 @@ import logging
 import socket
 from collections.abc import Awaitable, Callable
 from functools import partial
-from time import monotonic
 from typing import Any, Protocol, Self
 
 from ezmsg.core.errors import (
     BacklogFull,
     ConnectionLost,
     FrameTooLarge,
+    InvalidRecord,
     ProtocolError,
     Refused,
     RequestTimeout,
     TooManyRequests,
+    Unanswerable,
 )
-from ezmsg.core.net.framestream import COALESCED_BYTES, FrameStream
+from ezmsg.core.net.controlstream import ControlStream
+from ezmsg.core.net.guard import Guard
 from ezmsg.core.net.latereply import LateReply
 from ezmsg.core.wire.frames import (
     INTERNAL,
@@ -32,16 +34,27 @@ from ezmsg.core.wire.frames import (
     refusal_of,
 )
 from ezmsg.core.wire.handshake import PeerInfo
-from ezmsg.core.wire.limits import CONTROL_FRAME_BYTES, REQUESTS_AT_ONCE, WRITE_BUFFER_BYTES
-from ezmsg.core.wire.records import CancelRequest, Record, Refusal, decode_record, encode_record
+from ezmsg.core.wire.limits import (
+    CONTROL_FRAME_BYTES,
+    REQUESTS_AT_ONCE,
+    WRITE_BUFFER_BYTES,
+)
+from ezmsg.core.wire.records import (
+    CancelRequest,
+    Record,
+    Refusal,
+    decode_record,
+    encode_record,
+    name_of,
+)
 
 logger = logging.getLogger("ezmsg")
 
 Heard = Callable[[Record | Exception], None]
 """Gets the answer to a request, or why there is none."""
 
-# A frame so long after the one before it goes out by itself: others are not likely to follow in the same turn.
-PAUSE_S = 1e-4
+# Of a refusal that is too long to be sent, so many characters are.
+SHORT_TEXT = 1000
 
 
 class Handler(Protocol):
@@ -63,7 +76,7 @@ class Handler(Protocol):
         ...
 
 
-class Connection(FrameStream):
+class Connection(ControlStream):
     """One authenticated connection that carries records.
 
     Args:
@@ -72,9 +85,7 @@ class Connection(FrameStream):
         name: How it is called in errors and in the log.
         frame_limit: The largest record, in bytes, in both directions.
         write_limit: How many bytes may wait for the peer before it is dropped.
-
-    Attributes:
-        on_drained: Called when nothing waits for the peer any more, after something did.
+        guard: The rules of a server for its peers; clients have none for their server.
     """
 
     def __init__(
@@ -85,14 +96,12 @@ class Connection(FrameStream):
         *,
         frame_limit: int = CONTROL_FRAME_BYTES,
         write_limit: int = WRITE_BUFFER_BYTES,
+        guard: Guard | None = None,
     ) -> None:
-        super().__init__(name, frame_limit=frame_limit, write_limit=write_limit)
+        super().__init__(name, frame_limit, write_limit, guard)
         self.peer = peer
-        self.on_drained: Callable[[], None] | None = None
         self._handler = handler
-        self._frame_limit = frame_limit
         self._last_id = 0
-        self._sent_s = 0.0
         self._waiting: dict[int, Heard] = {}
         self._answering: dict[asyncio.Future[Record] | LateReply, int] = {}
 
@@ -106,13 +115,14 @@ class Connection(FrameStream):
         name: str = "",
         frame_limit: int = CONTROL_FRAME_BYTES,
         write_limit: int = WRITE_BUFFER_BYTES,
+        guard: Guard | None = None,
     ) -> Self:
         """A connection over an authenticated socket, which it owns from now on, also if this fails.
 
         The handler may be called before this returns.
         """
         named = name or f"process {peer.pid}"
-        self = cls(peer, handler, named, frame_limit=frame_limit, write_limit=write_limit)
+        self = cls(peer, handler, named, frame_limit=frame_limit, write_limit=write_limit, guard=guard)
         await self.attach(sock)
         return self
 
@@ -187,30 +197,6 @@ class Connection(FrameStream):
         """
         self.write(self._frame(record))
 
-    def write(self, frame: bytes) -> None:
-        """Send a frame: at once if it is some time since the last one, else together with the others of this turn."""
-        if self._is_closing or self._transport is None:
-            return
-        if not self._in_turn:
-            now_s = monotonic()
-            if now_s - self._sent_s >= PAUSE_S:
-                # Most frames are alone: for them, no further turn of the loop to look for followers.
-                self._sent_s = now_s
-                self._transport.write(frame)
-                self._drop_if_slow()
-                return
-            self._in_turn = True
-            self._loop.call_soon(self._end_turn)
-        self._followers.append(frame)
-        self._followers_bytes += len(frame)
-        if self._followers_bytes > COALESCED_BYTES:
-            self._flush()
-
-    def resume_writing(self) -> None:
-        """The peer has caught up."""
-        if self.on_drained is not None:
-            self.on_drained()
-
     def _next_id(self) -> int:
         request_id = self._last_id
         while True:
@@ -221,8 +207,8 @@ class Connection(FrameStream):
 
     def _frame(self, record: Record, request_id: int = 0, flags: int = 0) -> bytes:
         opcode, body = encode_record(record)
-        if len(body) > self._frame_limit:
-            raise FrameTooLarge(opcode, len(body), self._frame_limit)
+        if len(body) > (limit := self.limit_of(opcode)):
+            raise FrameTooLarge(opcode, len(body), limit)
         return encode_frame(opcode, body, request_id, flags)
 
     def _expire(self, future: asyncio.Future[Record], request: str, timeout_s: float) -> None:
@@ -253,21 +239,36 @@ class Connection(FrameStream):
     # -- answering ------------------------------------------------------------------------------------------------
 
     def frame_received(self, frame: Frame) -> None:
-        """Dispatch a record: an answer, a request or a notice."""
-        record = decode_record(frame.opcode, frame.body)
-        if frame.flags == REQUEST:
-            self._on_request(frame.request_id, record)
-        elif frame.flags == REPLY:
-            self._on_reply(frame.request_id, record)
-        elif frame.flags:
-            raise ProtocolError(f"{type(record).__name__} is a request and a reply at once")
+        """Dispatch a record: an answer, a request or a notice. What nobody wants is not even decoded."""
+        opcode, flags, request_id = frame.opcode, frame.flags, frame.request_id
+        if flags == REPLY:
+            if request_id not in self._waiting:
+                self._count("ignored:REPLY")  # nobody waits any more, or nobody ever did
+                return
+            record = decode_record(opcode, frame.body)
+            self._waiting.pop(request_id)(error_of(record) if isinstance(record, Refusal) else record)
+            return
+        if flags == REPLY | REQUEST:
+            raise ProtocolError(f"{name_of(opcode)} is a request and a reply at once")
+        try:
+            if self._guard is not None and opcode not in self._guard.accepts:
+                raise Unanswerable(name_of(opcode))
+            record = decode_record(opcode, frame.body)
+        except (InvalidRecord, Unanswerable) as error:
+            self._on_invalid(frame, error)
+            return
+        if flags == REQUEST:
+            self._on_request(request_id, record)
         else:
             self._on_notice(record)
 
-    def _on_reply(self, request_id: int, record: Record) -> None:
-        heard = self._waiting.pop(request_id, None)
-        if heard is not None:  # else nobody waits any more
-            heard(error_of(record) if isinstance(record, Refusal) else record)
+    def _on_invalid(self, frame: Frame, error: ProtocolError) -> None:
+        if frame.flags == REQUEST:
+            self._refuse(frame.request_id, name_of(frame.opcode), error)
+        elif isinstance(error, Unanswerable):
+            self._count("ignored:NOTICE")
+        else:
+            raise error  # nobody would be told
 
     def _on_notice(self, record: Record) -> None:
         if isinstance(record, CancelRequest):
@@ -275,6 +276,8 @@ class Connection(FrameStream):
             return
         try:
             self._handler.on_notice(self, record)
+        except ProtocolError:
+            raise  # it cannot be refused: nobody would be told
         except Exception:
             logger.exception("%s: a notice of %s failed", self.name, type(record).__name__)
 
@@ -337,9 +340,15 @@ class Connection(FrameStream):
 
     def _refuse(self, request_id: int, name: str, error: BaseException) -> None:
         refusal = refusal_of(error)
+        self._count(f"refused:{refusal.code}")
         if refusal.code == INTERNAL:
             logger.error("%s: %s failed", self.name, name, exc_info=error)
-        self.write(self._frame(refusal, request_id, REPLY))
+        try:
+            frame = self._frame(refusal, request_id, REPLY)
+        except FrameTooLarge:
+            shortened = Refusal(refusal.code, f"{refusal.message[:SHORT_TEXT]} …")
+            frame = self._frame(shortened, request_id, REPLY)
+        self.write(frame)
 
     # -- the end --------------------------------------------------------------------------------------------------
 

@@ -49,7 +49,7 @@ class Digest:
         self.lost: Counter[str] = Counter()
         self._stale = 0
         # Memory new for every piece would have to be zeroed by the system first.
-        self._pairs = np.empty((ROWS_AT_ONCE, 2 * ROW_WORDS), dtype=np.int64)
+        self._pairs = np.empty((ROWS_AT_ONCE + 1, 2 * ROW_WORDS), dtype=np.int64)
 
     def add(self, taken: Taken, generation: int, find: Find) -> None:
         """Take in what was read from a ring.

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from ezmsg.core.recorder.ring import Rows, Taken
 from ezmsg.core.recorder.rows import EXTENDED, EXTRA, FIRST_TIME, KIND_MASK, LAST_TIME, PREVIOUS, ROW_WORDS
 
-ROWS_AT_ONCE: Final = 4096
-"""What is made of so many stays in the caches, in memory that was used before."""
+ROWS_AT_ONCE: Final = 2048
+"""What is made of so many, with or without extra rows, stays in the caches, in memory that was used before."""
 
 Column = NDArray[np.int64]
 Times = NDArray[np.float64]
@@ -76,8 +76,9 @@ class Piece:
 def pieces(taken: Taken) -> Iterator[Piece]:
     """What was taken from a ring, with no row apart from its extra row."""
     rows, start = taken.rows, 0
+    size = ROWS_AT_ONCE if taken.is_plain else 2 * ROWS_AT_ONCE
     while start < len(rows):
-        stop = start + ROWS_AT_ONCE
+        stop = start + size
         if stop < len(rows) and int(rows[stop, 0]) & KIND_MASK == EXTRA:
             stop += 1
         yield Piece(rows[start:stop], is_plain=taken.is_plain)

@@ -110,7 +110,7 @@ def runs_of(piece: Piece) -> tuple[list[Run], Rows] | None:
 
     None if some are special, or there are too many endpoints for this to pay.
     """
-    metas = piece.rows[:, 0] & ~_OF_A_ROW if len(piece.extended) else piece.rows[:, 0]
+    metas = piece.rows[:, 0] & ~_OF_A_ROW
     if len(set(metas[:64].tolist())) > RUNS:
         return None
     at = np.arange(len(metas))

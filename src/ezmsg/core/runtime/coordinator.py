@@ -31,6 +31,7 @@ from ezmsg.core.runtime.messages import (
 )
 from ezmsg.core.runtime.metadata import without_large_settings
 from ezmsg.core.runtime.network import Pair
+from ezmsg.core.runtime.together import together
 
 logger = logging.getLogger("ezmsg")
 
@@ -187,10 +188,8 @@ class Coordinator:
             self._fail(error, is_of_process=False)
 
     async def _work(self) -> None:
-        await self._all(State.UP)
-        await self._context.__aenter__()
-        for from_topic, to_topic in self._connections:
-            await self._context.connect(from_topic, to_topic)
+        # Processes that were launched take a while.
+        await together(self._enter(), self._all(State.UP))
         self._on_running()
         self._tell(Begin(str(self._context.graph_address or GraphService.default_address())))
         await self._all(State.READY)
@@ -199,6 +198,11 @@ class Coordinator:
         self._tell(Start())
         self._on_started()
         await self._all(State.FINISHED)
+
+    async def _enter(self) -> None:
+        await self._context.__aenter__()
+        for from_topic, to_topic in self._connections:
+            await self._context.connect(from_topic, to_topic)
 
     async def _register(self, metadata: GraphMetadata) -> None:
         try:

@@ -9,6 +9,7 @@ from typing import Any
 
 from ezmsg.core.pubclient import Publisher
 from ezmsg.core.runtime.publishing import Outlets
+from ezmsg.core.runtime.together import together
 from ezmsg.core.stream import InputStream, OutputStream
 from ezmsg.core.subclient import Subscriber
 from ezmsg.core.unit import Function, Unit, published, subscribed, tasks_of
@@ -37,30 +38,25 @@ class Endpoints:
     async def open(self, units: Iterable[Unit], address: str) -> None:
         """Open all of them, publishers paused; settings of streams count as they are now."""
         units = list(units)
-        for unit in units:
-            await self._subscribe(unit, address)
-        for unit in units:
-            await self._publish(unit, address)
+        inputs = [(unit, *receiver) for unit in units for receiver in receivers(unit).items()]
+        await together(*(self._subscribe(unit, stream, tasks, address) for unit, stream, tasks in inputs))
+        outputs = [(unit, it) for unit in units for it in unit.streams.values() if isinstance(it, OutputStream)]
+        await together(*(self._publish(unit, stream, address) for unit, stream in outputs))
 
-    async def _subscribe(self, unit: Unit, address: str) -> None:
-        for stream, tasks in receivers(unit).items():
-            self.subscribers[stream] = await Subscriber.create(
-                stream.address, address, leaky=stream.leaky, max_queue=stream.max_queue,
-                unit=unit.address, task=", ".join(tasks),
-            )  # fmt: skip
+    async def _subscribe(self, unit: Unit, stream: InputStream, tasks: Iterable[str], address: str) -> None:
+        self.subscribers[stream] = await Subscriber.create(
+            stream.address, address, leaky=stream.leaky, max_queue=stream.max_queue,
+            unit=unit.address, task=", ".join(tasks),
+        )  # fmt: skip
 
-    async def _publish(self, unit: Unit, address: str) -> None:
-        senders = _senders(unit)
-        for stream in unit.streams.values():
-            if not isinstance(stream, OutputStream):
-                continue
-            publisher = await Publisher.create(
-                stream.address, address, host=stream.host, port=stream.port, buf_size=stream.buf_size,
-                num_buffers=stream.num_buffers, start_paused=True, force_tcp=stream.force_tcp,
-                allow_local=stream.allow_local, unit=unit.address, task=", ".join(senders.get(stream, ())),
-            )  # fmt: skip
-            self._publishers.append(publisher)
-            self.outlets.add(stream, publisher.broadcast)
+    async def _publish(self, unit: Unit, stream: OutputStream, address: str) -> None:
+        publisher = await Publisher.create(
+            stream.address, address, host=stream.host, port=stream.port, buf_size=stream.buf_size,
+            num_buffers=stream.num_buffers, start_paused=True, force_tcp=stream.force_tcp,
+            allow_local=stream.allow_local, unit=unit.address, task=", ".join(_senders(unit).get(stream, ())),
+        )  # fmt: skip
+        self._publishers.append(publisher)
+        self.outlets.add(stream, publisher.broadcast)
 
     def resume(self) -> None:
         """Let publishers publish."""

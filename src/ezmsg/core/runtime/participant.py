@@ -29,6 +29,7 @@ from ezmsg.core.runtime.messages import (
     Stop,
     Terminate,
 )
+from ezmsg.core.runtime.together import together
 from ezmsg.core.runtime.unittasks import Job, jobs_of, label_of
 from ezmsg.core.runtime.work import Work
 from ezmsg.core.unit import Unit, main_of, threads_of
@@ -179,9 +180,10 @@ class Participant:
         for unit in self._begun:
             await self._shut_down_unit(unit)
         await self._blocking.end(self._grace_s, self._work.tally)
-        await self._endpoints.close()
+        ends = [self._endpoints.close()]
         if self._client is not None:
-            await self._client.close()
+            ends.append(self._client.close())
+        await together(*ends)
 
     async def _shut_down_unit(self, unit: Unit) -> None:
         try:

@@ -7,7 +7,7 @@ import contextlib
 import logging
 import subprocess
 import sys
-from typing import IO, TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from ezmsg.core import config
 
@@ -17,17 +17,28 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("ezmsg")
 
-# How long the end of a server waits for the agent to export what it has.
-DRAIN_TIMEOUT_S = 2.0
-POLL_S = 0.01
+# How long the end of a server waits for the agent to export what it has; of this, for one that is still starting.
+DRAIN_TIMEOUT_S: Final = 2.0
+JOIN_TIMEOUT_S: Final = 1.5
+POLL_S: Final = 0.01
+# Between a crash and the next start; twice as long after each further one. One that lasted starts from the first.
+FIRST_WAIT_S: Final = 1.0
+LONGEST_WAIT_S: Final = 30.0
+FAILED: Final = 1
+"""The exit code of an agent that gave up for a reason it did not expect; with others it means to stay away."""
 
 
 class AgentProcess:
-    """The agent of one server, or nothing where none is configured."""
+    """The agent of one server, or nothing where none is configured. One that crashes is started again."""
 
-    def __init__(self, process: subprocess.Popen[bytes] | None) -> None:
-        self._process = process
-        self._logging = asyncio.create_task(self._log()) if process is not None else None
+    def __init__(self, command: list[str] | None) -> None:
+        self._command = command
+        self._process: subprocess.Popen[bytes] | None = None
+        self._watching: asyncio.Task[None] | None = None
+        self._deadline_s: float | None = None
+        if command is not None:
+            self._start()
+            self._watching = asyncio.create_task(self._watch(), name="telemetry agent")
 
     @classmethod
     def launch(cls, address: Address) -> AgentProcess:
@@ -38,39 +49,82 @@ class AgentProcess:
         mode = config.otel_mode()
         if mode in {"off", "global"} or (mode == "auto" and not config.otlp_is_configured()):
             return cls(None)
-        command = [sys.executable, "-m", "ezmsg.otel", "--graph", str(address), "--child"]
-        return cls(subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE))
+        return cls([sys.executable, "-m", "ezmsg.otel", "--graph", str(address), "--child"])
 
-    async def _log(self) -> None:
-        """Pass its log lines on."""
-        assert self._process is not None
-        pipe: IO[bytes] | None = self._process.stderr
-        assert pipe is not None
-        reader = asyncio.StreamReader()
+    async def joined(self, desk: TelemetryDesk) -> None:
+        """The server is about to end: let an agent that is still starting join first, if there is something to export.
+
+        A short program is over before its agent is there.
+        """
         loop = asyncio.get_running_loop()
-        transport, _ = await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), pipe)
-        try:
-            while line := await reader.readline():
-                logger.info("telemetry agent: %s", line.decode(errors="replace").rstrip())
-        finally:
-            transport.close()
+        self._deadline_s = loop.time() + DRAIN_TIMEOUT_S
+        until_s = loop.time() + JOIN_TIMEOUT_S
+        while self._is_running() and desk.has_telemetry and not desk.has_exporter and loop.time() < until_s:  # noqa: ASYNC110 - no event
+            await asyncio.sleep(POLL_S)
 
     async def stop(self, desk: TelemetryDesk) -> None:
-        """Let it export what it has, at most two seconds, then end it."""
-        process = self._process
-        if process is None or self._logging is None:
+        """Let it export what it has, at most two seconds since `joined`, then end it."""
+        loop = asyncio.get_running_loop()
+        deadline_s = self._deadline_s or loop.time() + DRAIN_TIMEOUT_S
+        if self._watching is None or self._process is None:
             return
-        deadline = asyncio.get_running_loop().time() + DRAIN_TIMEOUT_S
-        if process.poll() is None:
+        if self._is_running():
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(desk.drain(), DRAIN_TIMEOUT_S)
+                await asyncio.wait_for(desk.drain(), max(0.0, deadline_s - loop.time()))
+        process = self._process
         assert process.stdin is not None
         process.stdin.close()
-        while process.poll() is None and asyncio.get_running_loop().time() < deadline:  # noqa: ASYNC110 - no event
+        while process.poll() is None and loop.time() < deadline_s:  # noqa: ASYNC110 - no event
             await asyncio.sleep(POLL_S)
         if process.poll() is None:
             logger.warning("the telemetry agent did not end within %g s and is killed", DRAIN_TIMEOUT_S)
             process.kill()
         process.wait()
-        self._logging.cancel()
-        await asyncio.wait([self._logging])
+        self._watching.cancel()
+        await asyncio.wait([self._watching])
+
+    def _start(self) -> None:
+        assert self._command is not None
+        self._process = subprocess.Popen(
+            self._command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
+        )
+
+    def _is_running(self) -> bool:
+        return self._process is not None and self._process.poll() is None
+
+    async def _watch(self) -> None:
+        """Pass its log lines on, and start it again when it has crashed."""
+        loop = asyncio.get_running_loop()
+        wait_s = FIRST_WAIT_S
+        while True:
+            process, began_s = self._process, loop.time()
+            assert process is not None
+            await _pass_log_on(process)
+            while (code := process.poll()) is None:  # noqa: ASYNC110 - no event
+                await asyncio.sleep(POLL_S)
+            if self._deadline_s is not None or not (code < 0 or code == FAILED):
+                return
+            if loop.time() - began_s > LONGEST_WAIT_S:
+                wait_s = FIRST_WAIT_S
+            logger.warning("the telemetry agent crashed (exit code %d), starting it again in %g s", code, wait_s)
+            await asyncio.sleep(wait_s)
+            wait_s = min(2 * wait_s, LONGEST_WAIT_S)
+            if self._deadline_s is not None:
+                return
+            assert process.stdin is not None
+            process.stdin.close()
+            self._start()
+
+
+async def _pass_log_on(process: subprocess.Popen[bytes]) -> None:
+    """Log what it writes to standard error, until it closes that."""
+    pipe = process.stderr
+    assert pipe is not None
+    reader = asyncio.StreamReader()
+    loop = asyncio.get_running_loop()
+    transport, _ = await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), pipe)
+    try:
+        while line := await reader.readline():
+            logger.info("telemetry agent: %s", line.decode(errors="replace").rstrip())
+    finally:
+        transport.close()

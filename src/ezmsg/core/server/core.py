@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from collections import Counter
 from collections.abc import Coroutine, Iterable
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
@@ -13,6 +14,7 @@ from ezmsg.core import config
 from ezmsg.core.dag import CyclicException
 from ezmsg.core.errors import EzmsgError
 from ezmsg.core.net.connection import Connection
+from ezmsg.core.net.guard import Guard
 from ezmsg.core.server.books.processes import ProcessBook
 from ezmsg.core.server.books.routing import PERSISTENT, GraphChange, Reroute, RoutingBook
 from ezmsg.core.server.books.sessions import SessionBook
@@ -22,10 +24,12 @@ from ezmsg.core.server.journal import Journal
 from ezmsg.core.server.routes import RouteDesk
 from ezmsg.core.server.shm import SharedMemoryDesk
 from ezmsg.core.server.telemetry import TelemetryDesk
+from ezmsg.core.wire.limits import PUBLISHER_FLOW_TIMEOUT_S
 from ezmsg.core.wire.records import (
     Pause,
     Record,
     Resume,
+    ServerStatus,
     Snapshot,
     Sync,
 )
@@ -40,10 +44,17 @@ RETURN_S = 2.0
 
 
 class GraphCore:
-    """One graph: books, and how to reach each peer."""
+    """One graph: books, and how to reach each peer.
 
-    def __init__(self, stop: asyncio.Event, journal: Journal) -> None:
+    Args:
+        stop: Set when somebody asks the server to end.
+        guard: The rules for peers.
+        journal: Of the persistent edges.
+    """
+
+    def __init__(self, stop: asyncio.Event, guard: Guard, journal: Journal) -> None:
         self.epoch = str(uuid4())
+        self._started_unix_ns = time.time_ns()
         self.journal = journal
         # Who holds a role under an id that others know.
         self.seats: dict[tuple[type[Record], str], Peer] = {}
@@ -62,6 +73,9 @@ class GraphCore:
         self.clients: dict[str, Connection] = {}
         self.routes = RouteDesk(self.processes, self.clients)
         self.stop = stop
+        self.guard = guard
+        # Peers that were not let in, by why.
+        self.strangers: Counter[str] = Counter()
         self._telling: dict[str, asyncio.Task[None]] = {}
         self._tasks: set[asyncio.Task[Any]] = set()
 
@@ -164,12 +178,23 @@ class GraphCore:
 
     # -- publishers ---------------------------------------------------------------------------------------------------
 
-    async def all_publishers(self, record: Pause | Resume | Sync, timeout_s: float | None = None) -> None:
-        """Ask every publisher, and wait for all.
+    async def flow(self, record: Pause | Resume | Sync) -> None:
+        """Pause, resume or sync every publisher.
 
         Raises:
-            RequestTimeout: A publisher did not answer in time.
+            RequestTimeout: A publisher did not answer in time; the others did what was asked.
         """
+        if not isinstance(record, Sync):
+            await self._all_publishers(record, PUBLISHER_FLOW_TIMEOUT_S)
+            return
+        # To sync may take any time, to pause may not: so one that stands still is found.
+        patience_s = (
+            PUBLISHER_FLOW_TIMEOUT_S if record.timeout_s is None else min(PUBLISHER_FLOW_TIMEOUT_S, record.timeout_s)
+        )
+        await self._all_publishers(Pause(), patience_s)
+        await self._all_publishers(record, record.timeout_s)
+
+    async def _all_publishers(self, record: Pause | Resume | Sync, timeout_s: float | None) -> None:
         asked = [connection.request(record, timeout_s) for connection in self.publishers.values()]
         for result in await asyncio.gather(*asked, return_exceptions=True):
             if isinstance(result, TimeoutError):
@@ -189,6 +214,23 @@ class GraphCore:
         self.telemetry.client_gone(client_id)
 
     # -- the whole ----------------------------------------------------------------------------------------------------
+
+    def status(self) -> ServerStatus:
+        """How this server is."""
+        return ServerStatus(
+            self.epoch, time.time_ns(), time.monotonic_ns(), self._started_unix_ns,
+            len(self.sessions), len(self.publishers), len(self.subscribers), len(self.processes),
+            self.telemetry.exporters,
+        )  # fmt: skip
+
+    def counts(self) -> dict[str, int]:
+        """What was refused, dropped and given up so far, by what it was; only what happened."""
+        counts = Counter(self.guard.counts)
+        counts.update({f"handshake:{code}": count for code, count in self.strangers.items()})
+        counts.update({f"missed:{kind}": log.missed for kind, log in self.events.logs.items()})
+        counts.update({f"evicted:{kind}": log.evicted for kind, log in self.events.logs.items()})
+        counts["unrouted:TOO_MANY_REQUESTS"] = self.routes.requests.refused
+        return {what: count for what, count in sorted(counts.items()) if count}
 
     def snapshot(self) -> Snapshot:
         """The whole graph at this moment."""

@@ -27,6 +27,7 @@ class EventDesk:
     def __init__(self) -> None:
         self.topology = EventLog(TopologyEvent, config.topology_event_history_limit())
         self.settings = EventLog(SettingsEvent, config.settings_event_history_limit())
+        self.logs: dict[str, EventLog[Any]] = {"topology": self.topology, "settings": self.settings}
         self._readers: dict[str, tuple[EventLog[Any], Connection]] = {}
 
     # -- what happened ------------------------------------------------------------------------------------------------
@@ -65,7 +66,7 @@ class EventDesk:
     def open(self, record: OpenEventStream, connection: Connection, epoch: str) -> str:
         """A reader comes: it gets what is kept, and then what happens; all of it if it counted at another server."""
         reader_id = str(uuid4())
-        log: EventLog[Any] = self.topology if record.kind == "topology" else self.settings
+        log = self.logs[record.kind]
         after_seq = record.after_seq if record.epoch in ("", epoch) else 0
         log.open(reader_id, after_seq, record.unacknowledged)
         self._readers[reader_id] = (log, connection)

@@ -104,9 +104,11 @@ class Peer:
         if isinstance(record, r.TelemetryBatch) and self._role is r.OpenTelemetry:
             self._core.telemetry.batch(self._id, record)
         elif isinstance(record, r.TelemetryAck) and self._role is r.OpenTelemetryReader:
-            self._core.telemetry.reader_acknowledged(self._id, record.count)
+            self._core.telemetry.reader_acknowledged(self._id, record)
         elif isinstance(record, r.EventAck) and self._role is r.OpenEventStream:
             self._core.events.acknowledged(self._id, record.count)
+        else:
+            self._core.guard.counts["ignored:NOTICE"] += 1
 
     def on_closed(self, connection: Connection, error: Exception | None) -> None:
         """The peer is gone: so is what it held."""
@@ -219,19 +221,24 @@ class Peer:
     async def flow(self, connection: Connection, record: r.Pause | r.Resume | r.Sync) -> r.Record:
         # All publishers are meant, also those that are not back yet.
         await self._core.settled.wait()
-        timeout_s = record.timeout_s if isinstance(record, r.Sync) else None
-        await self._core.all_publishers(record, timeout_s)
+        await self._core.flow(record)
         return DONE
 
     def shutdown(self, connection: Connection, record: r.Shutdown) -> Answer:
         self._core.stop.set()
         return DONE
 
+    def status(self, connection: Connection, record: r.GetServerStatus) -> Answer:
+        return self._core.status()
+
     def graph(self, connection: Connection, record: r.GetGraph) -> Answer:
         return self._core.routing.edges()
 
     def snapshot(self, connection: Connection, record: r.GetSnapshot) -> Answer:
         return self._core.snapshot()
+
+    def counts(self, connection: Connection, record: r.GetCounts) -> Answer:
+        return r.Counts(self._core.counts())
 
     def metadata(self, connection: Connection, record: r.GetMetadata) -> Answer:
         return self._core.sessions.metadata(record.session_id, record.version)
@@ -326,9 +333,10 @@ class Peer:
         self._core.telemetry.link_closed(self._id)
 
     def open_reader(self, connection: Connection, record: r.OpenTelemetryReader) -> Answer:
-        reader_id = self._core.telemetry.open_reader(record, connection)
-        self._open(record, reader_id)
-        return DONE
+        if record.epoch != self._core.epoch:
+            record = msgspec.structs.replace(record, positions={})
+        self._open(record, self._core.telemetry.open_reader(record, connection))
+        return r.StreamOpened(self._core.epoch)
 
     def reader_closed(self) -> None:
         self._core.telemetry.close_reader(self._id)
@@ -368,9 +376,11 @@ HANDLERS: dict[type[r.Record], Callable[[Peer, Connection, Any], Answer]] = {
     r.Resume: Peer.flow,
     r.Sync: Peer.flow,
     r.Shutdown: Peer.shutdown,
+    r.GetServerStatus: Peer.status,
     r.GetGraph: Peer.graph,
     r.GetSnapshot: Peer.snapshot,
     r.GetMetadata: Peer.metadata,
+    r.GetCounts: Peer.counts,
     r.ProcessRegister: Peer.register,
     r.ProcessUpdateOwnership: Peer.update_ownership,
     r.ProcessRequest: Peer.route,
@@ -386,6 +396,9 @@ HANDLERS: dict[type[r.Record], Callable[[Peer, Connection, Any], Answer]] = {
     r.CreateShm: Peer.create_shm,
     r.AttachShm: Peer.attach_shm,
 }
+ACCEPTED = frozenset(
+    r.OPCODE_OF[record] for record in (*HANDLERS, r.TelemetryBatch, r.TelemetryAck, r.EventAck, r.CancelRequest)
+)
 CLOSERS: dict[type[r.Record], Callable[[Peer], None]] = {
     r.OpenSession: Peer.session_closed,
     r.OpenPublisher: Peer.publisher_closed,

@@ -18,6 +18,7 @@ from ezmsg.core.wire.records import (
     OpenProfilingStream,
     OpenTelemetry,
     OpenTelemetryReader,
+    TelemetryAck,
     TelemetryBatch,
     TelemetryOpened,
 )
@@ -85,6 +86,21 @@ class TelemetryDesk:
 
     # -- exporters ----------------------------------------------------------------------------------------------------
 
+    @property
+    def exporters(self) -> int:
+        """How many take the telemetry of this graph."""
+        return len(self._readers)
+
+    @property
+    def has_exporter(self) -> bool:
+        """Whether an exporter is there."""
+        return bool(self._readers)
+
+    @property
+    def has_telemetry(self) -> bool:
+        """Whether there is something for one."""
+        return self._book.has_links
+
     def open_reader(self, record: OpenTelemetryReader, connection: Connection) -> str:
         """An exporter joins: it gets what is known, then what comes.
 
@@ -104,9 +120,9 @@ class TelemetryDesk:
         self._readers.pop(reader_id, None)
         self._book.reader_close(reader_id)
 
-    def reader_acknowledged(self, reader_id: str, count: int) -> None:
+    def reader_acknowledged(self, reader_id: str, record: TelemetryAck) -> None:
         """An exporter took what it was sent; it can be sent more."""
-        self._book.reader_acknowledged(reader_id, count)
+        self._book.reader_acknowledged(reader_id, record.count, record.settled)
         self._serve_readers()
 
     def graph_changed(self) -> None:

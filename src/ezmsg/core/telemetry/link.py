@@ -20,8 +20,10 @@ from ezmsg.core.wire.records import (
     DrainTelemetry,
     Goodbye,
     OpenTelemetry,
+    ProcessTelemetry,
     Record,
     Refusal,
+    TelemetryBatch,
     TelemetryOpened,
     decode_record,
     encode_record,
@@ -37,6 +39,8 @@ STUCK_S: Final = 0.02
 
 Dial = Callable[[str, float], socket.socket]
 """An authenticated socket to the server at `host:port`, within so many seconds."""
+Listener = Callable[[ProcessTelemetry], None]
+"""Hears, within the process, what its links tell their servers."""
 
 
 class TelemetryLink:
@@ -56,13 +60,15 @@ class TelemetryLink:
         on_anchor: Callable[[ClockAnchor], None],
         dial: Dial,
         clock: Callable[[], float] = time.monotonic,
+        listener: Listener | None = None,
     ) -> None:
-        self._graph, self._collector = graph, collector
+        self._graph, self._collector, self._listener = graph, collector, listener
         self._hello, self._on_anchor, self._dial, self._clock = hello, on_anchor, dial, clock
         self._link_id = str(uuid4())
         self._socket: socket.socket | None = None
         self._decoder = FrameDecoder()
         self._outbox = memoryview(b"")
+        self._anchor = ClockAnchor("", 0, 0)
         self._backoff_s = BACKOFF_S
         self._not_before_s = 0.0
         self._was_connected = False
@@ -154,6 +160,7 @@ class TelemetryLink:
             return False
         sock.setblocking(False)
         self._socket = sock
+        self._anchor = opened.anchor
         self._on_anchor(opened.anchor)
         self._collector.begin(opened.last_seq, is_new_server=self._was_connected and opened.last_seq < 0)
         self._backoff_s, self._was_connected, self._has_complained = BACKOFF_S, True, False
@@ -187,16 +194,21 @@ class TelemetryLink:
                 return 0.0
             batch = None if is_told else self._collector.collect(rows_only=rows_only)
             if batch is not None:
-                self._outbox = memoryview(_frame(batch))
+                self._outbox = self._tell(batch)
                 is_told = is_wanted and not self._collector.has_more
             elif self._drains:
                 self._outbox = memoryview(_frame(Done(), self._drains.pop(0), REPLY))
             elif is_wanted:
                 return math.inf
             else:
-                self._outbox = memoryview(_frame(self._collector.last()))
+                self._outbox = self._tell(self._collector.last())
                 self._is_last_sent = True
         return STUCK_S
+
+    def _tell(self, batch: TelemetryBatch) -> memoryview:
+        if self._listener is not None:
+            self._listener(ProcessTelemetry(self._link_id, self._anchor, batch))
+        return memoryview(_frame(batch))
 
     def _flush(self) -> bool:
         """Send what the server takes; whether nothing is left."""

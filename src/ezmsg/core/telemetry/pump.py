@@ -17,7 +17,7 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Generator, Iterable
+from collections.abc import Callable, Generator, Iterable
 from pathlib import Path
 from typing import Final
 
@@ -27,8 +27,9 @@ from ezmsg.core.net.address import Address, boot_id
 from ezmsg.core.net.authkey import load_key
 from ezmsg.core.net.dial import connect_blocking
 from ezmsg.core.profiling import PROFILES, ProfileRegistry
+from ezmsg.core.telemetry import extension
 from ezmsg.core.telemetry.collect import Collector
-from ezmsg.core.telemetry.link import Dial, TelemetryLink
+from ezmsg.core.telemetry.link import Dial, Listener, TelemetryLink
 from ezmsg.core.wire.records import OpenTelemetry
 
 logger = logging.getLogger("ezmsg")
@@ -99,10 +100,16 @@ class TelemetryPump:
     Args:
         registry: What to read.
         dial: How to reach a server.
+        extend: Called with the first endpoint, in its thread; returns who else hears what the links tell.
     """
 
-    def __init__(self, registry: ProfileRegistry, dial: Dial = dial_server) -> None:
-        self._registry, self._dial = registry, dial
+    def __init__(
+        self,
+        registry: ProfileRegistry,
+        dial: Dial = dial_server,
+        extend: Callable[[], Listener | None] = extension.load,
+    ) -> None:
+        self._registry, self._dial, self._extend = registry, dial, extend
         self._begin()
 
     def _begin(self) -> None:
@@ -110,6 +117,7 @@ class TelemetryPump:
         self._waker: Waker | None = None
         self._links: dict[str, TelemetryLink] = {}
         self._thread: threading.Thread | None = None
+        self._listener: Listener | None = None
         self._is_ending = False
         self._deadline_s = 0.0
         self._flushing: list[threading.Event] = []
@@ -148,13 +156,17 @@ class TelemetryPump:
 
     def _graph_changed(self, graph: str, has_endpoints: bool) -> None:
         if has_endpoints:
+            if self._thread is None:
+                # Not in our own thread: a program may well be over before a large import is.
+                self._listener = self._extend()
             with self._lock:
                 if self._is_ending:
                     return
                 if graph not in self._links:
                     self._links[graph] = TelemetryLink(
-                        graph, Collector(self._registry, graph), say_hello, self._registry.set_anchor, self._dial
-                    )
+                        graph, Collector(self._registry, graph), say_hello, self._registry.set_anchor, self._dial,
+                        listener=self._listener,
+                    )  # fmt: skip
                 if self._thread is None:
                     # A daemon: it must not keep the interpreter alive.
                     self._waker = Waker()

@@ -7,8 +7,10 @@ record (`wire.records`) or a message (`wire.messages`).
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, NamedTuple, cast
+
+import numpy as np
 
 from ezmsg.core.errors import EzmsgError, FrameTooLarge, ProtocolError, Refused
 from ezmsg.core.wire.limits import CONTROL_FRAME_BYTES, RECEIVE_BUFFER_BYTES
@@ -45,7 +47,11 @@ def encode_frame(opcode: int, body: bytes, request_id: int = 0, flags: int = 0) 
 
 def new_body(opcode: int, size: int) -> memoryview:
     """Memory for the body of a large frame, where nobody has better."""
-    return memoryview(bytearray(size))
+    # Not a bytearray: that would write all of it now, for a peer that may never send what it announces.
+    return np.empty(size, dtype=np.uint8).data
+
+
+NOTHING_LARGE: Mapping[int, int] = {}
 
 
 class FrameDecoder:
@@ -57,11 +63,24 @@ class FrameDecoder:
 
     Args:
         limit: The largest body accepted, in bytes.
+        large: Opcodes whose bodies may be larger, and how large.
         capacity: Size of the buffer that is used again, in bytes.
         allocate: Gives the memory for a large body: (opcode, size) -> writable memoryview of that size.
     """
 
-    __slots__ = ("_allocate", "_capacity", "_end", "_filled", "_head", "_limit", "_own", "_own_from", "_start", "_view")
+    __slots__ = (
+        "_allocate",
+        "_capacity",
+        "_end",
+        "_filled",
+        "_head",
+        "_large",
+        "_limit",
+        "_own",
+        "_own_from",
+        "_start",
+        "_view",
+    )
 
     def __init__(
         self,
@@ -69,10 +88,12 @@ class FrameDecoder:
         *,
         capacity: int = RECEIVE_BUFFER_BYTES,
         allocate: Callable[[int, int], memoryview] = new_body,
+        large: Mapping[int, int] = NOTHING_LARGE,
     ) -> None:
         if capacity < 2 * HEADER_BYTES:
             raise ValueError(f"capacity={capacity}: a frame's header must fit")
         self._limit = limit
+        self._large = large
         self._capacity = capacity
         self._own_from = capacity // 4
         self._allocate = allocate
@@ -89,6 +110,11 @@ class FrameDecoder:
     def is_empty(self) -> bool:
         """Whether the stream stands between two frames: it may end here."""
         return self._head is None and self._start == self._end
+
+    @property
+    def apart_bytes(self) -> int:
+        """The size of the large body that is on its way, received so far or not."""
+        return len(self._own)
 
     def get_buffer(self) -> memoryview:
         """Where the next bytes belong; never empty. Ends the life of bodies that are not owned."""
@@ -123,8 +149,8 @@ class FrameDecoder:
         self._end = end
         while end - start >= HEADER_BYTES:
             body_size, opcode, flags, request_id = HEADER.unpack_from(view, start)
-            if body_size > self._limit:
-                raise FrameTooLarge(opcode, body_size, self._limit)
+            if body_size > self._limit and body_size > (most := self._large.get(opcode, self._limit)):
+                raise FrameTooLarge(opcode, body_size, most)
             if flags & ~KNOWN_FLAGS:
                 raise ProtocolError(f"a frame with opcode {opcode} has unknown flags {flags:#06x}")
             body_start = start + HEADER_BYTES

@@ -13,14 +13,29 @@ ACCEPT_BACKLOG = 1024
 
 # -- after ----------------------------------------------------------------------------------------------------------
 CONTROL_FRAME_BYTES = 64 << 20
+# Most records are small; these may be so large (see `wire.records`).
+SMALL_RECORD_BYTES = 1 << 20
 # What may wait for a peer that reads too slowly, before it is dropped.
 WRITE_BUFFER_BYTES = 64 << 20
+# With so much waiting for it, a server reads no more from a peer. For all its peers together it holds at most so much,
+# of which less than `HEAVY_BYTES` for one of them is not counted.
+THROTTLE_BYTES = 1 << 20
+PEERS_BYTES = 1 << 30
+HEAVY_BYTES = 1 << 20
 REQUESTS_AT_ONCE = 1024
 # Process requests in flight, those for built-in operations and those for handlers apart: to or from one client, and
-# through one server. Both kinds together leave a connection room for others.
+# through one server; a quarter more for requesters with few. Both kinds together leave a connection room for others.
 ROUTED_PER_CLIENT = 400
 ROUTED_AT_ONCE = 4096
+# What a publisher may take to pause or resume: its loop may be busy, but not for that long.
+PUBLISHER_FLOW_TIMEOUT_S = 5.0
 RECEIVE_BUFFER_BYTES = 64 << 10
+# A server answers what is in the buffer of one peer before it looks at the others'.
+CONTROL_BUFFER_BYTES = 16 << 10
+
+# -- what is in a record --------------------------------------------------------------------------------------------
+# Topics, addresses of components, hosts, ids: in characters.
+NAME_LENGTH = 4096
 
 # -- the graph --------------------------------------------------------------------------------------------------------
 # What a server keeps of all peers together, in encoded bytes. An edge counts for each owner it has, a unit for its one,

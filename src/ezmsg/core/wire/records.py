@@ -6,12 +6,22 @@ A record is a msgspec struct in msgpack. Its opcode is explicit and never reused
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import msgspec
+from msgspec import Meta
 
-from ezmsg.core.errors import ProtocolError
+from ezmsg.core.errors import InvalidRecord, ProtocolError
+from ezmsg.core.wire.limits import CONTROL_FRAME_BYTES, NAME_LENGTH, SMALL_RECORD_BYTES
 from ezmsg.core.wire.metadata import GraphRecord, SettingsValue
+
+# What fields may be, where a peer could put something absurd: refused before a server gets to see it.
+Name = Annotated[str, Meta(max_length=NAME_LENGTH)]
+Port = Annotated[int, Meta(ge=0, le=65535)]
+Number = Annotated[int, Meta(ge=1, le=1 << 32)]
+Seconds = Annotated[float, Meta(ge=0, le=1e9)]
+Tally = Annotated[dict[Name, int], Meta(max_length=256)]
+Timestamp = Annotated[float, Meta(ge=-1e12, le=1e12)]
 
 
 class Record(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -46,6 +56,27 @@ class CancelRequest(Record, frozen=True):
     """
 
     request_id: int
+
+
+class GetServerStatus(Record, frozen=True):
+    """Ask the server how it is, on any connection. It answers at once, so this tells as well that it lives."""
+
+
+class ServerStatus(Record, frozen=True):
+    """How a server is: `unix_ns` and `mono_ns` are its clocks, read together; the others count what it holds now.
+
+    `epoch` tells one server from its successor, `exporters` is how many take its telemetry.
+    """
+
+    epoch: str
+    unix_ns: int
+    mono_ns: int
+    started_unix_ns: int
+    sessions: int
+    publishers: int
+    subscribers: int
+    processes: int
+    exporters: int
 
 
 # -- opening a role: the first request on a connection --------------------------------------------------------------
@@ -95,24 +126,24 @@ class PublisherOpened(Record, frozen=True):
 class OpenSubscriber(Record, frozen=True):
     """A subscriber asks for a topic; answered with its first Routing."""
 
-    subscriber_id: str
-    topic: str
+    subscriber_id: Name
+    topic: Name
     pid: int
-    boot_id: str
-    token: str = ""
+    boot_id: Name
+    token: Name = ""
 
 
 class PublisherRoute(Record, frozen=True):
     """Where one publisher is."""
 
-    publisher_id: str
-    topic: str
+    publisher_id: Name
+    topic: Name
     pid: int
-    boot_id: str
-    host: str
-    port: int
-    door: str = ""
-    num_buffers: int = 32
+    boot_id: Name
+    host: Name
+    port: Port
+    door: Name = ""
+    num_buffers: Number = 32
 
 
 class OpenPublisher(PublisherRoute, frozen=True):
@@ -139,10 +170,10 @@ class OpenProcess(Record, frozen=True):
     """A ProcessControlClient connects, or is back; it owns exactly these `units` (None: it has not registered)."""
 
     pid: int
-    host: str
-    client_id: str = ""
-    token: str = ""
-    units: list[str] | None = None
+    host: Name
+    client_id: Name = ""
+    token: Name = ""
+    units: list[Name] | None = None
 
 
 class ProcessOpened(Record, frozen=True):
@@ -162,15 +193,15 @@ class CloseProcess(Record, frozen=True):
 class Connect(Record, frozen=True):
     """Add an edge, owned by this connection's session, or persistent when it has none."""
 
-    from_topic: str
-    to_topic: str
+    from_topic: Name
+    to_topic: Name
 
 
 class Disconnect(Record, frozen=True):
     """Give up this owner's share of an edge."""
 
-    from_topic: str
-    to_topic: str
+    from_topic: Name
+    to_topic: Name
 
 
 class Pause(Record, frozen=True):
@@ -184,7 +215,7 @@ class Resume(Record, frozen=True):
 class Sync(Record, frozen=True):
     """Pause, and answer when every outstanding message was released."""
 
-    timeout_s: float | None = None
+    timeout_s: Seconds | None = None
 
 
 class Shutdown(Record, frozen=True):
@@ -268,9 +299,9 @@ class RegisterMetadata(Record, frozen=True):
 class ReportSettings(Record, frozen=True):
     """A process tells the settings of a unit it owns; `timestamp` in Unix seconds."""
 
-    component_address: str
+    component_address: Name
     value: SettingsValue
-    timestamp: float
+    timestamp: Timestamp
 
 
 class GetSettings(Record, frozen=True):
@@ -289,7 +320,7 @@ class Settings(Record, frozen=True):
 class GetSettingsInputTopic(Record, frozen=True):
     """Ask where a component takes new settings."""
 
-    component_address: str
+    component_address: Name
 
 
 class SettingsInputTopic(Record, frozen=True):
@@ -371,15 +402,15 @@ class ProcessRegister(Record, frozen=True):
     """Replace the set of units this process owns."""
 
     pid: int
-    host: str
-    units: list[str]
+    host: Name
+    units: list[Name]
 
 
 class ProcessUpdateOwnership(Record, frozen=True):
     """Claim and give up units."""
 
-    added_units: list[str]
-    removed_units: list[str]
+    added_units: list[Name]
+    removed_units: list[Name]
 
 
 class ProcessRequest(Record, frozen=True):
@@ -388,13 +419,13 @@ class ProcessRequest(Record, frozen=True):
     `reader` names who keeps its own place in what is measured, `request_id` this request, from end to end.
     """
 
-    unit_address: str
-    operation: str
+    unit_address: Name
+    operation: Name
     payload: bytes | None = None
     timeout_s: float = 2.0
-    process_id: str = ""
-    reader: str = ""
-    request_id: str = ""
+    process_id: Name = ""
+    reader: Name = ""
+    request_id: Name = ""
 
 
 class ProcessResponse(Record, frozen=True):
@@ -424,7 +455,7 @@ class CreateShm(Record, frozen=True):
 class AttachShm(Record, frozen=True):
     """Opens a role: this connection holds the shared memory of that name, too."""
 
-    name: str
+    name: Name
 
 
 class ShmOpened(Record, frozen=True):
@@ -453,14 +484,14 @@ class OpenTelemetry(Record, frozen=True):
     """A process opens its telemetry link. `mono_ns`/`unix_ns` are its own clocks, read together."""
 
     pid: int
-    host: str
-    boot_id: str
-    process_name: str
+    host: Name
+    boot_id: Name
+    process_name: Name
     started_unix_ns: int
     mono_ns: int
     unix_ns: int
-    link_id: str
-    runtime: str = ""
+    link_id: Name
+    runtime: Name = ""
 
 
 class TelemetryOpened(Record, frozen=True):
@@ -477,14 +508,14 @@ class EndpointRecord(Record, frozen=True):
     """What is static about a publisher (`subscription` empty) or an edge, sent once; rows name it by `index`."""
 
     index: int
-    topic: str
-    subscription: str
-    endpoint_id: str
-    publisher_id: str
+    topic: Name
+    subscription: Name
+    endpoint_id: Name
+    publisher_id: Name
     channel_kind: int
     num_buffers: int = 0
-    unit: str = ""
-    task: str = ""
+    unit: Name = ""
+    task: Name = ""
 
 
 class HistogramState(Record, frozen=True):
@@ -495,7 +526,7 @@ class HistogramState(Record, frozen=True):
     """
 
     index: int
-    name: str
+    name: Name
     count: int
     sum_ns: int
     min_ns: int
@@ -503,16 +534,16 @@ class HistogramState(Record, frozen=True):
     zero_count: int
     scale: int
     offset: int
-    counts: list[int]
-    exemplars: list[tuple[int, int, str, str]] = []
-    label: str = ""
+    counts: Annotated[list[int], Meta(max_length=1024)]
+    exemplars: Annotated[list[tuple[int, int, Name, Name]], Meta(max_length=256)] = []
+    label: Name = ""
 
 
 class CounterState(Record, frozen=True):
     """Cumulative counters (and last gauges) of one endpoint, by name."""
 
     index: int
-    values: dict[str, int]
+    values: Tally
 
 
 class TelemetryBatch(Record, frozen=True):
@@ -523,32 +554,39 @@ class TelemetryBatch(Record, frozen=True):
     """
 
     seq: int
-    process_id: str
+    process_id: Name
     mono_ns: int
     endpoints: list[EndpointRecord] = []
     closed: list[int] = []
     counters: list[CounterState] = []
     histograms: list[HistogramState] = []
-    labels: dict[int, str] = {}
+    labels: dict[int, Name] = {}
     spans: bytes = b""
     samples: bytes = b""
-    recorded: dict[str, int] = {}
-    dropped: dict[str, int] = {}
+    recorded: Tally = {}
+    dropped: Tally = {}
     final: bool = False
 
 
 class OpenTelemetryReader(Record, frozen=True):
-    """An exporter asks for the telemetry of the whole graph; one at a time per graph (`EXPORTER_LEASED` refuses)."""
+    """An exporter asks for the telemetry of the whole graph; one at a time per graph (`EXPORTER_LEASED` refuses).
 
-    name: str
+    One that is back tells where it was (`positions`: by link, among its spans, and how many of them are still to be
+    exported) at which server (`epoch`). Of what an exporter had that does not come back, nothing is sent again.
+    """
+
+    name: Name
     pid: int
+    epoch: str = ""
+    positions: dict[str, tuple[int, int]] = {}
 
 
 class ProcessTelemetry(Record, frozen=True):
     """To a reader: what one process delivered. `hello` comes with the first, `gone` with the last.
 
     After it joined, a reader gets one with all endpoints, last counters and histograms, and retained span rows.
-    `server_dropped` counts, by reason and cumulatively, the span rows of this process that this reader missed.
+    `server_dropped` counts, by reason and cumulatively, the span rows of this process that readers missed.
+    `position`: where the reader is among the spans after these.
     """
 
     link_id: str
@@ -557,6 +595,7 @@ class ProcessTelemetry(Record, frozen=True):
     hello: OpenTelemetry | None = None
     server_dropped: dict[str, int] = {}
     gone: bool = False
+    position: int = 0
 
 
 class GraphState(Record, frozen=True):
@@ -568,9 +607,13 @@ class GraphState(Record, frozen=True):
 
 
 class TelemetryAck(Record, frozen=True):
-    """A reader took `count` ProcessTelemetry records; the server keeps a bounded number unacknowledged."""
+    """A reader took `count` ProcessTelemetry records; the server keeps a bounded number unacknowledged.
+
+    `settled`: how many spans of each link were exported, or dropped and counted, since the last acknowledgement.
+    """
 
     count: int
+    settled: dict[str, int] = {}
 
 
 class DrainTelemetry(Record, frozen=True):
@@ -586,7 +629,7 @@ class OpenProfilingStream(Record, frozen=True):
 
     interval_s: float
     max_samples: int
-    process_ids: list[str] | None
+    process_ids: Annotated[list[Name], Meta(max_length=10_000)] | None
     include_empty_batches: bool
     spans: bool = False
     epoch: str = ""
@@ -652,6 +695,8 @@ OPCODES: dict[int, type[Record]] = {
     2: Refusal,
     3: Goodbye,
     4: CancelRequest,
+    8: GetServerStatus,
+    9: ServerStatus,
     10: OpenSession,
     11: SessionOpened,
     12: CloseSession,
@@ -723,6 +768,20 @@ _REFERRING = frozenset(
     OPCODE_OF[record]
     for record in (RegisterMetadata, ReportSettings, Snapshot, Metadata, Settings, SettingsEvent, SettingsEvents)
 )
+# The records that may be large, in bytes; all others are small. What a peer says it will send is allocated.
+LARGE_RECORDS: dict[int, int] = {
+    OPCODE_OF[record]: size
+    for size, records in {
+        CONTROL_FRAME_BYTES: (
+            Routing, GraphEdges, Snapshot, RegisterMetadata, ReportSettings, Settings, SettingsEvents, SettingsEvent,
+            TopologyEvent, ProcessRequest, ProcessResponse, TelemetryBatch, ProcessTelemetry, GraphState,
+            ProfilingStreamBatch,
+        ),
+        CONTROL_FRAME_BYTES + SMALL_RECORD_BYTES: (Metadata,),
+        4 * SMALL_RECORD_BYTES: (ProcessRegister, ProcessUpdateOwnership),
+    }.items()
+    for record in records
+}  # fmt: skip
 
 
 def encode_record(record: Record) -> tuple[int, bytes]:
@@ -734,12 +793,21 @@ def decode_record(opcode: int, body: bytes | bytearray | memoryview) -> Record:
     """The record in a frame's body.
 
     Raises:
-        ProtocolError: The opcode is unknown, or the body is not such a record.
+        InvalidRecord: It is none, although the body is well formed.
+        ProtocolError: The opcode is unknown, or the body is not well formed.
     """
     decoder = _DECODERS.get(opcode)
     if decoder is None:
         raise ProtocolError(f"unknown opcode {opcode}")
     try:
         return decoder.decode(bytes(body) if opcode in _REFERRING else body)
-    except (msgspec.DecodeError, RecursionError) as error:
+    except msgspec.ValidationError as error:
+        raise InvalidRecord(OPCODES[opcode].__name__, str(error)) from None
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise ProtocolError(f"the body of {OPCODES[opcode].__name__} cannot be read: {error}") from None
+
+
+def name_of(opcode: int) -> str:
+    """How the record with an opcode is called."""
+    record = OPCODES.get(opcode)
+    return f"opcode {opcode}" if record is None else record.__name__

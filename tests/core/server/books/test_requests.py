@@ -5,7 +5,7 @@ import pytest
 from ezmsg.core.errors import TooManyProcessRequests
 from ezmsg.core.graphmeta import BUILTIN_OPERATIONS
 from ezmsg.core.processclient import BUILTIN
-from ezmsg.core.server.books.requests import RequestBook
+from ezmsg.core.server.books.requests import MODEST, RequestBook
 from ezmsg.core.wire.limits import REQUESTS_AT_ONCE, ROUTED_PER_CLIENT
 
 
@@ -14,7 +14,7 @@ def test_the_server_knows_the_operations_that_processes_answer_themselves() -> N
 
 
 def test_both_kinds_together_leave_a_connection_room() -> None:
-    assert 2 * ROUTED_PER_CLIENT < REQUESTS_AT_ONCE
+    assert 2 * ROUTED_PER_CLIENT * 5 // 4 < REQUESTS_AT_ONCE
 
 
 def test_an_owner_works_on_so_many_and_refusals_are_counted() -> None:
@@ -48,6 +48,25 @@ def test_a_requester_waits_for_so_many() -> None:
     book.open("b", "Q", "CUSTOM")
     book.leave(ticket)
     book.open("a", "R", "CUSTOM")
+
+
+def test_who_waits_for_few_finds_room_where_others_have_taken_all_of_theirs() -> None:
+    book = RequestBook(per_client=8, at_once=16)
+    for _ in range(8):
+        book.open("greedy", "P", "CUSTOM")
+    for requester in "ab":
+        book.open(requester, "P", "CUSTOM")
+    for requester in ("c", "greedy"):
+        with pytest.raises(TooManyProcessRequests):
+            book.open(requester, "P", "CUSTOM")
+    for _ in range(MODEST - 1):
+        book.open("a", "Q", "CUSTOM")
+    for _ in range(3):
+        book.open("b", "R", "CUSTOM")
+    assert len(book) == 16
+    with pytest.raises(TooManyProcessRequests, match="all clients"):
+        book.open("a", "R", "CUSTOM")
+    book.open("c", "R", "CUSTOM")
 
 
 def test_all_together_are_so_many() -> None:

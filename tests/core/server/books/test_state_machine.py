@@ -29,7 +29,7 @@ from ezmsg.core.wire.records import (
     encode_record,
 )
 from ezmsg.core.wire.values import packed, unpacked
-from tests.core.controlmachine import ControlMachine, Events, fuzzing
+from tests.core.controlmachine import TIMEOUT_S, ControlMachine, Events, fuzzing
 from tests.core.metadatamaking import graph
 
 EVERYTHING = 1 << 30
@@ -217,6 +217,6 @@ class BooksMachine(ControlMachine):
     make = Books
 
 
-@pytest.mark.timeout(600)  # of a failure that is made smaller
+@pytest.mark.timeout(TIMEOUT_S)
 def test_the_books_do_what_the_model_does_whatever_is_asked_of_them() -> None:
     run_state_machine_as_test(BooksMachine, settings=fuzzing(examples=60, steps=150))

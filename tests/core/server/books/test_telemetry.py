@@ -89,8 +89,9 @@ def test_another_host_has_an_anchor_of_its_own_and_the_difference_of_clocks_is_k
 
 
 def take(book: TelemetryBook, limit: int = 1000) -> list[ProcessTelemetry]:
+    """Take records, and settle what came with them at once."""
     taken = book.reader_take("x", limit)
-    book.reader_acknowledged("x", len(taken))
+    book.reader_acknowledged("x", len(taken), {told.link_id: len(span_ids(told)) for told in taken})
     return taken
 
 
@@ -152,7 +153,7 @@ def test_a_slow_exporter_gets_the_newest_state_and_all_spans(book):
     for number in range(100, 105):
         book.batch("link", batch(number, histograms=[histogram(1, number)], spans=spans(number)))
         assert book.reader_take("x") == []
-    book.reader_acknowledged("x", 1)
+    book.reader_acknowledged("x", 1, {})
     [told] = book.reader_take("x")
     assert told.batch.histograms == [histogram(1, 104)]
     assert span_ids(told) == [100, 101, 102, 103, 104]
@@ -189,17 +190,64 @@ def test_processes_take_turns(book, monkeypatch):
     assert [part.link_id for part in take(book)] == ["a", "b", "a", "b"]
 
 
-def test_an_exporter_that_comes_back_gets_what_is_kept_and_no_loss_is_counted_twice(book):
+def test_an_exporter_that_comes_back_goes_on_where_it_was(book):
+    book.reader_open("x", EXPORTER)
+    open_link(book)
+    book.batch("link", batch(0, spans=spans(1, 2, 3)))
+    [told] = book.reader_take("x")
+    book.batch("link", batch(1, spans=spans(4, 5)))
+    book.reader_take("x")  # it never sees this: the connection is lost
+    book.reader_close("x")
+    book.reader_open("x", OpenTelemetryReader("agent", 77, positions={"link": (told.position, 3)}))
+    [again] = take(book)
+    assert (span_ids(again), again.server_dropped, again.position) == ([4, 5], {}, 5)
+    assert again.hello is not None
+    book.reader_acknowledged("x", 1, {"link": 3})
+    book.reader_close("x")
+    book.reader_open("x", EXPORTER)
+    assert take(book)[0].server_dropped == {}
+
+
+def test_what_an_exporter_missed_while_it_was_away_is_counted(book):
     book.reader_open("x", EXPORTER)
     open_link(book)
     book.batch("link", batch(0, spans=spans(*range(8))))
-    take(book)
-    book.reader_close("x")
-    book.batch("link", batch(1, spans=spans(*range(8, 14))))
-    book.reader_open("x", EXPORTER)
     [told] = take(book)
-    assert (span_ids(told), told.server_dropped) == (list(range(4, 14)), {})
-    assert told.hello is not None
+    book.reader_close("x")
+    book.batch("link", batch(1, spans=spans(*range(8, 24))))
+    book.reader_open("x", OpenTelemetryReader("agent", 77, positions={"link": (told.position, 0)}))
+    [again] = take(book)
+    assert (span_ids(again), again.server_dropped) == (list(range(14, 24)), {"span:server_ring": 6})
+
+
+def test_another_exporter_gets_nothing_twice_and_is_told_what_the_first_took_with_it(book):
+    book.reader_open("x", EXPORTER)
+    open_link(book)
+    book.batch("link", batch(0, endpoints=[endpoint(1)], counters=[CounterState(1, {"sent": 5})], spans=spans(1, 2, 3)))
+    book.reader_take("x")
+    book.reader_acknowledged("x", 1, {"link": 1})
+    book.reader_close("x")
+    book.batch("link", batch(1, spans=spans(4)))
+    book.reader_open("x", OpenTelemetryReader("agent", 78))
+    [told] = take(book)
+    assert (span_ids(told), told.server_dropped) == ([4], {"span:exporter_gone": 2})
+    assert (told.batch.endpoints, told.batch.counters) == ([endpoint(1)], [CounterState(1, {"sent": 5})])
+    book.reader_close("x")
+    book.reader_open("x", OpenTelemetryReader("agent", 79))
+    assert take(book)[0].server_dropped == {"span:exporter_gone": 2}
+
+
+def test_spans_of_a_process_that_ended_are_lost_with_the_exporter_that_had_them(book):
+    book.reader_open("x", EXPORTER)
+    open_link(book)
+    book.batch("link", batch(0, spans=spans(1, 2), final=True))
+    book.link_closed("link")
+    assert book.reader_take("x")[0].gone
+    book.reader_close("x")
+    book.reader_open("x", OpenTelemetryReader("agent", 78))
+    assert take(book) == []
+    open_link(book, "other")
+    assert take(book)[0].server_dropped == {"span:exporter_gone": 2}
 
 
 def test_a_closed_endpoint_is_told_with_its_last_values(book):

@@ -22,7 +22,7 @@ HISTOGRAMS_AT_ONCE: Final = 2000
 class _View:
     """What one exporter has not been told of one process."""
 
-    def __init__(self, link: TelemetryLink) -> None:
+    def __init__(self, link: TelemetryLink, position: int) -> None:
         self._link = link
         self.is_told = False
         self.is_dirty = True
@@ -31,9 +31,7 @@ class _View:
         self._counters: dict[int, None] = dict.fromkeys(link.counters)
         self._histograms: dict[HistogramKey, None] = dict.fromkeys(link.histograms)
         self._labels = dict(link.labels)
-        # Rows that are still here are sent again after a reconnection: the exporter knows their ids.
-        self._position = link.spans.oldest
-        self._missed = max(0, self._position - link.exported)
+        self._position = position
 
     def note(self, batch: TelemetryBatch) -> None:
         """Something changed."""
@@ -53,7 +51,7 @@ class _View:
         """The next record; `is_dirty` tells whether there is more."""
         link = self._link
         read = link.spans.read(self._position, SPANS_AT_ONCE)
-        self._missed += read.evicted + read.cleared
+        link.lost["span:server_ring"] += read.evicted + read.cleared
         self._position = read.position
         link.exported = max(link.exported, read.position)
         keys = list(self._histograms)[:HISTOGRAMS_AT_ONCE]
@@ -82,8 +80,9 @@ class _View:
                 final=link.is_final and is_last,
             ),
             hello=None if self.is_told else link.hello,
-            server_dropped=self._dropped(),
+            server_dropped={reason: count for reason, count in link.lost.items() if count},
             gone=is_last,
+            position=self._position,
         )
         self.is_told = True
         self._endpoints, self._counters, self._labels = {}, {}, {}
@@ -91,19 +90,13 @@ class _View:
             self._closed = {}
         return telemetry
 
-    def _dropped(self) -> dict[str, int]:
-        dropped = {reason: count for reason, count in self._link.lost.items() if count}
-        if self._missed:
-            dropped["span:server_ring"] = self._missed
-        return dropped
-
 
 class Exporter:
     """The one exporter of a graph, and a view of every process."""
 
     def __init__(self, reader_id: str, record: OpenTelemetryReader, links: dict[str, TelemetryLink]) -> None:
         self.reader_id, self.record = reader_id, record
-        self._views = {link_id: _View(link) for link_id, link in links.items()}
+        self._views = {link_id: _View(link, self._begin_at(link_id, link)) for link_id, link in links.items()}
         self._unacknowledged = 0
 
     def link_opened(self, link_id: str, link: TelemetryLink) -> None:
@@ -111,7 +104,11 @@ class Exporter:
         if link_id in self._views:
             self._views[link_id].greet_again()
         else:
-            self._views[link_id] = _View(link)
+            self._views[link_id] = _View(link, self._begin_at(link_id, link))
+
+    def _begin_at(self, link_id: str, link: TelemetryLink) -> int:
+        # What came before may have been exported by one that is gone, and shall not be exported twice.
+        return self.record.positions.get(link_id, (link.exported,))[0]
 
     def changed(self, link_id: str, batch: TelemetryBatch) -> None:
         """A process delivered."""

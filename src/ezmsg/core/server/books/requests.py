@@ -25,8 +25,15 @@ class Ticket:
     is_worked_on: bool = True
 
 
+# Who waits for fewer than so many finds room where others have taken all of theirs.
+MODEST = 4
+
+
 class Lane:
-    """The requests of one kind, and the bounds for them."""
+    """The requests of one kind, and the bounds for them.
+
+    A quarter more than the bounds is kept for requesters who wait for few: those who ask much cannot shut them out.
+    """
 
     def __init__(self, per_client: int, at_once: int) -> None:
         self._per_client, self._at_once = per_client, at_once
@@ -37,11 +44,13 @@ class Lane:
 
     def open(self, requester: Hashable, owner: str) -> Ticket:
         """Count a request, if it may be passed on."""
-        if self.working[owner] >= self._per_client:
+        waiting = self.waiting[requester]
+        shares = 5 if waiting < MODEST else 4
+        if self.working[owner] >= self._per_client * shares // 4:
             raise self._refusal(f"process {owner}", self._per_client)
-        if self.waiting[requester] >= self._per_client:
+        if waiting >= self._per_client:
             raise self._refusal("this requester", self._per_client)
-        if self.total >= self._at_once:
+        if self.total >= self._at_once * shares // 4:
             raise self._refusal("all clients of this GraphServer", self._at_once)
         self.waiting[requester] += 1
         self.working[owner] += 1

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Mapping
 from typing import Final
 
 from ezmsg.core.errors import ExporterLeased
+from ezmsg.core.recorder.rows import SPAN_ROW
 from ezmsg.core.server.books.exporter import Exporter
 from ezmsg.core.server.books.profilestreams import ProfileStream, StreamClient
 from ezmsg.core.server.books.telemetrylink import TelemetryLink, sample_rows, span_rows
@@ -21,6 +24,8 @@ from ezmsg.core.wire.records import (
 
 GONE: Final = 64
 """Processes that ended whose last values wait for an exporter."""
+ANCHORS: Final = 1024
+"""Boots of hosts whose clocks are remembered; more of them than there are hosts means that somebody makes them up."""
 
 
 class TelemetryBook:
@@ -40,11 +45,19 @@ class TelemetryBook:
         self._clients: dict[str, StreamClient] = {}
         self._streams: dict[str, ProfileStream] = {}
         self._exporter: Exporter | None = None
+        # Spans by link that an exporter was sent and has not settled, and those of links that are no more.
+        self._unsettled: Counter[str] = Counter()
+        self._orphaned = 0
         self._next_stream = 0
         # After all rows of clients that are gone.
         self._next_position = 0
         self.clock_offsets_ns: dict[str, int] = {}
         """By boot id: our wall clock minus that of the process that said hello first, the way there included."""
+
+    @property
+    def has_links(self) -> bool:
+        """Whether a process delivers, or did so and an exporter has not heard all of it."""
+        return bool(self._links)
 
     # -- processes ----------------------------------------------------------------------------------------------------
 
@@ -74,6 +87,7 @@ class TelemetryBook:
             mono, unix = (hello.mono_ns, hello.unix_ns) if hello.unix_ns else (mono_ns, unix_ns)
             anchor = self._anchors[hello.boot_id] = ClockAnchor(hello.boot_id, mono, unix)
             self.clock_offsets_ns[hello.boot_id] = unix_ns - unix
+            self._forget_anchors()
         link = self._links.get(hello.link_id)
         if link is None:
             link = self._links[hello.link_id] = TelemetryLink(hello, anchor, self._limit)
@@ -123,6 +137,10 @@ class TelemetryBook:
         """
         if self._exporter is not None:
             raise ExporterLeased(self._exporter.record.name, self._exporter.record.pid)
+        for link_id, count in self._unsettled.items():
+            if link_id not in record.positions:
+                self._write_off(link_id, count)
+        self._unsettled = Counter({link_id: count for link_id, (_, count) in record.positions.items() if count})
         self._exporter = Exporter(reader_id, record, self._links)
 
     def reader_close(self, reader_id: str) -> None:
@@ -130,16 +148,23 @@ class TelemetryBook:
         if self._exporter is not None and self._exporter.reader_id == reader_id:
             self._exporter = None
 
-    def reader_acknowledged(self, reader_id: str, count: int) -> None:
-        """An exporter took so many records."""
+    def reader_acknowledged(self, reader_id: str, count: int, settled: Mapping[str, int]) -> None:
+        """An exporter took so many records, and exported or gave up so many spans of each link."""
         if self._exporter is not None and self._exporter.reader_id == reader_id:
             self._exporter.acknowledged(count)
+            self._unsettled.subtract(settled)
+            self._unsettled = +self._unsettled
 
     def reader_take(self, reader_id: str, limit: int = 1 << 30) -> list[ProcessTelemetry]:
         """What to send an exporter now, at most `limit` records; nothing while it does not acknowledge."""
         if self._exporter is None or self._exporter.reader_id != reader_id:
             return []
+        if self._orphaned and self._links:
+            next(iter(self._links.values())).lost["span:exporter_gone"] += self._orphaned
+            self._orphaned = 0
         taken = self._exporter.take(limit)
+        for telemetry in taken:
+            self._unsettled[telemetry.link_id] += len(telemetry.batch.spans) // SPAN_ROW.itemsize
         if any(telemetry.gone for telemetry in taken):
             self._forget_links()
         return taken
@@ -168,6 +193,18 @@ class TelemetryBook:
         return self._streams[stream_id].take(self._clients, unix_s, mono_ns or int(unix_s * 1e9))
 
     # -- beneath ------------------------------------------------------------------------------------------------------
+
+    def _forget_anchors(self) -> None:
+        while len(self._anchors) > ANCHORS:
+            oldest = next(iter(self._anchors))
+            del self._anchors[oldest], self.clock_offsets_ns[oldest]
+
+    def _write_off(self, link_id: str, count: int) -> None:
+        """An exporter is gone with spans, some of which it may have exported."""
+        if (link := self._links.get(link_id)) is None:
+            self._orphaned += count
+        else:
+            link.lost["span:exporter_gone"] += count
 
     def _forget_links(self) -> None:
         """Keep of the processes that ended those an exporter must still hear of, and not too many."""

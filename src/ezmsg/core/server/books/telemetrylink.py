@@ -22,6 +22,10 @@ CLOSED: Final = 1000
 """Closed endpoints whose last values are kept for an exporter still to come."""
 RECORDS: Final = 8192
 """Endpoints remembered in all, to explain rows that were not read yet."""
+ENDPOINTS: Final = 16_384
+HISTOGRAMS: Final = 4 * ENDPOINTS
+LABELS: Final = 65_536
+"""Most of each that one process may have here, whatever it tells; more is counted as lost."""
 
 HistogramKey = tuple[int, str, str]
 
@@ -95,15 +99,29 @@ class TelemetryLink:
         self.last_seq, self.process_id, self.mono_ns = batch.seq, batch.process_id, batch.mono_ns
         self.is_final = batch.final
         for endpoint in batch.endpoints:
+            if len(self.endpoints) >= ENDPOINTS and endpoint.index not in self.endpoints:
+                self.lost["endpoint:limit"] += 1
+                continue
             self.endpoints[endpoint.index] = self._records[endpoint.index] = endpoint
             self.closed.pop(endpoint.index, None)
         while len(self._records) > RECORDS:
             del self._records[next(iter(self._records))]
         for counters in batch.counters:
-            self.counters[counters.index] = counters.values
+            if len(self.counters) < ENDPOINTS or counters.index in self.counters:
+                self.counters[counters.index] = counters.values
+            else:
+                self.lost["counters:limit"] += 1
         for histogram in batch.histograms:
-            self.histograms[histogram.index, histogram.name, histogram.label] = histogram
-        self.labels.update(batch.labels)
+            key = (histogram.index, histogram.name, histogram.label)
+            if len(self.histograms) < HISTOGRAMS or key in self.histograms:
+                self.histograms[key] = histogram
+            else:
+                self.lost["histogram:limit"] += 1
+        for code, label in batch.labels.items():
+            if len(self.labels) < LABELS or code in self.labels:
+                self.labels[code] = label
+            else:
+                self.lost["label:limit"] += 1
         self.recorded, self.dropped = batch.recorded or self.recorded, batch.dropped or self.dropped
         for index in batch.closed:
             self._close(index)

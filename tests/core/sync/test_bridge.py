@@ -1,0 +1,173 @@
+"""Coroutines that another thread waits for."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import threading
+from collections.abc import AsyncIterator, Iterator
+from contextvars import ContextVar, copy_context
+
+import pytest
+
+from ezmsg.core.errors import CallTimeout, SyncContextClosed
+from ezmsg.core.sync.bridge import Bridge
+from tests.core.sync.conftest import Background, wait_until
+
+VARIABLE: ContextVar[str] = ContextVar("VARIABLE", default="nothing")
+
+
+@contextlib.asynccontextmanager
+async def nothing() -> AsyncIterator[None]:
+    yield
+
+
+@pytest.fixture
+def bridge() -> Iterator[Bridge]:
+    """A running loop."""
+    bridge = Bridge(nothing(), "test loop")
+    bridge.start()
+    yield bridge
+    bridge.stop()
+
+
+def brief(bridge: Bridge, coroutine: object, timeout_s: float | None = 10) -> object:
+    return bridge.run_brief(coroutine, "it", timeout_s, copy_context())  # type: ignore[arg-type]
+
+
+async def steps(log: list[str]) -> str:
+    """Waits several times, for a turn, for a future, and for an error of one."""
+    log.append(threading.current_thread().name)
+    await asyncio.sleep(0)
+    async with asyncio.timeout(10):  # by now it has a task
+        await asyncio.sleep(0.001)
+    failing = asyncio.get_running_loop().create_future()
+    asyncio.get_running_loop().call_soon(failing.set_exception, KeyError("inside"))
+    try:
+        await failing
+    except KeyError:
+        return "done"
+    return "not failed"
+
+
+async def at_once() -> str:
+    return VARIABLE.get()
+
+
+async def failing_at_once() -> None:
+    raise LookupError("at once")
+
+
+async def failing_later() -> None:
+    await asyncio.sleep(0)
+    raise LookupError("later")
+
+
+async def forever(log: list[str]) -> None:
+    try:
+        await asyncio.get_running_loop().create_future()
+    finally:
+        log.append("cancelled")
+
+
+def test_a_brief_call_runs_on_the_loop_however_often_it_waits(bridge: Bridge) -> None:
+    log: list[str] = []
+    assert brief(bridge, steps(log)) == "done"
+    assert log == ["test loop"]
+
+
+def test_a_call_runs_in_the_context_of_the_caller(bridge: Bridge) -> None:
+    token = VARIABLE.set("mine")
+    try:
+        assert brief(bridge, at_once()) == "mine"
+        assert bridge.run(at_once(), "it") == "mine"
+    finally:
+        VARIABLE.reset(token)
+
+
+@pytest.mark.parametrize("failing", [failing_at_once, failing_later])
+def test_errors_arrive(bridge: Bridge, failing: object) -> None:
+    with pytest.raises(LookupError):
+        brief(bridge, failing())  # type: ignore[operator]
+    with pytest.raises(LookupError):
+        bridge.run(failing(), "it")  # type: ignore[operator]
+
+
+def test_what_takes_longer_is_cancelled_before_the_error_arrives(bridge: Bridge) -> None:
+    log: list[str] = []
+    with pytest.raises(CallTimeout, match=r"it took longer than 0.01 s"):
+        brief(bridge, forever(log), 0.01)
+    with pytest.raises(TimeoutError):
+        bridge.run(forever(log), "it", 0.01)
+    assert log == ["cancelled", "cancelled"]
+
+
+def test_what_ends_just_in_time_is_not_lost(bridge: Bridge) -> None:
+    for _ in range(200):
+        # It is posted, and given up at once: begun before the end of the wait is told.
+        assert brief(bridge, at_once(), 0) == "nothing"
+
+
+def test_the_end_of_the_thread_ends_calls_that_wait(bridge: Bridge, background: Background) -> None:
+    log: list[str] = []
+
+    def wait() -> None:
+        with pytest.raises(SyncContextClosed):
+            bridge.run(forever(log), "it")
+        with pytest.raises(SyncContextClosed):
+            brief(bridge, at_once())
+
+    background.run(wait)
+    wait_until(lambda: len(asyncio.all_tasks(bridge.loop)) > 1)
+    bridge.stop()
+    bridge.stop()
+    background.join()
+    assert log == ["cancelled"]
+
+
+def test_calls_that_race_with_the_end_never_hang(background: Background) -> None:
+    for _ in range(20):
+        bridge = Bridge(nothing(), "short")
+        bridge.start()
+
+        def call(bridge: Bridge = bridge) -> None:
+            with contextlib.suppress(SyncContextClosed):
+                while True:
+                    brief(bridge, at_once())
+
+        calling = [background.run(call) for _ in range(3)]
+        bridge.stop()
+        for caller in calling:
+            caller.join(20)
+            assert not caller.is_alive()
+
+
+def test_what_entering_the_resource_raises_arrives_and_ends_the_thread() -> None:
+    @contextlib.asynccontextmanager
+    async def broken() -> AsyncIterator[None]:
+        raise OSError("broken")
+        yield
+
+    bridge = Bridge(broken(), "broken")
+    with pytest.raises(OSError, match="broken"):
+        bridge.start()
+    assert not bridge.is_alive
+
+
+def test_the_resource_is_left_once_however_often_the_end_is_asked_for(background: Background) -> None:
+    log: list[str] = []
+
+    @contextlib.asynccontextmanager
+    async def slow() -> AsyncIterator[None]:
+        try:
+            yield
+        finally:
+            await asyncio.sleep(0.05)
+            log.append("left")
+
+    bridge = Bridge(slow(), "slow")
+    bridge.start()
+    for _ in range(3):
+        background.run(bridge.stop)
+    background.join()
+    assert log == ["left"]
