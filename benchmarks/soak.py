@@ -33,11 +33,15 @@ START_TIMEOUT_S = 60.0
 END_TIMEOUT_S = 30.0
 SAMPLE_S = 1.0
 WARM_UP = 0.3
-"""Share of the time in which memory may still grow: allocators, histories and the like fill up."""
+WARM_UP_REPLACED = 80
+"""Share of the time, and number of processes that come and go, until when memory may grow: allocators, histories and
+what the server remembers of processes that ended fill up."""
 JUDGED_S = 60.0
 """Less time than that, after warming up, says nothing about growth."""
-MOST_GROWTH = {"rss_kib": 4096.0, "descriptors": 2.0, "threads": 1.0}
+MOST_RSS_KIB = 4096.0
 """What may be added from the end of the warm-up to the end, by the slope of all samples between."""
+MOST_MORE = {"descriptors": 2.0, "threads": 1.0}
+"""What the least of the last third of this time may have more than the least of the first: they come and go."""
 READERS = (("topology", 0.05), ("settings", 1.0), ("topology", 1e9))
 """Kind, and seconds between two events. The last one reads one event, and stands still."""
 ENVIRONMENT = {
@@ -78,6 +82,12 @@ class Watched:
         """Times and samples from this moment on."""
         first = next((index for index, time_s in enumerate(self.times_s) if time_s >= start_s), len(self.times_s))
         return self.times_s[first:], getattr(self, what)[first:]
+
+
+def added(values: Sequence[float]) -> float:
+    """What the least of the last third has more than the least of the first."""
+    third = len(values) // 3
+    return min(values[-third:]) - min(values[:third]) if third else 0.0
 
 
 def slope(times_s: Sequence[float], values: Sequence[float]) -> float:
@@ -140,6 +150,7 @@ class Soak:
         self.results: list[dict[str, Any]] = []
         self.readers: list[dict[str, Any]] = []
         self.start_s = time.monotonic()
+        self.warm_s = WARM_UP * options.seconds
 
     def watch(self, worker: Worker) -> Worker:
         self.watched.append(Watched(worker.name, psutil.Process(worker.process.pid)))
@@ -166,6 +177,8 @@ class Soak:
                 else:
                     code = await worker.end()
                     self.ends += 1
+                if self.kills + self.ends == WARM_UP_REPLACED:
+                    self.warm_s = max(self.warm_s, time.monotonic() - self.start_s)
                     if code:
                         self.problems.append(f"{worker.name} ended with exit code {code}")
         except Exception as error:
@@ -287,27 +300,32 @@ def verdict(soak: Soak, seconds: float) -> list[str]:
         problems += [f"{reader['name']}: {failure}" for failure in reader["failures"]]
         if reader["wrong"]:
             problems.append(f"{reader['name']}: {reader['wrong']} gaps that it was not told of")
-    judged_s = seconds * (1 - WARM_UP)
-    if judged_s >= JUDGED_S:
-        for watched in soak.watched:
-            for what, most in MOST_GROWTH.items():
-                growth = slope(*watched.after(seconds * WARM_UP, what)) * judged_s
-                if growth > most:
-                    problems.append(
-                        f"{watched.name}: {what} grows by {growth:,.1f} in {judged_s:.0f} s, at most {most:g}"
-                    )
+    if (judged_s := judged(soak, seconds)) < JUDGED_S:
+        return problems
+    for watched in soak.watched:
+        growth = slope(*watched.after(soak.warm_s, "rss_kib")) * judged_s
+        if growth > MOST_RSS_KIB:
+            problems.append(f"{watched.name}: resident memory grows by {growth:,.0f} KiB in {judged_s:.0f} s")
+        for what, most in MOST_MORE.items():
+            if (more := added(watched.after(soak.warm_s, what)[1])) > most:
+                problems.append(f"{watched.name}: {more:.0f} {what} more at the end")
     return problems
 
 
-def table(watched: Iterable[Watched], seconds: float) -> str:
+def judged(soak: Soak, seconds: float) -> float:
+    """For how long growth was looked at."""
+    return seconds - soak.warm_s if soak.kills + soak.ends >= WARM_UP_REPLACED else 0.0
+
+
+def table(watched: Iterable[Watched], warm_s: float) -> str:
     """Text for people."""
     lines = [
         f"{'process':<38}{'RSS MiB':>9}{'at end':>9}{'KiB/min':>9}{'fds':>6}{'at end':>8}{'threads':>9}{'at end':>8}"
     ]
     for one in watched:
-        times_s, rss = one.after(seconds * WARM_UP, "rss_kib")
-        _, descriptors = one.after(seconds * WARM_UP, "descriptors")
-        _, threads = one.after(seconds * WARM_UP, "threads")
+        times_s, rss = one.after(warm_s, "rss_kib")
+        _, descriptors = one.after(warm_s, "descriptors")
+        _, threads = one.after(warm_s, "threads")
         if not rss:
             lines.append(f"{one.name:<38}  not sampled")
             continue
@@ -323,15 +341,15 @@ def shared_memory() -> set[str]:
 
 
 def report(soak: Soak, options: argparse.Namespace) -> None:
-    print(table(soak.watched, options.seconds))
+    print(table(soak.watched, soak.warm_s))
     received = sum(result["received"] for result in soak.results)
     sessions = sum(result["sessions"] for result in soak.results)
     print(f"{received:,} messages on {options.topics} stable edges, {sessions:,} sessions opened and closed,")
     print(f"{soak.kills} processes killed and {soak.ends} ended in order, {soak.pings:,} pings answered")
     for reader in soak.readers:
         print(f"{reader['name']}: {reader['read']:,} events, told of {reader['missed']:,} that it missed")
-    if options.seconds * (1 - WARM_UP) < JUDGED_S:
-        print("too short to judge growth")
+    judged_s = judged(soak, options.seconds)
+    print(f"growth was judged for {judged_s:.0f} s" if judged_s >= JUDGED_S else "too short to judge growth")
 
 
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:

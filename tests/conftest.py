@@ -3,7 +3,7 @@
 import contextlib
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from multiprocessing import resource_tracker
 from pathlib import Path
 
@@ -26,6 +26,8 @@ os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", tempfile.gettempdir())  # tmp_pat
 os.environ["HOME"] = str(HOME)
 os.environ["EZMSG_AUTHKEY_FILE"] = str(HOME / "authkey")
 os.environ["TMPDIR"] = tempfile.tempdir = str(TEMPORARY)
+# gRPC, once a test has loaded it, would keep descriptors of its own across every fork.
+os.environ["GRPC_ENABLE_FORK_SUPPORT"] = "0"
 
 hypothesis.settings.register_profile("no-deadline", deadline=None)  # speed belongs to benchmarks
 hypothesis.settings.load_profile("no-deadline")
@@ -40,6 +42,14 @@ def pytest_configure() -> None:
 def pytest_unconfigure() -> None:
     with contextlib.suppress(OSError):
         SESSION.cleanup()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    report = yield
+    # What tests log may be no valid text, which cannot be passed on to the process that reports.
+    report.sections = [(name, text.encode(errors="backslashreplace").decode()) for name, text in report.sections]
+    return report
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -128,7 +128,8 @@ def complaints(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     run = subprocess.run(
         [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "--junitxml=report.xml"],
         cwd=directory,
-        env=os.environ | {"PYTHONPATH": str(TESTS.parent)},
+        env={name: value for name, value in os.environ.items() if not name.startswith("PYTEST_XDIST")}
+        | {"PYTHONPATH": str(TESTS.parent)},
         capture_output=True,
         text=True,
     )

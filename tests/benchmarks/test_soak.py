@@ -7,7 +7,7 @@ from pathlib import Path
 
 import psutil
 
-from benchmarks.soak import Soak, Watched, slope, verdict
+from benchmarks.soak import Soak, Watched, added, slope, verdict
 
 SOAK = Path(__file__).parents[2] / "benchmarks" / "soak.py"
 GOOD = {"received": 5, "lost": 0, "repeated": 0, "sessions": 1, "failures": []}
@@ -15,7 +15,7 @@ READER = {"name": "reader", "read": 5, "missed": 3, "wrong": 0, "failures": []}
 
 
 def soak_of(*results: dict, readers: list[dict] | None = None) -> Soak:
-    soak = Soak(argparse.Namespace(stable=1, churning=1, topics=1))
+    soak = Soak(argparse.Namespace(seconds=300.0, stable=1, churning=1, topics=1))
     soak.results, soak.readers = list(results), [READER] if readers is None else readers
     return soak
 
@@ -45,12 +45,20 @@ def test_what_is_lost_repeated_or_untold_is_a_problem() -> None:
 def test_growth_is_a_problem_where_the_time_was_long_enough() -> None:
     flat, growing = soak_of(GOOD), soak_of(GOOD)
     flat.watched, growing.watched = [watched(1.0, 0.0)], [watched(50.0, 0.1)]
+    flat.kills = growing.kills = 100
     assert verdict(flat, 300) == []
-    assert [problem.split(" grows")[0] for problem in verdict(growing, 300)] == [
-        "server: rss_kib",
-        "server: descriptors",
+    assert verdict(growing, 300) == [
+        "server: resident memory grows by 10,500 KiB in 210 s",
+        "server: 14 descriptors more at the end",
     ]
-    assert verdict(growing, 30) == []
+    growing.kills = 10
+    assert verdict(growing, 300) == []
+
+
+def test_what_comes_and_goes_is_not_more() -> None:
+    assert added([5.0, 9.0, 5.0, 12.0, 30.0, 12.0, 9.0, 5.0, 20.0]) == 0.0
+    assert added([5.0, 9.0, 5.0, 12.0, 30.0, 12.0, 9.0, 7.0, 20.0]) == 2.0
+    assert added([5.0, 6.0]) == 0.0
 
 
 def test_a_short_soak_of_few_processes_passes() -> None:

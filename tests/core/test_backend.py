@@ -218,15 +218,23 @@ def test_units_run_in_the_processes_they_are_placed_in(method: str) -> None:
     assert len({*found.values()}) == 3
 
 
-def test_a_forked_process_keeps_no_socket_of_this_one(server: GraphServer) -> None:
+def sockets() -> set[str]:
+    links = [f"/proc/self/fd/{name}" for name in os.listdir("/proc/self/fd")]
+    return {name for link in links if os.path.lexists(link) and (name := os.readlink(link)).startswith("socket:")}
+
+
+def test_a_forked_process_keeps_no_socket_of_this_one() -> None:
+    foreign = sockets()
+    server = GraphServer()
+    server.start("127.0.0.1:0")
+
     class Looks(PidOf):
         async def initialize(self) -> None:
-            links = [f"/proc/self/fd/{name}" for name in os.listdir("/proc/self/fd")]
-            self.sockets = [os.readlink(link) for link in links if os.path.lexists(link)]
+            self.sockets = sockets() - foreign
 
         @ez.publisher(PidOf.OUTPUT)
         async def publish(self) -> AsyncIterator[Any]:
-            yield self.OUTPUT, [link for link in self.sockets if link.startswith("socket:")]
+            yield self.OUTPUT, self.sockets
             raise ez.Complete
 
     first, second, sink = Looks(), Looks(), Collector(CounterSettings(2))
@@ -236,7 +244,8 @@ def test_a_forked_process_keeps_no_socket_of_this_one(server: GraphServer) -> No
     )  # fmt: skip
 
     # Its line to this process, what wakes its event loop, and the pair of asyncio that wakes the server's.
-    assert [len(sockets) for sockets in sink.received] == [5, 5]
+    assert [len(found) for found in sink.received] == [5, 5]
+    server.stop()
 
 
 def test_processes_are_called_in_telemetry_as_the_run_and_their_units() -> None:

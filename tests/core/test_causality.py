@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import contextvars
+import gc
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -17,11 +18,13 @@ from uuid import uuid4
 import numpy as np
 import pytest
 
+import ezmsg.core as ez
+from ezmsg.core import config
 from ezmsg.core.graphcontext import GraphContext
 from ezmsg.core.graphmeta import ProfilingStreamControl, ProfilingTraceControl, TraceSpan
 from ezmsg.core.graphserver import GraphServer
-from ezmsg.core.inbox import INPUTS
-from ezmsg.core.profiling import ProfileRegistry
+from ezmsg.core.inbox import INPUTS, Lease
+from ezmsg.core.profiling import PROFILES, ProfileRegistry, current_message
 from ezmsg.core.pubclient import Publisher
 from ezmsg.core.subclient import Subscriber
 from tests.core.workerprocess import Worker
@@ -330,6 +333,15 @@ async def test_after_a_plain_receive_a_task_publishes_for_the_message_it_receive
         assert not published.links
 
 
+async def test_a_task_that_receives_for_ever_does_not_remember_it_all(graph: Graph) -> None:
+    subscriber, source = await graph.subscriber("A"), await graph.publisher("A")
+    for _ in range(10 * INPUTS):
+        await source.broadcast(0)
+        await subscriber.recv()
+    gc.collect()
+    assert sum(isinstance(found, Lease) for found in gc.get_objects()) <= INPUTS
+
+
 async def test_what_one_task_received_does_not_concern_another(graph: Graph) -> None:
     subscriber, source, out = await graph.subscriber("A"), await graph.publisher("A"), await graph.publisher("OUT")
     received = asyncio.Event()
@@ -534,6 +546,69 @@ async def test_links_are_read_with_their_span_however_little_is_read_at_once(gra
     assert len(found) == 14
     assert [len(span.links) for span in found if span.name == "publish OUT"] == [2, 2]
     assert found == registry.trace_batch(100_000, "fast").spans
+
+
+# -- units ------------------------------------------------------------------------------------------------------------
+
+
+class Source(ez.Unit):
+    OUT = ez.OutputStream(int)
+
+    @ez.publisher(OUT)
+    async def run(self) -> AsyncIterator[Any]:
+        for number in range(8):
+            yield self.OUT, number
+        raise ez.Complete
+
+
+class InTwos(ez.Unit):
+    """Publishes two messages for every fourth, and knows in every thread that it works on one."""
+
+    IN = ez.InputStream(int)
+    OUT = ez.OutputStream(int)
+
+    @ez.subscriber(IN)
+    @ez.publisher(OUT)
+    async def gather(self, number: int) -> AsyncIterator[Any]:
+        here = current_message.get()
+        assert here is not None
+        assert here is await asyncio.to_thread(current_message.get)
+        assert here is await asyncio.get_running_loop().run_in_executor(None, current_message.get)
+        if number % 4 == 3:
+            yield self.OUT, number
+            yield self.OUT, number
+
+
+class Sink(ez.Unit):
+    IN = ez.InputStream(int)
+    left = 4
+
+    @ez.subscriber(IN)
+    async def count(self, number: int) -> None:
+        self.left -= 1
+        if not self.left:
+            raise ez.NormalTermination
+
+
+@pytest.mark.parametrize("leaky", [False, True], ids=["", "leaky"])
+async def test_what_units_yield_follows_from_what_their_tasks_were_handed(leaky: bool) -> None:
+    source, windows, sink = Source(), InTwos(), Sink()
+    windows.IN.leaky, windows.IN.max_queue = leaky, 8
+    connections = ((source.OUT, windows.IN), (windows.OUT, sink.IN))
+    PROFILES.trace_batch(100_000, "units")
+    PROFILES.set_trace_sampling(0, ratio=1)
+    try:
+        await asyncio.to_thread(ez.run, S=source, W=windows, T=sink, connections=connections, force_single_process=True)
+    finally:
+        PROFILES.set_trace_sampling(config.trace_rate_hz(), config.trace_ratio())
+    spans = Spans(PROFILES.trace_batch(100_000, "units").spans)
+    for number in range(4):
+        *others, last = [spans.one("process S/OUT", 4 * (number // 2) + n) for n in range(4)]
+        published = spans.one("publish W/OUT", number)
+        assert follows(published, last)
+        assert published.links == [link_to(other) for other in others]
+        assert follows(spans.one("process W/OUT", number), published)
+        assert origin_ns(spans.one("process W/OUT", number)) == pytest.approx(origin_ns(others[0]), abs=2)
 
 
 # -- several processes ------------------------------------------------------------------------------------------------

@@ -203,7 +203,7 @@ def test_metrics_and_spans_leave_without_being_asked(receiver: Receiver, agent_f
 # -- when receivers misbehave -----------------------------------------------------------------------------------
 
 
-@pytest.fixture(params=["down", "slow", "unavailable", "black hole", "redirect"])
+@pytest.fixture(params=["down", "slow", "unavailable", "refusing", "busy", "black hole", "redirect"])
 def trouble(request: pytest.FixtureRequest, receiver: Receiver) -> Iterator[Receiver]:
     """A receiver that misbehaves; well again in the end."""
     match request.param:
@@ -213,6 +213,10 @@ def trouble(request: pytest.FixtureRequest, receiver: Receiver) -> Iterator[Rece
             receiver.behave("slow", seconds=10.0)
         case "unavailable":
             receiver.behave("status", status=503)
+        case "refusing":
+            receiver.behave("status", status=400, code="INVALID_ARGUMENT")
+        case "busy":
+            receiver.behave("status", status=429, code="RESOURCE_EXHAUSTED", retry_after="60")
         case "black hole":
             receiver.behave("black_hole")
         case _:

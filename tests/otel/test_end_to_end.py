@@ -17,6 +17,7 @@ from examples.otlp_receiver import GrpcReceiver, HttpReceiver, Receiver
 from ezmsg.core.graphcontext import GraphContext
 from ezmsg.core.graphmeta import ProfilingStreamControl, TraceSpan
 from ezmsg.core.graphserver import GraphServer
+from ezmsg.core.telemetry import pump
 
 CHAIN = Path(__file__).with_name("chain.py")
 MESSAGES = 300
@@ -209,6 +210,7 @@ async def test_a_run_that_is_over_before_its_agent_is_there_waits_for_it(
         publisher = await context.publisher("SOURCE/OUT")
         for number in range(3):
             await publisher.broadcast(number)
+        assert await asyncio.to_thread(pump.flush, 30)
     await asyncio.to_thread(server.stop)
     assert sent_and_consumed(receiver) == (3, 0)
 

@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from examples.otlp_receiver import HttpReceiver
 from examples.otlp_store import SeenSpan
 
 PROGRAM = str(Path(__file__).with_name("program.py"))
+UNITS = str(Path(__file__).with_name("units.py"))
 INSTRUMENT = str(Path(sys.executable).with_name("opentelemetry-instrument"))
 MESSAGES = 50
 TIMEOUT_S = 50.0
@@ -98,6 +100,31 @@ def test_an_instrumented_program_exports_everything_itself(http_receiver: HttpRe
     assert_all_arrived(http_receiver, seen)
     assert_joined(seen)
     assert len(own(http_receiver)) == MESSAGES
+
+
+def test_each_process_of_a_run_exports_what_is_its_own(http_receiver: HttpReceiver) -> None:
+    variables = {
+        "EZMSG_OTEL": "global",
+        "EZMSG_TRACE_RATIO": "1",
+        "OTEL_EXPORTER_OTLP_ENDPOINT": http_receiver.endpoint,
+        "OTEL_EXPORTER_OTLP_PROTOCOL": http_receiver.protocol,
+    }
+    ran = subprocess.run(
+        [INSTRUMENT, sys.executable, UNITS],
+        env=os.environ | variables,
+        capture_output=True,
+        timeout=TIMEOUT_S,
+        check=False,
+    )
+    assert ran.returncode == 0, ran.stderr
+    names = Counter((span.span.name, span.resource["service.instance.id"]) for span in ours(http_receiver))
+    assert sorted((name, count) for (name, _), count in names.items()) == [
+        ("process COUNT/OUTPUT", 3),
+        ("publish COUNT/OUTPUT", 3),
+    ]
+    assert len({process for _, process in names}) == 2
+    for name in ("messaging.client.sent.messages", "messaging.client.consumed.messages", "ezmsg.message.age"):
+        assert http_receiver.store.points(name)[-1].value == 3
 
 
 def test_a_disabled_sdk_gets_nothing(http_receiver: HttpReceiver) -> None:

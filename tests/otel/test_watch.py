@@ -21,12 +21,12 @@ from ezmsg.otel.collector import Collector
 from ezmsg.otel.ledger import Ledger
 from ezmsg.otel.otlp import metric_sender, span_route
 from ezmsg.otel.outcome import Outcome
+from ezmsg.otel.overhttp import seconds_of
 from ezmsg.otel.registry import Registry
 from ezmsg.otel.resource import ResourceFactory
 from ezmsg.otel.settings import Settings
 from ezmsg.otel.spanencoder import SpanEncoder
 from ezmsg.otel.spanrows import SpanRows
-from ezmsg.otel.watch import seconds_of
 from tests.otel.feeds import ANCHOR, first, settings, span_ids, span_rows
 
 

@@ -6,6 +6,7 @@ import asyncio
 import copy
 from collections import deque
 from collections.abc import Awaitable
+from contextlib import suppress
 from contextvars import Token
 from types import TracebackType
 from typing import Any, Final
@@ -275,8 +276,9 @@ class Lease:
             inbox.remember(self)
         try:
             reset_current_message(self._token)
-        except ValueError:
-            # Left in another context than it was entered in: an async generator that the loop closed.
+        except (ValueError, AttributeError):
+            # Left in another context than it was entered in: an async generator that the loop closed. Or left by the
+            # loop after its thread went on to the next.
             set_current_message(None)
         message = self._message
         assert message is not None
@@ -376,9 +378,12 @@ class Lease:
         """What this task publishes from now on belongs to this message, though it is held no more."""
         # The context remembers what is received like this, of whatever subscriber; the inbox need not.
         self.inbox.inputs = None
-        del self._token  # it knows the context before this one, which knows the one before it, and so on
         inputs: tuple[Input, ...] | None = ()
         before = get_current_message()
+        if isinstance(before, Lease) and not before.is_held:
+            # Its token knows the context before it, which knows the one before that, and so on.
+            with suppress(AttributeError):
+                del before._token
         if before is not None and not before.is_answered:
             inputs = getattr(before, "inputs", ())  # a message that is still held has none
             if inputs is not None:

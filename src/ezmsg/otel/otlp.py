@@ -2,37 +2,23 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from enum import Enum
 from typing import Any, Generic, Protocol, TypeVar
 
-import grpc
-from opentelemetry.exporter.otlp.proto.grpc.metric_exporter import OTLPMetricExporter as GrpcMetricExporter
-from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter as GrpcSpanExporter
-from opentelemetry.exporter.otlp.proto.http import Compression as HttpCompression
-from opentelemetry.exporter.otlp.proto.http.metric_exporter import OTLPMetricExporter as HttpMetricExporter
-from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter as HttpSpanExporter
 from opentelemetry.sdk.metrics.export import ConsoleMetricExporter, MetricsData
 from opentelemetry.sdk.trace.export import ConsoleSpanExporter, SpanExportResult
 
 from ezmsg.otel.outcome import Outcome, Sender
-from ezmsg.otel.settings import OtlpSettings, Signal, SignalSettings
+from ezmsg.otel.settings import SignalSettings
 from ezmsg.otel.spanencoder import ObjectEncoder, RequestEncoder, SpanEncoder
-from ezmsg.otel.watch import NO_RETRIES, BytesStub, NotTaken, Watch, WatchedSession, WatchedStub
+from ezmsg.otel.watch import NotTaken, Watch
 
 Batch_contra = TypeVar("Batch_contra", contravariant=True)
 SpanRoute = tuple[Sender[Any], SpanEncoder[Any]]
 
 MAX_POINTS = 4000
 """Data points in one request: with 160 buckets each they stay below the 4 MiB a gRPC receiver takes."""
-
-_HTTP_COMPRESSION = {
-    "none": HttpCompression.NoCompression,
-    "gzip": HttpCompression.Gzip,
-    "deflate": HttpCompression.Deflate,
-}
-_GRPC_COMPRESSION = {"none": grpc.Compression.NoCompression, "gzip": grpc.Compression.Gzip}
 
 
 class Exporter(Protocol[Batch_contra]):
@@ -75,7 +61,16 @@ def span_route(settings: SignalSettings) -> SpanRoute | None:
     if settings.otlp is None:
         return None
     watch, otlp = Watch(), settings.otlp
-    exporter = _GrpcSpans(otlp, watch) if otlp.protocol == "grpc" else _HttpSpans(otlp, watch)
+    exporter: Exporter[Any]
+    # What is not needed is not loaded: an agent shall be there soon.
+    if otlp.protocol == "grpc":
+        from ezmsg.otel.overgrpc import GrpcSpans
+
+        exporter = GrpcSpans(otlp, watch)
+    else:
+        from ezmsg.otel.overhttp import HttpSpans
+
+        exporter = HttpSpans(otlp, watch)
     return ExporterSender(otlp.target, exporter, watch), RequestEncoder()
 
 
@@ -86,7 +81,15 @@ def metric_sender(settings: SignalSettings) -> Sender[MetricsData] | None:
     if settings.otlp is None:
         return None
     watch, otlp = Watch(), settings.otlp
-    exporter = _GrpcMetrics(otlp, watch) if otlp.protocol == "grpc" else _http_metrics(otlp, watch)
+    exporter: Exporter[MetricsData]
+    if otlp.protocol == "grpc":
+        from ezmsg.otel.overgrpc import GrpcMetrics
+
+        exporter = GrpcMetrics(otlp, watch, MAX_POINTS)
+    else:
+        from ezmsg.otel.overhttp import http_metrics
+
+        exporter = http_metrics(otlp, watch, MAX_POINTS)
     return ExporterSender(otlp.target, exporter, watch)
 
 
@@ -95,80 +98,3 @@ class _ConsoleSpans(ConsoleSpanExporter):
 
     def export(self, spans: Any) -> SpanExportResult:
         return super().export(spans.spans)
-
-
-class _HttpSpans(HttpSpanExporter):
-    """Sends a `SpanRequest`, which is encoded already."""
-
-    def __init__(self, otlp: OtlpSettings, watch: Watch) -> None:
-        super().__init__(
-            endpoint=otlp.endpoint,
-            timeout=otlp.timeout_s,
-            compression=_HTTP_COMPRESSION[otlp.compression],
-            session=_session("traces", otlp, watch),
-        )
-
-    def export(self, spans: Any) -> SpanExportResult:
-        return SpanExportResult.SUCCESS if self._client.export(spans.spans).success else SpanExportResult.FAILURE
-
-
-def _http_metrics(otlp: OtlpSettings, watch: Watch) -> HttpMetricExporter:
-    return HttpMetricExporter(
-        endpoint=otlp.endpoint,
-        timeout=otlp.timeout_s,
-        compression=_HTTP_COMPRESSION[otlp.compression],
-        session=_session("metrics", otlp, watch),
-        max_export_batch_size=MAX_POINTS,
-    )
-
-
-def _session(signal: Signal, otlp: OtlpSettings, watch: Watch) -> WatchedSession | None:
-    prefix = "OTEL_PYTHON_EXPORTER_OTLP_HTTP"
-    providers = (f"{prefix}_CREDENTIAL_PROVIDER", f"{prefix}_{signal.upper()}_CREDENTIAL_PROVIDER")
-    # A session the user's plug-in makes knows how to authenticate; ours does not, so it goes unwatched.
-    return None if any(map(os.environ.get, providers)) else WatchedSession(signal, otlp, watch)
-
-
-def _channel_options(otlp: OtlpSettings) -> Any:  # annotated by the exporter for one string only
-    return (("grpc.enable_http_proxy", 0),) if otlp.is_loopback else None
-
-
-class _GrpcSpans(GrpcSpanExporter):
-    """Sends a `SpanRequest`, which is encoded already."""
-
-    def __init__(self, otlp: OtlpSettings, watch: Watch) -> None:
-        self._watch = watch
-        super().__init__(
-            endpoint=otlp.endpoint,
-            timeout=otlp.timeout_s,
-            compression=_GRPC_COMPRESSION[otlp.compression],
-            channel_options=_channel_options(otlp),
-            retryable_error_codes=NO_RETRIES,
-        )
-
-    def _translate_data(self, data: Any) -> Any:
-        return data.spans
-
-    def _count_data(self, data: Any) -> int:
-        return data.rows
-
-    def _initialize_channel_and_stub(self) -> None:
-        super()._initialize_channel_and_stub()
-        self._client = WatchedStub(BytesStub(self._channel), self._watch)
-
-
-class _GrpcMetrics(GrpcMetricExporter):
-    def __init__(self, otlp: OtlpSettings, watch: Watch) -> None:
-        self._watch = watch
-        super().__init__(
-            endpoint=otlp.endpoint,
-            timeout=otlp.timeout_s,
-            compression=_GRPC_COMPRESSION[otlp.compression],
-            channel_options=_channel_options(otlp),
-            retryable_error_codes=NO_RETRIES,
-            max_export_batch_size=MAX_POINTS,
-        )
-
-    def _initialize_channel_and_stub(self) -> None:
-        super()._initialize_channel_and_stub()
-        self._client = WatchedStub(self._client, self._watch)
