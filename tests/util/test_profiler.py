@@ -78,10 +78,13 @@ class Mine:
     @profiler.profile_method()
     def method(self): return 5
 assert Mine().method() == 5
-print(profiler.logger.level, repr(profiler.get_logger_path().read_text()))
+print(profiler.logger.level, profiler.get_logger_path().read_text())
 """
     path = tmp_path / "elsewhere" / "mine.log"
-    assert run(tmp_path, code, EZMSG_LOGLEVEL="WARNING", EZMSG_PROFILER=str(path)).strip() == "30 ''"
+    assert (
+        run(tmp_path, code, EZMSG_LOGLEVEL="WARNING", EZMSG_PROFILER=str(path)).strip()
+        == "30 Time,Source,Topic,SampleTime,PerfCounter,Elapsed"
+    )
     assert path.exists()
 
 

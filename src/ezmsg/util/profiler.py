@@ -3,7 +3,7 @@
 Whoever wants to know how long messages take has it without any decorator: `GraphContext.subscribe_profiling_trace()`,
 and OpenTelemetry.
 
-Importing this module makes the logger `ezprofiler`, and its file. Lines are written at level DEBUG only
+Importing this module makes the logger `ezprofiler`, and its file with a header. Lines are written at level DEBUG only
 (EZMSG_LOGLEVEL); otherwise a decorated function costs next to nothing more.
 """
 
@@ -48,7 +48,7 @@ def _setup_logger(append: bool = False) -> logging.Logger:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         handler = logging.FileHandler(path, mode="a" if append else "w")
-        if logger.isEnabledFor(logging.DEBUG) and not path.stat().st_size:
+        if not path.stat().st_size:
             path.write_text(f"{HEADER}\n")
     except OSError as error:
         logging.getLogger("ezmsg").warning("the profiler cannot write to %s: %s", path, error)
