@@ -29,7 +29,7 @@ import psutil
 
 WORKER = Path(__file__).with_name("soakworker.py")
 SHARED_MEMORY = Path("/dev/shm")
-START_TIMEOUT_S = 60.0
+START_TIMEOUT_S = 180.0
 END_TIMEOUT_S = 30.0
 SAMPLE_S = 1.0
 WARM_UP = 0.3
@@ -241,6 +241,8 @@ class Soak:
     async def work(self, workers: list[Worker], where: list[object], address: list[Any]) -> None:
         options = self._options
         shared = ["--stable", options.stable, "--topics", options.topics]
+        if options.age is not None:
+            shared += ["--age", options.age]
         stable = [
             await Worker.start(f"stable {number}", "stable", *where, *shared, "--number", number)
             for number in range(options.stable)
@@ -358,6 +360,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--stable", type=int, default=12, help="processes that stay")
     parser.add_argument("--churning", type=int, default=8, help="processes that are killed and replaced")
     parser.add_argument("--topics", type=int, default=200, help="stable edges, each with two topics")
+    parser.add_argument("--age", type=int, help="endpoints that come and go before it begins")
     return parser.parse_args(arguments)
 
 

@@ -28,7 +28,9 @@ from ezmsg.core.graphmeta import (
 from ezmsg.core.graphserver import GraphServer
 from ezmsg.core.processclient import ProcessControlClient
 
-PERIOD_S = 0.2
+PERIOD_S = 0.4
+AGE = 550
+"""Publishers and subscribers that come and go before it begins: the server keeps the last values of 1000."""
 DRAIN_TIMEOUT_S = 20.0
 CHURN_TOPICS = 50
 SMALL, LARGE = np.zeros(128), np.zeros(32_768)
@@ -90,7 +92,7 @@ class Stable:
 
     def __init__(self, options: argparse.Namespace) -> None:
         self.address: Address = tuple(options.address)
-        self.number, self.count = options.number, options.stable
+        self.number, self.aging = options.number, options.age
         self.own = range(options.number, options.topics, options.stable)
         neighbour = (options.number + 1) % options.stable
         self.flows = {topic: Flow() for topic in range(neighbour, options.topics, options.stable)}
@@ -112,11 +114,6 @@ class Stable:
             async with subscriber.recv_zero_copy() as (number, _):
                 self.flows[topic].take(number)
 
-    async def hear(self, subscriber: Any) -> None:
-        """Whatever those send that are killed."""
-        while True:
-            await subscriber.recv()
-
     async def churn(self) -> None:
         """One session after the other, each with edges, metadata and messages of its own."""
         while not self.is_over:
@@ -125,7 +122,7 @@ class Stable:
             except Exception as error:
                 self.failures.append(f"session {self.sessions} of {self.number}: {error!r}")
             self.sessions += 1
-            await asyncio.sleep(random.uniform(0.2, 0.6))
+            await asyncio.sleep(random.uniform(0.5, 1.5))
 
     async def session(self) -> None:
         name = f"SESSION{self.number}"
@@ -143,6 +140,15 @@ class Stable:
             if random.random() < 0.3:
                 await context.revert()
 
+    async def age(self, context: GraphContext) -> None:
+        for _ in range(self.aging):
+            ends = [await context.subscriber(f"AGE{self.number}"), await context.publisher(f"AGE{self.number}")]
+            await ends[1].broadcast(0)
+            await ends[0].recv()
+            for end in ends:
+                end.close()
+                await end.wait_closed()
+
     async def report(self, process: ProcessControlClient) -> None:
         for gain in range(1 << 30):
             await process.report_settings_update(f"STABLE{self.number}", {"gain": gain})
@@ -153,12 +159,13 @@ class Stable:
         process.set_request_handler(echo)
         await process.register([f"STABLE{self.number}"])
         async with GraphContext(self.address) as context:
+            await self.age(context)
             tasks: list[asyncio.Task[Any]] = []
             for topic in self.flows:
                 subscriber = await context.subscriber(f"IN{topic}")
                 await context.connect(f"OUT{topic}", f"IN{topic}")
                 tasks.append(asyncio.create_task(self.receive(subscriber, topic)))
-            tasks.append(asyncio.create_task(self.hear(await context.subscriber(f"CHURN{self.number}"))))
+            tasks.append(asyncio.create_task(hear(await context.subscriber(f"CHURN{self.number}"))))
             publishers = [(await context.publisher(f"OUT{topic}"), topic) for topic in self.own]
             say("ready")
             await orders.next()
@@ -223,15 +230,23 @@ async def churning(orders: Orders, options: argparse.Namespace) -> None:
         for topic in random.sample(range(CHURN_TOPICS), 5):
             await context.connect(f"CHURN{topic}", f"HEARS{options.number}")
         say("ready")
+        # A task of its own: those who receive only between two broadcasts may all wait for each other.
+        hearing = asyncio.create_task(hear(subscriber))
         end = asyncio.create_task(orders.next())
         while not end.done():
             for publisher in publishers:
                 await publisher.broadcast(LARGE if random.random() < 0.1 else SMALL)
             await process.report_settings_update(f"CHURNING{options.number}", {"gain": random.random()})
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(PERIOD_S):
-                    await subscriber.recv()
+            await asyncio.wait([end], timeout=PERIOD_S)
+        hearing.cancel()
+        await asyncio.wait([hearing])
     await process.close()
+
+
+async def hear(subscriber: Any) -> None:
+    """Receive whatever comes."""
+    while True:
+        await subscriber.recv()
 
 
 # -- a slow reader ----------------------------------------------------------------------------------------------------
@@ -292,6 +307,7 @@ if __name__ == "__main__":
     parser.add_argument("--number", type=int, default=0)
     parser.add_argument("--stable", type=int, default=1)
     parser.add_argument("--topics", type=int, default=1)
+    parser.add_argument("--age", type=int, default=AGE)
     parser.add_argument("--kind", default="topology")
     parser.add_argument("--pause", type=float, default=0.0)
     parsed = parser.parse_args()

@@ -70,7 +70,7 @@ ATTRIBUTES: dict[str, tuple[AttributeType, str]] = {
     "ezmsg.serialize.time": ("double", "Seconds spent to serialize the message."),
     "ezmsg.transport.time": ("double", "Seconds from the publisher's send to the channel."),
     "ezmsg.queue.time": ("double", "Seconds from the channel to the hand-over."),
-    "ezmsg.message.age": ("double", "Seconds from the first publish of the data to the hand-over."),
+    "ezmsg.message.age": ("double", "Seconds from the first publish of the (oldest) data to the hand-over."),
     NODE_ID: ("string", "The topic a node of the graph stands for."),
     NODE_KIND: ("string", "publisher, subscriber, both, or topic for one without clients."),
     EDGE_SOURCE: ("string", "The topic an edge of the graph leaves."),
@@ -101,7 +101,7 @@ SPANS: tuple[SpanSpec, ...] = (
     SpanSpec(
         "publish {topic}",
         "PRODUCER",
-        "From the entry of `broadcast` to its return; child of the `process` span it happened in.",
+        "From the entry of `broadcast` to its return; child of the `process` span it is in, linked to other inputs.",
         (
             *(*_MESSAGE, BODY_SIZE, "ezmsg.fanout", "ezmsg.backpressure.wait", "ezmsg.backpressure.blame"),
             *("ezmsg.serialize.time", *_WHERE, ERROR_TYPE),
