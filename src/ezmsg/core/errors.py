@@ -755,6 +755,26 @@ class MessageNotReadable(EzmsgError, ValueError):
         self.topic, self.message_id, self.reason = topic, message_id, reason
 
 
+class UndersizedMemory(EzmsgError, ValueError):
+    """A message does not fit the memory it was to be written to; nothing was written."""
+
+    code = "UNDERSIZED_MEMORY"
+
+    def __init__(self, req_size: int) -> None:
+        super().__init__(f"the message takes {req_size} bytes: pass a memoryview of at least that size")
+        self.req_size = req_size
+
+
+class UninitializedMemory(EzmsgError, ValueError):
+    """No message was written to this memory."""
+
+    code = "UNINITIALIZED_MEMORY"
+
+    def __init__(self, size: int) -> None:
+        super().__init__(f"there is no message in these {size} bytes: write one with Marshal.to_mem")
+        self.size = size
+
+
 class UnknownMessageType(EzmsgError, ImportError):
     """A log has a message of a class that cannot be imported in this process."""
 

@@ -10,7 +10,9 @@ from __future__ import annotations
 
 import copyreg
 import pickle
-from collections.abc import Callable, Sequence
+import struct
+from collections.abc import Callable, Generator, Sequence
+from contextlib import contextmanager
 from typing import Any, Final, cast
 
 import msgspec
@@ -18,6 +20,7 @@ import numpy as np
 
 from ezmsg.core.arraycodec import CONTIGUOUS, LAYOUT, WRITABLE, WRITEABLE, Array, array_head, array_of
 from ezmsg.core.compositecodec import FORMS, Composer, Form, composite_of
+from ezmsg.core.errors import UndersizedMemory, UninitializedMemory
 from ezmsg.core.wire.messages import BUFFERS_MAX
 
 # The message header names the codec. Numbers are part of the protocol: append, never renumber.
@@ -228,3 +231,81 @@ def decode(codec: int, head: Data, buffers: Sequence[Data]) -> Any:
 def is_frozen(codec: int, obj: Any) -> bool:
     """Whether a message with this codec has arrays that cannot be written to."""
     return codec == FROZEN or (codec == NDARRAY and not obj.flags.writeable)
+
+
+# -- messages in memory of the caller's own ---------------------------------------------------------------------------
+
+_MARSHAL_MAGIC: Final = b"EZMSGMEM"
+_MARSHAL_HEAD: Final = struct.Struct("<8sQQI")
+"""Magic, message id, bytes of the pickle, number of buffers; the size of each buffer follows as <Q."""
+_MARSHAL_ALIGNMENT: Final = 64
+
+
+class Marshal:
+    """A message in memory, for tests of code that is given views of memory that is used again.
+
+    The message path does without; there, small arrays are copied, here all are views.
+    """
+
+    @staticmethod
+    def to_mem(msg_id: int, obj: Any, mem: memoryview) -> None:
+        """Write a message, in place of what was there.
+
+        Raises:
+            UndersizedMemory: It does not fit; nothing was written.
+            Exception: Whatever pickling raises.
+        """
+        kept: list[pickle.PickleBuffer] = []
+        pickled = pickle.dumps(obj, protocol=5, buffer_callback=kept.append)
+        buffers = [buffer.raw() for buffer in kept]
+        sizes = struct.pack(f"<{len(buffers)}Q", *(buffer.nbytes for buffer in buffers))
+        parts = [_MARSHAL_HEAD.pack(_MARSHAL_MAGIC, msg_id, len(pickled), len(buffers)) + sizes, pickled, *buffers]
+        needed = 0
+        starts: list[int] = []
+        for part in parts:
+            starts.append(needed := _aligned(needed))
+            needed += len(part)
+        if needed > mem.nbytes:
+            raise UndersizedMemory(needed)
+        for start, part in zip(starts, parts, strict=True):
+            mem[start : start + len(part)] = part
+
+    @staticmethod
+    @contextmanager
+    def obj_from_mem(mem: memoryview) -> Generator[Any]:
+        """The message in this memory; its arrays are views of it, whatever is written there later.
+
+        Raises:
+            UninitializedMemory: There is none.
+            Exception: Whatever unpickling raises.
+        """
+        pickled, *buffers = _marshalled(mem)
+        yield pickle.loads(pickled, buffers=buffers)
+
+    @staticmethod
+    def msg_id(mem: memoryview) -> int:
+        """The number of the message in this memory.
+
+        Raises:
+            UninitializedMemory: There is none.
+        """
+        _marshalled(mem)
+        return _MARSHAL_HEAD.unpack_from(mem)[1]
+
+
+def _aligned(offset: int) -> int:
+    return -(-offset // _MARSHAL_ALIGNMENT) * _MARSHAL_ALIGNMENT
+
+
+def _marshalled(mem: memoryview) -> list[memoryview]:
+    """The pickle and the buffers of the message in a memory."""
+    if mem.nbytes < _MARSHAL_HEAD.size or mem[: len(_MARSHAL_MAGIC)] != _MARSHAL_MAGIC:
+        raise UninitializedMemory(mem.nbytes)
+    _, _, pickled, count = _MARSHAL_HEAD.unpack_from(mem)
+    end = _MARSHAL_HEAD.size + 8 * count
+    parts: list[memoryview] = []
+    for size in (pickled, *struct.unpack_from(f"<{count}Q", mem, _MARSHAL_HEAD.size)):
+        start = _aligned(end)
+        end = start + size
+        parts.append(mem[start:end])
+    return parts
