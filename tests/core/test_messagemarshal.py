@@ -310,7 +310,7 @@ def test_garbage_is_a_message_or_an_error_that_says_so(codec: int, head: bytes, 
 
 
 def test_a_message_in_memory_is_a_view_of_it() -> None:
-    memory = memoryview(bytearray(4096))
+    memory = memoryview(bytearray(1 << 14))
     Marshal.to_mem(7, Message(np.arange(5.0), {"key": "a"}), memory)
     with Marshal.obj_from_mem(memory) as first:
         assert_same(first.data, np.arange(5.0))

@@ -238,7 +238,8 @@ def is_frozen(codec: int, obj: Any) -> bool:
 _MARSHAL_MAGIC: Final = b"EZMSGMEM"
 _MARSHAL_HEAD: Final = struct.Struct("<8sQQI")
 """Magic, message id, bytes of the pickle, number of buffers; the size of each buffer follows as <Q."""
-_MARSHAL_ALIGNMENT: Final = 64
+_MARSHAL_ALIGNMENT: Final = 4096
+"""Messages of nearly the same size lie alike, so that small parts that do not change stay what they are."""
 
 
 class Marshal:
