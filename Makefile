@@ -7,12 +7,13 @@ PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check 
 PYRIGHT := PYRIGHT_PYTHON_IGNORE_WARNINGS=1 $(BIN)/pyright
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check format bench soak clean
+.PHONY: help setup demo test ecosystem-test check format bench soak clean
 
 help:
 	@echo "make setup    make the virtual environment $(VENV) (every target below does it on first use)"
 	@echo "make demo     stream an ECG through three processes and watch its telemetry; DEMO_SECONDS=5 ends it"
 	@echo "make test     run the tests; PYTEST_ARGS='-k name' selects"
+	@echo "make ecosystem-test    published packages on top of this one, in an environment of their own; needs Chromium"
 	@echo "make check    formatting, lint, types, layers"
 	@echo "make format   format the code and mend what lint can mend"
 	@echo "make bench    compare with upstream ezmsg and pyzmq; BENCH_ARGS=--smoke is short"
@@ -32,6 +33,9 @@ demo: $(STAMP)
 
 test: $(STAMP)
 	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile $(PYTEST_ARGS)
+
+ecosystem-test: $(STAMP)
+	python=$$($(BIN)/python ecosystem/environment.py) && "$$python" -m pytest -c ecosystem/pytest.ini ecosystem $(PYTEST_ARGS)
 
 check: $(STAMP)
 	$(BIN)/ruff format --check .
