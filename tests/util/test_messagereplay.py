@@ -59,6 +59,14 @@ async def test_a_log_is_replayed_with_its_status_and_total(run: Run, path: Path,
         assert await rig.receive("OUTPUT_REPLAY_STATUS", 6) == expected
 
 
+async def test_a_speed_that_is_none_is_reported(run: Run, path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.ERROR, "ezmsg"):
+        async with run(MessageReplay()) as rig:
+            await rig.send("INPUT_FILE", FileReplayMessage(path, 0.0, speed=0.0), FileReplayMessage(path))
+            assert await rig.receive("OUTPUT_TOTAL") == [3]
+    assert "speed=0.0" in caplog.text
+
+
 async def test_logs_are_replayed_one_after_the_other(run: Run, path: Path, tmp_path: Path) -> None:
     other = logged(tmp_path / "other", [7, 8], [1.0, 2.0])
     async with run(MessageReplay()) as rig:
@@ -136,15 +144,21 @@ class Clock:
 
 
 @pytest.mark.parametrize(
-    ("rate", "expected"),
-    [(None, [50.0, 50.0, 50.0]), (0.0, [50.0, 50.5, 53.0]), (4.0, [50.0, 50.25, 50.5])],
+    ("rate", "speed", "expected"),
+    [
+        (None, 1.0, [50.0, 50.0, 50.0]),
+        (0.0, 1.0, [50.0, 50.5, 53.0]),
+        (0.0, 2.0, [50.0, 50.25, 51.5]),
+        (0.0, 0.5, [50.0, 51.0, 56.0]),
+        (4.0, 2.0, [50.0, 50.25, 50.5]),
+    ],
 )
 async def test_messages_are_due_when_the_rate_says(
-    monkeypatch: pytest.MonkeyPatch, rate: float | None, expected: list[float]
+    monkeypatch: pytest.MonkeyPatch, rate: float | None, speed: float, expected: list[float]
 ) -> None:
     pace = Pace()
     clock = Clock(pace, monkeypatch)
-    pace.begin(rate)
+    pace.begin(rate, speed)
     due: list[float] = []
     for timestamp in (10.0, 10.5, 13.0):
         assert await pace.is_due(timestamp)

@@ -300,7 +300,7 @@ def _aligned(offset: int) -> int:
 
 def _marshalled(mem: memoryview) -> list[memoryview]:
     """The pickle and the buffers of the message in a memory."""
-    if mem.nbytes < _MARSHAL_HEAD.size or mem[: len(_MARSHAL_MAGIC)] != _MARSHAL_MAGIC:
+    if mem.nbytes < _MARSHAL_HEAD.size or bytes(mem[: len(_MARSHAL_MAGIC)]) != _MARSHAL_MAGIC:
         raise UninitializedMemory(mem.nbytes)
     _, _, pickled, count = _MARSHAL_HEAD.unpack_from(mem)
     end = _MARSHAL_HEAD.size + 8 * count

@@ -8,7 +8,6 @@ import io
 import logging
 import pickle
 import threading
-import time
 from collections import deque
 from concurrent.futures import Future
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from ezmsg.core.net.loglimit import LogLimiter
+from ezmsg.util.logcontext import LogContext, log_context
 from ezmsg.util.messagecodec import LogStart, log_line
 
 logger = logging.getLogger("ezmsg")
@@ -28,7 +28,7 @@ CLOSE_GRACE_S = 10.0
 
 @dataclass(slots=True)
 class _Message:
-    timestamp: float
+    context: LogContext
     pickled: bytes | None
     line: str
     """If it could not be pickled."""
@@ -119,14 +119,14 @@ class LogWriter:
         """Put a message into all files that are open; what it holds may change afterwards."""
         if not self._paths:
             return
-        timestamp = time.time()
+        context = log_context()
         try:
             pickled, line = pickle.dumps(message, protocol=5), ""
             size = len(pickled)
         except Exception:  # perhaps it becomes JSON all the same
             pickled = None
             try:
-                line = log_line(message, timestamp)
+                line = log_line(message, *context)
             except Exception as error:
                 self._lose(f"a message of type {type(message).__qualname__} cannot be logged: {error}")
                 return
@@ -134,7 +134,7 @@ class LogWriter:
         with self._changed:
             is_full = self._waiting and self._waiting + size > self._limit
             if not is_full:
-                self._queue.append(_Message(timestamp, pickled, line, size))
+                self._queue.append(_Message(context, pickled, line, size))
                 self._waiting += size
                 if not self._period_s or self._waiting > self._limit // 2:
                     self._is_urgent = True
@@ -219,7 +219,7 @@ class LogWriter:
             return
         try:
             obj = None if message.pickled is None else pickle.loads(message.pickled)
-            line = message.line if message.pickled is None else log_line(obj, message.timestamp)
+            line = message.line if message.pickled is None else log_line(obj, *message.context)
         except Exception as error:
             self._lose(f"a message cannot be logged: {error}")
             return

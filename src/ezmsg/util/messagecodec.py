@@ -50,6 +50,22 @@ class StampedMessage(NamedTuple):
     timestamp: float | None
 
 
+class LoggedMessage(NamedTuple):
+    """A line of a log.
+
+    Attributes:
+        msg: The message.
+        timestamp: When it was logged, in Unix seconds.
+        origin: When the first message of its chain was published, likewise; None if that is not known.
+        traceparent: The span it was logged in, as W3C Trace Context has it; None if it was not traced.
+    """
+
+    msg: Any
+    timestamp: float | None
+    origin: float | None = None
+    traceparent: str | None = None
+
+
 # -- types by name ------------------------------------------------------------------------------------------------
 
 
@@ -135,17 +151,26 @@ _decode = MessageDecoder().decode
 # -- logs ---------------------------------------------------------------------------------------------------------
 
 
-def log_line(obj: Any, timestamp: float | None = None) -> str:
+def log_line(
+    obj: Any, timestamp: float | None = None, origin: float | None = None, traceparent: str | None = None
+) -> str:
     """A line of a log, without its end.
 
     Args:
         obj: The message.
         timestamp: When it was received, in Unix seconds; now, if not given.
+        origin: When the first message of its chain was published, in Unix seconds, if that is known.
+        traceparent: The span it is logged in, if it is traced.
     """
-    return _encode({"ts": time.time() if timestamp is None else timestamp, "obj": obj})
+    line: dict[str, Any] = {"ts": time.time() if timestamp is None else timestamp, "obj": obj}
+    if origin is not None:
+        line["origin"] = origin
+    if traceparent is not None:
+        line["traceparent"] = traceparent
+    return _encode(line)
 
 
-def read_line(line: bytes, path: Path, number: int) -> StampedMessage:
+def read_line(line: bytes, path: Path, number: int) -> LoggedMessage:
     """What a line of a log says.
 
     Raises:
@@ -153,7 +178,7 @@ def read_line(line: bytes, path: Path, number: int) -> StampedMessage:
     """
     try:
         entry = _decode(line.decode())
-        return StampedMessage(entry["obj"], entry["ts"])
+        return LoggedMessage(entry["obj"], entry["ts"], entry.get("origin"), entry.get("traceparent"))
     except Exception as error:  # of constructors and pickles of whatever class
         raise LogLineUnreadable(str(path), number, f"{type(error).__name__}: {error}") from error
 
@@ -169,7 +194,8 @@ def message_log(fname: Path, return_object: bool = True) -> Generator[Any, None,
     Args:
         fname: The log.
         return_object: Yield the messages; False for dictionaries of `ts`, the time a message was received at in Unix
-            seconds, and `obj`, the message.
+            seconds, `obj`, the message, `origin`, when the first message of its chain was published, in Unix seconds,
+            and `traceparent`, the span it was logged in. The last two are None where they are not known.
 
     Raises:
         LogLineUnreadable: A line cannot be read.
@@ -184,7 +210,9 @@ def message_log(fname: Path, return_object: bool = True) -> Generator[Any, None,
             logger.warning("the last line of %s is torn, %d bytes are left out", path, len(line))
             return
         if not isinstance(entry.msg, LogStart):
-            yield entry.msg if return_object else {"ts": entry.timestamp, "obj": entry.msg}
+            yield entry.msg if return_object else {
+                "ts": entry.timestamp, "obj": entry.msg, "origin": entry.origin, "traceparent": entry.traceparent,
+            }  # fmt: skip
 
 
 def _lines(path: Path) -> Iterator[tuple[int, bytes]]:

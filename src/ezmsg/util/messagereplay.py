@@ -12,8 +12,10 @@ from pathlib import Path
 from typing import IO, Any
 
 import ezmsg.core as ez
-from ezmsg.core.errors import LogLineUnreadable
-from ezmsg.util.messagecodec import LogStart, StampedMessage, is_torn, read_line
+from ezmsg.core.errors import ConfigError, LogLineUnreadable
+from ezmsg.core.profiling import reset_current_message, set_current_message
+from ezmsg.util.logcontext import Replayed, Roots
+from ezmsg.util.messagecodec import LoggedMessage, LogStart, is_torn, read_line
 
 logger = logging.getLogger("ezmsg")
 
@@ -44,6 +46,8 @@ class FileReplayMessage:
     """The log; None for nothing."""
     rate: float | None = None
     """None for as fast as messages are taken, 0 for as they were received, more for so many messages per second."""
+    speed: float = field(default=1.0, kw_only=True)
+    """With rate 0: so many times as fast as they were received."""
 
 
 class MessageReplaySettings(ez.Settings, FileReplayMessage):
@@ -69,6 +73,7 @@ class Pace:
         self._changed = asyncio.Event()
         self._clock: Callable[[], float] = asyncio.get_running_loop().time
         self._rate: float | None = None
+        self._speed = 1.0
         self._began_s: float | None = None
         self._first_timestamp: float | None = None
         self._count = 0
@@ -83,9 +88,16 @@ class Pace:
         self.is_stopped = True
         self._changed.set()
 
-    def begin(self, rate: float | None) -> None:
-        """Begin a log; its first message is due at once."""
+    def begin(self, rate: float | None, speed: float = 1.0) -> None:
+        """Begin a log; its first message is due at once.
+
+        Raises:
+            ConfigError: `speed` is not above 0.
+        """
+        if not speed > 0:
+            raise ConfigError("speed", speed, "a number above 0")
         self.is_stopped = False
+        self._speed = speed
         self._rate, self._began_s, self._first_timestamp, self._count = rate, None, None, 0
 
     async def is_due(self, timestamp: float | None) -> bool:
@@ -117,12 +129,16 @@ class Pace:
         if self._rate is not None and self._rate > 0:
             return number / self._rate
         if self._rate == 0 and timestamp is not None and self._first_timestamp is not None:
-            return timestamp - self._first_timestamp
+            return (timestamp - self._first_timestamp) / self._speed
         return 0.0
 
 
 class MessageReplay(ez.Unit):
     """Publishes the messages of logs again, one log after the other.
+
+    Messages are as old when they are published as they were when they were logged: what measures their age further on
+    measures the same. Those that were traced are traced again, each in a trace of its own that links to the recorded
+    one; of the others so many begin a trace as without a log.
 
     Lines that cannot be read are reported in the log of the program, and left out. For each log OUTPUT_TOTAL tells how
     many messages were published, when it is done. INPUT_STOP ends the replay, and forgets the logs that wait.
@@ -171,10 +187,10 @@ class MessageReplay(ez.Unit):
         """Publish the messages of one log after the other."""
         while True:
             wanted = await self.STATE.replay_files.get()
-            self.STATE.pace.begin(wanted.rate)
             try:
+                self.STATE.pace.begin(wanted.rate, wanted.speed)
                 reader = await asyncio.to_thread(_Reader, Path(wanted.filename))
-            except OSError as error:
+            except (OSError, ConfigError) as error:
                 logger.error("%s cannot replay %s: %s", self.address, wanted.filename, error)
                 continue
             try:
@@ -185,6 +201,7 @@ class MessageReplay(ez.Unit):
 
     async def _replay(self, reader: _Reader) -> AsyncIterator[Any]:
         pace: Pace = self.STATE.pace
+        roots = Roots()
         status = ReplayStatusMessage(reader.path, 0, reader.total)
         published = tenths = 0
         yield self.OUTPUT_REPLAY_STATUS, deepcopy(status)
@@ -193,7 +210,12 @@ class MessageReplay(ez.Unit):
                 if entry is not None and not isinstance(entry.msg, LogStart):
                     if not await pace.is_due(entry.timestamp):
                         break
-                    yield self.OUTPUT_MESSAGE, entry.msg
+                    token = set_current_message(Replayed(entry, roots.begin()))
+                    try:
+                        yield self.OUTPUT_MESSAGE, entry.msg
+                    finally:
+                        with contextlib.suppress(ValueError):  # closed by the loop, in another context
+                            reset_current_message(token)
                     published += 1
                 status.idx += 1
                 yield self.OUTPUT_REPLAY_STATUS, deepcopy(status)
@@ -226,9 +248,9 @@ class _Reader:
     def close(self) -> None:
         self._file.close()
 
-    def next_batch(self) -> list[StampedMessage | None]:
+    def next_batch(self) -> list[LoggedMessage | None]:
         """Some more lines, None for each that cannot be read; nothing at the end."""
-        batch: list[StampedMessage | None] = []
+        batch: list[LoggedMessage | None] = []
         size = 0
         while size < _BATCH_BYTES and (line := self._file.readline()):
             self._number += 1
