@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 from scipy.signal import butter, sosfilt, sosfilt_zi
 
-from ecosystem.programs import Start
 from ecosystem.pipeline import BAND_PASS, SHIFT_S, WINDOW_S, recording, windows_of
+from ecosystem.programs import Start
 from examples.ecg.signal import FS_HZ
 from examples.otlp_receiver import HttpReceiver
 from examples.otlp_store import SeenSpan, Store
