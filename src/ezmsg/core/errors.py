@@ -92,6 +92,12 @@ class HandshakeError(ConnectionFailed):
         self.peer, self.reason = peer, reason
 
 
+class NothingSaid(HandshakeError):
+    """The peer connected and hung up: it only looked whether somebody is there."""
+
+    code = "NOTHING_SAID"
+
+
 class AuthenticationFailed(HandshakeError):
     """The peer does not hold our key (or we not its)."""
 

@@ -73,6 +73,14 @@ async def test_a_stranger_is_logged_counted_and_forgotten(serving, where, kind, 
     assert len(said) <= 165
 
 
+async def test_who_only_looks_whether_somebody_is_there_is_counted_and_no_warning(serving, caplog) -> None:
+    socket.create_connection(serving.address).close()
+    while not serving.listener.refused:
+        await asyncio.sleep(0)
+    assert serving.listener.refused == {"NOTHING_SAID": 1}
+    assert not [record for record in caplog.records if record.levelno >= logging.WARNING]
+
+
 async def test_a_peer_of_another_version_is_told_ours(serving, where) -> None:
     assert await hostile.attack(where, "wrong_version", KEY) == b"\x93EZMSG\r\n\x01\x00\x01\x00\x02"
 

@@ -13,7 +13,7 @@ from collections.abc import Callable, Collection, Iterable
 from typing import Any
 
 from ezmsg.core import config
-from ezmsg.core.errors import EzmsgError, HandshakeError, HandshakeTimeout, InsecureBind, TlsFailed
+from ezmsg.core.errors import EzmsgError, HandshakeError, HandshakeTimeout, InsecureBind, NothingSaid, TlsFailed
 from ezmsg.core.net import forking
 from ezmsg.core.net.address import Address, is_loopback, this_process, tune_tcp
 from ezmsg.core.net.authkey import AuthKey
@@ -192,6 +192,10 @@ class Listener:
         if not isinstance(error, EzmsgError):
             error = HandshakeTimeout(stranger.name, f"it did not finish within {HANDSHAKE_TIMEOUT_S:g} s")
         self.refused[error.code] += 1
+        if isinstance(error, NothingSaid):
+            # A dashboard does so, and whatever watches whether a port is open.
+            logger.debug("%s: %s", self.name, error)
+            return
         self.log.warning(error.code, f"{self.name}: {error}")
 
     def _hand_over(self, sock: socket.socket, info: PeerInfo, peer: str) -> None:

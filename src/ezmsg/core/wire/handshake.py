@@ -28,6 +28,7 @@ from ezmsg.core.errors import (
     AuthenticationFailed,
     ForeignPeer,
     HandshakeError,
+    NothingSaid,
     ProtocolError,
     TlsNotSpoken,
     TlsRequired,
@@ -128,8 +129,9 @@ class _Handshake:
         """The error of a peer that closed the connection before the handshake was done."""
         if self._step != self._prefix:
             return HandshakeError(self._name, "it hung up in the middle of the handshake")
-        said = f" after it sent {self._received!r}" if self._received else ""
-        return HandshakeError(self._name, f"it hung up{said}")
+        if not self._received:
+            return NothingSaid(self._name, "it hung up")
+        return HandshakeError(self._name, f"it hung up after it sent {self._received!r}")
 
     @property
     def farewell(self) -> bytes:
