@@ -92,12 +92,6 @@ class HandshakeError(ConnectionFailed):
         self.peer, self.reason = peer, reason
 
 
-class NothingSaid(HandshakeError):
-    """The peer connected and hung up: it only looked whether somebody is there."""
-
-    code = "NOTHING_SAID"
-
-
 class AuthenticationFailed(HandshakeError):
     """The peer does not hold our key (or we not its)."""
 
@@ -128,6 +122,12 @@ class HandshakeTimeout(HandshakeError, TimeoutError):
     """The peer did not finish its handshake in time."""
 
     code = "HANDSHAKE_TIMEOUT"
+
+
+class HandshakeAbandoned(HandshakeError):
+    """The peer lost interest: it said nothing at all, or that it gives up. Counted, but nothing to warn of."""
+
+    code = "HANDSHAKE_ABANDONED"
 
 
 class TlsFailed(HandshakeError):
