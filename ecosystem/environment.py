@@ -50,7 +50,7 @@ def ensure() -> Path:
         else:
             _pip(python, "--no-deps", "--force-reinstall", str(wheel))
         # As a user would: our wheel is there, and they come from the index. When all are there, it only looks.
-        _pip(python, "--requirement", str(REQUIREMENTS))
+        _pip(python, str(wheel), "--requirement", str(REQUIREMENTS))
     return python
 
 
