@@ -7,13 +7,14 @@ PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check 
 PYRIGHT := PYRIGHT_PYTHON_IGNORE_WARNINGS=1 $(BIN)/pyright
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check format proofs bench overhead soak
+.PHONY: help setup demo test ecosystem-test check format proofs bench overhead soak
 .PHONY: stack-up stack-down stack-test stack-pictures dashboards clean
 
 help:
 	@echo "make setup    make the virtual environment $(VENV) (every target below does it on first use)"
 	@echo "make demo     stream an ECG through three processes and watch its telemetry; DEMO_SECONDS=5 ends it"
 	@echo "make test     run the tests; PYTEST_ARGS='-k name' selects"
+	@echo "make ecosystem-test    published packages on top of this one, in an environment of their own; needs Chromium"
 	@echo "make proofs   what tests prove with a part of: 100,000 traced messages, 50 graphs with a culprit"
 	@echo "make check    formatting, lint, types, layers"
 	@echo "make format   format the code and mend what lint can mend"
@@ -40,6 +41,9 @@ demo: $(STAMP)
 
 test: $(STAMP)
 	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile --ignore tests/stack $(PYTEST_ARGS)
+
+ecosystem-test: $(STAMP)
+	python=$$($(BIN)/python ecosystem/environment.py) && "$$python" -m pytest -c ecosystem/pytest.ini ecosystem $(PYTEST_ARGS)
 
 proofs: $(STAMP)
 	PROOFS=whole $(BIN)/python -m pytest tests/otel/test_accounts.py tests/core/messages/test_blame.py $(PYTEST_ARGS)
@@ -83,5 +87,5 @@ dashboards: $(STAMP)
 	$(BIN)/python -m grafana.generate
 
 clean:
-	rm -rf $(VENV) build dist .pytest_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) build dist ecosystem/screenshots .pytest_cache .ruff_cache .hypothesis .import_linter_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
