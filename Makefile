@@ -2,12 +2,13 @@
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+DOCS_STAMP := $(VENV)/.docs-installed
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 # No look for newer versions; node comes from a wheel, too.
 PYRIGHT := PYRIGHT_PYTHON_IGNORE_WARNINGS=1 $(BIN)/pyright
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check format bench soak clean
+.PHONY: help setup demo test check format docs docs-test bench soak clean
 
 help:
 	@echo "make setup    make the virtual environment $(VENV) (every target below does it on first use)"
@@ -15,6 +16,8 @@ help:
 	@echo "make test     run the tests; PYTEST_ARGS='-k name' selects"
 	@echo "make check    formatting, lint, types, layers"
 	@echo "make format   format the code and mend what lint can mend"
+	@echo "make docs     build the documentation into site/; a broken link or a missing reference is an error"
+	@echo "make docs-test  run every code block of the documentation"
 	@echo "make bench    compare with upstream ezmsg and pyzmq; BENCH_ARGS=--smoke is short"
 	@echo "make soak     20 processes, some killed all the time, for 5 minutes; SOAK_SECONDS=60 ends it earlier"
 	@echo "make clean    remove the virtual environment and all caches"
@@ -31,7 +34,7 @@ demo: $(STAMP)
 	$(BIN)/python -m examples.ecg
 
 test: $(STAMP)
-	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile $(PYTEST_ARGS)
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile --ignore tests/docs/test_pages.py $(PYTEST_ARGS)
 
 check: $(STAMP)
 	$(BIN)/ruff format --check .
@@ -43,6 +46,16 @@ format: $(STAMP)
 	$(BIN)/ruff check --fix-only --quiet .
 	$(BIN)/ruff format .
 
+$(DOCS_STAMP): $(STAMP)
+	$(PIP_INSTALL) --no-build-isolation --editable '.[docs]'
+	@touch $@
+
+docs: $(DOCS_STAMP)
+	$(BIN)/zensical build --clean --strict
+
+docs-test: $(STAMP)
+	$(BIN)/python -m pytest --numprocesses 2 tests/docs/test_pages.py $(PYTEST_ARGS)
+
 bench: $(STAMP)
 	$(BIN)/python benchmarks/compare.py $(BENCH_ARGS)
 
@@ -50,5 +63,5 @@ soak: $(STAMP)
 	$(BIN)/python benchmarks/soak.py $(SOAK_ARGS)
 
 clean:
-	rm -rf $(VENV) dist .pytest_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) dist site .cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
