@@ -5,11 +5,13 @@ What stands in a comment on the line before a block decides:
 - `<!-- executed by PATH -->`: another file of this repository runs it.
 - `<!-- not run: REASON -->`: nobody does.
 - `<!-- goes on -->`: a program that runs until the page is over; the next block waits for its output.
+- `<!-- after Ctrl-C in: TEXT -->`: programs that go on and have TEXT in their block are interrupted before.
+- `<!-- again until it prints this -->`: it is run until its output is as shown.
 - `<!-- fails -->`: it ends with an exit code other than 0.
 
 A Python block with a title is saved under that name for the blocks below, one without is run. A block `output` says what
 the block before it prints to standard output: a line with `...` matches whatever stands there, a line that is `...`
-matches any number of lines. A page with `<!-- a GraphServer of its own -->` has an address where nobody else is.
+matches any number of lines. What follows `<!-- a GraphServer of its own -->` has an address where nobody else is as the default.
 """
 
 from __future__ import annotations
@@ -47,6 +49,7 @@ class Block:
     code: str
     mark: str = ""
     title: str = ""
+    own_server: bool = False
 
     @property
     def is_ours(self) -> bool:
@@ -56,6 +59,7 @@ class Block:
 
 def blocks_of(text: str) -> list[Block]:
     """All fenced blocks, in order."""
+    own_server = text.find(OWN_SERVER)
     return [
         Block(
             text.count("\n", 0, found.start()) + 1,
@@ -63,6 +67,7 @@ def blocks_of(text: str) -> list[Block]:
             found["code"],
             found["mark"] or "",
             found["title"] or "",
+            -1 < own_server < found.start(),
         )
         for found in FENCE.finditer(text)
     ]
@@ -81,44 +86,78 @@ def matches(expected: str, printed: str, *, begins: bool = False) -> bool:
 class Reader:
     """Types what pages say, in one directory, one page after the other."""
 
-    def __init__(self, directory: Path, own_server: bool) -> None:
+    def __init__(self, directory: Path) -> None:
         self._directory = directory
         path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-        self._environment = os.environ | {"PATH": path, "PYTHONUNBUFFERED": "1", "PYTHONWARNINGS": "error"}
-        if own_server:
-            with socket.socket() as any_port:
-                any_port.bind(("127.0.0.1", 0))
-                self._environment["EZMSG_GRAPHSERVER_ADDR"] = f"127.0.0.1:{any_port.getsockname()[1]}"
+        # Where `examples` is, too: readers are told to be in the clone.
+        here = {"PATH": path, "PYTHONPATH": str(REPOSITORY), "PYTHONUNBUFFERED": "1", "PYTHONWARNINGS": "error"}
+        self._environment = os.environ | here
+        self._port = _free_port()
+        self._address = {"EZMSG_GRAPHSERVER_ADDR": f"127.0.0.1:{self._port}"}
+        # Of OTLP receivers.
+        self._ports = {
+            "otlp_receiver": f"otlp_receiver --http-port 4318 --grpc-port {_free_port()}",
+            "4318": str(_free_port()),
+        }
         self._running: list[_Program] = []
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *exc: object) -> None:
-        for program in reversed(self._running):
-            program.interrupt()
+        self._interrupt("")
+        with contextlib.suppress(OSError):
+            socket.create_connection(("127.0.0.1", self._port), 1.0).close()
+            self._run(Block(0, "sh", "ezmsg shutdown", own_server=True), "at the end", None)
 
     def read(self, page: str, blocks: Iterable[Block]) -> None:
         """Run the blocks of a page."""
         todo = list(blocks)
         for block, after in zip(todo, [*todo[1:], None], strict=True):
-            if not block.is_ours:
-                continue
-            expected = after.code if after is not None and after.language == "output" else None
-            where = f"{page}:{block.line}"
-            if block.title:
-                (self._directory / block.title).write_text(block.code, encoding="utf-8")
-            elif block.mark == "goes on":
-                self._running.append(_Program(self._start(block), where, expected or ""))
-            else:
-                self._run(block, where, expected)
+            if block.is_ours:
+                expected = after.code if after is not None and after.language == "output" else None
+                self._read(block, f"{page}:{block.line}", expected)
+
+    def _read(self, block: Block, where: str, expected: str | None) -> None:
+        mark, _, text = block.mark.partition(": ")
+        if mark == "after Ctrl-C in":
+            self._interrupt(text)
+        if block.title:
+            (self._directory / block.title).write_text(block.code, encoding="utf-8")
+        elif mark == "goes on":
+            self._running.append(_Program(block, self._start(block), where, self._here(expected or "")))
+        elif mark == "again until it prints this":
+            self._repeat(block, where, expected)
+        else:
+            self._run(block, where, expected)
+
+    def _interrupt(self, text: str) -> None:
+        """Ctrl-C in all terminals with such a program, the last one first."""
+        for program in reversed([program for program in self._running if text in program.block.code]):
+            self._running.remove(program)
+            program.interrupt()
+
+    def _repeat(self, block: Block, where: str, expected: str | None) -> None:
+        deadline = time.monotonic() + PATIENCE_S
+        while True:
+            try:
+                return self._run(block, where, expected)
+            except AssertionError:
+                if time.monotonic() > deadline:
+                    raise
+
+    def _here(self, text: str) -> str:
+        """With ports that nobody else uses."""
+        for port, ours in self._ports.items():
+            text = text.replace(port, ours)
+        return text
 
     def _start(self, block: Block) -> subprocess.Popen[str]:
-        command = ["sh", "-ec", block.code] if block.language == "sh" else [sys.executable, str(self._saved(block))]
+        command = ["sh", "-ec", self._here(block.code)] if block.language == "sh" else [sys.executable, str(self._saved(block))]
         return subprocess.Popen(
             command,
             cwd=self._directory,
-            env=self._environment,
+            env=self._environment | (self._address if block.own_server else {}),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -129,7 +168,7 @@ class Reader:
     def _saved(self, block: Block) -> Path:
         """A program of a file, so that processes it makes find what it defines."""
         path = self._directory / f"block_{block.line}.py"
-        path.write_text(block.code, encoding="utf-8")
+        path.write_text(self._here(block.code), encoding="utf-8")
         return path
 
     def _run(self, block: Block, where: str, expected: str | None) -> None:
@@ -145,10 +184,17 @@ class Reader:
             assert matches(expected, printed), f"{where} printed\n{printed}\ninstead of\n{expected}\n{errors}"
 
 
+def _free_port() -> int:
+    with socket.socket() as any_port:
+        any_port.bind(("127.0.0.1", 0))
+        return any_port.getsockname()[1]
+
+
 class _Program:
     """One that goes on; constructed when it has printed what the page shows."""
 
-    def __init__(self, process: subprocess.Popen[str], where: str, expected: str) -> None:
+    def __init__(self, block: Block, process: subprocess.Popen[str], where: str, expected: str) -> None:
+        self.block = block
         self._process = process
         self._printed = ""
         self._errors = ""
