@@ -7,7 +7,7 @@ What stands in a comment on the line before a block decides:
 - `<!-- goes on -->`: a program that runs until the page is over; the next block waits for its output.
 - `<!-- after Ctrl-C in: TEXT -->`: programs that go on and have TEXT in their block are interrupted before.
 - `<!-- again until it prints this -->`: it is run until its output is as shown.
-- `<!-- fails -->`: it ends with an exit code other than 0.
+- `<!-- fails -->`: it ends with an exit code other than 0, and what it prints includes its errors.
 
 A Python block with a title is saved under that name for the blocks below, one without is run. A block `output` says what
 the block before it prints to standard output: a line with `...` matches whatever stands there, a line that is `...`
@@ -180,6 +180,8 @@ class Reader:
             printed, errors = program.communicate(timeout=PATIENCE_S)
             raise AssertionError(f"{where} does not end\n{printed}\n{errors}") from None
         assert (program.returncode != 0) == (block.mark == "fails"), f"{where}: {program.returncode}\n{printed}\n{errors}"
+        if block.mark == "fails":
+            printed += errors
         if expected is not None:
             assert matches(expected, printed), f"{where} printed\n{printed}\ninstead of\n{expected}\n{errors}"
 

@@ -13,6 +13,8 @@ from typing import Any
 
 import pytest
 
+from ezmsg.core.command import build_parser
+from ezmsg.core.commands.checks.environment import known_variables
 from tests.docs.blocks import REPOSITORY, RUNNABLE, blocks_of, matches, pages
 
 DOCS = REPOSITORY / "docs"
@@ -129,6 +131,18 @@ def test_every_public_name_is_in_the_reference(name: str, documented: dict[str, 
     names = [public for public in public_names(module) if not inspect.ismodule(getattr(module, public))]
     missing = [f"::: {name}.{public}" for public in names if id(getattr(module, public)) not in values]
     assert missing == [], "add to a page in docs/reference"
+
+
+def test_every_variable_that_is_read_is_in_the_reference() -> None:
+    text = (DOCS / "reference/environment.md").read_text(encoding="utf-8")
+    internal = {"EZMSG_", "EZMSG_SERVE_IN_BACKGROUND"}
+    assert sorted(name for name in known_variables() - internal if f"`{name}`" not in text) == []
+
+
+def test_every_command_is_in_the_reference() -> None:
+    text = (DOCS / "reference/command-line.md").read_text(encoding="utf-8")
+    (commands,) = (action.choices for action in build_parser()._actions if action.dest == "command")
+    assert [name for name in commands or () if f"`ezmsg {name}`" not in text] == []
 
 
 @pytest.mark.parametrize(
