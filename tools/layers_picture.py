@@ -56,8 +56,12 @@ def picture() -> str:
     top = 10
     for name, colour, rows in banded():
         height = len(rows) * ROW + GAP
-        parts.append(f'<rect x="10" y="{top}" width="{WIDTH - 20}" height="{height}" rx="6" fill="{colour}" opacity="0.16"/>')
-        parts.append(f'<text x="24" y="{top + 21}" font-size="13" font-weight="600" fill="{colour}">{_wrapped(name, top)}</text>')
+        parts.append(
+            f'<rect x="10" y="{top}" width="{WIDTH - 20}" height="{height}" rx="6" fill="{colour}" opacity="0.16"/>'
+        )
+        parts.append(
+            f'<text x="24" y="{top + 21}" font-size="13" font-weight="600" fill="{colour}">{_wrapped(name, top)}</text>'
+        )
         for number, row in enumerate(rows):
             parts += _boxes(row, top + number * ROW + GAP, colour)
         top += height + GAP
@@ -66,9 +70,12 @@ def picture() -> str:
         'font-family="ui-monospace, Menlo, Consolas, monospace" role="img" '
         'aria-label="The layers of ezmsg.core: a module may import from the rows below its own">'
     )
-    note = f'<text x="24" y="{top + 14}" font-size="12" fill="#7c8798">a module imports from the rows below its own, never from above; boxes of a row do not import each other</text>'
+    rule = "a module imports from the rows below its own, never from above; boxes of a row do not import each other"
+    note = f'<text x="24" y="{top + 14}" font-size="12" fill="#7c8798">{rule}</text>'
     ground = '<rect width="100%" height="100%" fill="#ffffff"/>'
-    return "\n".join(["<!-- Made by tools/layers_picture.py; a test compares them. -->", head, ground, *parts, note, "</svg>", ""])
+    return "\n".join(
+        ["<!-- Made by tools/layers_picture.py; a test compares them. -->", head, ground, *parts, note, "</svg>", ""]
+    )
 
 
 def _wrapped(name: str, top: float) -> str:

@@ -9,9 +9,9 @@ What stands in a comment on the line before a block decides:
 - `<!-- again until it prints this -->`: it is run until its output is as shown.
 - `<!-- fails -->`: it ends with an exit code other than 0, and what it prints includes its errors.
 
-A Python block with a title is saved under that name for the blocks below, one without is run. A block `output` says what
-the block before it prints to standard output: a line with `...` matches whatever stands there, a line that is `...`
-matches any number of lines. What follows `<!-- a GraphServer of its own -->` has an address where nobody else is as the default.
+A Python block with a title is saved under that name for the blocks below, one without is run. A block `output` says
+what the block before it prints to standard output: a line with `...` matches whatever stands there, one that is `...`
+matches any number of lines. After `<!-- a GraphServer of its own -->` the default address is one where nobody else is.
 """
 
 from __future__ import annotations
@@ -34,7 +34,8 @@ REPOSITORY = Path(__file__).parents[2]
 PATIENCE_S = 60.0
 OWN_SERVER = "<!-- a GraphServer of its own -->"
 FENCE = re.compile(
-    r"(?:^<!-- (?P<mark>[^\n]*?) -->\n)?^```(?P<language>\w*)(?: title=\"(?P<title>[^\"]+)\")?[^\n]*\n(?P<code>.*?)^```$",
+    r"(?:^ *<!-- (?P<mark>[^\n]*?) -->\n)?"
+    r"^ *```(?P<language>\w*)(?: title=\"(?P<title>[^\"]+)\")?[^\n]*\n(?P<code>.*?)^ *```$",
     re.MULTILINE | re.DOTALL,
 )
 RUNNABLE = ("python", "sh")
@@ -153,7 +154,11 @@ class Reader:
         return text
 
     def _start(self, block: Block) -> subprocess.Popen[str]:
-        command = ["sh", "-ec", self._here(block.code)] if block.language == "sh" else [sys.executable, str(self._saved(block))]
+        command = (
+            ["sh", "-ec", self._here(block.code)]
+            if block.language == "sh"
+            else [sys.executable, str(self._saved(block))]
+        )
         return subprocess.Popen(
             command,
             cwd=self._directory,
@@ -179,7 +184,9 @@ class Reader:
             _interrupt(program)
             printed, errors = program.communicate(timeout=PATIENCE_S)
             raise AssertionError(f"{where} does not end\n{printed}\n{errors}") from None
-        assert (program.returncode != 0) == (block.mark == "fails"), f"{where}: {program.returncode}\n{printed}\n{errors}"
+        assert (program.returncode != 0) == (block.mark == "fails"), (
+            f"{where}: {program.returncode}\n{printed}\n{errors}"
+        )
         if block.mark == "fails":
             printed += errors
         if expected is not None:

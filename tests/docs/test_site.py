@@ -34,17 +34,15 @@ PUBLIC_MODULES = (
     "ezmsg.core.netprotocol",
     "ezmsg.core.processclient",
     "ezmsg.core.profiling",
-    "ezmsg.core.pubclient",
     "ezmsg.core.settings",
     "ezmsg.core.settingsmeta",
     "ezmsg.core.state",
     "ezmsg.core.stream",
-    "ezmsg.core.subclient",
     "ezmsg.core.sync",
     "ezmsg.core.unit",
     "ezmsg.otel",
 )
-"""Those programs import from, as the compatibility page tells."""
+"""Those programs import from. Publisher and Subscriber are names of `ezmsg.core`."""
 
 
 def entries(nav: list[Any]) -> Iterator[str]:
@@ -100,7 +98,9 @@ def public_names(module: Any) -> Iterator[str]:
         match node:
             case ast.ClassDef(name=name) | ast.FunctionDef(name=name) | ast.AsyncFunctionDef(name=name):
                 pass
-            case ast.Assign(targets=[ast.Name(id=name)]) | ast.AnnAssign(target=ast.Name(id=name)) if not name.isupper():
+            case ast.Assign(targets=[ast.Name(id=name)]) | ast.AnnAssign(target=ast.Name(id=name)) if (
+                not name.isupper()
+            ):
                 pass
             case _:
                 continue
@@ -143,6 +143,12 @@ def test_every_command_is_in_the_reference() -> None:
     text = (DOCS / "reference/command-line.md").read_text(encoding="utf-8")
     (commands,) = (action.choices for action in build_parser()._actions if action.dest == "command")
     assert [name for name in commands or () if f"`ezmsg {name}`" not in text] == []
+
+
+def test_pre_commit_and_make_use_the_same_ruff() -> None:
+    hooks = (REPOSITORY / ".pre-commit-config.yaml").read_text(encoding="utf-8")
+    pins = (REPOSITORY / "constraints.txt").read_text(encoding="utf-8")
+    assert re.findall(r"ruff-pre-commit\n    rev: v(\S+)", hooks) == re.findall(r"^ruff==(\S+)$", pins, re.MULTILINE)
 
 
 @pytest.mark.parametrize(
