@@ -3,7 +3,10 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 DOCS_STAMP := $(VENV)/.docs-installed
-PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
+PIP_INSTALL_ALOUD := $(BIN)/python -m pip install --disable-pip-version-check --constraint constraints.txt
+PIP_INSTALL := $(PIP_INSTALL_ALOUD) --quiet
+# Of what pip says, what shows that something goes on.
+NAMES := sed -n -e 's/^Collecting \([A-Za-z0-9._-]*\).*/  \1/p' -e 's/^Installing collected.*/  putting them in place/p'
 # No look for newer versions; node comes from a wheel, too.
 PYRIGHT := PYRIGHT_PYTHON_IGNORE_WARNINGS=1 $(BIN)/pyright
 
@@ -26,9 +29,11 @@ setup: $(STAMP)
 
 $(STAMP): pyproject.toml constraints.txt
 	@PYTHON='$(PYTHON)' sh tools/make-venv $(VENV)
-	$(PIP_INSTALL) hatchling editables
-	$(PIP_INSTALL) --no-build-isolation --editable '.[axisarray,demo,dev,tui]'
-	@touch $@
+	@echo "installing into $(VENV): some 70 packages, one to three minutes the first time"
+	@$(PIP_INSTALL) hatchling editables
+	@rm -f $@
+	@{ $(PIP_INSTALL_ALOUD) --no-build-isolation --editable '.[axisarray,demo,dev,tui]' && touch $@; } | $(NAMES)
+	@test -e $@
 
 demo: $(STAMP)
 	$(BIN)/python -m examples.ecg
@@ -47,7 +52,8 @@ format: $(STAMP)
 	$(BIN)/ruff format .
 
 $(DOCS_STAMP): $(STAMP)
-	$(PIP_INSTALL) --no-build-isolation --editable '.[docs]'
+	@echo "installing the generator of the documentation"
+	@$(PIP_INSTALL) --no-build-isolation --editable '.[docs]'
 	@touch $@
 
 docs: $(DOCS_STAMP)
