@@ -145,6 +145,15 @@ def test_every_command_is_in_the_reference() -> None:
     assert [name for name in commands or () if f"`ezmsg {name}`" not in text] == []
 
 
+def test_the_files_that_contributing_names_are_there() -> None:
+    text = (REPOSITORY / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    names = re.findall(r"`((?:core|otel|src|tests|tools|docs|benchmarks)/[\w./]+)`", text)
+    assert len(names) > 30
+    examples = {"core/transport/NAME.py", "tests/core/x/test_y.py", "src/ezmsg/core/x/y.py"}
+    there = {name for name in names for base in ("", "src/ezmsg") if (REPOSITORY / base / name).exists()}
+    assert set(names) - examples - there == set()
+
+
 def test_pre_commit_and_make_use_the_same_ruff() -> None:
     hooks = (REPOSITORY / ".pre-commit-config.yaml").read_text(encoding="utf-8")
     pins = (REPOSITORY / "constraints.txt").read_text(encoding="utf-8")
