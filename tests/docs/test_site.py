@@ -113,10 +113,13 @@ def documented() -> dict[str, Any]:
     """What the reference says something about, by the name it uses."""
     text = "".join(page.read_text(encoding="utf-8") for page in (DOCS / "reference").glob("*.md"))
     found: dict[str, Any] = {}
-    for path in re.findall(r"^::: ([\w.]+)$", text, re.MULTILINE):
+    for path, members in re.findall(
+        r"^::: ([\w.]+)\n(?:    options:\n(?:      members: \[(.*)\])?)?", text, re.MULTILINE
+    ):
         try:
             found[path] = importlib.import_module(path)
-            found |= {f"{path}.{name}": getattr(found[path], name) for name in public_names(found[path])}
+            names = members.split(", ") if members else public_names(found[path])
+            found |= {f"{path}.{name}": getattr(found[path], name) for name in names}
         except ModuleNotFoundError:
             module, _, name = path.rpartition(".")
             found[path] = getattr(importlib.import_module(module), name)
