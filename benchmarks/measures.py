@@ -11,7 +11,7 @@ import threading
 from collections import deque
 from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
-from time import perf_counter_ns
+from time import perf_counter_ns, process_time_ns
 from typing import Any
 
 import payloads
@@ -94,7 +94,7 @@ async def throughput(
     warmup_messages: int,
     may_lose: bool = False,
 ) -> dict[str, float]:
-    """Messages per second at the first receiver, in steady state.
+    """Messages per second at the first receiver, in steady state, and ns of CPU time of its process for each.
 
     Args:
         receivers: Every one gets every message.
@@ -115,7 +115,9 @@ async def throughput(
         async with first() as message:
             probe(message)
         warm += 1
+    cpu_ns = process_time_ns()
     count, duration_ns = await _take_for(first, probe, int(seconds * NS_PER_S))
+    cpu_ns = process_time_ns() - cpu_ns
 
     # The senders may wait for a slot: receive on until their end marks.
     rest = asyncio.create_task(drain(first, flows))
@@ -124,7 +126,13 @@ async def throughput(
     lost = sum(abs(sent - number) for number in received)
     if lost and not may_lose:
         raise MeasurementError(f"{sent} messages were sent, {received} received")
-    return {"rate": count * NS_PER_S / duration_ns, "messages": count, "seconds": duration_ns / NS_PER_S, "lost": lost}
+    return {
+        "rate": count * NS_PER_S / duration_ns,
+        "messages": count,
+        "seconds": duration_ns / NS_PER_S,
+        "cpu": cpu_ns / count,
+        "lost": lost,
+    }
 
 
 async def roundtrip(send: Send, receive: Receive, payload: str, *, warmup_s: float, seconds: float) -> dict[str, float]:

@@ -149,14 +149,15 @@ def table(rows: Sequence[Row]) -> str:
             ]
         )
     legend = [LEGEND, LOST] if any(row.lost for row in rows) else [LEGEND]
-    return "".join(line + "\n" for line in [*_aligned(lines), "", *legend])
+    return "".join(line + "\n" for line in [*aligned(lines), "", *legend])
 
 
-def _aligned(lines: list[list[str]]) -> list[str]:
+def aligned(lines: list[list[str]]) -> list[str]:
+    """Columns, the first line ruled off."""
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    aligned = ["  ".join(text.ljust(width) for text, width in zip(line, widths, strict=True)) for line in lines]
-    aligned.insert(1, "  ".join("─" * width for width in widths))
-    return [line.rstrip() for line in aligned]
+    padded = ["  ".join(text.ljust(width) for text, width in zip(line, widths, strict=True)) for line in lines]
+    padded.insert(1, "  ".join("─" * width for width in widths))
+    return [line.rstrip() for line in padded]
 
 
 def tail_of(stderr: str, limit: int = 30) -> str:

@@ -6,6 +6,7 @@ every other one with the `addresses` of those that were opened before it.
 
 from __future__ import annotations
 
+import os
 import pickle
 import tempfile
 from collections.abc import Callable
@@ -74,18 +75,18 @@ class EzmsgWiring:
             host, port = server.address
             self._addresses = {"server": [host, port]}
         host, port = self._addresses["server"]
-        self._context = await self._stack.enter_async_context(GraphContext((host, port)))
+        self.context = await self._stack.enter_async_context(GraphContext((host, port)))
         return self
 
     async def __aexit__(self, *exc_info: Any) -> None:
         await self._stack.__aexit__(*exc_info)
 
     async def sender(self, lane: str, receivers: int = 1) -> Send:
-        publisher = await self._context.publisher(lane, **self._options)
+        publisher = await self.context.publisher(lane, **self._options)
         return publisher.broadcast
 
     async def receivers(self, lane: str, count: int = 1, first: int = 0) -> list[Receive]:
-        return [(await self._context.subscriber(lane)).recv_zero_copy for _ in range(count)]
+        return [(await self.context.subscriber(lane)).recv_zero_copy for _ in range(count)]
 
 
 class ZmqWiring:
@@ -197,4 +198,11 @@ def make(implementation: str, cell: Cell, addresses: Addresses | None = None) ->
         import rivals
 
         return rivals.WIRINGS[implementation](cell, addresses)
-    return (ZmqWiring if implementation == "pyzmq" else EzmsgWiring)(cell, addresses)
+    if implementation == "pyzmq":
+        return ZmqWiring(cell, addresses)
+    wires = EzmsgWiring(cell, addresses)
+    if name := os.environ.get("BENCH_INSTRUMENT"):
+        import instruments
+
+        return instruments.INSTRUMENTS[name](wires)
+    return wires

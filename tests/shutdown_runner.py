@@ -172,6 +172,24 @@ class SetsUpForever(Publishes):
         await asyncio.Event().wait()
 
 
+def stall() -> None:
+    say(os.getpid(), "starts")
+    threading.Event().wait()
+
+
+class Stall:
+    """Its process never comes so far as to have its units."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return stall, ()
+
+
+class StartsForever(Publishes):
+    def __init__(self) -> None:
+        super().__init__()
+        self.stall = Stall()
+
+
 class FailsInSetup(Publishes):
     async def initialize(self) -> None:
         raise ValueError("no such device")
@@ -212,6 +230,7 @@ SCENARIOS: dict[str, tuple[type[ez.Unit], type[ez.Unit]]] = {
     "blocks": (BlocksLoop, Sink),
     "main": (RunsMain, Sink),
     "sets-up": (SetsUpForever, Sink),
+    "starts": (StartsForever, Sink),
     "fails-in-setup": (FailsInSetup, Sink),
     "fails-in-task": (FailsInTask, Sink),
     "fails-in-shutdown": (FailsInShutdown, Sink),

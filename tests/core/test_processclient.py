@@ -158,18 +158,19 @@ async def test_closing_with_requests_pending_tells_each_requester_at_once(
 ) -> None:
     process = ProcessControlClient(server.address)
     await process.register(["UNIT"])
-    started = asyncio.Event()
+    started = asyncio.Semaphore(0)
 
     async def handler(request: ProcessControlRequest) -> ProcessControlResponse:
-        started.set()
+        started.release()
         await asyncio.Event().wait()
         raise AssertionError("never")
 
     process.set_request_handler(handler)
     pending = [asyncio.create_task(context.process_request("UNIT", "NEVER", timeout=30)) for _ in range(5)]
-    await started.wait()
-    await asyncio.wait_for(process.close(), 5)
-    for response in await asyncio.wait_for(asyncio.gather(*pending), 5):
+    for _ in pending:
+        await started.acquire()
+    await asyncio.wait_for(process.close(), 20)
+    for response in await asyncio.wait_for(asyncio.gather(*pending), 20):
         assert response.error_code is ProcessControlErrorCode.PROCESS_DISCONNECTED
 
 

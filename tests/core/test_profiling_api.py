@@ -392,6 +392,19 @@ async def test_samples_go_under_the_latest_client_still_open(
         assert await reader.until(process.process_id, "lease_time_ns", 1) == [2]
 
 
+async def test_a_stream_gets_what_a_process_measured_up_to_its_end(
+    context: GraphContext, process: ProcessControlClient, flow: Flow
+) -> None:
+    reader, process_id = Reader(context), process.process_id
+    PROFILES.set_trace_control(ON)
+    await flow.carry(1)
+    await reader.until(process_id, "lease_time_ns", 1)
+    await flow.carry(50)
+    await process.close()
+    assert await reader.until(process_id, "lease_time_ns", 51) == list(range(51))
+    await reader.stream.aclose()
+
+
 async def test_a_stream_connects_at_its_first_batch_and_ends_silently_with_the_server(
     server: GraphServer, context: GraphContext, process: ProcessControlClient
 ) -> None:

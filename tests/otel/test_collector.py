@@ -9,7 +9,7 @@ import pytest
 from opentelemetry.exporter.otlp.proto.common.metrics_encoder import encode_metrics
 from opentelemetry.sdk.metrics.export import MetricsData
 
-from ezmsg.core.wire.records import GraphState
+from ezmsg.core.wire.records import GraphState, ServerTelemetry
 from ezmsg.otel import semconv
 from ezmsg.otel.collector import Collector
 from ezmsg.otel.ledger import Ledger
@@ -80,6 +80,7 @@ def key(attributes: dict[str, Any]) -> tuple[Any, ...]:
             {K: "shm", "ezmsg.clock.reason": "negative"},
             5,
         ),
+        ((2, "queue_depth", 5), "ezmsg.subscriber.queue.depth", {S: IN}, 5),
         ((2, "dropped", 5), "ezmsg.subscriber.dropped.messages", {D: OUT, S: IN}, 5),
         (
             (2, "errors:ValueError", 5),
@@ -150,12 +151,100 @@ def test_histograms_become_exponential_histograms(
     assert (point.start_time_unix_nano, point.time_unix_nano) == (STARTED_NS, NOW_NS)
 
 
+TASK = {"ezmsg.unit.address": "ROOT/SINK", "ezmsg.task.name": "on_message"}
+
+
+def test_a_task_was_busy_while_it_had_messages_whatever_became_of_them(
+    registry: Registry, collector: Collector
+) -> None:
+    of_nobody = msgspec.structs.replace(EDGE, index=3, unit="", task="")
+    states = [
+        histogram(2, "process", [2]),
+        histogram(2, "process", [1], label="KeyError"),
+        histogram(3, "process", [9]),
+    ]
+    registry.apply(first(endpoints=[PUBLISHER, EDGE, of_nobody], histograms=states))
+    assert values(collector.collect(NOW_NS).data, "ezmsg.task.busy.time") == {key(TASK): pytest.approx(0.003)}
+
+
+def test_edges_of_one_subscriber_tell_of_one_queue(registry: Registry, collector: Collector) -> None:
+    second = msgspec.structs.replace(EDGE, index=3, topic="OTHER")
+    another = msgspec.structs.replace(EDGE, index=4, endpoint_id="sub-2")
+    depths = [counters(index, queue_depth=depth) for index, depth in ((2, 5), (3, 5), (4, 1))]
+    registry.apply(first(endpoints=[PUBLISHER, EDGE, second, another], counters=depths))
+    depth = "ezmsg.subscriber.queue.depth"
+    assert values(collector.collect(NOW_NS).data, depth) == {key({S: IN}): 6}
+    registry.apply(telemetry(1, closed=[3]))
+    assert values(collector.collect(NOW_NS).data, depth) == {key({S: IN}): 6}
+    registry.apply(telemetry(2, gone=True))
+    assert values(collector.collect(NOW_NS).data, depth) == {key({S: IN}): 0}
+
+
+@pytest.mark.parametrize(
+    ("counter", "metric", "attributes", "value"),
+    [
+        ("cpu_user_ns", "process.cpu.time", {"cpu.mode": "user"}, 3e-9),
+        ("cpu_system_ns", "process.cpu.time", {"cpu.mode": "system"}, 3e-9),
+        ("memory_bytes", "process.memory.usage", {}, 3),
+        ("threads", "process.thread.count", {}, 3),
+        ("descriptors", "process.unix.file_descriptor.count", {}, 3),
+        ("gc_collections:0", "cpython.gc.collections", {"cpython.gc.generation": 0}, 3),
+        ("gc_collected:1", "cpython.gc.collected_objects", {"cpython.gc.generation": 1}, 3),
+        ("gc_uncollectable:2", "cpython.gc.uncollectable_objects", {"cpython.gc.generation": 2}, 3),
+        ("overhead_ppm:traces", "ezmsg.telemetry.overhead", {"ezmsg.telemetry.signal": "traces"}, 3e-6),
+        ("task_errors:ROOT/SINK\0on_message\0KeyError", "ezmsg.task.errors", TASK | {"error.type": "KeyError"}, 3),
+    ],
+)
+def test_a_process_tells_of_itself(
+    registry: Registry, collector: Collector, counter: str, metric: str, attributes: dict[str, Any], value: float
+) -> None:
+    registry.apply(first(counters=[counters(0, **{counter: 3})]))
+    assert values(collector.collect(NOW_NS).data, metric) == {key(attributes): pytest.approx(value)}
+    registry.apply(telemetry(1, gone=True))
+    left = 0 if counter.partition(":")[0] in {"memory_bytes", "threads", "descriptors", "overhead_ppm"} else value
+    assert values(collector.collect(NOW_NS).data, metric) == {key(attributes): pytest.approx(left)}
+
+
+def test_the_lag_of_event_loops_is_told_by_name(registry: Registry, collector: Collector) -> None:
+    registry.apply(first(histograms=[histogram(0, "loop_lag", [1, 2], label="main"), histogram(0, "novelty", [1])]))
+    lag = values(collector.collect(NOW_NS).data, "ezmsg.event_loop.lag")
+    assert lag == {key({"ezmsg.event_loop.name": "main"}): 3}
+
+
+def test_the_server_tells_of_its_own_work_as_the_graph(registry: Registry, collector: Collector) -> None:
+    registry.apply(first())
+    states = [
+        histogram(0, "graph_operation", [3], label="Connect\0"),
+        histogram(0, "graph_operation", [1], label="Connect\0CYCLE"),
+        histogram(0, "process_control", [2], label="PING\0TIMEOUT"),
+        histogram(0, "novelty", [9]),
+    ]
+    registry.set_server(ServerTelemetry(states, {"settings:ROOT/SINK\0SETTINGS_UPDATED": 4, "novelty:x": 1}))
+    data = collector.collect(NOW_NS).data
+    operation, error = "ezmsg.control.operation", "error.type"
+    assert values(data, "ezmsg.graph.operation.duration") == {
+        key({operation: "Connect"}): 3,
+        key({operation: "Connect", error: "CYCLE"}): 1,
+    }
+    assert values(data, "ezmsg.process.control.duration") == {key({operation: "PING", error: "TIMEOUT"}): 2}
+    updates = {"ezmsg.unit.address": "ROOT/SINK", "ezmsg.settings.event": "SETTINGS_UPDATED"}
+    assert values(data, "ezmsg.settings.updates") == {key(updates): 4}
+    own = {metric.name for metric in data.resource_metrics[-1].scope_metrics[0].metrics}
+    assert {spec.name for spec in semconv.SERVER_METRICS} <= own
+
+
+def test_every_metric_of_a_process_is_tried_above() -> None:
+    tried = {parameter[1] for parameter in test_a_process_tells_of_itself.pytestmark[0].args[1]}
+    assert {spec.name for spec in semconv.SCOPE_METRICS} == tried - {"ezmsg.task.errors"} | {"ezmsg.event_loop.lag"}
+
+
 def test_every_metric_of_an_endpoint_is_tried_above() -> None:
     parameters = [
         *test_counters_become_sums.pytestmark[0].args[1],
         *test_histograms_become_exponential_histograms.pytestmark[0].args[1],
     ]
     tried = {part for parameter in parameters for part in parameter if isinstance(part, str)}
+    tried.add("ezmsg.task.busy.time")
     assert {spec.name for spec in semconv.ENDPOINT_METRICS} <= tried
 
 

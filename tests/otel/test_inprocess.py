@@ -102,7 +102,8 @@ def test_an_instrumented_program_exports_everything_itself(http_receiver: HttpRe
     assert len(own(http_receiver)) == MESSAGES
 
 
-def test_each_process_of_a_run_exports_what_is_its_own(http_receiver: HttpReceiver) -> None:
+@pytest.mark.parametrize("method", ["fork", "spawn"])
+def test_each_process_of_a_run_exports_what_is_its_own(http_receiver: HttpReceiver, method: str) -> None:
     variables = {
         "EZMSG_OTEL": "global",
         "EZMSG_TRACE_RATIO": "1",
@@ -110,8 +111,9 @@ def test_each_process_of_a_run_exports_what_is_its_own(http_receiver: HttpReceiv
         "OTEL_EXPORTER_OTLP_PROTOCOL": http_receiver.protocol,
     }
     ran = subprocess.run(
-        [INSTRUMENT, sys.executable, UNITS],
+        [INSTRUMENT, sys.executable, UNITS, method],
         env=os.environ | variables,
+        stdin=subprocess.DEVNULL,
         capture_output=True,
         timeout=TIMEOUT_S,
         check=False,

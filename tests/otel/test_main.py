@@ -160,9 +160,19 @@ async def test_an_export_that_hangs_does_not_hold_it(
     await asyncio.to_thread(wait_for_line, process, CONNECTED)
     async with measured_process(server):
         assert await asyncio.to_thread(http_receiver.wait_for_requests, 1)
-        process.send_signal(signal.SIGTERM)
+        tell_to_end(process, arguments)
         code, errors = await asyncio.to_thread(ended, process, END_LIMIT_S)
     assert (code, "Traceback" in errors) == (Exit.OK, False)
+
+
+def tell_to_end(process: subprocess.Popen[str], arguments: list[str]) -> None:
+    """A child ends with its standard input, others when they are told to."""
+    if arguments:
+        assert process.stdin is not None
+        process.stdin.close()
+        process.stdin = None  # `communicate` would flush it
+    else:
+        process.terminate()
 
 
 @pytest.mark.parametrize("arguments", [[], ["--child"]], ids=["by hand", "child"])
@@ -177,7 +187,7 @@ async def test_the_console_is_standard_output_or_for_a_child_standard_error(
         assert wanted is not None
         assert other is not None
         assert await asyncio.to_thread(lambda: any("publish ROOT/SOURCE/OUT" in line for line in wanted))
-        process.terminate()
+        tell_to_end(process, arguments)
         rest = await asyncio.to_thread(lambda: (wanted.read(), other.read()))
     assert "messaging.client.sent.messages" in rest[0]
     assert "messaging" not in rest[1]
@@ -231,6 +241,33 @@ def test_a_child_ignores_ctrl_c_and_ends_with_its_standard_input(
         process.wait(0.2)
     assert process.stdin is not None
     process.stdin.close()
+    assert process.wait(END_LIMIT_S) == Exit.OK
+
+
+async def test_a_child_exports_what_comes_after_sigterm_to_all_processes_of_a_program(
+    run: Run, server: GraphServer, http_receiver: HttpReceiver
+) -> None:
+    process = run("--graph", str(server.address), "--child", stdin=subprocess.PIPE, **endpoint(http_receiver))
+    await asyncio.to_thread(wait_for_line, process, CONNECTED)
+    process.terminate()
+    async with measured_process(server, spans=span_rows(1)):
+        pass
+    await asyncio.to_thread(server.stop)
+    assert process.stdin is not None
+    process.stdin.close()
+    assert await asyncio.to_thread(process.wait, END_LIMIT_S) == Exit.OK
+    assert "publish ROOT/SOURCE/OUT" in {span.span.name for span in http_receiver.store.spans}
+
+
+def test_a_child_whose_graph_goes_on_ends_at_the_second_sigterm(
+    run: Run, server: GraphServer, http_receiver: HttpReceiver
+) -> None:
+    process = run("--graph", str(server.address), "--child", stdin=subprocess.PIPE, **endpoint(http_receiver))
+    wait_for_line(process, CONNECTED)
+    process.terminate()
+    with pytest.raises(subprocess.TimeoutExpired):
+        process.wait(0.2)
+    process.terminate()
     assert process.wait(END_LIMIT_S) == Exit.OK
 
 

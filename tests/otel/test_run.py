@@ -4,7 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import multiprocessing
+import os
+import subprocess
+import sys
+from collections import Counter as Tally
 from collections.abc import Iterator
+from pathlib import Path
 
 import psutil
 import pytest
@@ -14,6 +19,8 @@ from examples.otlp_receiver import HttpReceiver
 from tests.core.rununits import Collector, Counter, CounterSettings, Forwarder
 
 COUNT = 20
+UNITS = str(Path(__file__).with_name("units.py"))
+TIMEOUT_S = 50.0
 
 
 @pytest.fixture(autouse=True)
@@ -64,3 +71,24 @@ def test_a_run_exports_what_all_its_processes_measured_before_it_returns(monkeyp
     assert names == {"ROOT", "ROOT/SOURCE", "ROOT/MIDDLE"}
     assert {span.resource["service.name"] for span in spans} == {"ROOT"}
     assert {max(point.value for point in metrics if point.resource == it.resource) for it in metrics} == {COUNT}
+
+
+@pytest.mark.parametrize("method", ["fork", "spawn"])
+def test_children_deliver_to_the_agent_however_they_were_started(http_receiver: HttpReceiver, method: str) -> None:
+    variables = {"OTEL_EXPORTER_OTLP_ENDPOINT": http_receiver.endpoint, "EZMSG_TRACE_RATIO": "1"}
+    with subprocess.Popen(
+        [sys.executable, UNITS, method], env=os.environ | variables, stdin=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as program:
+        assert http_receiver.store.wait_for(lambda: len(http_receiver.store.spans) == 5, TIMEOUT_S)
+        _, errors = program.communicate(timeout=TIMEOUT_S)
+    assert program.returncode == 0, errors
+    names = Tally((span.span.name, span.resource["process.pid"]) for span in http_receiver.store.spans)
+    assert sorted((name, count) for (name, _), count in names.items()) == [
+        ("process COUNT/OUTPUT", 3),
+        ("publish COUNT/OUTPUT", 3),
+    ]
+    assert len({pid for _, pid in names}) == 2
+    assert len({span.span_id for span in http_receiver.store.spans}) == 6
+    for name in ("messaging.client.sent.messages", "messaging.client.consumed.messages"):
+        assert http_receiver.store.points(name)[-1].value == 3
+    assert not [point for point in http_receiver.store.points("ezmsg.telemetry.dropped") if point.value]

@@ -6,7 +6,19 @@ import re
 
 import numpy as np
 
-from ezmsg.core.recorder.rows import ERROR, LABEL_SHIFT, PROCESS, PUBLISH, SPAN, SPAN_ROW, meta_word
+from ezmsg.core.recorder.rows import (
+    CONTROL_CLIENT,
+    CONTROL_SERVER,
+    ERROR,
+    LABEL_SHIFT,
+    PROCESS,
+    PUBLISH,
+    SEPARATOR,
+    SETTINGS,
+    SPAN,
+    SPAN_ROW,
+    meta_word,
+)
 from ezmsg.core.telemetry.expand import expand_spans
 from ezmsg.otel import semconv
 from ezmsg.otel.semconv import ATTRIBUTES, METRICS, SPANS, MetricSpec
@@ -63,18 +75,26 @@ def test_no_two_metrics_share_a_feed() -> None:
 def test_durations_are_seconds_and_counted_things_have_units() -> None:
     for spec in METRICS:
         assert (spec.per_unit == semconv.NS_PER_S) == (spec.unit == "s"), spec.name
-        assert spec.unit in {"s", "By", "1"} or re.fullmatch(r"\{[a-z]+\}", spec.unit), spec.name
+        assert spec.unit in {"s", "By", "1"} or re.fullmatch(r"\{[a-z_]+\}", spec.unit), spec.name
 
 
 def test_spans_carry_what_the_table_says_with_the_types_it_says() -> None:
     """The names of span attributes are written down once more where rows are expanded."""
-    kinds = {"PRODUCER": (PUBLISH, PUBLISHER), "CONSUMER": (PROCESS, EDGE), "INTERNAL": (SPAN, EDGE)}
+    kinds = {
+        ("publish {topic}", "PRODUCER"): (PUBLISH, PUBLISHER),
+        ("process {topic}", "CONSUMER"): (PROCESS, EDGE),
+        ("{label}", "INTERNAL"): (SPAN, EDGE),
+        ("control {op}", "CLIENT"): (CONTROL_CLIENT, EDGE),
+        ("control {op}", "SERVER"): (CONTROL_SERVER, EDGE),
+        ("settings {event}", "INTERNAL"): (SETTINGS, EDGE),
+    }
     types = {"string": str, "int": int, "double": float, "boolean": bool}
     for spec in SPANS:
-        kind, endpoint = kinds[spec.kind]
+        kind, endpoint = kinds[spec.name, spec.kind]
         row = np.ones(1, SPAN_ROW)
         row["meta"] = meta_word(kind, endpoint.index, flags=ERROR) | 1 << LABEL_SHIFT
-        (span,) = expand_spans(row.tobytes(), {endpoint.index: endpoint}, {1: "a label"}, ANCHOR)
+        labels = {1: SEPARATOR.join(("a label", "and", "another"))}
+        (span,) = expand_spans(row.tobytes(), {endpoint.index: endpoint}, labels, ANCHOR)
         assert span.kind == spec.kind
         assert span.attributes.keys() <= set(spec.attributes)
         for name, value in span.attributes.items():

@@ -16,6 +16,8 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 
 from ezmsg.core.graphmeta import ProfileChannelType
 from ezmsg.core.recorder.rows import (
+    CONTROL_CLIENT,
+    CONTROL_SERVER,
     ERROR,
     FOREIGN,
     LABEL_SHIFT,
@@ -23,6 +25,7 @@ from ezmsg.core.recorder.rows import (
     PROCESS,
     PUBLISH,
     SELECTED,
+    SETTINGS,
     SPAN,
     SPAN_ROW,
     WAIT,
@@ -38,7 +41,7 @@ from tests.otel.feeds import ANCHOR, EDGE, PUBLISHER, exported_spans, first, lin
 
 BARE = EndpointRecord(3, "", "SINK ✓ IN", "sub-2", "pub-1", 2)
 UNKNOWN_INDEX = 9
-LABELS = {1: "…other", 2: "ValueError", 3: "SINK/IN", 4: "filter" * 40}
+LABELS = {1: "…other", 2: "ValueError", 3: "SINK/IN", 4: "filter" * 40, 5: "TIMEOUT\0gain\0ROOT/SINK", 6: "\0gain\0"}
 SECONDS = 10**9
 
 RESOURCES = ResourceFactory()
@@ -71,7 +74,7 @@ def rows(draw: st.DrawFn, max_size: int = 8) -> Any:
     """Rows of spans, those of publishes with links of their own or not."""
     made: list[Any] = []
     for _ in range(draw(st.integers(0, max_size))):
-        kind = draw(st.sampled_from([PUBLISH, PROCESS, SPAN]))
+        kind = draw(st.sampled_from([PUBLISH, PROCESS, SPAN, CONTROL_CLIENT, CONTROL_SERVER, SETTINGS]))
         flags = draw(st.sampled_from([0, ERROR, FOREIGN, SELECTED, ERROR | FOREIGN]))
         index = draw(st.sampled_from([1, 2, 3, UNKNOWN_INDEX]))
         label = draw(st.sampled_from([0, 0, *LABELS, 77]))

@@ -1,7 +1,13 @@
-"""A run of two units in two processes, three messages long."""
+"""A run of two units in two processes, three messages long: `python units.py [fork|spawn]`.
+
+With a start method it goes on until standard input ends.
+"""
 
 from __future__ import annotations
 
+import asyncio
+import multiprocessing
+import sys
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -24,9 +30,13 @@ class Show(ez.Unit):
     @ez.subscriber(INPUT)
     async def show(self, number: int) -> None:
         if number == 2:
+            if len(sys.argv) > 1:
+                await asyncio.to_thread(sys.stdin.read)
             raise ez.NormalTermination
 
 
 if __name__ == "__main__":
+    if len(sys.argv) > 1:
+        multiprocessing.set_start_method(sys.argv[1])
     count, show = Count(), Show()
     ez.run(COUNT=count, SHOW=show, connections=[(count.OUTPUT, show.INPUT)], process_components=[count])

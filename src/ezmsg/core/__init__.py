@@ -27,7 +27,7 @@ from ezmsg.core.pubclient import Publisher
 from ezmsg.core.settings import Settings
 from ezmsg.core.state import State
 from ezmsg.core.stream import InputRelay, InputStream, InputTopic, OutputRelay, OutputStream, OutputTopic, Topic
-from ezmsg.core.subclient import Subscriber
+from ezmsg.core.subclient import Subscriber, profile
 from ezmsg.core.sync import SyncContext, SyncPublisher, SyncSubscriber
 from ezmsg.core.telemetry.pump import install as install_telemetry
 from ezmsg.core.unit import Unit, main, process, publisher, subscriber, task, thread, timeit
@@ -65,6 +65,7 @@ __all__ = [
     "__version__",
     "main",
     "process",
+    "profile",
     "publisher",
     "run",
     "run_command",

@@ -245,6 +245,16 @@ def trace_ratio() -> float | None:
     return value
 
 
+def telemetry_budget() -> float | None:
+    """Share of one core that telemetry may take in a process, above 0; None for as much as it needs."""
+    if text("EZMSG_OTEL_BUDGET") is None:
+        return None
+    value = number("EZMSG_OTEL_BUDGET", 0.0)
+    if not value:
+        raise ConfigError("EZMSG_OTEL_BUDGET", "0", "a share of one core above 0, for example 0.02")
+    return value
+
+
 def trace_max_samples() -> int:
     """Samples kept per endpoint for readers of the native trace API."""
     return integer("EZMSG_PROFILE_TRACE_MAX_SAMPLES", 10000, minimum=1)

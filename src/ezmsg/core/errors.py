@@ -124,6 +124,12 @@ class HandshakeTimeout(HandshakeError, TimeoutError):
     code = "HANDSHAKE_TIMEOUT"
 
 
+class HandshakeAbandoned(HandshakeError):
+    """The peer lost interest: it said nothing at all, or that it gives up. Counted, but nothing to warn of."""
+
+    code = "HANDSHAKE_ABANDONED"
+
+
 class TlsFailed(HandshakeError):
     """Two peers could not agree on TLS; see the subclasses for why."""
 

@@ -428,6 +428,26 @@ class EdgeProfile:
 
 
 @dataclass
+class ProcessProfile:
+    """What a process says of itself, since it began: time it ran, what it holds, how late its event loops are.
+
+    `memory_bytes` and `descriptors` are None where the operating system does not tell. `loop_lag` by the name of the
+    event loop; `overhead` is what telemetry takes of one core (0 to 1), by signal; `task_errors` are exceptions of
+    tasks that were not handling a message, by unit, task and type.
+    """
+
+    cpu_user_seconds: float
+    cpu_system_seconds: float
+    threads: int
+    memory_bytes: int | None = None
+    descriptors: int | None = None
+    gc_collections: dict[int, int] = field(default_factory=dict[int, int])
+    loop_lag: dict[str, HistogramValue] = field(default_factory=dict[str, HistogramValue])
+    overhead: dict[str, float] = field(default_factory=dict[str, float])
+    task_errors: dict[tuple[str, str, str], int] = field(default_factory=dict[tuple[str, str, str], int])
+
+
+@dataclass
 class ProcessProfilingSnapshot:
     """Totals of all endpoints of a process; `window_seconds` since this reader looked last, 0.0 the first time."""
 
@@ -441,6 +461,7 @@ class ProcessProfilingSnapshot:
     edges: list[EdgeProfile] = field(default_factory=list[EdgeProfile])
     recorded: dict[str, int] = field(default_factory=dict[str, int])
     dropped: dict[str, int] = field(default_factory=dict[str, int])
+    process: ProcessProfile | None = None
 
 
 @dataclass
@@ -475,7 +496,13 @@ class BackpressureReport:
 
 @dataclass
 class ProfilingTraceControl:
-    """Which samples a process collects, one in `sample_mod`, until `ttl_seconds` have passed."""
+    """Which samples a process collects, one in `sample_mod`, until `ttl_seconds` have passed.
+
+    `trace_rate` (traces a second and publisher), `trace_ratio` (share of messages that begin one, 0 to 1; it wins) and
+    `level` (`off`, `metrics` or `trace`) replace what the process was started with, for the endpoints that are selected
+    and for the same time. A control that sets one of them and collects nothing (`metrics=[]`) leaves the samples, and
+    the control that collects them, as they are.
+    """
 
     enabled: bool
     sample_mod: int = 1
@@ -485,6 +512,9 @@ class ProfilingTraceControl:
     subscriber_endpoint_ids: list[str] | None = None
     metrics: list[str] | None = None
     ttl_seconds: float | None = None
+    trace_rate: float | None = None
+    trace_ratio: float | None = None
+    level: str | None = None
 
 
 @dataclass
@@ -506,8 +536,8 @@ class ProfilingTraceSample:
 class TraceSpan:
     """One span in the shape of OpenTelemetry: ids in lower-case hex, times in Unix nanoseconds.
 
-    `kind` is `PRODUCER`, `CONSUMER` or `INTERNAL`; `links` are `(trace_id, span_id)` pairs; `error` is the `error.type`
-    of a failed operation. The same span leaves over OTLP with the same ids.
+    `kind` is `PRODUCER`, `CONSUMER`, `INTERNAL`, `CLIENT` or `SERVER`; `links` are `(trace_id, span_id)` pairs; `error`
+    is the `error.type` of a failed operation. The same span leaves over OTLP with the same ids.
     """
 
     trace_id: str

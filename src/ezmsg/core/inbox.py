@@ -9,7 +9,7 @@ from collections.abc import Awaitable
 from contextlib import suppress
 from contextvars import Token
 from types import TracebackType
-from typing import Any, Final
+from typing import Any, Final, Self
 from weakref import ref
 
 from ezmsg.core.errors import SubscriberClosed
@@ -17,6 +17,7 @@ from ezmsg.core.messagecache import CachedMessage
 from ezmsg.core.messagechannel import Subscription
 from ezmsg.core.messagemarshal import is_frozen
 from ezmsg.core.profiling import (
+    PROFILE_TIME,
     CurrentMessage,
     Input,
     ProfileRegistry,
@@ -181,8 +182,8 @@ class Inbox:
     def sweep(self) -> None:
         """Close the measurements of retired publishers of which nothing is left."""
         busy = {id(message.subscription) for message in self.queue}
-        if self.held is not None:
-            busy.add(id(self.held.message.subscription))
+        if self.held is not None and (measured := self.held.measured) is not None:
+            busy.add(id(measured.subscription))
         for subscription in [retired for retired in self.retired if id(retired) not in busy]:
             self.retired.remove(subscription)
             subscription.metrics.close()
@@ -220,7 +221,7 @@ class Lease:
     """
 
     __slots__ = (
-        "_is_borrowed", "_message", "_start_s", "_token",
+        "_is_borrowed", "_left", "_message", "_start_s", "_token",
         "inbox", "inputs", "is_answered", "links", "origin_s", "trace",
     )  # fmt: skip
 
@@ -230,6 +231,7 @@ class Lease:
     trace: tuple[bytes, int] | None
     links: tuple[tuple[bytes, int], ...]
     inputs: tuple[Input, ...] | None
+    _left: tuple[CachedMessage, float]
     _message: CachedMessage | None
     _start_s: float
     _token: Token[CurrentMessage | None]
@@ -343,18 +345,53 @@ class Lease:
     def _release(self, message: CachedMessage, error: str | None) -> None:
         """Record what was measured, and let the message go."""
         self._message = None
+        self._record(message, _publish_s(message), error)
+        message.subscription.channel.release(message)
+        if self.inbox.retired:
+            self.inbox.sweep()
+
+    def _record(self, message: CachedMessage, publish_s: float, error: str | None) -> None:
         trace = self.trace
         process_trace = None if trace is None or message.trace is None else (*trace, message.trace[1])
         subscription: Subscription = message.subscription
-        # Where the publish is left to be recorded here, its times say how long it took, not when a hand-over began.
-        publish_s = message.channel_s if message.publisher else message.publish_s
         subscription.metrics.processed(
             message.message_id, message.origin_s, publish_s, message.channel_s,
             self._start_s, message_clock(), message.size, process_trace, error,
         )  # fmt: skip
-        subscription.channel.release(message)
-        if self.inbox.retired:
-            self.inbox.sweep()
+
+    async def take_own(self) -> Any:
+        """Take the next message as the caller's own copy, and release it; its use is measured all the same.
+
+        In place of `async with`. What the task publishes from now on belongs to the message, until its next one.
+        Whoever takes a message so calls `finish` when it is done with it.
+
+        Raises:
+            SubscriberClosed: The subscriber is closed, or was while waiting.
+            MessageNotReadable: The message cannot be decoded in this process.
+        """
+        obj = await self.__aenter__()
+        try:
+            own = self.own(obj)
+        except BaseException as error:
+            self.__aexit__(type(error), error, error.__traceback__)
+            raise
+        message = self.message
+        self._left, self._message = (message, _publish_s(message)), None
+        reset_current_message(self._token)
+        message.subscription.channel.release(message)
+        self.keep_context()
+        return own
+
+    def finish(self, error: str | None) -> None:
+        """Record how long the copy of a message was used, and the type of the exception that this ended with."""
+        message, publish_s = self._left
+        del self._left
+        self._record(message, publish_s, error)
+        inbox = self.inbox
+        if inbox.held is self:
+            inbox.held = None
+        if inbox.retired:
+            inbox.sweep()
 
     @property
     def message(self) -> CachedMessage:
@@ -408,19 +445,63 @@ class Lease:
         return self.inbox is inbox
 
     @property
+    def measured(self) -> CachedMessage | None:
+        """The message while something may be measured of it: it is held, or its copy is used."""
+        if self._message is not None:
+            return self._message
+        left = getattr(self, "_left", None)
+        return None if left is None else left[0]
+
+    @property
     def is_held(self) -> bool:
         """Whether the message is not released yet."""
         return self._message is not None
 
     @property
     def is_sampled(self) -> bool:
-        """Whether user spans of this message are recorded."""
-        message = self.message
+        """Whether user spans of this message are recorded now."""
+        message = self.measured
+        if message is None:
+            return False
         return message.trace is not None or message.subscription.metrics.selects(message.message_id)
 
-    def record_user_span(self, start_ns: int, end_ns: int, label: str | None) -> None:
-        """Record a span that user code measured inside this message."""
-        message = self.message
+    def record_user_span(self, start_ns: int, end_ns: int, label: str | None, error: str | None = None) -> None:
+        """Record a span that user code measured inside this message, and the type of the exception it ended with."""
+        message = self.measured
+        if message is None:
+            return
         own = None if message.trace is None else self.trace
         trace = None if own is None else (own[0], new_span_id(), own[1])
-        message.subscription.metrics.user_span(message.message_id, start_ns, end_ns, label, trace)
+        message.subscription.metrics.user_span(message.message_id, start_ns, end_ns, label, trace, error)
+
+
+class UserSpan:
+    """Measures what user code does within the message it handles: see `ezmsg.core.subclient.profile`."""
+
+    __slots__ = ("_label", "_lease", "_start_ns", "_whose")
+
+    def __init__(self, label: str, whose: Inbox | None) -> None:
+        self._label, self._whose = label, whose
+        self._lease: Lease | None = None
+
+    def __enter__(self) -> Self:
+        lease = get_current_message()
+        if isinstance(lease, Lease) and lease.is_sampled and (self._whose is None or lease.is_of(self._whose)):
+            self._lease, self._start_ns = lease, PROFILE_TIME()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        lease, self._lease = self._lease, None
+        if lease is not None:
+            name = None if kind is None else kind.__qualname__
+            lease.record_user_span(self._start_ns, PROFILE_TIME(), self._label, name)
+
+
+def _publish_s(message: CachedMessage) -> float:
+    """When a message was published, for a row of its receiver alone.
+
+    Where the publish is left to be recorded there, its times say how long it took, not when a hand-over began.
+    """
+    return message.channel_s if message.publisher else message.publish_s

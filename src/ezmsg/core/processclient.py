@@ -18,6 +18,7 @@ from uuid import UUID, uuid4
 from ezmsg.core import config
 from ezmsg.core.control import ControlClient
 from ezmsg.core.control.link import ServerLink
+from ezmsg.core.control.spans import OperationSpan, answering
 from ezmsg.core.errors import (
     ConnectionLost,
     EzmsgError,
@@ -50,6 +51,8 @@ RequestHandler = Callable[[ProcessControlRequest], ProcessControlResponse | Awai
 
 COMMAND_TIMEOUT_S = 5.0
 CLOSE_TIMEOUT_S = 1.0
+# What a busy process may take to deliver what it measured, before it leaves.
+FLUSH_TIMEOUT_S = 0.2
 DEFAULT_BATCH_SAMPLES = 1000
 # More than this in one answer might not fit a frame; the rest is there for the next.
 MOST_BATCH_SAMPLES = 100_000
@@ -188,6 +191,9 @@ class ProcessControlClient:
             for task in self._handling:
                 if task is not current:
                     _cancel(task)
+            if control.is_up:
+                # While it still goes under our name: streams get it whole.
+                await self._profiles.flushed(FLUSH_TIMEOUT_S)
             self._profiles.client_closed(str(control.address), client_id)
             try:
                 if control.is_up:
@@ -274,10 +280,13 @@ class ProcessControlClient:
         builtin = BUILTIN.get(record.operation)
         if builtin is None:
             return self._start(record)
-        try:
-            return self._reply(pickle.dumps(builtin(self, record)))
-        except Exception as error:
-            return self._failure(record, error)
+        with self._span(record) as span:
+            try:
+                return self._reply(pickle.dumps(builtin(self, record)))
+            except Exception as error:
+                answer = self._failure(record, error)
+                span.error = answer.error_code or ""
+                return answer
 
     def _start(self, record: r.ProcessRequest) -> asyncio.Future[r.Record]:
         """Run the handler in a task of ours: the connection waits for what it gave out, and handlers may take long."""
@@ -305,11 +314,21 @@ class ProcessControlClient:
         else:
             answer.set_exception(error)
 
+    def _span(self, record: r.ProcessRequest) -> OperationSpan:
+        graph = "" if self._control is None else str(self._control.address)
+        return answering(
+            record.operation, record.unit_address, str(self.client_id), graph, record.traceparent, self._profiles
+        )
+
     async def _answer(self, record: r.ProcessRequest) -> r.Record:
-        try:
-            return await self._ask_handler(record)
-        except Exception as error:
-            return self._failure(record, error)
+        with self._span(record) as span:
+            try:
+                answer = await self._ask_handler(record)
+            except Exception as error:
+                answer = self._failure(record, error)
+            if not answer.ok:
+                span.error = answer.error_code or "_OTHER"
+            return answer
 
     def _failure(self, record: r.ProcessRequest, error: Exception) -> r.ProcessResponse:
         if isinstance(error, OperationFailed):
@@ -323,7 +342,7 @@ class ProcessControlClient:
     def _refusal(self, code: ProcessControlErrorCode, error: str) -> r.ProcessResponse:
         return r.ProcessResponse(False, error=error, error_code=code.value, process_id=str(self.client_id))
 
-    async def _ask_handler(self, record: r.ProcessRequest) -> r.Record:
+    async def _ask_handler(self, record: r.ProcessRequest) -> r.ProcessResponse:
         if self._handler is None:
             raise OperationFailed(
                 ProcessControlErrorCode.HANDLER_NOT_CONFIGURED,

@@ -6,11 +6,13 @@ takes anything from another reader. The telemetry link reads through `recorder`;
 
 from __future__ import annotations
 
+import asyncio
 import os
 import threading
 import time
 import weakref
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from contextvars import ContextVar
 from typing import Final, Protocol
 from uuid import UUID
@@ -24,11 +26,13 @@ from ezmsg.core.graphmeta import (
 from ezmsg.core.recorder.edge import EdgeMetrics
 from ezmsg.core.recorder.expand import expand_samples, expand_spans
 from ezmsg.core.recorder.ids import new_span_id, new_trace_id, random_bits
+from ezmsg.core.recorder.operations import operation_row
 from ezmsg.core.recorder.publisher import PublisherMetrics, PublishTrace
 from ezmsg.core.recorder.recorder import Recorder
 from ezmsg.core.recorder.rows import clock as message_clock
-from ezmsg.core.recorder.snapshots import Windows, edge_profiles
+from ezmsg.core.recorder.snapshots import Windows, edge_profiles, process_profile
 from ezmsg.core.recorder.subscriber import SubscriberMetrics
+from ezmsg.core.recorder.tracecontrol import LEVELS
 from ezmsg.core.wire.records import ClockAnchor
 
 __all__ = [
@@ -42,12 +46,14 @@ __all__ = [
     "PublishTrace",
     "PublisherMetrics",
     "SubscriberMetrics",
+    "Surroundings",
     "begin_trace",
     "current_message",
     "get_current_message",
     "message_clock",
     "new_span_id",
     "new_trace_id",
+    "outer_trace",
     "random_bits",
     "reset_current_message",
     "set_current_message",
@@ -105,6 +111,31 @@ get_current_message = current_message.get
 set_current_message = current_message.set
 reset_current_message = current_message.reset
 
+
+class Surroundings:
+    """What goes on around messages, as a message that what is published follows from: a request, an operation."""
+
+    __slots__ = ("is_answered", "trace")
+
+    holds = ""
+    links: tuple[tuple[bytes, int], ...] = ()
+
+    def __init__(self, trace: tuple[bytes, int] | None) -> None:
+        """Trace id and span id, if it is sampled."""
+        self.is_answered = False
+        self.trace = trace
+
+    @property
+    def own_trace(self) -> tuple[bytes, int] | None:
+        """The trace it came with."""
+        return self.trace
+
+    @property
+    def origin_s(self) -> float:
+        """Now: the age of data begins with its first publish."""
+        return message_clock()
+
+
 OuterTrace = Callable[[], tuple[bytes, int] | None]
 
 _outer_trace: OuterTrace | None = None
@@ -116,9 +147,14 @@ def set_outer_trace(outer_trace: OuterTrace | None) -> None:
     _outer_trace = outer_trace
 
 
+def outer_trace() -> tuple[bytes, int] | None:
+    """Trace id and span id of what goes on around the graph, if that is sampled."""
+    return None if _outer_trace is None else _outer_trace()
+
+
 def begin_trace() -> PublishTrace:
     """The ids of a publish that begins a trace, or goes on with that of the program around it."""
-    outer = None if _outer_trace is None else _outer_trace()
+    outer = outer_trace()
     if outer is None:
         # `new_trace_id`, inline: where every message is traced, this is called for each.
         return (random_bits(128) or 1).to_bytes(16, "big"), random_bits(64) or 1, 0, ()
@@ -126,6 +162,7 @@ def begin_trace() -> PublishTrace:
 
 
 FirstEndpointHook = Callable[[str, bool], None]
+EndpointHook = Callable[[UUID, bool], None]
 
 
 class ProfileRegistry:
@@ -134,7 +171,9 @@ class ProfileRegistry:
     def __init__(self) -> None:
         """Make a registry without endpoints."""
         self._hook: FirstEndpointHook | None = None
+        self._endpoint_hook: EndpointHook | None = None
         self._wake: Callable[[], None] | None = None
+        self._flush: Callable[[Callable[[], None]], None] | None = None
         self._begin()
         _REGISTRIES.add(self)
 
@@ -219,6 +258,13 @@ class ProfileRegistry:
             for graph in list(self._graphs):
                 hook(graph, True)
 
+    def set_endpoint_hook(self, hook: EndpointHook | None) -> None:
+        """Be called with `(endpoint_id, True)` when an endpoint of a graph opens, `False` when it closes.
+
+        Called in the thread that opened or closed it, without a lock held.
+        """
+        self._endpoint_hook = hook
+
     def has_endpoints(self, graph_address: str) -> bool:
         """Whether a graph has endpoints here."""
         with self._lock:
@@ -234,6 +280,27 @@ class ProfileRegistry:
     def set_wake(self, wake: Callable[[], None] | None) -> None:
         """Be called when the telemetry link should look again at once: a trace was set, a client came or went."""
         self._wake = wake
+
+    def set_flush(self, flush: Callable[[Callable[[], None]], None] | None) -> None:
+        """Have this called to send what was recorded so far; it calls back, in any thread, when that is done."""
+        self._flush = flush
+
+    async def flushed(self, timeout_s: float) -> bool:
+        """Send what was recorded so far to the GraphServers; whether that was done in time."""
+        if self._flush is None:
+            return True
+        loop = asyncio.get_running_loop()
+        done = asyncio.Event()
+
+        def wake() -> None:
+            # The loop may be over by then.
+            with suppress(RuntimeError):
+                loop.call_soon_threadsafe(done.set)
+
+        self._flush(wake)
+        with suppress(TimeoutError):
+            await asyncio.wait_for(done.wait(), timeout_s)
+        return done.is_set()
 
     # -- who we are ---------------------------------------------------------------------------------------------------
 
@@ -292,7 +359,7 @@ class ProfileRegistry:
 
     def set_level(self, level: str) -> None:
         """Change what is recorded, at once."""
-        if level not in {"off", "metrics", "trace"}:
+        if level not in LEVELS:
             raise ValueError(f"the level must be off, metrics or trace, not {level!r}")
         self.recorder.set_level(level)
 
@@ -314,6 +381,32 @@ class ProfileRegistry:
         self.recorder.expire_trace()
         return self.recorder.trace.enabled
 
+    def task_failed(self, unit: str, task: str, error: str) -> None:
+        """Count an error of a task that was not handling a message; `error` is the name of its type."""
+        self.recorder.process.task_failed(unit, task, error)
+
+    def begins_operation(self, operation: str) -> bool:
+        """Whether an operation that is part of no trace begins one."""
+        return self.recorder.begins_operation(operation)
+
+    def record_operation(
+        self,
+        kind: int,
+        name: str,
+        unit: str,
+        detail: str,
+        start_ns: int,
+        end_ns: int,
+        trace: tuple[bytes, int, int],
+        error: str,
+        graph: str,
+    ) -> None:
+        """Record a span that belongs to no message, for the readers of a graph; see `recorder.operations`."""
+        recorder = self.recorder
+        if recorder.level != "off":
+            row = operation_row(recorder.labels, kind, name, unit, detail, start_ns, end_ns, trace, error)
+            recorder.process.add_span(graph, row)
+
     def relieve(self) -> None:
         """Let what this thread recorded be read now, if it is so much that it would be lost."""
         self.recorder.relieve()
@@ -325,7 +418,7 @@ class ProfileRegistry:
         recorder, now_ns = self.recorder, PROFILE_TIME()
         with recorder.reading:
             recorder.drain()
-            edges = edge_profiles(recorder)
+            edges, process = edge_profiles(recorder), process_profile(recorder)
             recorded, dropped = recorder.tally()
         seen = self._windows.look(reader, recorder, now_ns)
         return ProcessProfilingSnapshot(
@@ -339,6 +432,7 @@ class ProfileRegistry:
             edges=edges,
             recorded=recorded,
             dropped=dropped,
+            process=process,
         )
 
     def trace_batch(
@@ -390,10 +484,14 @@ class ProfileRegistry:
             members.add(endpoint)
         if is_first and self._hook is not None:
             self._hook(graph, True)
+        if self._endpoint_hook is not None:
+            self._endpoint_hook(endpoint, True)
 
     def _leave_graph(self, graph: str | None, endpoint: UUID) -> None:
         if graph is None:
             return
+        if self._endpoint_hook is not None:
+            self._endpoint_hook(endpoint, False)
         with self._lock:
             members = self._graphs.get(graph, set())
             if endpoint not in members:

@@ -17,12 +17,15 @@ from typing import TYPE_CHECKING
 from ezmsg.core import config
 from ezmsg.core.errors import AuthKeyError, ConfigError, ConnectionFailed, ExporterLeased, EzmsgError
 from ezmsg.core.net.address import Address
+from ezmsg.core.net.forking import ENDING_SIGNALS
 from ezmsg.otel.settings import NotConfigured, Settings, sdk_is_disabled
 
 if TYPE_CHECKING:
     from ezmsg.otel.agent import AgentCore
 
 PATIENCE_S = 5.0
+CHILD_S = 10.0
+"""For the graph of a child to end when both were told to: what it measured last is exported, too."""
 
 logger = logging.getLogger("ezmsg.otel")
 
@@ -116,10 +119,13 @@ async def follow(core: AgentCore, options: argparse.Namespace) -> Exit:
 
     loop = asyncio.get_running_loop()
     told_to_stop = asyncio.Event()
-    loop.add_signal_handler(signal.SIGTERM, told_to_stop.set)
     if options.child:
+        loop.add_signal_handler(signal.SIGTERM, _stop_soon, loop, told_to_stop)
         threading.Thread(target=_watch_stdin, args=(loop, told_to_stop), daemon=True).start()
+        # Whoever started us held them back.
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, ENDING_SIGNALS)
     else:
+        loop.add_signal_handler(signal.SIGTERM, told_to_stop.set)
         loop.add_signal_handler(signal.SIGINT, told_to_stop.set)
     client = asyncio.create_task(AgentClient(core, options.graph or config.graph_address()).run(options.wait))
     stopping = asyncio.create_task(told_to_stop.wait())
@@ -140,6 +146,12 @@ async def follow(core: AgentCore, options: argparse.Namespace) -> Exit:
         logger.error("%s", error)
         return Exit.LEASED if isinstance(error, ExporterLeased) else Exit.FAILED
     return Exit.OK
+
+
+def _stop_soon(loop: asyncio.AbstractEventLoop, told_to_stop: asyncio.Event) -> None:
+    """SIGTERM may have reached the whole program: then its graph ends, and standard input. A second one is final."""
+    loop.add_signal_handler(signal.SIGTERM, told_to_stop.set)
+    loop.call_later(CHILD_S, told_to_stop.set)
 
 
 def _watch_stdin(loop: asyncio.AbstractEventLoop, told_to_stop: asyncio.Event) -> None:

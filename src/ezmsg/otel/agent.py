@@ -10,7 +10,7 @@ from typing import Any
 
 from opentelemetry.sdk.metrics.export import MetricsData
 
-from ezmsg.core.wire.records import GraphState, ProcessTelemetry
+from ezmsg.core.wire.records import GraphState, ProcessTelemetry, ServerTelemetry
 from ezmsg.otel.collector import Collector
 from ezmsg.otel.ledger import Ledger, Totals
 from ezmsg.otel.metricpipeline import MetricPipeline
@@ -81,11 +81,14 @@ class AgentCore:
         for pipeline in self._pipelines():
             pipeline.start()
 
-    def feed(self, record: ProcessTelemetry | GraphState) -> None:
+    def feed(self, record: ProcessTelemetry | GraphState | ServerTelemetry) -> None:
         """Take a record over. Never waits for an export."""
         self._has_news = True
         if isinstance(record, GraphState):
             self._registry.set_graph(record)
+            return
+        if isinstance(record, ServerTelemetry):
+            self._registry.set_server(record)
             return
         process = self._registry.apply(record)
         rows = record.batch.spans

@@ -30,6 +30,7 @@ from ezmsg.core.wire.records import (
     OpenTelemetryReader,
     ProcessTelemetry,
     Record,
+    ServerTelemetry,
     StreamOpened,
     TelemetryAck,
 )
@@ -175,7 +176,7 @@ class Link:
 
     def on_notice(self, connection: object, record: Record) -> None:
         """What processes delivered, what the graph looks like, or goodbye."""
-        if isinstance(record, (ProcessTelemetry, GraphState)):
+        if isinstance(record, (ProcessTelemetry, GraphState, ServerTelemetry)):
             self._core.feed(record)
         if isinstance(record, ProcessTelemetry):
             self.place.note(record)

@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from opentelemetry.sdk.metrics.export import Metric, MetricsData, ResourceMetrics, ScopeMetrics
 
 from ezmsg.core.graphmeta import ProfileChannelType
-from ezmsg.core.recorder.rows import CHANNELS
-from ezmsg.core.wire.records import EndpointRecord, GraphState
+from ezmsg.core.recorder.rows import CHANNELS, PROCESS_INDEX, SEPARATOR
+from ezmsg.core.wire.records import EndpointRecord, GraphState, ServerTelemetry
 from ezmsg.otel import semconv
+from ezmsg.otel.culprits import Culprits
 from ezmsg.otel.ledger import Ledger
 from ezmsg.otel.points import OVERFLOW_SET, Admission, AttributeSet, Points, count_points
 from ezmsg.otel.registry import Registry
@@ -18,13 +19,14 @@ from ezmsg.otel.resource import ProcessResource
 from ezmsg.otel.semconv import MetricSpec
 from ezmsg.otel.settings import Signal
 from ezmsg.otel.spans import SCOPE
-from ezmsg.otel.state import REST, Process
+from ezmsg.otel.state import REST, AnyHistogram, HistogramKey, Process
 
 QueueLevels = Callable[[], Mapping[Signal, tuple[int, int]]]
 """Items that wait, and that may wait, by signal."""
 
 _PUBLISHER, _EDGE = semconv.fed_by("publisher"), semconv.fed_by("edge")
-_HISTOGRAM = semconv.fed_by("histogram")
+_HISTOGRAM, _BUSY, _SCOPE = semconv.fed_by("histogram"), semconv.fed_by("busy"), semconv.fed_by("scope")
+_SERVER = semconv.fed_by("server")
 _KINDS = {code: kind.value.lower() for code, kind in enumerate(CHANNELS) if kind is not ProfileChannelType.UNKNOWN}
 
 
@@ -47,6 +49,7 @@ class Collector:
         self._started_ns = started_ns
         self._admissions: dict[str, Admission] = {}
         self._own_admission = Admission()
+        self._culprits = Culprits()
 
     def collect(self, now_ns: int) -> Collection:
         """Everything at this moment; exemplars only if they are new since the last call."""
@@ -81,6 +84,9 @@ class Collector:
         self._add_own(points)
         if graph is not None:
             _add_graph(points, graph, processes)
+        _add_server(points, self._registry.server)
+        for topic, caused_ns in self._culprits.look(processes).items():
+            points.add(semconv.CULPRIT, ((semconv.SUBSCRIPTION, topic),), caused_ns)
         return points.metrics(self._started_ns, now_ns)
 
     def _add_process(self, points: Points, process: Process) -> None:
@@ -88,11 +94,10 @@ class Collector:
         for index, values in process.counters.items():
             if (endpoint := process.endpoints.get(index)) is not None:
                 _add_counters(points, endpoint, values)
+        _add_queues(points, process)
+        _add_scope(points, process.counters.get(PROCESS_INDEX, {}))
         for key, histogram in process.histograms.items():
-            index, name, label = key
-            if (spec := _HISTOGRAM.get(name)) and (endpoint := process.endpoints.get(index)):
-                attributes = attributes_of(spec, endpoint, label)
-                points.merge(spec, attributes, histogram, process.exemplars.get(key, ()))
+            _add_histogram(points, process, key, histogram)
         for kind, count in process.recorded.items():
             points.add(semconv.RECORDED, ((semconv.TELEMETRY_KIND, kind),), count)
         for losses in (process.dropped, process.server_dropped):
@@ -133,8 +138,68 @@ def _add_counters(points: Points, endpoint: EndpointRecord, values: Mapping[str,
     specs = _EDGE if endpoint.subscription else _PUBLISHER
     for full_name, value in values.items():
         name, _, label = full_name.partition(":")
-        if (spec := specs.get(name)) is not None:
+        if name != "queue_depth" and (spec := specs.get(name)) is not None:
             points.add(spec, attributes_of(spec, endpoint, label), value)
+
+
+def _add_queues(points: Points, process: Process) -> None:
+    """How many messages wait at each subscriber: all its edges tell the same number."""
+    depths: dict[str, tuple[EndpointRecord, int]] = {}
+    for index, values in process.counters.items():
+        if "queue_depth" in values and (endpoint := process.endpoints.get(index)) is not None:
+            _, known = depths.get(endpoint.endpoint_id, (endpoint, 0))
+            depths[endpoint.endpoint_id] = endpoint, max(known, values["queue_depth"])
+    spec = _EDGE["queue_depth"]
+    for endpoint, depth in depths.values():
+        points.add(spec, attributes_of(spec, endpoint), depth)
+
+
+def _add_scope(points: Points, values: Mapping[str, int]) -> None:
+    """What a process counted that belongs to none of its endpoints."""
+    for full_name, value in values.items():
+        name, _, label = full_name.partition(":")
+        spec = _EDGE["errors"] if name == "task_errors" else _SCOPE.get(name)
+        if spec is not None:
+            points.add(spec, attributes_in(spec, label), value)
+
+
+def _add_histogram(points: Points, process: Process, key: HistogramKey, histogram: AnyHistogram) -> None:
+    index, name, label = key
+    exemplars = process.exemplars.get(key, ())
+    if index == PROCESS_INDEX:
+        if (spec := _SCOPE.get(name)) is not None:
+            points.merge(spec, attributes_in(spec, label), histogram, exemplars)
+        return
+    endpoint = process.endpoints.get(index)
+    if endpoint is None:
+        return
+    if (spec := _HISTOGRAM.get(name)) is not None:
+        points.merge(spec, attributes_of(spec, endpoint, label), histogram, exemplars)
+    if endpoint.unit and (spec := _BUSY.get(name)) is not None:
+        points.add(spec, attributes_of(spec, endpoint), histogram.sum_ns)
+
+
+def _add_server(points: Points, server: ServerTelemetry) -> None:
+    for histogram in server.histograms:
+        if (spec := _SERVER.get(histogram.name)) is not None:
+            points.merge(spec, attributes_in(spec, histogram.label), histogram)
+    for full_name, value in server.counters.items():
+        name, _, label = full_name.partition(":")
+        if (spec := _SERVER.get(name)) is not None:
+            points.add(spec, attributes_in(spec, label), value)
+
+
+def attributes_in(spec: MetricSpec, label: str) -> AttributeSet:
+    """The attribute set of a metric of a process, from the label of its value."""
+    names = (*spec.attributes, spec.label)
+    return (
+        *spec.constants,
+        *(
+            (name, int(value) if semconv.ATTRIBUTES[name][0] == "int" else value)
+            for name, value in zip(names, label.split(SEPARATOR), strict=False)
+            if name and value
+        ),
+    )
 
 
 def _add_graph(points: Points, graph: GraphState, processes: list[Process]) -> None:

@@ -22,7 +22,7 @@ from ezmsg.otel.semconv import OVERFLOW, MetricSpec
 from ezmsg.otel.state import AnyHistogram, slowest_and_latest
 from ezmsg.otel.state import Exemplar as RawExemplar
 
-AttributeSet = tuple[tuple[str, str | bool], ...]
+AttributeSet = tuple[tuple[str, str | int], ...]
 
 MAX_SERIES = 2000
 """Attribute sets of one metric and resource, with the one that stands for all others."""

@@ -20,8 +20,8 @@ from opentelemetry.trace import NonRecordingSpan, SpanContext, TraceFlags
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
 from ezmsg.core.profiling import (
+    Surroundings,
     get_current_message,
-    message_clock,
     reset_current_message,
     set_current_message,
     set_outer_trace,
@@ -95,35 +95,12 @@ def extract(carrier: Mapping[str, str]) -> Generator[None]:
     if not came.is_valid:
         yield
         return
-    token = set_current_message(Request(_ids(came) if came.trace_flags.sampled else None))
+    token = set_current_message(Surroundings(_ids(came) if came.trace_flags.sampled else None))
     try:
         yield
     finally:
         with contextlib.suppress(ValueError):  # left in another context: an async generator that the loop closed
             reset_current_message(token)
-
-
-class Request:
-    """What came from outside the graph, as a message that what is published follows from."""
-
-    __slots__ = ("is_answered", "trace")
-
-    holds = ""
-    links: tuple[Ids, ...] = ()
-
-    def __init__(self, ids: Ids | None) -> None:
-        self.is_answered = False
-        self.trace = ids
-
-    @property
-    def own_trace(self) -> Ids | None:
-        """The trace it came with."""
-        return self.trace
-
-    @property
-    def origin_s(self) -> float:
-        """Now: the age of data begins with its first publish."""
-        return message_clock()
 
 
 def _with_message(context: Context) -> Context:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterable
 
-from ezmsg.core.wire.records import GraphState, ProcessTelemetry
+from ezmsg.core.wire.records import GraphState, ProcessTelemetry, ServerTelemetry
 from ezmsg.otel.resource import ProcessResource, ResourceFactory
 from ezmsg.otel.state import Process
 
@@ -23,6 +23,7 @@ class Registry:
         self._agent: ProcessResource | None = None
         self._processes: dict[str, Process] = {}
         self._graph: GraphState | None = None
+        self._server = ServerTelemetry()
         self._unconfirmed: set[str] = set()
 
     @property
@@ -51,6 +52,16 @@ class Registry:
         """Take over nodes, edges and the number of processes."""
         with self._lock:
             self._graph = graph
+
+    def set_server(self, server: ServerTelemetry) -> None:
+        """Take over what the server measured of its own work."""
+        with self._lock:
+            self._server = server
+
+    @property
+    def server(self) -> ServerTelemetry:
+        """What the server measured of its own work."""
+        return self._server
 
     def doubt_all(self) -> None:
         """The agent joined again: a process that does not show up now ended while nobody looked."""

@@ -46,6 +46,13 @@ PROCESS_NAME = "ezmsg.process.name"
 TELEMETRY_KIND = "ezmsg.telemetry.kind"
 TELEMETRY_REASON = "ezmsg.telemetry.reason"
 TELEMETRY_SIGNAL = "ezmsg.telemetry.signal"
+CONTROL_OPERATION = "ezmsg.control.operation"
+PROCESS_ID = "ezmsg.process.id"
+SETTINGS_FIELD = "ezmsg.settings.field"
+SETTINGS_EVENT = "ezmsg.settings.event"
+LOOP_NAME = "ezmsg.event_loop.name"
+CPU_MODE = "cpu.mode"
+GC_GENERATION = "cpython.gc.generation"
 
 ATTRIBUTES: dict[str, tuple[AttributeType, str]] = {
     SYSTEM: ("string", "The messaging system: always ezmsg."),
@@ -76,9 +83,19 @@ ATTRIBUTES: dict[str, tuple[AttributeType, str]] = {
     EDGE_SOURCE: ("string", "The topic an edge of the graph leaves."),
     EDGE_TARGET: ("string", "The topic an edge of the graph enters."),
     PROCESS_NAME: ("string", "The name of an operating-system process of the graph."),
-    TELEMETRY_KIND: ("string", "What was counted: span, row, sample, endpoint, label or metric_point."),
+    TELEMETRY_KIND: (
+        "string",
+        "What was counted: span, row, trace, sample, duration, endpoint, label or metric_point.",
+    ),
     TELEMETRY_REASON: ("string", "Why items were dropped."),
     TELEMETRY_SIGNAL: ("string", "traces or metrics."),
+    CONTROL_OPERATION: ("string", "What the GraphServer, or a process by way of it, was asked to do."),
+    PROCESS_ID: ("string", "The process that is asked, as the control plane knows it."),
+    SETTINGS_FIELD: ("string", "The path of a field of settings; never its value."),
+    SETTINGS_EVENT: ("string", "INITIAL_SETTINGS or SETTINGS_UPDATED."),
+    LOOP_NAME: ("string", "The event loop: main, or the name of its thread without numbers."),
+    CPU_MODE: ("string", "What the time was spent in: user or system."),
+    GC_GENERATION: ("int", "The generation that the garbage collector looked at."),
 }
 
 # -- spans -------------------------------------------------------------------------------------------------
@@ -89,7 +106,7 @@ class SpanSpec:
     """One kind of span: its name (with placeholders), its kind, when it runs, the attributes it may carry."""
 
     name: str
-    kind: Literal["PRODUCER", "CONSUMER", "INTERNAL"]
+    kind: Literal["PRODUCER", "CONSUMER", "INTERNAL", "CLIENT", "SERVER"]
     description: str
     attributes: tuple[str, ...]
 
@@ -122,6 +139,24 @@ SPANS: tuple[SpanSpec, ...] = (
         "A span that user code opened while it processed a message.",
         (SYSTEM, SPAN_LABEL, DESTINATION, SUBSCRIPTION, *_WHERE, ERROR_TYPE),
     ),
+    SpanSpec(
+        "control {op}",
+        "CLIENT",
+        "From a request to a process to its answer, at who asks.",
+        (SYSTEM, CONTROL_OPERATION, UNIT_ADDRESS, PROCESS_ID, ERROR_TYPE),
+    ),
+    SpanSpec(
+        "control {op}",
+        "SERVER",
+        "The same at the process that is asked; child of the span above.",
+        (SYSTEM, CONTROL_OPERATION, UNIT_ADDRESS, PROCESS_ID, ERROR_TYPE),
+    ),
+    SpanSpec(
+        "settings {event}",
+        "INTERNAL",
+        "Settings that a unit takes over; child of the `control` span.",
+        (SYSTEM, UNIT_ADDRESS, SETTINGS_FIELD, ERROR_TYPE),
+    ),
 )
 
 # -- metrics -----------------------------------------------------------------------------------------------
@@ -132,10 +167,12 @@ class MetricSpec:
     """One metric.
 
     `feed` says where its values come from: `publisher.X` and `edge.X` are a counter X of a publisher's or an
-    edge's CounterState, `histogram.X` a HistogramState called X, `process.X` a field of a process's batches,
-    `graph.X` the state of the graph, `agent.X` the exporter itself; `per_unit` of its values make one unit.
-    `label` is the attribute that takes the label of a histogram, or what follows the colon in the name of a
-    counter (`errors:ValueError`). `constants` are attributes that every point of this feed carries.
+    edge's CounterState, `histogram.X` a HistogramState called X, `busy.X` what those took together, `scope.X` and
+    `server.X` a counter or histogram of the process itself and of the GraphServer, `process.X` a field of a process's
+    batches, `graph.X` the state of the graph, `agent.X` the exporter itself; `per_unit` of its values make one unit.
+    `label` is the attribute that takes the label of a histogram, or what follows the colon in the name of a counter
+    (`errors:ValueError`); of `scope.X` and `server.X`, `attributes` are taken from there as well, before it.
+    `constants` are attributes that every point of this feed carries.
     """
 
     name: str
@@ -176,6 +213,10 @@ def _counter(
 
 def _level(name: str, unit: str, feed: str, attributes: tuple[str, ...], text: str) -> MetricSpec:
     return MetricSpec(name, "updowncounter", unit, feed, attributes, text)
+
+
+def _gauge(name: str, unit: str, feed: str, attributes: tuple[str, ...], text: str, *, per_unit: int = 1) -> MetricSpec:
+    return MetricSpec(name, "gauge", unit, feed, attributes, text, per_unit)
 
 
 def _seconds(
@@ -226,14 +267,49 @@ ENDPOINT_METRICS: tuple[MetricSpec, ...] = (
              "Messages whose times could not be compared.", label=CLOCK_REASON),
     _seconds("ezmsg.subscriber.queue.duration", "histogram.queue", _DS,
              "From a channel to the hand-over."),
+    _gauge("ezmsg.subscriber.queue.depth", "{message}", "edge.queue_depth", (SUBSCRIPTION,),
+           "Messages that wait to be handed over."),
     _counter("ezmsg.subscriber.dropped.messages", "{message}", "edge.dropped", _DS,
              "Messages a leaky subscriber gave up."),
     _seconds("ezmsg.message.age", "histogram.age", _DS,
              "From the first publish of the data to the hand-over."),
+    _counter("ezmsg.task.busy.time", "s", "busy.process", _TASK,
+             "Time a task spent with messages.", per_unit=NS_PER_S),
     _counter("ezmsg.task.errors", "{error}", "edge.errors", _TASK,
-             "Messages whose processing failed.", label=ERROR_TYPE),
+             "Exceptions that tasks raised.", label=ERROR_TYPE),
     _seconds("ezmsg.task.span.duration", "histogram.span", _TASK,
              "Spans that user code opened.", label=SPAN_LABEL),
+)
+
+_GC = (GC_GENERATION,)
+_USER, _SYSTEM = ((CPU_MODE, "user"),), ((CPU_MODE, "system"),)
+_CPU = "Time the process has run."
+SCOPE_METRICS: tuple[MetricSpec, ...] = (
+    _seconds("ezmsg.event_loop.lag", "scope.loop_lag", (LOOP_NAME,),
+             "How late a timer of an event loop is."),
+    _counter("process.cpu.time", "s", "scope.cpu_user_ns", (), _CPU, _USER, per_unit=NS_PER_S),
+    _counter("process.cpu.time", "s", "scope.cpu_system_ns", (), _CPU, _SYSTEM, per_unit=NS_PER_S),
+    _level("process.memory.usage", "By", "scope.memory_bytes", (), "Physical memory in use."),
+    _level("process.thread.count", "{thread}", "scope.threads", (), "Threads of the process."),
+    _level("process.unix.file_descriptor.count", "{file_descriptor}", "scope.descriptors", (),
+           "File descriptors in use."),
+    _counter("cpython.gc.collections", "{collection}", "scope.gc_collections", _GC,
+             "Times a generation was collected."),
+    _counter("cpython.gc.collected_objects", "{object}", "scope.gc_collected", _GC,
+             "Objects that were collected."),
+    _counter("cpython.gc.uncollectable_objects", "{object}", "scope.gc_uncollectable", _GC,
+             "Objects that could not be collected."),
+    _gauge("ezmsg.telemetry.overhead", "1", "scope.overhead_ppm", (TELEMETRY_SIGNAL,),
+           "Share of one core that telemetry takes in the process.", per_unit=1_000_000),
+)
+
+SERVER_METRICS: tuple[MetricSpec, ...] = (
+    _seconds("ezmsg.graph.operation.duration", "server.graph_operation", (CONTROL_OPERATION,),
+             "What the GraphServer took for a request.", label=ERROR_TYPE),
+    _seconds("ezmsg.process.control.duration", "server.process_control", (CONTROL_OPERATION,),
+             "From a request to a process, at the GraphServer, to its answer.", label=ERROR_TYPE),
+    _counter("ezmsg.settings.updates", "{update}", "server.settings", (UNIT_ADDRESS,),
+             "Settings that were told, at first and when they changed.", label=SETTINGS_EVENT),
 )
 
 RECORDED = _counter("ezmsg.telemetry.recorded", "{item}", "process.recorded", (TELEMETRY_KIND,),
@@ -250,20 +326,26 @@ QUEUE_LIMIT = _level("ezmsg.telemetry.queue.limit", "{item}", "agent.queue_limit
                      "Items that may wait for export.")
 PROCESS_COUNT = _level("ezmsg.graph.process.count", "{process}", "graph.processes", (),
                        "Processes of the graph.")
-NODE_INFO = MetricSpec("ezmsg.graph.node.info", "gauge", "1", "graph.nodes",
-                       (NODE_ID, NODE_KIND, PROCESS_NAME), "1 for every node of the graph.")
-EDGE_INFO = MetricSpec("ezmsg.graph.edge.info", "gauge", "1", "graph.edges", (EDGE_SOURCE, EDGE_TARGET),
-                       "1 for every edge of the graph.")
+NODE_INFO = _gauge("ezmsg.graph.node.info", "1", "graph.nodes", (NODE_ID, NODE_KIND, PROCESS_NAME),
+                   "1 for every node of the graph.")
+EDGE_INFO = _gauge("ezmsg.graph.edge.info", "1", "graph.edges", (EDGE_SOURCE, EDGE_TARGET),
+                   "1 for every edge of the graph.")
+CULPRIT = _counter("ezmsg.graph.backpressure.culprit", "s", "graph.culprits", (SUBSCRIPTION,),
+                   "Time that publishers waited, by who caused it in the end, through others that waited.",
+                   per_unit=NS_PER_S)
 # fmt: on
 
 METRICS: tuple[MetricSpec, ...] = (
     *ENDPOINT_METRICS,
+    *SCOPE_METRICS,
+    *SERVER_METRICS,
     *(RECORDED, DROPPED, EXPORTED, EXPORT_DURATION, QUEUE_USAGE, QUEUE_LIMIT),
-    *(PROCESS_COUNT, NODE_INFO, EDGE_INFO),
+    *(PROCESS_COUNT, NODE_INFO, EDGE_INFO, CULPRIT),
 )
 
 
-def fed_by(source: Literal["publisher", "edge", "histogram"]) -> dict[str, MetricSpec]:
-    """The endpoint metrics fed by `source`, by the name of the counter or histogram."""
+def fed_by(source: Literal["publisher", "edge", "histogram", "busy", "scope", "server"]) -> dict[str, MetricSpec]:
+    """The metrics of endpoints, processes and the server fed by `source`, by the name of the counter or histogram."""
     prefix = source + "."
-    return {spec.feed.removeprefix(prefix): spec for spec in ENDPOINT_METRICS if spec.feed.startswith(prefix)}
+    specs = (*ENDPOINT_METRICS, *SCOPE_METRICS, *SERVER_METRICS)
+    return {spec.feed.removeprefix(prefix): spec for spec in specs if spec.feed.startswith(prefix)}

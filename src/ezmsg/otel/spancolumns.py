@@ -14,6 +14,8 @@ from numpy.typing import NDArray
 from ezmsg.core.recorder.rows import (
     CHANNEL_MASK,
     CHANNEL_SHIFT,
+    CONTROL_CLIENT,
+    CONTROL_SERVER,
     ERROR,
     FOREIGN,
     INDEX_SHIFT,
@@ -23,6 +25,7 @@ from ezmsg.core.recorder.rows import (
     LINK,
     PROCESS,
     PUBLISH,
+    SETTINGS,
     SPAN,
 )
 from ezmsg.core.wire.records import ClockAnchor
@@ -32,6 +35,7 @@ RowArray = NDArray[Any]
 Bytes = NDArray[np.uint8]
 Integers = NDArray[np.int64]
 
+_SPANS: Final = (PUBLISH, PROCESS, SPAN, CONTROL_CLIENT, CONTROL_SERVER, SETTINGS)
 _PATCH: Final = np.dtype(
     [
         ("trace", "V16"),
@@ -171,8 +175,8 @@ def columns_of(rows: RowArray, anchor: ClockAnchor) -> Columns:
         (np.where(is_publish, second > 0, is_near & (second >= 0))[spans], 1),
         ((is_near & (origin >= 0) & (third >= 0))[spans], 1),
         ((rows["parent_id"] != 0)[spans], 1),
-        # The edge that held the slot: a label.
-        ((rows["blame"] * (is_publish & has_first))[spans], 0),
+        # The edge that held the slot, or what else is told there: a label.
+        ((rows["blame"] * ((is_publish & has_first) | ~(is_publish | is_process)))[spans], 0),
     )
     bytes_of_rows = patch.view(np.uint8).reshape(len(rows), _PATCH.itemsize)
     return Columns(rows, bytes_of_rows, spans, meta[spans] & _META, shape, links)
@@ -182,7 +186,7 @@ def _readable(rows: RowArray, shift: int) -> RowArray:
     kind = rows["meta"] & KIND_MASK
     starts = np.where(kind == PUBLISH, rows["b"], rows["d"])
     is_link = kind == LINK
-    is_readable = ((kind == PUBLISH) | (kind == PROCESS) | (kind == SPAN)) & (starts + shift > 0) | is_link
+    is_readable = np.isin(kind, _SPANS) & (starts + shift > 0) | is_link
     if not is_readable.all():
         rows, is_link = rows[is_readable], is_link[is_readable]
     if not is_link.any():

@@ -17,6 +17,9 @@ SCOPE = InstrumentationScope(SCOPE_NAME, SCOPE_VERSION, SCHEMA_URL)
 UNKNOWN_ERROR = "_OTHER"
 """The `error.type` of the conventions for an error without a name."""
 
+FROM_ELSEWHERE = frozenset({"CONSUMER", "SERVER"})
+"""Kinds of spans whose parent may be in another process."""
+
 _KINDS = {kind.name: kind for kind in SpanKind}
 _SAMPLED = TraceFlags(TraceFlags.SAMPLED)
 _UNSET = Status(StatusCode.UNSET)
@@ -34,8 +37,8 @@ def readable_span(span: TraceSpan, resource: Resource) -> ReadableSpan:
     attributes = {name: plain(value) for name, value in span.attributes.items()}
     parent = None
     if span.parent_span_id:
-        # A message brings its context from wherever it was published; what happens inside a task is local.
-        parent = _context(trace_id, span.parent_span_id, is_remote=span.kind == "CONSUMER")
+        # A message, or a request, brings its context from wherever that is; what happens inside a task is local.
+        parent = _context(trace_id, span.parent_span_id, is_remote=span.kind in FROM_ELSEWHERE)
     status, events = _UNSET, ()
     if span.error is not None:
         error_type = span.error or UNKNOWN_ERROR

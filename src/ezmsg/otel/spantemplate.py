@@ -16,7 +16,7 @@ from ezmsg.otel import spancolumns as columns
 from ezmsg.otel.protobuf import Piece, fixed32, fixed64, integer, message, size_of, text
 from ezmsg.otel.semconv import ERROR_TYPE
 from ezmsg.otel.spancolumns import Bytes, Shape
-from ezmsg.otel.spans import UNKNOWN_ERROR, plain
+from ezmsg.otel.spans import FROM_ELSEWHERE, UNKNOWN_ERROR, plain
 
 # Fields of opentelemetry.proto.trace.v1.
 _SPANS = 2
@@ -76,8 +76,8 @@ def _span(example: TraceSpan, shape: Shape) -> Iterator[Piece]:
     flags = _KNOWN
     if example.parent_span_id is not None:
         yield from message(_PARENT_ID, columns.PARENT_ID)
-        # A message brings its context from wherever it was published; what happens inside a task is local.
-        flags = _REMOTE if example.kind == "CONSUMER" else _KNOWN
+        # A message, or a request, brings its context from wherever that is; what happens inside a task is local.
+        flags = _REMOTE if example.kind in FROM_ELSEWHERE else _KNOWN
     yield text(_NAME, example.name)
     yield from integer(_KIND, Span.SpanKind.Value(f"SPAN_KIND_{example.kind}"))
     yield from fixed64(_START, columns.START)

@@ -39,7 +39,12 @@ REST_PUBLISHER, REST_EDGE = -1, -2
 """Indices of the endpoints that stand for all closed ones beyond `MAX_MERGED`."""
 REST = frozenset({REST_PUBLISHER, REST_EDGE})
 
-_LEVELS = frozenset(name for name, spec in fed_by("publisher").items() if spec.kind == "updowncounter")
+_LEVELS = frozenset(
+    name
+    for specs in (fed_by("publisher"), fed_by("edge"), fed_by("scope"))
+    for name, spec in specs.items()
+    if spec.kind in {"updowncounter", "gauge"}
+)
 
 
 @dataclass(slots=True)
@@ -120,7 +125,7 @@ class Process:
 
     def _zero_levels(self, index: int) -> None:
         values = self.counters.get(index, {})
-        values.update(dict.fromkeys(_LEVELS & values.keys(), 0))
+        values.update((name, 0) for name in values if name.partition(":")[0] in _LEVELS)
 
     def _merge_away(self, index: int) -> None:
         """Forget a closed endpoint, but not what it counted: sums may never fall."""

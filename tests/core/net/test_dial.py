@@ -9,10 +9,18 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from ezmsg.core.errors import AuthenticationFailed, CannotConnect, ForeignPeer, HandshakeTimeout, VersionMismatch
+from ezmsg.core.errors import (
+    AuthenticationFailed,
+    CannotConnect,
+    ForeignPeer,
+    HandshakeAbandoned,
+    HandshakeTimeout,
+    VersionMismatch,
+)
 from ezmsg.core.net import dial
 from ezmsg.core.net.address import Address, this_process
 from ezmsg.core.net.dial import connect, connect_blocking
+from ezmsg.core.net.listener import bind_tcp
 from ezmsg.core.wire import handshake
 from tests import hostile
 from tests.core.net.serving import KEY
@@ -145,6 +153,23 @@ async def test_one_that_hangs_up_is_named(dialled) -> None:
     async with something_that_says(b"") as address:
         with pytest.raises(dial.HandshakeError, match=f"handshake with {address} failed: it hung up"):
             await dialled(address, KEY)
+
+
+async def test_who_is_cancelled_says_so_instead_of_just_hanging_up() -> None:
+    with bind_tcp("127.0.0.1", 0, KEY) as listening:
+        address = Address(*listening.getsockname())
+        dialling = asyncio.create_task(dial.connect(address, KEY))
+        loop = asyncio.get_running_loop()
+        peer, _ = await loop.sock_accept(listening)
+        with peer:
+            peer.setblocking(False)
+            server = handshake.ServerHandshake(KEY.secret, this_process())
+            while not server.receive(await loop.sock_recv(peer, server.wanted)):
+                pass
+            dialling.cancel()
+            await asyncio.wait([dialling])
+            with pytest.raises(HandshakeAbandoned, match="it gave up"):
+                server.receive(await loop.sock_recv(peer, server.wanted))
 
 
 async def test_one_that_says_nothing_is_given_up(dialled) -> None:

@@ -12,11 +12,12 @@ import pytest
 
 from ezmsg.core.errors import ConfigError, InsecureBind
 from ezmsg.core.net import listener
-from ezmsg.core.net.address import Address
+from ezmsg.core.net.address import Address, SocketAddress, resolve_now, this_process
 from ezmsg.core.net.authkey import AuthKey
 from ezmsg.core.net.dial import connect
+from ezmsg.core.net.door import door_path
 from ezmsg.core.net.listener import Listener, bind_tcp
-from ezmsg.core.wire.handshake import PeerInfo
+from ezmsg.core.wire.handshake import ClientHandshake, PeerInfo
 from ezmsg.core.wire.limits import UNAUTHENTICATED_PEERS
 from ezmsg.core.wire.records import Done, Pause
 from tests import hostile
@@ -71,6 +72,22 @@ async def test_a_stranger_is_logged_counted_and_forgotten(serving, where, kind, 
     assert LINES[kind] in line.message
     # A stranger learns a version, and nothing that a key went into but the challenge it asked for.
     assert len(said) <= 165
+
+
+async def test_a_peer_that_loses_interest_is_counted_and_nothing_to_warn_of(serving, where, caplog) -> None:
+    resolved = SocketAddress(socket.AF_UNIX, door_path(where)) if isinstance(where, str) else resolve_now(where)[0]
+    silent = socket.socket(resolved.family)
+    silent.connect(resolved.sockaddr)
+    silent.close()
+    with socket.socket(resolved.family) as undecided:
+        undecided.connect(resolved.sockaddr)
+        handshake = ClientHandshake(KEY.secret, this_process())
+        undecided.sendall(handshake.hello)
+        undecided.sendall(handshake.excuse)
+        await read_end(undecided)
+    await assert_serves(serving, where)
+    assert serving.listener.refused == {"HANDSHAKE_ABANDONED": 2}
+    assert [record for record in caplog.records if record.levelno >= logging.WARNING] == []
 
 
 async def test_a_peer_of_another_version_is_told_ours(serving, where) -> None:
@@ -189,6 +206,17 @@ def test_a_search_takes_the_first_free_port_that_is_not_to_be_skipped() -> None:
         start = taken.getsockname()[1]
         with bind_tcp("127.0.0.1", None, KEY, search_from=start, skip={start + 1}) as found:
             assert found.getsockname()[1] > start + 1
+
+
+def test_a_search_finds_ports_again_that_were_given_back() -> None:
+    with bind_tcp("127.0.0.1", 0, KEY) as taken:
+        start = taken.getsockname()[1]
+        first, second = (bind_tcp("127.0.0.1", None, KEY, search_from=start) for _ in range(2))
+        with first, second:
+            first_name = first.getsockname()
+            assert taken.getsockname() < first_name < second.getsockname()
+        with bind_tcp("127.0.0.1", None, KEY, search_from=start) as again:
+            assert again.getsockname() == first_name
 
 
 def test_a_search_that_finds_nothing_says_where_it_looked() -> None:

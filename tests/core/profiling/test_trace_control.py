@@ -2,7 +2,9 @@ from uuid import uuid4
 
 import pytest
 
+from ezmsg.core.errors import InvalidTraceControl
 from ezmsg.core.graphmeta import ProfilingTraceControl, ProfilingTraceSample
+from ezmsg.core.profiling import PublisherMetrics
 from tests.core.profiling.recording import LOCAL, TCP, begin_trace, publish, receive, told
 
 
@@ -171,3 +173,59 @@ def test_the_control_may_change_after_it_was_set(registry, publisher):
     control.publisher_topics = ["ELSEWHERE"]
     registry.register_publisher(uuid4(), "OUT", 8).record_publish(0)
     assert len(registry.trace_batch().samples) == 1
+
+
+def begun(publisher: PublisherMetrics, times: int = 4) -> int:
+    """How many of so many messages, a moment after one another, begin a trace."""
+    return sum(now / 1e6 >= publisher.next_root_s and publisher.begin_root(now / 1e6) for now in range(1, times + 1))
+
+
+def test_a_control_changes_the_traces_of_what_it_selects_for_its_time(registry, monkeypatch):
+    time_s = [100.0]
+    monkeypatch.setattr("ezmsg.core.recorder.tracecontrol.time.monotonic", lambda: time_s[0])
+    registry.set_trace_sampling(0.0)
+    one = registry.register_publisher(uuid4(), "ONE", 8)
+    other = registry.register_publisher(uuid4(), "OTHER", 8)
+    begin_trace(registry, publisher_topics=["ONE"], metrics=[], trace_ratio=1.0, ttl_seconds=5.0)
+    late = registry.register_publisher(uuid4(), "ONE", 8)
+    assert [begun(publisher) for publisher in (one, other, late)] == [4, 0, 4]
+    begin_trace(registry, metrics=[], trace_rate=1000.0, ttl_seconds=5.0)
+    assert [begun(publisher) for publisher in (one, other)] == [1, 1]
+    time_s[0] += 5.0
+    registry.trace_enabled()
+    assert [begun(publisher) for publisher in (one, other, late)] == [0, 0, 0]
+
+
+def test_a_control_of_traces_alone_leaves_samples_alone(registry):
+    publisher = registry.register_publisher(uuid4(), "OUT", 8)
+    begin_trace(registry)
+    publish(publisher, 0)
+    begin_trace(registry, metrics=[], trace_ratio=1.0, ttl_seconds=0.0)
+    assert registry.trace_enabled()
+    publish(publisher, 1)
+    assert len(registry.trace_batch().samples) == 2
+
+
+def test_a_control_changes_the_level_of_what_it_selects(registry):
+    subscriber = registry.register_subscriber(uuid4(), "IN")
+    edges = [subscriber.edge(uuid4(), "OUT", LOCAL)]
+    publisher = registry.register_publisher(uuid4(), "OUT", 8)
+    begin_trace(registry, metrics=[], level="off", subscriber_topics=["IN"], publisher_topics=["ELSEWHERE"])
+    edges.append(subscriber.edge(uuid4(), "OUT", LOCAL))
+    assert ([edge.timed for edge in edges], publisher.timed) == ([False, False], True)
+    registry.set_level("off")
+    begin_trace(registry, metrics=[], level="metrics", publisher_topics=["OUT"], subscriber_topics=["ELSEWHERE"])
+    assert ([edge.timed for edge in edges], publisher.timed, begun(publisher)) == ([False, False], True, 1)
+    registry.set_trace_control(ProfilingTraceControl(enabled=False))
+    assert (publisher.timed, begun(publisher)) == (False, 0)
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("trace_rate", -1), ("trace_rate", "1"), ("trace_ratio", 1.5), ("trace_ratio", True), ("level", "loud")],
+)
+def test_what_cannot_be_done_is_refused_and_nothing_changed(registry, field, value):
+    begin_trace(registry)
+    with pytest.raises(InvalidTraceControl, match=field):
+        begin_trace(registry, **{field: value})
+    assert registry.trace_enabled()

@@ -198,6 +198,17 @@ def test_sigint_cancels_a_setup(start: type[Program], method: str) -> None:
     assert "Traceback" not in program.errors
 
 
+def test_sigint_does_not_wait_for_processes_that_are_still_starting(start: type[Program]) -> None:
+    program = start("starts", "spawn")
+    program.wait_for("starts")
+    program.signal_group(signal.SIGINT)
+
+    assert program.end() == 0, program.errors
+    assert "returned MainThread" in program.lines
+    assert "WARNING" not in program.errors
+    assert "Traceback" not in program.errors
+
+
 @pytest.mark.parametrize("method", ["single", "spawn"])
 def test_sigint_interrupts_a_main_function(start: type[Program], method: str) -> None:
     program = start("main", method)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from ezmsg.core.telemetry.culprit import Waits, report
@@ -37,6 +37,11 @@ def test_who_waits_only_part_of_the_time_keeps_the_rest_of_the_blame() -> None:
     assert found == {"B": pytest.approx(6.0), "C": pytest.approx(2.0)}
 
 
+def test_who_waits_for_several_passes_blame_on_to_each_in_proportion() -> None:
+    found = blamed({("A", "B"): 8.0}, {("B", "C"): 2.0, ("B", "D"): 4.0}, {"B": 8.0})
+    assert found == {"B": pytest.approx(2.0), "C": pytest.approx(2.0), "D": pytest.approx(4.0)}
+
+
 def test_units_in_a_circle_share_what_nobody_caused_alone() -> None:
     found = blamed({("A", "B"): 1.0, ("B.OUT", "A.IN"): 1.0}, {("B", "A.IN"): 1.0, ("A.IN", "B"): 1.0}, {})
     assert sum(found.values()) == pytest.approx(2.0)
@@ -55,5 +60,6 @@ SECONDS = st.floats(0, 10)
     st.dictionaries(st.tuples(TOPICS, TOPICS), SECONDS),
     st.dictionaries(TOPICS, SECONDS),
 )
+@example({("A", "B"): 1.5}, {("B", "A"): 5e-324}, {})
 def test_all_waiting_is_blamed_on_somebody(blame: Edges, chains: Edges, held: dict[str, float]) -> None:
     assert sum(blamed(blame, chains, held).values()) == pytest.approx(sum(blame.values()), rel=1e-6, abs=1e-9)

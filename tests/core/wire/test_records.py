@@ -80,6 +80,7 @@ GOLDEN = {
     83: "Metadata",
     84: "GetCounts",
     85: "Counts",
+    86: "ServerTelemetry",
     90: "OpenChannel",
     91: "ChannelOpened",
     92: "SlotHolder",

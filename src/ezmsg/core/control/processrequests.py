@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 from uuid import UUID, uuid4
 
 from ezmsg.core.control.link import ServerLink
+from ezmsg.core.control.spans import asking
 from ezmsg.core.errors import BacklogFull, FrameTooLarge, RequestTimeout, TooManyRequests
 from ezmsg.core.graphmeta import (
     ProcessControlErrorCode,
@@ -86,11 +87,17 @@ class ProcessRequests:
         timeout = float(timeout)
         if not 0 <= timeout < math.inf:
             raise ValueError(f"timeout must be seconds, 0 or more, not {timeout:g}")
-        request = r.ProcessRequest(
-            unit_address or "", name, bytes(payload) if payload else None, timeout,
-            "" if process_id is None else str(process_id), self._reader, str(uuid4()),
-        )  # fmt: skip
-        return await self._route(request, process_id)
+        target = "" if process_id is None else str(process_id)
+        with asking(name, unit_address or "", target, str(self._active().address)) as span:
+            request = r.ProcessRequest(
+                unit_address or "", name, bytes(payload) if payload else None, timeout,
+                target, self._reader, str(uuid4()), span.traceparent,
+            )  # fmt: skip
+            response = await self._route(request, process_id)
+            if not response.ok:
+                span.error = "" if response.error_code is None else response.error_code.value
+                span.error = span.error or "_OTHER"
+        return response
 
     async def _route(self, request: r.ProcessRequest, process_id: UUID | None) -> ProcessControlResponse:
         session = self._active()

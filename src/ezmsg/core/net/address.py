@@ -51,12 +51,19 @@ class Address(NamedTuple):
         Raises:
             OSError: The host is unknown, or the port is taken or not allowed.
         """
-        family, sockaddr = resolve_now(self)[0]
-        sock = forking.new_socket(family)
+        return self.bound(resolve_now(self)[0])
+
+    def bound(self, resolved: SocketAddress) -> socket.socket:
+        """As `bind_socket`, where it is known what the system calls this address.
+
+        Raises:
+            OSError: The port is taken or not allowed.
+        """
+        sock = forking.new_socket(resolved.family)
         try:
             # Else the port of a server that has just ended is refused for a minute.
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            sock.bind(sockaddr)
+            sock.bind(resolved.sockaddr)
         except OSError as error:
             sock.close()
             raise type(error)(error.errno, f"cannot listen on {self}: {error.strerror}") from None
@@ -91,10 +98,15 @@ def resolve_now(address: Address) -> list[SocketAddress]:
     Raises:
         OSError: The host is unknown.
     """
-    entries = socket.getaddrinfo(address.host, address.port, type=socket.SOCK_STREAM)
+    entries = socket.getaddrinfo(_plain(address.host), address.port, type=socket.SOCK_STREAM)
     found = [SocketAddress(entry[0], entry[4]) for entry in entries]
     # Our servers listen on 127.0.0.1 by default, also where localhost means ::1 first.
     return sorted(found, key=lambda entry: entry.family != socket.AF_INET)
+
+
+def _plain(host: str) -> str | bytes:
+    # For text Python loads the tables of international names first, also where there is no name: some milliseconds.
+    return host if needs_lookup(host) else host.encode()
 
 
 def tune_tcp(sock: socket.socket) -> None:
@@ -128,7 +140,7 @@ def is_loopback(host: str) -> bool:
     except ValueError:
         pass
     try:
-        found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
+        found = socket.getaddrinfo(_plain(host), None, type=socket.SOCK_STREAM)
     except OSError:
         return False
     return bool(host) and all(ipaddress.ip_address(str(entry[4][0])).is_loopback for entry in found)

@@ -121,6 +121,11 @@ async def _shake_hands(sock: socket.socket, handshake: ClientHandshake | ClientT
         with contextlib.suppress(OSError):
             sock.send(handshake.farewell)
         raise
+    except asyncio.CancelledError:
+        if isinstance(handshake, ClientHandshake):
+            with contextlib.suppress(OSError):
+                sock.send(handshake.excuse)
+        raise
 
 
 def connect_blocking(

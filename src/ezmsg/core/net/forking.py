@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import signal
 import socket
 import threading
 from collections.abc import Callable, Generator
@@ -27,6 +28,9 @@ class Closable(Protocol):
 
 
 C = TypeVar("C", bound=Closable)
+
+ENDING_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+"""Those that ask a process to end; from a terminal or a supervisor they reach all processes of a program."""
 
 _tracked: WeakSet[Closable] = WeakSet()
 _callbacks: list[Callable[[], None]] = []
@@ -63,6 +67,16 @@ def accept(sock: socket.socket) -> tuple[socket.socket, Any]:
     with _guard:
         accepted, address = sock.accept()
         return track(accepted), address
+
+
+@contextlib.contextmanager
+def held_back() -> Generator[None]:
+    """Processes started in this block do not get SIGINT and SIGTERM before they are prepared for it."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, ENDING_SIGNALS)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def on_fork(callback: Callable[[], None]) -> None:

@@ -13,23 +13,22 @@ from collections.abc import Callable, Collection, Iterable
 from typing import Any
 
 from ezmsg.core import config
-from ezmsg.core.errors import EzmsgError, HandshakeError, HandshakeTimeout, InsecureBind, TlsFailed
+from ezmsg.core.errors import EzmsgError, HandshakeAbandoned, HandshakeError, HandshakeTimeout, InsecureBind, TlsFailed
 from ezmsg.core.net import forking
 from ezmsg.core.net.address import Address, is_loopback, this_process, tune_tcp
 from ezmsg.core.net.authkey import AuthKey
 from ezmsg.core.net.door import check_credentials, credentials
 from ezmsg.core.net.loglimit import LogLimiter
+from ezmsg.core.net.ports import listen, listen_from
 from ezmsg.core.net.tls import load_credentials
 from ezmsg.core.net.tlshandshake import ServerTls
 from ezmsg.core.wire.handshake import PeerInfo, ServerHandshake
-from ezmsg.core.wire.limits import ACCEPT_BACKLOG, HANDSHAKE_TIMEOUT_S, UNAUTHENTICATED_PEERS
+from ezmsg.core.wire.limits import HANDSHAKE_TIMEOUT_S, UNAUTHENTICATED_PEERS
 
 logger = logging.getLogger("ezmsg")
 
 OnPeer = Callable[[socket.socket, PeerInfo, str], None]
 
-# Ports tried by a search before it gives up.
-SEARCHED_PORTS = 4096
 # Until accepting is tried again where the process or the system has no descriptors left.
 EXHAUSTED_PAUSE_S = 0.2
 # What a peer may still have sent when it was sent away; it is read and thrown away.
@@ -71,16 +70,8 @@ def bind_tcp(
         if tls_files is None:
             _warn_of_plain_text(host)
     if port is not None:
-        return _listen(Address(host, port))
-    for candidate in range(search_from, min(search_from + SEARCHED_PORTS, 1 << 16)):
-        if candidate in skip:
-            continue
-        try:
-            return _listen(Address(host, candidate))
-        except OSError as error:
-            if error.errno not in (errno.EADDRINUSE, errno.EACCES):
-                raise
-    raise OSError(errno.EADDRINUSE, f"no port is free on {host} from {search_from}")
+        return listen(Address(host, port))
+    return listen_from(host, search_from, skip)
 
 
 @functools.cache
@@ -91,18 +82,6 @@ def _warn_of_plain_text(host: str) -> None:
         "EZMSG_TLS_KEY and EZMSG_TLS_CA, or keep this inside a network you trust, or a tunnel",
         host,
     )
-
-
-def _listen(address: Address) -> socket.socket:
-    sock = address.bind_socket()
-    try:
-        # Two sockets may be bound to one port, but only one may listen: only now the port is ours.
-        sock.listen(ACCEPT_BACKLOG)
-        sock.setblocking(False)
-    except OSError as error:
-        sock.close()
-        raise type(error)(error.errno, f"cannot listen on {address}: {error.strerror}") from None
-    return sock
 
 
 class Listener:
@@ -192,7 +171,10 @@ class Listener:
         if not isinstance(error, EzmsgError):
             error = HandshakeTimeout(stranger.name, f"it did not finish within {HANDSHAKE_TIMEOUT_S:g} s")
         self.refused[error.code] += 1
-        self.log.warning(error.code, f"{self.name}: {error}")
+        if isinstance(error, HandshakeAbandoned):
+            logger.debug("%s: %s", self.name, error)
+        else:
+            self.log.warning(error.code, f"{self.name}: {error}")
 
     def _hand_over(self, sock: socket.socket, info: PeerInfo, peer: str) -> None:
         try:

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from ezmsg.core.recorder.histograms import Column, Exemplar
 from ezmsg.core.recorder.ids import hex_span_id
 from ezmsg.core.recorder.labels import Labels
+from ezmsg.core.recorder.processscope import ProcessScope
 from ezmsg.core.recorder.ring import Rows
 from ezmsg.core.recorder.rows import (
     ERROR,
@@ -27,6 +28,7 @@ from ezmsg.core.recorder.rows import (
     LEASE,
     NO_PREVIOUS,
     PROCESS,
+    PROCESS_INDEX,
     PUBLISH,
     SAMPLED,
     SPAN,
@@ -69,6 +71,13 @@ class Aggregator:
         self._negative = np.zeros(0, dtype=np.int64)
         self._last_id = np.zeros(0, dtype=np.int64)
         self._last_start = np.zeros(0, dtype=np.int64)
+        self.open(PROCESS_INDEX)
+
+    def count_process(self, scope: ProcessScope) -> None:
+        """Count what was measured of the process itself."""
+        if scope.has_durations:
+            self.turn += 1
+            scope.count_durations(self.series, self.turn)
 
     def open(self, index: int) -> None:
         """Know an endpoint; rows of others are counted as unknown."""

@@ -14,7 +14,7 @@ from ezmsg.core.recorder.endpoints import Endpoint
 from ezmsg.core.recorder.labels import Labels
 from ezmsg.core.recorder.pieces import ROWS_AT_ONCE, Piece, pieces, rows_in_ns
 from ezmsg.core.recorder.ring import Rows, Taken
-from ezmsg.core.recorder.rowlog import RowArray
+from ezmsg.core.recorder.rowlog import RowArray, opaque
 from ezmsg.core.recorder.rows import INDEX_SHIFT, ROW_WORDS, SAMPLE_ROW, SPAN_ROW, is_link
 from ezmsg.core.recorder.rowstore import RowStore
 from ezmsg.core.recorder.runs import runs_of
@@ -116,7 +116,8 @@ class Digest:
         lost = self.lost
         return {
             "row": self.records,
-            "span": self.spans.added + lost["span:ring_overrun"] + lost["span:unknown_endpoint"],
+            "span": self.spans.added
+            + sum(lost[f"span:{why}"] for why in ("ring_overrun", "unknown_endpoint", "unread")),
             "sample": self.samples.added + lost["sample:ring_overrun"] + lost["sample:unknown_endpoint"] + self._stale,
         }
 
@@ -140,7 +141,7 @@ class Digest:
             return
         for graph in graphs:
             mine = [index for index, endpoint in endpoints.items() if endpoint.graph == graph]
-            self.spans.add(graph or "", graph, rows[np.isin(indices, mine)])
+            self.spans.add(graph or "", graph, opaque(rows)[np.isin(indices, mine)].view(SPAN_ROW))
 
     def _keep_samples(self, rows: RowArray, find: Find) -> None:
         indices = rows["index"]
@@ -148,7 +149,8 @@ class Digest:
         self.lost["sample:unknown_endpoint"] += len(rows) - known
         for owner in dict.fromkeys(endpoint.record.endpoint_id for endpoint in endpoints.values()):
             mine = [index for index, endpoint in endpoints.items() if endpoint.record.endpoint_id == owner]
-            self.samples.add(owner, endpoints[mine[0]].graph, rows[np.isin(indices, mine)])
+            is_mine = indices == mine[0] if len(mine) == 1 else np.isin(indices, mine)
+            self.samples.add(owner, endpoints[mine[0]].graph, opaque(rows)[is_mine].view(SAMPLE_ROW))
 
 
 def _known(indices: NDArray[Any], find: Find) -> tuple[dict[int, Endpoint], int]:

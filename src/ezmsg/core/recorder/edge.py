@@ -208,12 +208,29 @@ class EdgeMetrics:
         ring.mark(offset + 128, spans, samples)
 
     def user_span(
-        self, message_id: int, start_ns: int, end_ns: int, label: str | None, trace: ProcessTrace | None
+        self,
+        message_id: int,
+        start_ns: int,
+        end_ns: int,
+        label: str | None,
+        trace: ProcessTrace | None,
+        error: str | None = None,
     ) -> None:
-        """Record a span of the user within a message: its trace is trace id, own span id, span id of the processing."""
+        """Record a span of the user within a message.
+
+        Args:
+            message_id: The number of the message.
+            start_ns: When it began.
+            end_ns: When it ended.
+            label: What it is called.
+            trace: Trace id, its own span id, and the span id of the processing.
+            error: The type of the exception it ended with.
+        """
         if self.timed:
             meta = self._span_meta | self._labels.code(label or "") << LABEL_SHIFT
-            self._put(meta, message_id, start_ns, end_ns, 1 << USER_SPAN, self.selects(message_id), trace)
+            code = 0 if error is None else self._labels.code(error)
+            meta |= 0 if error is None else ERROR
+            self._put(meta, message_id, start_ns, end_ns, 1 << USER_SPAN, self.selects(message_id), trace, code)
 
     def selects(self, message_id: int) -> bool:
         """Whether the native trace selects a message (the same answer for all that is measured of it)."""
@@ -223,10 +240,6 @@ class EdgeMetrics:
     def dropped(self, n: int = 1) -> None:
         """Count messages that a leaky queue dropped."""
         self.drops += n
-
-    def task_failed(self, error: str) -> None:
-        """Count an error of a task that had let go of its message before."""
-        self._count_error(error)
 
     def close(self) -> None:
         """The subscriber is no longer routed to this publisher; what was recorded is still delivered."""
@@ -274,6 +287,7 @@ class EdgeMetrics:
         owed: int,
         selected: bool,
         trace: ProcessTrace | None,
+        error: int = 0,
     ) -> None:
         """Record a row off the hot path; `owed` are the metrics it gives if it is `selected`."""
         emit = generation = 0
@@ -290,5 +304,5 @@ class EdgeMetrics:
             return
         meta |= EXTENDED | (SAMPLED if trace is not None else 0) | (SELECTED if emit else 0)
         extra_meta = EXTRA | emit << LABEL_SHIFT | generation << INDEX_SHIFT
-        extra = (extra_meta, *(trace or (NO_TRACE, 0, 0)), 0.0, 0, 0)
+        extra = (extra_meta, *(trace or (NO_TRACE, 0, 0)), 0.0, 0, error)
         self.ring.put_extended(meta, words, extra, emit.bit_count())

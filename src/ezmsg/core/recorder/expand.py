@@ -14,6 +14,8 @@ from ezmsg.core.recorder.rows import (
     CHANNEL_MASK,
     CHANNEL_SHIFT,
     CHANNELS,
+    CONTROL_CLIENT,
+    CONTROL_SERVER,
     ERROR,
     FOREIGN,
     INDEX_SHIFT,
@@ -27,6 +29,8 @@ from ezmsg.core.recorder.rows import (
     PUBLISH,
     PUBLISHER_METRICS,
     SAMPLE_ROW,
+    SEPARATOR,
+    SETTINGS,
     SPAN,
     SPAN_ROW,
     USER_SPAN,
@@ -59,6 +63,9 @@ MESSAGE_AGE: Final = "ezmsg.message.age"
 UNIT_ADDRESS: Final = "ezmsg.unit.address"
 TASK_NAME: Final = "ezmsg.task.name"
 SPAN_LABEL: Final = "ezmsg.span.label"
+CONTROL_OPERATION: Final = "ezmsg.control.operation"
+PROCESS_ID: Final = "ezmsg.process.id"
+SETTINGS_FIELD: Final = "ezmsg.settings.field"
 
 _UNKNOWN: Final = EndpointRecord(
     index=0, topic="unknown", subscription="unknown", endpoint_id="", publisher_id="", channel_kind=3
@@ -218,11 +225,42 @@ def _user_span(row: Row, endpoint: EndpointRecord, labels: Labels, shift: int) -
         span.attributes[DESTINATION] = endpoint.topic
     span.attributes[SUBSCRIPTION] = endpoint.subscription
     _describe_task(span.attributes, endpoint)
+    if row[0] & ERROR:
+        span.error = labels.get(row[14], "")
     return span
+
+
+def _control(row: Row, endpoint: EndpointRecord, labels: Labels, shift: int) -> TraceSpan:
+    operation = labels.get(row[0] >> LABEL_SHIFT & LABEL_MASK, "")
+    kind = "CLIENT" if row[0] & KIND_MASK == CONTROL_CLIENT else "SERVER"
+    span = _common(f"control {operation}", kind, row, row[5], row[6], shift)
+    span.attributes[CONTROL_OPERATION] = operation
+    _describe_operation(span, row, labels, PROCESS_ID)
+    return span
+
+
+def _settings(row: Row, endpoint: EndpointRecord, labels: Labels, shift: int) -> TraceSpan:
+    event = labels.get(row[0] >> LABEL_SHIFT & LABEL_MASK, "")
+    span = _common(f"settings {event}", "INTERNAL", row, row[5], row[6], shift)
+    _describe_operation(span, row, labels, SETTINGS_FIELD)
+    return span
+
+
+def _describe_operation(span: TraceSpan, row: Row, labels: Labels, detail_name: str) -> None:
+    error, detail, unit = (*labels.get(row[14], "").split(SEPARATOR, 2), "", "", "")[:3]
+    if unit:
+        span.attributes[UNIT_ADDRESS] = unit
+    if detail:
+        span.attributes[detail_name] = detail
+    if row[0] & ERROR:
+        span.error = error
 
 
 _EXPANDERS: Final[dict[int, Callable[[Row, EndpointRecord, Labels, int], TraceSpan]]] = {
     PUBLISH: _publish,
     PROCESS: _process,
     SPAN: _user_span,
+    CONTROL_CLIENT: _control,
+    CONTROL_SERVER: _control,
+    SETTINGS: _settings,
 }

@@ -39,6 +39,10 @@ ALWAYS: Final = -NEVER
 CHAIN_SEPARATOR: Final = "\0"
 """Between the two topics of a counter `chain_ns`: whose message was handled while waiting, and who made it wait."""
 
+HOLDERS: Final = 100
+"""Holders of slots, and chains, counted apart; further ones are counted as `OTHERS`: a link takes 256 counters."""
+OTHERS: Final = "…other"
+
 PublishTrace = tuple[bytes, int, int, Sequence[tuple[bytes, int]]]
 """Trace id (16 bytes), span id of this publish, that of its parent (0: root), and trace and span ids of what else it
 follows from."""
@@ -62,6 +66,8 @@ class PublisherMetrics:
         inflight_gauge: Tells the messages not yet released; set by the publisher.
         shm_reallocations: How often the shared memory grew; the publisher adds to it.
         thinned: Rows left out to stay within the row budget.
+        roots: Traces that were due to begin here.
+        roots_thinned: Those of them left out to stay within the budget.
         next_root_s: From when on a message without a trace may begin one (see `begin_root`).
     """
 
@@ -74,6 +80,7 @@ class PublisherMetrics:
         "_labels",
         "_link_meta",
         "_recording",
+        "_root_mask",
         "_root_period_s",
         "_root_ratio",
         "_selector",
@@ -92,6 +99,8 @@ class PublisherMetrics:
         "next_root_s",
         "num_buffers",
         "ring",
+        "roots",
+        "roots_thinned",
         "sent",
         "shm_reallocations",
         "teller",
@@ -132,6 +141,7 @@ class PublisherMetrics:
         self.next_root_s = NEVER
         self._root_period_s = 0.0
         self._root_ratio: float | None = None
+        self._root_mask = self.roots = self.roots_thinned = 0
 
     # -- the hot path -------------------------------------------------------------------------------------------------
 
@@ -253,10 +263,9 @@ class PublisherMetrics:
             wait_ns: How long.
             within: The topic of the subscriber whose message was being handled, and so held up others, meanwhile.
         """
-        self._holders[holder] = self._holders.get(holder, 0) + wait_ns
+        _add_bounded(self._holders, holder, wait_ns)
         if within:
-            chain = f"{within}{CHAIN_SEPARATOR}{holder}"
-            self._chains[chain] = self._chains.get(chain, 0) + wait_ns
+            _add_bounded(self._chains, f"{within}{CHAIN_SEPARATOR}{holder}", wait_ns)
         if self.timed:
             self._blame = self._labels.code(holder)
 
@@ -265,8 +274,14 @@ class PublisherMetrics:
         ratio = self._root_ratio
         if ratio is None:
             self.next_root_s = start_s + self._root_period_s
-            return True
-        return ratio >= 1 or self.sent == 0 or chance(ratio)
+        elif not (ratio >= 1 or self.sent == 0 or chance(ratio)):
+            return False
+        if self._root_mask:
+            self.roots += 1
+            if self.roots & self._root_mask:
+                self.roots_thinned += 1
+                return False
+        return True
 
     # -- the methods of the 3.9 API -----------------------------------------------------------------------------------
 
@@ -317,6 +332,10 @@ class PublisherMetrics:
             self._root_period_s = 1 / rate_hz
             self.next_root_s = ALWAYS
 
+    def thin_roots(self, throttle: int) -> None:
+        """Begin one trace in two to this power of those that are due."""
+        self._root_mask = (1 << throttle) - 1
+
     def counters(self) -> dict[str, int]:
         """Totals and last gauges, by the names of the wire."""
         values = {
@@ -351,3 +370,9 @@ class PublisherMetrics:
                 return
         if self._recording:
             self.ring.put(self._wait_meta, *words)
+
+
+def _add_bounded(counts: dict[str, int], name: str, wait_ns: int) -> None:
+    if name not in counts and len(counts) >= HOLDERS:
+        name = OTHERS
+    counts[name] = counts.get(name, 0) + wait_ns

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterable
+from typing import Final
 from uuid import UUID
 
 from ezmsg.core import config
@@ -14,13 +15,17 @@ from ezmsg.core.recorder.digest import SPANS, Digest
 from ezmsg.core.recorder.edge import EdgeMetrics
 from ezmsg.core.recorder.endpoints import CLOSED, Endpoint, Endpoints
 from ezmsg.core.recorder.labels import Labels
+from ezmsg.core.recorder.processscope import ProcessScope
 from ezmsg.core.recorder.publisher import PublisherMetrics
 from ezmsg.core.recorder.ring import ROWS, Ring
 from ezmsg.core.recorder.rows import CHANNEL_CODES
 from ezmsg.core.recorder.selection import Selector
 from ezmsg.core.recorder.subscriber import SubscriberMetrics
-from ezmsg.core.recorder.tracecontrol import TraceControl
+from ezmsg.core.recorder.tracecontrol import Sampling, TraceControl, check, collects_nothing
 from ezmsg.core.wire.records import EndpointRecord
+
+OPERATIONS: Final = 256
+"""Operations remembered, to tell when they began a trace last."""
 
 
 class Recorder:
@@ -35,6 +40,9 @@ class Recorder:
         endpoints: What row indices mean.
         linked: Graphs with a telemetry link, which wants to see endpoints that closed.
         digest: What rows became; use it while holding `reading`.
+        process: What is measured of the process itself.
+        cost_budget: Share of one core that telemetry may take; None for any.
+        relieved_s: Time that writers spent reading.
     """
 
     def __init__(self, *, ring_rows: int = ROWS, sample_limit: int | None = None, span_limit: int = SPANS) -> None:
@@ -46,11 +54,19 @@ class Recorder:
         self.endpoints = Endpoints()
         self.linked: set[str] = set()
         self.labels = Labels()
+        self.process = ProcessScope()
         self.digest = Digest(self.labels, sample_limit or config.trace_max_samples(), span_limit)
-        self.trace = TraceControl()
+        self.trace, self.sampling = TraceControl(), Sampling()
         self.budget = Budget()
         self.level = config.telemetry_level()
         self._roots: tuple[float, float | None] = (config.trace_rate_hz(), config.trace_ratio())
+        # One row, and one root trace, in two to this power, to stay within the budget of telemetry as a whole.
+        self._throttle = 0
+        self.cost_budget = config.telemetry_budget()
+        self._roots_thinned = 0
+        self.relieved_s = 0.0
+        # From when on each may begin a trace again.
+        self._operations: dict[str, float] = {}
         self._rings: dict[int, Ring] = {}
         self._opening: list[int] = []
         self._closing: list[int] = []
@@ -87,7 +103,8 @@ class Recorder:
             self._add(Endpoint(record, graph, metrics, ring))
             self.publishers[publisher_id] = metrics
             self._configure_publisher(metrics)
-            metrics.configure_roots(*self._current_roots())
+            self._configure_roots(metrics)
+            metrics.thin_roots(self._throttle)
         return metrics
 
     def open_subscriber(
@@ -130,7 +147,7 @@ class Recorder:
             )
             self._add(Endpoint(record, subscriber.graph, edge, ring, subscriber))
             subscriber.edges[index] = edge
-            edge.configure(self.level != "off", subscriber.selector is not None, self.budget.mask)
+            self._configure_edge(subscriber, edge)
         return edge
 
     def own_edge(self, subscriber: SubscriberMetrics) -> EdgeMetrics:
@@ -147,6 +164,7 @@ class Recorder:
         with self.lock:
             metrics = self.publishers.pop(publisher_id, None)
             if metrics is not None:
+                self._roots_thinned += metrics.roots_thinned
                 self._close(metrics.index)
         return metrics
 
@@ -166,27 +184,58 @@ class Recorder:
         with self.lock:
             self.level = level
             self._configure()
-            for publisher in self.publishers.values():
-                publisher.configure_roots(*self._current_roots())
+            self._configure_all_roots()
 
     def set_roots(self, rate_hz: float, ratio: float | None) -> None:
         """Begin so many traces per second and publisher, or (with a ratio) for this share of messages."""
         with self.lock:
             self._roots = rate_hz, ratio
+            self._configure_all_roots()
+
+    @property
+    def throttle(self) -> int:
+        """One row, and one root trace, in two to this power is recorded."""
+        return self._throttle
+
+    def set_throttle(self, throttle: int) -> None:
+        """Record one row, and begin one root trace, in two to this power (0: all)."""
+        with self.lock:
+            self._throttle = throttle
+            self._configure()
             for publisher in self.publishers.values():
-                publisher.configure_roots(*self._current_roots())
+                publisher.thin_roots(throttle)
+
+    @property
+    def _thin_mask(self) -> int:
+        return max(self.budget.mask, (1 << self._throttle) - 1)
 
     def set_trace(self, control: ProfilingTraceControl) -> None:
-        """Begin another native trace, or none; the samples of the last one are gone."""
+        """Begin another native trace, or none; the samples of the last one are gone.
+
+        Raises:
+            InvalidTraceControl: A field cannot be used; nothing was changed.
+        """
+        check(control)
         with self.reading, self.lock:
-            self.trace.set(control)
-            self.digest.samples.clear()
+            self.sampling.set(control)
+            if not collects_nothing(control):
+                self.trace.set(control)
+                self.digest.samples.clear()
             self._configure()
+            self._configure_all_roots()
 
     def expire_trace(self) -> None:
-        """End a native trace that has outlived its time."""
+        """End a native trace, and levels and rates of traces, that have outlived their time."""
+        if self.sampling.expired():
+            with self.lock:
+                self.sampling.set(ProfilingTraceControl(enabled=False))
+                self._configure()
+                self._configure_all_roots()
         if self.trace.expired():
-            self.set_trace(ProfilingTraceControl(enabled=False))
+            with self.reading, self.lock:
+                self.trace.set(ProfilingTraceControl(enabled=False))
+                self.digest.samples.clear()
+                self._configure()
 
     def _configure(self) -> None:
         for publisher in self.publishers.values():
@@ -199,7 +248,8 @@ class Recorder:
         selector = None if selection is None else metrics.selector
         if selection is not None and (selector is None or selector.selection != selection):
             selector = Selector(selection)
-        metrics.configure(self.level != "off", selector, self.budget.mask)
+        level = self.sampling.level(metrics.topic, metrics.endpoint_id, self.level, is_publisher=True)
+        metrics.configure(level != "off", selector, self._thin_mask)
 
     def _configure_subscriber(self, metrics: SubscriberMetrics) -> None:
         selection = self.trace.for_subscriber(metrics.topic, metrics.endpoint_id)
@@ -208,10 +258,32 @@ class Recorder:
         elif metrics.selector is None or metrics.selector.selection != selection:
             metrics.selector = Selector(selection)
         for edge in metrics.edges.values():
-            edge.configure(self.level != "off", selection is not None, self.budget.mask)
+            self._configure_edge(metrics, edge)
 
-    def _current_roots(self) -> tuple[float, float | None]:
-        return (0.0, None) if self.level == "off" else self._roots
+    def _configure_edge(self, subscriber: SubscriberMetrics, edge: EdgeMetrics) -> None:
+        level = self.sampling.level(subscriber.topic, subscriber.endpoint_id, self.level, is_publisher=False)
+        edge.configure(level != "off", subscriber.selector is not None, self._thin_mask)
+
+    def _configure_all_roots(self) -> None:
+        for publisher in self.publishers.values():
+            self._configure_roots(publisher)
+
+    def _configure_roots(self, publisher: PublisherMetrics) -> None:
+        topic, endpoint_id = publisher.topic, publisher.endpoint_id
+        if self.sampling.level(topic, endpoint_id, self.level, is_publisher=True) == "off":
+            publisher.configure_roots(0.0, None)
+        else:
+            publisher.configure_roots(*self.sampling.roots(topic, endpoint_id, self._roots))
+
+    def begins_operation(self, operation: str) -> bool:
+        """Whether an operation that is part of no trace begins one now: about as often as a publisher does."""
+        rate_hz, now_s = self._roots[0], time.monotonic()
+        if self.level == "off" or rate_hz <= 0 or now_s < self._operations.get(operation, 0.0):
+            return False
+        while len(self._operations) >= OPERATIONS:
+            del self._operations[next(iter(self._operations))]
+        self._operations[operation] = now_s + 1 / rate_hz
+        return True
 
     # -- reading ------------------------------------------------------------------------------------------------------
 
@@ -224,7 +296,9 @@ class Recorder:
         ring = self._rings.get(threading.get_ident())
         if ring is not None and ring.is_crowded:
             with self.reading:
+                began_s = time.thread_time()
                 self.drain()
+                self.relieved_s += time.thread_time() - began_s
 
     def drain(self) -> None:
         """Read everything recorded so far. Hold `reading`."""
@@ -237,6 +311,10 @@ class Recorder:
             opening, self._opening = self._opening, []
         for index in opening:
             self.digest.aggregator.open(index)
+        self.digest.aggregator.count_process(self.process)
+        for graph, row in self.process.take_spans():
+            self.digest.spans.add(graph, graph or None, row)
+        self.digest.lost["span:unread"] = self.process.spans_lost
         for part in taken:
             self.digest.add(part, self.trace.generation, self._find)
         with self.lock:
@@ -275,18 +353,33 @@ class Recorder:
         open_or_closed = (*self.endpoints.open.values(), *self.endpoints.closed.values())
         return self._thinned + sum(endpoint.metrics.thinned for endpoint in open_or_closed)
 
+    def roots_thinned(self) -> int:
+        """Root traces that were not begun to stay within the budget."""
+        return self._roots_thinned + sum(publisher.roots_thinned for publisher in self.publishers.values())
+
+    def counts(self) -> dict[str, int]:
+        """What was recorded or left out up to the last reading, by kind."""
+        with self.reading, self.lock:
+            recorded = self.digest.recorded()
+            recorded["row"] += self.thinned()
+        return recorded
+
     def tally(self, reader: str | None = None) -> tuple[dict[str, int], dict[str, int]]:
         """What was recorded, by kind, and what of it was lost, by `kind:reason`, to a reader or to all.
 
         Hold `reading`.
         """
         with self.lock:
-            thinned = self.thinned()
+            thinned, roots_thinned = self.thinned(), self.roots_thinned()
         recorded, dropped = self.digest.recorded(), self.digest.dropped(reader)
         recorded["row"] += thinned
         dropped["row:thinned"] = thinned
+        if roots_thinned:
+            recorded["trace"] = dropped["trace:thinned"] = roots_thinned
         dropped["endpoint:closed_store"] = self.endpoints.forgotten
         dropped["label:overflow"] = self.labels.overflowed
+        if self.process.observed:
+            recorded["duration"], dropped["duration:unread"] = self.process.observed, self.process.lost
         return recorded, {reason: count for reason, count in dropped.items() if count}
 
     # -- beneath ------------------------------------------------------------------------------------------------------

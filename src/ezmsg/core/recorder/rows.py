@@ -7,9 +7,12 @@ with ids. The first word of a row (`meta`) packs, from the low end: kind (4 bits
     PUBLISH  message id, origin, start, end, wait, serialize, size
     PROCESS  message id, origin, publish, channel, start, end, size
     LEASE    message id, 0, 0, 0, start, end, 0           (record_lease_time)
-    SPAN     message id, 0, 0, 0, start, end, 0           (a span of the user; the label names it)
+    SPAN     message id, 0, 0, 0, start, end, 0           (a span of the user; the label names it, and the
+                                                          blame label tells the type of an error)
     WAIT     message id, 0, start, end, wait, 0, 0        (record_backpressure_wait)
     LINK     message id, 0, 0, 0, 0, 0, 0                 (right behind a publish: what else it follows from)
+    CONTROL_CLIENT, CONTROL_SERVER, SETTINGS: as SPAN, of the process itself; the label names the operation or event,
+             the blame label tells an error, the process or field, and the unit (see `operations`). Never in a ring.
     EXTRA    trace id (16 bytes as W3C has it), span id, parent span id, previous publish start, fanout, blame label
 
 In the extra row of a LINK, trace and span are those of what the publish follows from; its parent is the span of the
@@ -40,6 +43,9 @@ LEASE: Final = 3
 SPAN: Final = 4
 WAIT: Final = 5
 LINK: Final = 6
+CONTROL_CLIENT: Final = 7
+CONTROL_SERVER: Final = 8
+SETTINGS: Final = 9
 EXTRA: Final = 15
 
 KIND_MASK: Final = 0xF
@@ -54,7 +60,7 @@ EXTENDED: Final = 1 << 9
 FOREIGN: Final = 1 << 10
 """Origin and publish time come from another host's clock."""
 ERROR: Final = 1 << 11
-"""The operation failed; the label is the error type."""
+"""The operation failed; the label is the error type, where it is not said otherwise above."""
 INSTANT: Final = 1 << 12
 """A point in time: the row has no duration."""
 HOP: Final = 1 << 13
@@ -63,6 +69,10 @@ index of the publisher. One process and loop: what lies between is a hand-over, 
 LABEL_SHIFT: Final = 16
 LABEL_MASK: Final = 0xFFFF
 INDEX_SHIFT: Final = 32
+SEPARATOR: Final = "\0"
+"""Between several texts in one label, or name of a counter."""
+PROCESS_INDEX: Final = 0
+"""Where endpoints are named by index: the process itself."""
 
 NO_MESSAGE: Final = -1
 """Message id of a row whose caller did not name one."""

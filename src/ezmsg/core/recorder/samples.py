@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ezmsg.core.recorder.ring import Rows
-from ezmsg.core.recorder.rowlog import RowArray
+from ezmsg.core.recorder.rowlog import RowArray, joined, opaque
 from ezmsg.core.recorder.rows import (
     AGE,
     BACKPRESSURE_WAIT,
@@ -55,16 +55,15 @@ def sample_rows(pairs: Rows, generation: int) -> Sampled | None:
     stale = int(np.bitwise_count(emits[~current]).sum())
     if stale:
         pairs, emits = pairs.compress(current, axis=0), emits[current]
-    made: list[RowArray] = []
-    order: list[NDArray[np.int64]] = []
+    ends = np.cumsum(np.bitwise_count(emits), dtype=np.int64)
+    made = np.empty(int(ends[-1]) if len(ends) else 0, dtype=SAMPLE_ROW)
     for metric in range(len(METRICS)):
         owing = np.flatnonzero(emits >> metric & 1)
         if len(owing):
-            made.append(_samples(metric, pairs.take(owing, axis=0)))
-            order.append(owing * len(METRICS) + metric)
-    if not made:
-        return Sampled(np.empty(0, dtype=SAMPLE_ROW), stale)
-    return Sampled(np.concatenate(made)[np.argsort(np.concatenate(order))], stale)
+            # Behind those of earlier rows, and those of its own row that come first.
+            places = ends.take(owing) - np.bitwise_count(emits.take(owing) >> metric)
+            opaque(made)[places] = opaque(_samples(metric, pairs.take(owing, axis=0)))
+    return Sampled(made, stale)
 
 
 def _samples(metric: int, pairs: Rows) -> RowArray:
@@ -110,17 +109,16 @@ def merge_oldest(unread: dict[str, RowArray], limit: int) -> tuple[RowArray, dic
     """
     if not unread:
         return np.empty(0, dtype=SAMPLE_ROW), {}
-    rows: NDArray[Any] = np.concatenate(list(unread.values()))
+    seqs: NDArray[np.int64] = np.concatenate([part["seq"] for part in unread.values()])
     # Overlapping leases end out of order; a running maximum keeps the prefix of each endpoint together.
     times = np.concatenate([np.maximum.accumulate(part["time_ns"]) for part in unread.values()])
     owner = np.repeat(np.arange(len(unread)), [len(part) for part in unread.values()])
-    oldest = np.lexsort((np.arange(len(rows)), rows["seq"], times))[:limit]
+    oldest = np.lexsort((seqs, times))[:limit]
     # Within an endpoint, ties in time may put a later row first: take as many, from the front.
     counts = np.bincount(owner[oldest], minlength=len(unread))
-    taken = np.concatenate([part[:count] for part, count in zip(unread.values(), counts, strict=True)])
-    taken = taken[np.argsort(taken["seq"], kind="stable")]
-    taken = taken[np.argsort(taken["time_ns"], kind="stable")]
-    return taken, dict(zip(unread, counts.tolist(), strict=True))
+    taken = joined([part[:count] for part, count in zip(unread.values(), counts, strict=True)], SAMPLE_ROW)
+    in_order = np.lexsort((taken["seq"], taken["time_ns"]))
+    return opaque(taken)[in_order].view(SAMPLE_ROW), dict(zip(unread, counts.tolist(), strict=True))
 
 
 def span_rows(pairs: Rows) -> RowArray | None:

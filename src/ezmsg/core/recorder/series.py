@@ -8,6 +8,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from ezmsg.core.recorder.distinct import distinct
 from ezmsg.core.recorder.histograms import Column, Exemplar, Histograms, Series
 from ezmsg.core.recorder.ids import below, chance
 from ezmsg.core.recorder.labels import Labels
@@ -89,7 +90,7 @@ class SeriesTable:
             return
         slots = self._slots[CODES[name]][positions]
         if int(slots.min()) == NOWHERE:
-            for position in np.unique(positions[slots == NOWHERE]).tolist():
+            for position in distinct(positions[slots == NOWHERE]):
                 self._slots[CODES[name], position] = self._one(int(self._index[position]), name, 0).slot
             slots = self._slots[CODES[name]][positions]
         self.histograms.add(slots, durations_ns, turn)
@@ -104,17 +105,22 @@ class SeriesTable:
 
     def count_labelled(self, name: str, positions: Column, labels: Column, durations_ns: Column, turn: int) -> None:
         """Count durations (all >= 0) under a name and a label each."""
-        for pair in np.unique(positions << 16 | labels).tolist():
+        for pair in distinct(positions << 16 | labels):
             position, label = pair >> 16, pair & 0xFFFF
             series = self._one(int(self._index[position]), name, label)
             mine = durations_ns[(positions == position) & (labels == label)]
             self.histograms.add(np.full(len(mine), series.slot, dtype=np.int64), mine, turn)
 
+    def observe(self, index: int, name: str, label: str, duration_ns: int, turn: int) -> None:
+        """Count one duration (>= 0) of a known endpoint, under a name and a label."""
+        series = self._one(index, name, self._labels.code(label))
+        self.histograms.add(np.array([series.slot]), np.array([duration_ns]), turn)
+
     def offer_exemplars(
         self, name: str, positions: Column, durations_ns: Column, make: Callable[[int], Exemplar]
     ) -> None:
         """Keep, per series and until taken, the slowest of these and one at random; `make` makes the nth of them."""
-        for position in np.unique(positions).tolist():
+        for position in distinct(positions):
             mine = np.flatnonzero(positions == position)
             self.offer(position, name, durations_ns[mine], lambda n, mine=mine: make(int(mine[n])))
 

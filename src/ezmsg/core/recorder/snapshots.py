@@ -6,12 +6,13 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Final
 
-from ezmsg.core.graphmeta import EdgeProfile, PublisherProfileSnapshot, SubscriberProfileSnapshot
+from ezmsg.core.graphmeta import EdgeProfile, ProcessProfile, PublisherProfileSnapshot, SubscriberProfileSnapshot
 from ezmsg.core.recorder.endpoints import Endpoint
 from ezmsg.core.recorder.histograms import histogram_value
+from ezmsg.core.recorder.processscope import LOOP_LAG
 from ezmsg.core.recorder.publisher import PublisherMetrics
 from ezmsg.core.recorder.recorder import Recorder
-from ezmsg.core.recorder.rows import CHANNELS
+from ezmsg.core.recorder.rows import CHANNELS, PROCESS_INDEX, SEPARATOR
 from ezmsg.core.recorder.subscriber import SubscriberMetrics
 
 READERS: Final = 64
@@ -76,6 +77,33 @@ def edge_profiles(recorder: Recorder) -> list[EdgeProfile]:
     with recorder.lock:
         endpoints = list(recorder.endpoints.open.values())
     return [_edge(recorder, endpoint) for endpoint in endpoints]
+
+
+def process_profile(recorder: Recorder) -> ProcessProfile:
+    """What was measured of the process itself. Hold `recorder.reading`."""
+    values = recorder.process.counters(with_system=True)
+    series = recorder.digest.aggregator.series
+    lags = [found for found in series.of(PROCESS_INDEX) if found.name == LOOP_LAG]
+    errors: dict[tuple[str, str, str], int] = {}
+    for label, count in _labelled(values, "task_errors").items():
+        unit, task, error = label.split(SEPARATOR)
+        errors[unit, task, error] = count
+    return ProcessProfile(
+        cpu_user_seconds=values["cpu_user_ns"] / 1e9,
+        cpu_system_seconds=values["cpu_system_ns"] / 1e9,
+        threads=values["threads"],
+        memory_bytes=values.get("memory_bytes"),
+        descriptors=values.get("descriptors"),
+        gc_collections={int(number): count for number, count in _labelled(values, "gc_collections").items()},
+        loop_lag={lag.label: histogram_value(series.histograms.state(lag)) for lag in lags},
+        overhead={signal: ppm / 1e6 for signal, ppm in _labelled(values, "overhead_ppm").items()},
+        task_errors=errors,
+    )
+
+
+def _labelled(values: dict[str, int], name: str) -> dict[str, int]:
+    prefix = f"{name}:"
+    return {full.removeprefix(prefix): value for full, value in values.items() if full.startswith(prefix)}
 
 
 def _edge(recorder: Recorder, endpoint: Endpoint) -> EdgeProfile:

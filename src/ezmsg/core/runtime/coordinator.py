@@ -6,6 +6,7 @@ import asyncio
 import logging
 from collections.abc import Callable, Coroutine, Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from ezmsg.core.errors import BackendProcessLost, FrameTooLarge, SettingsTooLarge
@@ -31,7 +32,7 @@ from ezmsg.core.runtime.messages import (
 )
 from ezmsg.core.runtime.metadata import without_large_settings
 from ezmsg.core.runtime.network import Pair
-from ezmsg.core.runtime.together import together
+from ezmsg.core.runtime.together import in_turns, together
 
 logger = logging.getLogger("ezmsg")
 
@@ -201,8 +202,7 @@ class Coordinator:
 
     async def _enter(self) -> None:
         await self._context.__aenter__()
-        for from_topic, to_topic in self._connections:
-            await self._context.connect(from_topic, to_topic)
+        await in_turns([partial(self._context.connect, *pair) for pair in self._connections])
 
     async def _register(self, metadata: GraphMetadata) -> None:
         try:
@@ -214,6 +214,9 @@ class Coordinator:
     async def _wind_up(self) -> None:
         self._is_winding_up = True
         if self._stopped.is_set():
+            for member in self._members:
+                if isinstance(member, BackendMember) and member.state is State.LAUNCHED:
+                    member.withdraw()
             self._tell(Stop(self._is_interrupted))
             if not await self._all_within(State.FINISHED, None if self._strict else REACT_S):
                 self._give_up(State.FINISHED)
@@ -224,6 +227,11 @@ class Coordinator:
                 break
             late = "; ".join(member.label for member in self._members if member.state < State.ENDED)
             logger.warning("still waiting for the shutdown of units: %s", late)
+        if any(isinstance(member, BackendMember) for member in self._members):
+            # What nobody needs any more is dropped meanwhile.
+            await together(self._all_exited(), self._context.revert())
+
+    async def _all_exited(self) -> None:
         if not await self._all_within(State.GONE, None if self._strict else EXIT_S, of=BackendMember):
             self._give_up(State.GONE, of=BackendMember)
             await self._all_within(State.GONE, EXIT_S, of=BackendMember)

@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Iterable
+from functools import partial
 from typing import Any
 
 from ezmsg.core.pubclient import Publisher
 from ezmsg.core.runtime.publishing import Outlets
-from ezmsg.core.runtime.together import together
+from ezmsg.core.runtime.together import in_turns
 from ezmsg.core.stream import InputStream, OutputStream
 from ezmsg.core.subclient import Subscriber
 from ezmsg.core.unit import Function, Unit, published, subscribed, tasks_of
@@ -39,9 +40,9 @@ class Endpoints:
         """Open all of them, publishers paused; settings of streams count as they are now."""
         units = list(units)
         inputs = [(unit, *receiver) for unit in units for receiver in receivers(unit).items()]
-        await together(*(self._subscribe(unit, stream, tasks, address) for unit, stream, tasks in inputs))
+        await in_turns([partial(self._subscribe, *it, address) for it in inputs])
         outputs = [(unit, it) for unit in units for it in unit.streams.values() if isinstance(it, OutputStream)]
-        await together(*(self._publish(unit, stream, address) for unit, stream in outputs))
+        await in_turns([partial(self._publish, *it, address) for it in outputs])
 
     async def _subscribe(self, unit: Unit, stream: InputStream, tasks: Iterable[str], address: str) -> None:
         self.subscribers[stream] = await Subscriber.create(

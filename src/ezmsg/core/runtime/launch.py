@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
+import gc
 import multiprocessing
 import socket
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
 from multiprocessing import resource_tracker
 from multiprocessing.process import BaseProcess
 from multiprocessing.reduction import ForkingPickler
 from typing import Protocol
 
 from ezmsg.core.errors import NotSpawnable
+from ezmsg.core.net.forking import held_back
 from ezmsg.core.runtime.link import CoordinatorEnd, open_line
 from ezmsg.core.runtime.members import BackendMember
-from ezmsg.core.runtime.signals import held_back
 from ezmsg.core.unit import Unit
 
 
@@ -42,7 +44,7 @@ def launch(processes: Sequence[Launchable]) -> list[BackendMember]:
         resource_tracker.ensure_running()  # starting it would let signals through
     members: list[BackendMember] = []
     try:
-        with held_back():
+        with held_back(), _settled():
             for number, process in enumerate(processes, start=1):
                 members.append(_start(process, number))
     except BaseException:
@@ -52,6 +54,19 @@ def launch(processes: Sequence[Launchable]) -> list[BackendMember]:
             member.close()
         raise
     return members
+
+
+@contextlib.contextmanager
+def _settled() -> Generator[None]:
+    """Let the collectors of forked children pass over what they share with this process: else each copies all of it."""
+    if multiprocessing.get_start_method() != "fork" or gc.get_freeze_count():
+        yield
+        return
+    gc.freeze()
+    try:
+        yield
+    finally:
+        gc.unfreeze()
 
 
 def _start(process: Launchable, number: int) -> BackendMember:

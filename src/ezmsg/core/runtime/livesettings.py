@@ -7,12 +7,14 @@ import pickle
 import reprlib
 from typing import Any
 
+from ezmsg.core.control.spans import applying
 from ezmsg.core.errors import EzmsgError
 from ezmsg.core.graphmeta import (
     ProcessControlErrorCode,
     ProcessControlOperation,
     ProcessControlRequest,
     ProcessControlResponse,
+    SettingsEventType,
     SettingsFieldUpdateRequest,
 )
 from ezmsg.core.processclient import ProcessControlClient
@@ -70,8 +72,10 @@ class LiveSettings:
         if not isinstance(change, SettingsFieldUpdateRequest) or not isinstance(change.field_path, str):  # pyright: ignore[reportUnnecessaryIsInstance] - unpickled
             text = f"{request.operation} needs a SettingsFieldUpdateRequest, not {reprlib.repr(change)}"
             return _refused(request, ProcessControlErrorCode.INVALID_RESPONSE, text)
+        event = SettingsEventType.SETTINGS_UPDATED.value
         try:
-            value = await gate.change(change.field_path, change.value)
+            with applying(event, request.unit_address, change.field_path, self._address):
+                value = await gate.change(change.field_path, change.value)
         except EzmsgError as error:
             return _refused(request, ProcessControlErrorCode.HANDLER_ERROR, str(error))
         payload = pickle.dumps(settings_snapshot_value(value))

@@ -64,9 +64,13 @@ class LoopThread:
         """From now on errors that nobody waits for are counted in `suppressed`, not logged."""
         self._is_quiet = not self._strict
 
+    def end(self) -> None:
+        """End the loop, soon; from any thread."""
+        self.call(self._stopped.set)
+
     def stop(self, timeout_s: float | None) -> bool:
         """End the loop; whether the thread ended in time (None: however long that takes)."""
-        self.call(self._stopped.set)
+        self.end()
         self._thread.join(timeout_s)
         return not self._thread.is_alive()
 

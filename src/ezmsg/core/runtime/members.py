@@ -100,6 +100,11 @@ class LocalMember(Member):
         if self._participant is not None:
             self._host.call(self._participant.obey, command)
 
+    async def detach(self) -> None:
+        """Let its thread end, while other things do."""
+        if self.state is State.ENDED:
+            self._host.end()
+
     def give_up(self) -> None:
         """Leave its thread behind."""
         super().give_up()
@@ -146,6 +151,11 @@ class BackendMember(Member):
         """Kill it."""
         super().give_up()
         logger.error("%s does not react and is killed", self.label)
+        self.kill()
+
+    def withdraw(self) -> None:
+        """Kill it before anything of the run has begun in it: it may be an interpreter that is still starting."""
+        self.is_given_up = True
         self.kill()
 
     def kill(self) -> None:

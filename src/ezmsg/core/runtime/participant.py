@@ -161,8 +161,9 @@ class Participant:
 
     async def _open(self, address: str) -> list[Job]:
         """Open the streams of the units, and make the units known to the graph."""
-        await self._endpoints.open(self._units, address)
         self._client = ProcessControlClient(address)
+        # The client becomes known with its units only when all endpoints are there, but need not wait to be connected.
+        await together(self._endpoints.open(self._units, address), self._client.connect())
         settings = LiveSettings(self._client, address)
         self._client.set_request_handler(settings.answer)
         jobs = [job for unit in self._units for job in jobs_of(unit, self._endpoints, self._work, settings.gate)]

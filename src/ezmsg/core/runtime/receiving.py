@@ -56,17 +56,17 @@ async def _until_end(subscriber: Subscriber, handle: Handle) -> Ending:
 async def _until_end_leaky(subscriber: Subscriber, handle: Handle) -> Ending:
     while True:
         lease = subscriber.recv_zero_copy()
-        async with lease as message:
-            own = lease.own(message)
-            edge = lease.message.subscription.metrics
-        lease.keep_context()
+        own = await lease.take_own()
+        failure: str | None = None
         try:
             await handle(own)
         except (Complete, NormalTermination) as ending:
             return ending
-        except Exception as error:
-            edge.task_failed(type(error).__qualname__)
+        except BaseException as error:
+            failure = type(error).__qualname__
             raise
+        finally:
+            lease.finish(failure)
 
 
 class Several:

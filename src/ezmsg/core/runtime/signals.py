@@ -9,13 +9,13 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Generator
+from collections.abc import Callable
 from types import FrameType
 from typing import Any, Self
 
+from ezmsg.core.net.forking import ENDING_SIGNALS
 from ezmsg.core.runtime.mainthread import MainThread
 
-SIGNALS = (signal.SIGINT, signal.SIGTERM)
 # What a program that did not ask for anything else has.
 DEFAULTS = {signal.SIGINT: signal.default_int_handler, signal.SIGTERM: signal.SIG_DFL}
 # One Ctrl-C may come twice: from the terminal, and passed on by the program that started this one.
@@ -44,7 +44,7 @@ class Interrupts:
 
     def __enter__(self) -> Self:
         if threading.current_thread() is threading.main_thread():
-            for number in SIGNALS:
+            for number in ENDING_SIGNALS:
                 if signal.getsignal(number) == DEFAULTS[number]:
                     self._installed[number] = signal.signal(number, self._handle)
         return self
@@ -77,16 +77,6 @@ def die_of(number: int) -> None:
     signal.raise_signal(number)
 
 
-@contextlib.contextmanager
-def held_back() -> Generator[None]:
-    """Processes started in this block do not get SIGINT and SIGTERM before they are prepared for it."""
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
-
-
 def prepare_backend(main_thread: MainThread, on_terminate: Callable[[str], object]) -> None:
     """In a backend process: leave SIGINT, which reaches the whole process group, to the process that runs the graph.
 
@@ -105,4 +95,4 @@ def prepare_backend(main_thread: MainThread, on_terminate: Callable[[str], objec
     signal.set_wakeup_fd(-1)  # of a loop of the parent
     signal.signal(signal.SIGINT, on_interrupt)
     signal.signal(signal.SIGTERM, on_termination)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, ENDING_SIGNALS)

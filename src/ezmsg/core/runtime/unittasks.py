@@ -7,6 +7,7 @@ from functools import partial
 from typing import Any
 
 from ezmsg.core.decorators import TIMEIT_ATTR, Function
+from ezmsg.core.profiling import PROFILES
 from ezmsg.core.runtime.endings import Complete, NormalTermination
 from ezmsg.core.runtime.endpoints import Endpoints, receivers
 from ezmsg.core.runtime.metadata import SETTINGS_INPUT
@@ -43,7 +44,7 @@ def jobs_of(unit: Unit, endpoints: Endpoints, work: Work, gate: Gate) -> Iterato
         yield label, partial(_receive, endpoints.subscribers[stream], handle, failed, is_leaky)
     for name, task in tasks_of(unit).items():
         if subscribed(unit, task) is None:
-            yield label_of(unit, name), _run(unit, name, task, endpoints)
+            yield label_of(unit, name), _counting(unit.address, name, _run(unit, name, task, endpoints))
 
 
 def label_of(unit: Unit, name: str) -> str:
@@ -54,6 +55,21 @@ def label_of(unit: Unit, name: str) -> str:
 def _run(unit: Unit, name: str, task: Function, endpoints: Endpoints) -> Run:
     is_timed = getattr(task, TIMEIT_ATTR, False)
     return publishing(task, endpoints.outlets.timed(label_of(unit, name)) if is_timed else endpoints.outlets)
+
+
+def _counting(unit: str, name: str, run: Run) -> Run:
+    """A task that handles no messages: there is no edge to count its exceptions."""
+
+    async def counting() -> None:
+        try:
+            await run()
+        except (Complete, NormalTermination):
+            raise
+        except Exception as error:
+            PROFILES.task_failed(unit, name, type(error).__qualname__)
+            raise
+
+    return counting
 
 
 def _handle(runs: dict[str, Run], work: Work) -> tuple[Handle, Failed]:

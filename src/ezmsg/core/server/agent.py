@@ -10,6 +10,7 @@ import sys
 from typing import TYPE_CHECKING, Final
 
 from ezmsg.core import config
+from ezmsg.core.net.forking import held_back
 
 if TYPE_CHECKING:
     from ezmsg.core.net.address import Address
@@ -85,9 +86,11 @@ class AgentProcess:
 
     def _start(self) -> None:
         assert self._command is not None
-        self._process = subprocess.Popen(
-            self._command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
-        )
+        # What reaches the whole process group shall not find an interpreter that is still starting.
+        with held_back():
+            self._process = subprocess.Popen(
+                self._command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
+            )
 
     def _is_running(self) -> bool:
         return self._process is not None and self._process.poll() is None

@@ -15,6 +15,7 @@ from ezmsg.core.dag import CyclicException
 from ezmsg.core.errors import EzmsgError
 from ezmsg.core.net.connection import Connection
 from ezmsg.core.net.guard import Guard
+from ezmsg.core.server.books.meters import ServerMeters
 from ezmsg.core.server.books.processes import ProcessBook
 from ezmsg.core.server.books.routing import PERSISTENT, GraphChange, Reroute, RoutingBook
 from ezmsg.core.server.books.sessions import SessionBook
@@ -30,6 +31,7 @@ from ezmsg.core.wire.records import (
     Record,
     Resume,
     ServerStatus,
+    SettingsEvent,
     Snapshot,
     Sync,
 )
@@ -66,12 +68,13 @@ class GraphCore:
         self.processes = ProcessBook()
         self.settings = SettingsBook()
         self.events = EventDesk()
+        self.meters = ServerMeters()
         self.telemetry = TelemetryDesk(self)
         self.shm = SharedMemoryDesk()
         self.publishers: dict[str, Connection] = {}
         self.subscribers: dict[str, Connection] = {}
         self.clients: dict[str, Connection] = {}
-        self.routes = RouteDesk(self.processes, self.clients)
+        self.routes = RouteDesk(self.processes, self.clients, self.meters)
         self.stop = stop
         self.guard = guard
         # Peers that were not let in, by why.
@@ -209,9 +212,15 @@ class GraphCore:
         self.clients.pop(client_id, None)
         if self.processes.disconnect(client_id) is None:
             return
-        self.events.settings_changed(self.settings.process_gone(client_id, time.time()))
+        self.settings_changed(self.settings.process_gone(client_id, time.time()))
         self.events.process_changed(client_id)
         self.telemetry.client_gone(client_id)
+
+    def settings_changed(self, events: list[SettingsEvent]) -> None:
+        """Tell readers of events of settings, and count them."""
+        for event in events:
+            self.meters.settings_changed(event.component_address, event.event_type)
+        self.events.settings_changed(events)
 
     # -- the whole ----------------------------------------------------------------------------------------------------
 

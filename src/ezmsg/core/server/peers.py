@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import secrets
 import time
 from collections.abc import Awaitable, Callable
@@ -14,6 +15,7 @@ from ezmsg.core.errors import EzmsgError, IdentityTaken, ProtocolError, SessionC
 from ezmsg.core.net.address import is_loopback
 from ezmsg.core.net.connection import Connection
 from ezmsg.core.net.latereply import LateReply
+from ezmsg.core.server.books.meters import OPERATION
 from ezmsg.core.server.books.routing import PERSISTENT, GraphChange, Reroute
 from ezmsg.core.server.books.settings import initial_settings
 from ezmsg.core.server.core import GraphCore
@@ -97,7 +99,32 @@ class Peer:
         handler = HANDLERS.get(type(record))
         if handler is None:
             raise EzmsgError(f"a GraphServer has no answer to {type(record).__name__}")
-        return handler(self, connection, record)
+        began_ns = time.perf_counter_ns()
+        operation = type(record).__name__
+        try:
+            answer = handler(self, connection, record)
+        except EzmsgError as error:
+            self._took(operation, began_ns, error)
+            raise
+        if isinstance(record, r.ProcessRequest):
+            return answer  # measured where it is passed on
+        if inspect.iscoroutine(answer):
+            return self._awaited(operation, began_ns, answer)
+        self._took(operation, began_ns, None)
+        return answer
+
+    async def _awaited(self, operation: str, began_ns: int, answer: Awaitable[r.Record]) -> r.Record:
+        try:
+            record = await answer
+        except EzmsgError as error:
+            self._took(operation, began_ns, error)
+            raise
+        self._took(operation, began_ns, None)
+        return record
+
+    def _took(self, operation: str, began_ns: int, error: EzmsgError | None) -> None:
+        code = "" if error is None else error.code
+        self._core.meters.took(OPERATION, operation, code, time.perf_counter_ns() - began_ns)
 
     def on_notice(self, connection: Connection, record: r.Record) -> None:
         """Telemetry and its acknowledgements; everything else is a request."""
@@ -153,7 +180,7 @@ class Peer:
         self._require(r.OpenSession, record)
         initial = self._core.settings.encoded(initial_settings(record.metadata))
         self._core.sessions.register(self._id, record.metadata)
-        self._core.events.settings_changed(self._core.settings.registered(self._id, initial, time.time()))
+        self._core.settings_changed(self._core.settings.registered(self._id, initial, time.time()))
         return DONE
 
     @property
@@ -300,7 +327,7 @@ class Peer:
         if owner != self._id:
             raise UnitNotOwned(address, self._id, owner)
         events = self._core.settings.report(self._id, address, record.value, record.timestamp)
-        self._core.events.settings_changed(events)
+        self._core.settings_changed(events)
         return DONE
 
     def settings(self, connection: Connection, record: r.GetSettings) -> Answer:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+import time
 from collections.abc import Mapping
 
 from ezmsg.core.errors import ConfigError, ConnectionLost, EzmsgError, TooManyProcessRequests
@@ -11,9 +12,13 @@ from ezmsg.core.graphmeta import ProcessControlErrorCode as Code
 from ezmsg.core.net.connection import Connection
 from ezmsg.core.net.latereply import LateReply
 from ezmsg.core.net.loglimit import LogLimiter
+from ezmsg.core.server.books.meters import CONTROL, ServerMeters
 from ezmsg.core.server.books.processes import ProcessBook
 from ezmsg.core.server.books.requests import RequestBook, Ticket
 from ezmsg.core.wire.records import ProcessRequest, ProcessResponse, Record
+
+REVOKED = "REVOKED"
+"""The error of a request that its requester took back."""
 
 
 class RouteDesk:
@@ -22,10 +27,11 @@ class RouteDesk:
     Args:
         processes: Who owns what.
         clients: The connection of each process, by its client id.
+        meters: Told how long operations took.
     """
 
-    def __init__(self, processes: ProcessBook, clients: Mapping[str, Connection]) -> None:
-        self._processes, self._clients = processes, clients
+    def __init__(self, processes: ProcessBook, clients: Mapping[str, Connection], meters: ServerMeters) -> None:
+        self._processes, self._clients, self._meters = processes, clients, meters
         self._log = LogLimiter()
         self._given_up: dict[Connection, set[_Passage]] = {}
         self.requests = RequestBook()
@@ -41,6 +47,12 @@ class RouteDesk:
         """
         if not 0 <= request.timeout_s < math.inf:
             raise ConfigError("timeout", request.timeout_s, "seconds, 0 or more")
+        answer = self._pass_on(requester, request)
+        if isinstance(answer, ProcessResponse):
+            self._meters.took(CONTROL, request.operation, answer.error_code or "", 0)
+        return answer
+
+    def _pass_on(self, requester: Connection, request: ProcessRequest) -> ProcessResponse | LateReply:
         owner = request.process_id or self._processes.owner(request.unit_address)
         connection = self._clients.get(owner or "")
         if owner is None or connection is None:
@@ -68,6 +80,11 @@ class RouteDesk:
         """Nobody waits any more, but remember what the owner still does for a requester."""
         self._given_up.setdefault(passage.requester, set()).add(passage)
 
+    def answered(self, passage: _Passage, error: str) -> None:
+        """The requester waits no more: it has an answer, or took its request back."""
+        duration_ns = time.perf_counter_ns() - passage.began_ns
+        self._meters.took(CONTROL, passage.operation, error, duration_ns)
+
     def ended(self, passage: _Passage) -> None:
         """The owner is done with it."""
         self.requests.end(passage.ticket)
@@ -81,7 +98,7 @@ class RouteDesk:
 class _Passage:
     """One request on its way from its requester to the owner, and back."""
 
-    __slots__ = ("_desk", "_owner", "_request_id", "_timer", "reply", "requester", "ticket")
+    __slots__ = ("_desk", "_owner", "_request_id", "_timer", "began_ns", "operation", "reply", "requester", "ticket")
 
     _request_id: int
     _timer: asyncio.TimerHandle
@@ -97,6 +114,7 @@ class _Passage:
         Raises:
             EzmsgError: It cannot be written.
         """
+        self.began_ns, self.operation = time.perf_counter_ns(), request.operation
         self._request_id = self._owner.ask(request, self._answered, revocable=True)
         self._timer = asyncio.get_running_loop().call_later(request.timeout_s, self._timed_out, request)
 
@@ -111,16 +129,20 @@ class _Passage:
 
     def _revoked(self) -> None:
         self._leave()
+        self._desk.answered(self, REVOKED)
         self.take_back()
 
     def _answered(self, answer: Record | Exception) -> None:
         self._leave()
         self._desk.ended(self)
-        self.reply.give(_outcome(answer, self.ticket.owner))
+        outcome = _outcome(answer, self.ticket.owner)
+        self._desk.answered(self, outcome.error_code or "")
+        self.reply.give(outcome)
 
     def _timed_out(self, request: ProcessRequest) -> None:
         self._leave()
         self._desk.given_up(self)
+        self._desk.answered(self, Code.TIMEOUT.value)
         text = f"Timed out waiting for process response to {request.operation} after {request.timeout_s:g} s"
         self.reply.give(_refusal(Code.TIMEOUT, text, self.ticket.owner))
 
@@ -133,7 +155,7 @@ def _unroutable(request: ProcessRequest) -> ProcessResponse:
     return _refusal(Code.UNROUTABLE_UNIT, text)
 
 
-def _outcome(answer: Record | Exception, owner: str) -> Record:
+def _outcome(answer: Record | Exception, owner: str) -> ProcessResponse:
     """What the owner answered, or why it did not."""
     if isinstance(answer, ProcessResponse):
         return answer

@@ -32,6 +32,8 @@ logger = logging.getLogger("ezmsg")
 MIN_STREAM_INTERVAL_S = 0.01
 # A stream whose client has not read this much is not sent more until it has.
 STREAM_BACKLOG_BYTES = 8 << 20
+# Of what the server measures of itself, exporters are told as often as of the operating system's view of processes.
+OWN_INTERVAL_S = 1.0
 # A process that stands still must not keep the exporter from its share of the time to drain.
 LINK_DRAIN_TIMEOUT_S = 0.3
 
@@ -46,6 +48,7 @@ class TelemetryDesk:
         self._readers: dict[str, Connection] = {}
         self._streams: dict[str, asyncio.Task[None]] = {}
         self._told: GraphState | None = None
+        self._due_s = 0.0
 
     async def close(self) -> None:
         """End the streams."""
@@ -64,7 +67,7 @@ class TelemetryDesk:
 
     def client_gone(self, client_id: str) -> None:
         """It left."""
-        self._book.client_gone(client_id)
+        self._book.client_gone(client_id, time.time())
         self.graph_changed()
 
     def link_opened(self, hello: OpenTelemetry, connection: Connection) -> TelemetryOpened:
@@ -138,9 +141,20 @@ class TelemetryDesk:
 
     def _welcome_reader(self) -> None:
         self.graph_changed()
+        self._tell_of_ourselves(is_due=True)
         self._serve_readers()
 
+    def _tell_of_ourselves(self, *, is_due: bool = False) -> None:
+        """Tell exporters what the server measured, now and then."""
+        now_s = time.monotonic()
+        if self._readers and (is_due or (now_s >= self._due_s and self._core.meters.has_news)):
+            self._due_s = now_s + OWN_INTERVAL_S
+            telemetry = self._core.meters.take()
+            for connection in self._readers.values():
+                connection.notify(telemetry)
+
     def _serve_readers(self) -> None:
+        self._tell_of_ourselves()
         for reader_id, connection in self._readers.items():
             for telemetry in self._book.reader_take(reader_id):
                 connection.notify(telemetry)
@@ -148,6 +162,7 @@ class TelemetryDesk:
     async def drain(self) -> None:
         """Ask every process for what it has not delivered yet, then every exporter to export it all."""
         await self._ask_all(self._links.values(), LINK_DRAIN_TIMEOUT_S)
+        self._tell_of_ourselves(is_due=True)
         self._serve_readers()
         await self._ask_all(self._readers.values(), None)
 

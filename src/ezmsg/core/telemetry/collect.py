@@ -9,12 +9,13 @@ from typing import Final, NamedTuple
 from ezmsg.core import config
 from ezmsg.core.profiling import PROFILE_TIME, ProfileRegistry
 from ezmsg.core.recorder.endpoints import Endpoint
-from ezmsg.core.recorder.rows import SAMPLE_ROW, SPAN_ROW
+from ezmsg.core.recorder.processscope import GAUGES as PROCESS_GAUGES
+from ezmsg.core.recorder.rows import PROCESS_INDEX, SAMPLE_ROW, SPAN_ROW
 from ezmsg.core.wire.records import CounterState, HistogramState, TelemetryBatch
 
 REMEMBERED: Final = 256
 """Batches whose place among the rows is known, should the link be lost before the server had them."""
-GAUGES: Final = frozenset({"inflight", "queue_depth"})
+GAUGES: Final = frozenset({"inflight", "queue_depth"}) | PROCESS_GAUGES
 
 
 class _Sent(NamedTuple):
@@ -29,10 +30,15 @@ class Collector:
     """Reads a registry for the link to one graph. Used by one thread.
 
     Everything but rows is cumulative, so a new connection begins by telling all of it again (`begin`).
+
+    Args:
+        registry: What to read.
+        graph: `host:port` of its GraphServer.
+        with_system: Tell what the operating system says of the process, too, which is something new all the time.
     """
 
-    def __init__(self, registry: ProfileRegistry, graph: str) -> None:
-        self._registry, self._graph = registry, graph
+    def __init__(self, registry: ProfileRegistry, graph: str, *, with_system: bool = False) -> None:
+        self._registry, self._graph, self._with_system = registry, graph, with_system
         # Also when the registry begins anew: what this link told of was there.
         self._recorder = registry.recorder
         self._reader = f"link {graph}"
@@ -121,11 +127,14 @@ class Collector:
         recorder = self._recorder
         with recorder.lock:
             opened = [endpoint for endpoint in recorder.endpoints.open.values() if endpoint.graph == self._graph]
+        counters = [CounterState(endpoint.index, _at_rest(endpoint.counters())) for endpoint in opened]
+        if of_process := self._counters.get(PROCESS_INDEX):
+            counters.append(CounterState(PROCESS_INDEX, _at_rest(of_process)))
         batch = TelemetryBatch(
             seq=self._seq,
             process_id=str(self._registry.client_of(self._graph) or ""),
             mono_ns=PROFILE_TIME(),
-            counters=[CounterState(endpoint.index, _at_rest(endpoint.counters())) for endpoint in opened],
+            counters=counters,
             final=True,
         )
         self._seq += 1
@@ -177,14 +186,18 @@ class Collector:
             if values != self._counters.get(endpoint.index):
                 self._counters[endpoint.index] = values
                 changed.append(CounterState(endpoint.index, values))
+        of_process = self._recorder.process.counters(with_system=self._with_system)
+        if of_process != self._counters.get(PROCESS_INDEX, {}):
+            self._counters[PROCESS_INDEX] = of_process
+            changed.append(CounterState(PROCESS_INDEX, of_process))
         return changed
 
     def _changed_histograms(self, endpoints: Iterable[Endpoint]) -> list[HistogramState]:
         aggregator = self._recorder.digest.aggregator
         table = aggregator.series.histograms
         changed: list[HistogramState] = []
-        for endpoint in endpoints:
-            for series in aggregator.series.of(endpoint.index):
+        for index in (PROCESS_INDEX, *(endpoint.index for endpoint in endpoints)):
+            for series in aggregator.series.of(index):
                 if table.changed_since(series, self._turn):
                     changed.append(table.state(series))
                     series.forget_exemplars()
@@ -212,4 +225,4 @@ class Collector:
 
 
 def _at_rest(values: dict[str, int]) -> dict[str, int]:
-    return {name: 0 if name in GAUGES else value for name, value in values.items()}
+    return {name: 0 if name.partition(":")[0] in GAUGES else value for name, value in values.items()}

@@ -8,7 +8,7 @@ that messages were held was spent waiting, until it arrives at those who spent i
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from ezmsg.core.graphmeta import (
@@ -45,16 +45,30 @@ class Waits:
         self = cls()
         for snapshot in snapshots:
             for edge in snapshot.edges:
-                for name, value in edge.counters.items():
-                    kind, _, topics = name.partition(":")
-                    if kind == "blame_ns":
-                        self.blame[edge.topic, topics] += value / 1e9
-                    elif kind == "chain_ns":
-                        within, _, holder = topics.partition(CHAIN_SEPARATOR)
-                        self.chains[within, holder] += value / 1e9
-                if edge.subscription is not None and (held := edge.histograms.get("process")):
-                    self.held[edge.subscription] += held.sum
+                self.count(edge.topic, edge.counters)
+                for name, histogram in edge.histograms.items():
+                    if edge.subscription is not None and name.partition(":")[0] == "process":
+                        self.held[edge.subscription] += histogram.sum
         return self
+
+    def count(self, topic: str, counters: Mapping[str, int]) -> None:
+        """Add what a publisher on a topic waited."""
+        for name, value in counters.items():
+            kind, _, topics = name.partition(":")
+            if kind == "blame_ns":
+                self.blame[topic, topics] += value / 1e9
+            elif kind == "chain_ns":
+                within, _, holder = topics.partition(CHAIN_SEPARATOR)
+                self.chains[within, holder] += value / 1e9
+
+    def add(self, more: Waits) -> None:
+        """Add what others waited."""
+        for edge, wait_s in more.blame.items():
+            self.blame[edge] += wait_s
+        for chain, wait_s in more.chains.items():
+            self.chains[chain] += wait_s
+        for topic, held_s in more.held.items():
+            self.held[topic] += held_s
 
     def since(self, before: Waits) -> Waits:
         """What was added."""
@@ -92,15 +106,16 @@ def _own(waits: Waits) -> dict[str, float]:
         following: dict[str, float] = defaultdict(float)
         for topic, blame_s in arriving.items():
             onward = passed.get(topic, {})
-            waited_s = sum(onward.values())
             # What is not measured is not more than what is: a message can be held by several tasks at once.
-            held_s = max(waits.held.get(topic, 0.0), waited_s)
+            held_s = max(waits.held.get(topic, 0.0), sum(onward.values()))
+            own_s = blame_s
             for holder, wait_s in onward.items():
-                share_s = blame_s * wait_s / held_s
+                # The quotient first: it is 1 at most, also of the smallest numbers there are.
+                share_s = blame_s * (wait_s / held_s)
                 if share_s > least_s:
                     following[holder] += share_s
-                    blame_s -= share_s
-            own[topic] += blame_s
+                    own_s -= share_s
+            own[topic] += own_s
         arriving = following
     for topic, left_s in arriving.items():
         own[topic] += left_s

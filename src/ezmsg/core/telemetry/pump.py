@@ -30,6 +30,8 @@ from ezmsg.core.profiling import PROFILES, ProfileRegistry
 from ezmsg.core.telemetry import extension
 from ezmsg.core.telemetry.collect import Collector
 from ezmsg.core.telemetry.link import Dial, Listener, TelemetryLink
+from ezmsg.core.telemetry.looplag import LoopLag
+from ezmsg.core.telemetry.overhead import Overhead
 from ezmsg.core.wire.records import OpenTelemetry
 
 logger = logging.getLogger("ezmsg")
@@ -114,27 +116,37 @@ class TelemetryPump:
 
     def _begin(self) -> None:
         self._lock = threading.Lock()
+        self._lag = LoopLag(self._registry)
         self._waker: Waker | None = None
         self._links: dict[str, TelemetryLink] = {}
         self._thread: threading.Thread | None = None
         self._listener: Listener | None = None
         self._is_ending = False
         self._deadline_s = 0.0
-        self._flushing: list[threading.Event] = []
+        self._flushing: list[Callable[[], None]] = []
 
     def install(self) -> None:
         """Start with the first endpoint of a graph, from now on."""
         self._registry.set_wake(self._wake_up)
+        self._registry.set_flush(self.flush_soon)
         self._registry.set_first_endpoint_hook(self._graph_changed)
+        self._registry.set_endpoint_hook(lambda endpoint, is_open: self._lag.endpoint_changed(endpoint, is_open))
+
+    def flush_soon(self, done: Callable[[], None]) -> None:
+        """Send what was recorded so far; `done` is called when that is done, or there is nobody to send to."""
+        with self._lock:
+            is_running = self._thread is not None
+            if is_running:
+                self._flushing.append(done)
+        if is_running:
+            self._wake_up()
+        else:
+            done()
 
     def flush(self, timeout_s: float = EXIT_TIMEOUT_S) -> bool:
         """Send what was recorded so far; whether that was done in time (or there was nobody to send to)."""
         done = threading.Event()
-        with self._lock:
-            if self._thread is None:
-                return True
-            self._flushing.append(done)
-        self._wake_up()
+        self.flush_soon(done.set)
         return done.wait(timeout_s)
 
     def shutdown(self, timeout_s: float = EXIT_TIMEOUT_S) -> None:
@@ -164,8 +176,8 @@ class TelemetryPump:
                     return
                 if graph not in self._links:
                     self._links[graph] = TelemetryLink(
-                        graph, Collector(self._registry, graph), say_hello, self._registry.set_anchor, self._dial,
-                        listener=self._listener,
+                        graph, Collector(self._registry, graph, with_system=True), say_hello,
+                        self._registry.set_anchor, self._dial, listener=self._listener,
                     )  # fmt: skip
                 if self._thread is None:
                     # A daemon: it must not keep the interpreter alive.
@@ -185,6 +197,7 @@ class TelemetryPump:
 
     def _run(self, waker: Waker) -> None:
         pace = Pace(config.trace_push_interval_s())
+        overhead = Overhead()
         is_forced = True
         while True:
             with self._lock:
@@ -197,16 +210,17 @@ class TelemetryPump:
                 wait_s, is_stuck = 0.0, False
             else:
                 wait_s, is_stuck = self._step(links, pace, is_forced=is_forced)
+                overhead.turn(self._registry.recorder)
             with self._lock:
                 if is_stuck and self._links:
                     self._flushing += flushing
                 else:
                     for done in flushing:
-                        done.set()
+                        done()
                 if not self._links:
                     self._thread = self._waker = None
                     for done in self._flushing:
-                        done.set()
+                        done()
                     break
             is_forced = waker.wait(wait_s, links.values())
         waker.close()

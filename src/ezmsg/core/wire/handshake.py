@@ -27,6 +27,7 @@ from typing import NamedTuple
 from ezmsg.core.errors import (
     AuthenticationFailed,
     ForeignPeer,
+    HandshakeAbandoned,
     HandshakeError,
     ProtocolError,
     TlsNotSpoken,
@@ -54,6 +55,7 @@ WRONG_VERSION = 2
 MALFORMED = 3
 TLS_ONLY = 4
 NO_TLS = 5
+ABANDONED = 6
 
 _SERVER_LABEL = b"ezmsg handshake, the server proves itself\0"
 _CLIENT_LABEL = b"ezmsg handshake, the client proves itself\0"
@@ -128,8 +130,9 @@ class _Handshake:
         """The error of a peer that closed the connection before the handshake was done."""
         if self._step != self._prefix:
             return HandshakeError(self._name, "it hung up in the middle of the handshake")
-        said = f" after it sent {self._received!r}" if self._received else ""
-        return HandshakeError(self._name, f"it hung up{said}")
+        if not self._received:
+            return HandshakeAbandoned(self._name, "it hung up")
+        return HandshakeError(self._name, f"it hung up after it sent {self._received!r}")
 
     @property
     def farewell(self) -> bytes:
@@ -186,6 +189,11 @@ class ClientHandshake(_Handshake):
     def farewell(self) -> bytes:
         """Tells a server that its proof was wrong."""
         return self._farewell
+
+    @property
+    def excuse(self) -> bytes:
+        """What to send before hanging up for a reason of one's own; nothing once the server has what it waits for."""
+        return b"" if self._peer is not None else _PROOF.pack(ABANDONED, bytes(_MAC_BYTES))
 
     def _take_prefix(self, version: int, length: int) -> None:
         if version != PROTOCOL_VERSION:
@@ -284,6 +292,8 @@ class ServerHandshake(_Handshake):
 
     def _proof(self, received: bytes) -> bytes:
         code, mac = _PROOF.unpack(received)
+        if code == ABANDONED:
+            raise HandshakeAbandoned(self._name, "it gave up")
         if code != ACCEPTED or not hmac.compare_digest(mac, self._mac(_CLIENT_LABEL)):
             self._verdict = WRONG_KEY
             raise AuthenticationFailed(self._name, _OTHER_KEY)

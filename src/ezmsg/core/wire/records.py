@@ -416,7 +416,8 @@ class ProcessUpdateOwnership(Record, frozen=True):
 class ProcessRequest(Record, frozen=True):
     """An operation for the process that owns `unit_address`, or for process `process_id`; `payload` is opaque.
 
-    `reader` names who keeps its own place in what is measured, `request_id` this request, from end to end.
+    `reader` names who keeps its own place in what is measured, `request_id` this request, from end to end;
+    `traceparent` is the W3C header of who asks, if that is sampled.
     """
 
     unit_address: Name
@@ -426,6 +427,7 @@ class ProcessRequest(Record, frozen=True):
     process_id: Name = ""
     reader: Name = ""
     request_id: Name = ""
+    traceparent: Name = ""
 
 
 class ProcessResponse(Record, frozen=True):
@@ -585,7 +587,7 @@ class ProcessTelemetry(Record, frozen=True):
     """To a reader: what one process delivered. `hello` comes with the first, `gone` with the last.
 
     After it joined, a reader gets one with all endpoints, last counters and histograms, and retained span rows.
-    `server_dropped` counts, by reason and cumulatively, the span rows of this process that readers missed.
+    `server_dropped` counts, by `kind:reason` and cumulatively, what of this process readers missed.
     `position`: where the reader is among the spans after these.
     """
 
@@ -604,6 +606,13 @@ class GraphState(Record, frozen=True):
     nodes: list[str]
     edges: list[tuple[str, str]]
     processes: int
+
+
+class ServerTelemetry(Record, frozen=True):
+    """To a telemetry reader: what the server measured of its own work, cumulative."""
+
+    histograms: list[HistogramState] = []
+    counters: dict[Name, int] = {}
 
 
 class TelemetryAck(Record, frozen=True):
@@ -752,6 +761,7 @@ OPCODES: dict[int, type[Record]] = {
     83: Metadata,
     84: GetCounts,
     85: Counts,
+    86: ServerTelemetry,
     90: OpenChannel,
     91: ChannelOpened,
     92: SlotHolder,
@@ -775,7 +785,7 @@ LARGE_RECORDS: dict[int, int] = {
         CONTROL_FRAME_BYTES: (
             Routing, GraphEdges, Snapshot, RegisterMetadata, ReportSettings, Settings, SettingsEvents, SettingsEvent,
             TopologyEvent, ProcessRequest, ProcessResponse, TelemetryBatch, ProcessTelemetry, GraphState,
-            ProfilingStreamBatch,
+            ServerTelemetry, ProfilingStreamBatch,
         ),
         CONTROL_FRAME_BYTES + SMALL_RECORD_BYTES: (Metadata,),
         4 * SMALL_RECORD_BYTES: (ProcessRegister, ProcessUpdateOwnership),

@@ -5,7 +5,7 @@ from ezmsg.core.errors import ExporterLeased, ProtocolError
 from ezmsg.core.recorder.expand import expand_samples, expand_spans
 from ezmsg.core.recorder.rows import LEASE_TIME, PROCESS, SAMPLE_ROW, SPAN_ROW, meta_word
 from ezmsg.core.server.books import exporter, telemetrylink
-from ezmsg.core.server.books.telemetry import GONE, TelemetryBook
+from ezmsg.core.server.books.telemetry import GONE, LEFT, TelemetryBook
 from ezmsg.core.wire.records import (
     CounterState,
     EndpointRecord,
@@ -291,8 +291,28 @@ def test_a_process_that_ended_early_waits_for_an_exporter(book):
     book.link_closed("link")
     book.reader_open("x", EXPORTER)
     [told] = take(book)
-    assert (told.gone, told.batch.final) == (True, True)
+    assert (told.gone, told.batch.final, told.server_dropped) == (True, True, {})
     assert told.hello == hello()
+
+
+def test_a_process_that_ended_without_a_goodbye_lost_something_nobody_can_count(book):
+    book.reader_open("x", EXPORTER)
+    open_link(book)
+    book.batch("link", batch(0, spans=spans(1)))
+    take(book)
+    book.link_closed("link")
+    [told] = take(book)
+    assert (told.gone, told.server_dropped) == (True, {"link:no_goodbye": 1})
+
+
+def test_a_process_that_comes_back_has_lost_nothing(book):
+    open_link(book)
+    book.batch("link", batch(0, spans=spans(1)))
+    book.link_closed("link")
+    open_link(book)
+    book.reader_open("x", EXPORTER)
+    [told] = take(book)
+    assert (told.gone, told.server_dropped) == (False, {})
 
 
 def test_only_so_many_processes_that_ended_wait_and_the_others_are_counted(book):
@@ -438,15 +458,51 @@ def test_empty_batches_are_not_sent(book):
     assert book.stream_take(stream(book, empty=True), 1.0) is None
 
 
-def test_a_client_that_left_takes_its_samples_along(book, client):
+def test_of_a_client_that_left_streams_that_are_open_get_the_rest(book, client):
     book.batch("link", batch(1, "c", samples=samples(1)))
-    one = stream(book)
-    book.client_gone("c")
+    one, other = stream(book), stream(book, ids=["d"])
+    book.client_gone("c", 122.6)
+    # On its way when the client left.
+    book.batch("link", batch(2, "c", samples=samples(2)))
+    assert seqs(read(book, one)["c"]) == [1, 2]
+    book.batch("link", batch(3, "c", samples=samples(3)))
+    assert seqs(read(book, one)["c"]) == [3]
+    assert read(book, other) == {}
+
+
+def test_a_client_that_left_is_not_known_to_later_streams_and_forgotten_when_it_was_read(book, client):
+    book.batch("link", batch(1, "c", samples=samples(1)))
+    one = stream(book, empty=True)
+    book.client_gone("c", 122.5)
+    assert read(book, stream(book, empty=True)) == {}
+    assert seqs(read(book, one)["c"]) == [1]
+    assert read(book, one) == {}
+    # Since it left, so much time has passed that nothing more can come.
     book.batch("link", batch(2, "c", samples=samples(2)))
     assert read(book, one) == {}
     book.client_connected("e", 10, "host")
     book.batch("link", batch(3, "e", samples=samples(3)))
     assert seqs(read(book, one)["e"]) == [3]
+
+
+def test_a_client_that_is_back_begins_anew(book, client):
+    book.batch("link", batch(1, "c", samples=samples(1)))
+    one = stream(book)
+    assert seqs(read(book, one)["c"]) == [1]
+    book.client_gone("c", 123.5)
+    book.client_connected("c", 10, "host")
+    book.batch("link", batch(2, "c", samples=samples(2)))
+    assert seqs(read(book, one)["c"]) == [2]
+
+
+def test_only_so_many_clients_that_left_are_kept_for_a_stream_that_stands_still(book):
+    one = stream(book)
+    open_link(book)
+    for number in range(LEFT + 3):
+        book.client_connected(str(number), 10, "host")
+        book.batch("link", batch(number, str(number), samples=samples(number)))
+        book.client_gone(str(number), 123.5)
+    assert list(read(book, one)) == [str(number) for number in range(3, LEFT + 3)]
 
 
 def test_samples_without_a_client_are_counted_for_the_exporter(book):

@@ -80,7 +80,7 @@ class _View:
                 final=link.is_final and is_last,
             ),
             hello=None if self.is_told else link.hello,
-            server_dropped={reason: count for reason, count in link.lost.items() if count},
+            server_dropped=link.losses(),
             gone=is_last,
             position=self._position,
         )

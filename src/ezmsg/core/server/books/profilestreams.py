@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from typing import Final
 
 import numpy as np
 
+from ezmsg.core.recorder.distinct import distinct
 from ezmsg.core.recorder.rowlog import Read, RowArray, RowLog
 from ezmsg.core.recorder.rows import INDEX_SHIFT, LABEL_MASK, LABEL_SHIFT, SAMPLE_ROW, SPAN_ROW, is_link
 from ezmsg.core.server.books.telemetrylink import TelemetryLink
@@ -16,6 +18,8 @@ ROWS_AT_ONCE: Final = 20_000
 """Rows of one process in one batch, whatever a stream asks for: a batch must fit a frame."""
 BATCH_ROWS: Final = 200_000
 UNKNOWN_PID: Final = -1
+LINGER_S: Final = 1.0
+"""How long rows of a client that left may still come: they take another connection than its goodbye."""
 
 
 class StreamClient:
@@ -34,6 +38,8 @@ class StreamClient:
         self.samples = RowLog(SAMPLE_ROW, limit, end=begin)
         self.spans = RowLog(SPAN_ROW, limit, is_link, begin)
         self.link: TelemetryLink | None = None
+        self.left_s = math.inf
+        """Since when, in Unix seconds, it is gone."""
 
 
 class _Cursor:
@@ -75,24 +81,41 @@ class ProfileStream:
     def __init__(self, record: OpenProfilingStream) -> None:
         self._record = record
         self._cursors: dict[str, _Cursor] = {}
+        # Clients that left, and that it has not read to the end.
+        self._leaving: dict[str, StreamClient] = {}
+
+    def left(self, client: StreamClient) -> None:
+        """A client is gone; what it measured and this stream has not had is still to be told."""
+        if self._record.process_ids is None or client.client_id in self._record.process_ids:
+            self._leaving[client.client_id] = client
+
+    def keeps(self, client_id: str) -> bool:
+        """Whether it still reads a client that left."""
+        return client_id in self._leaving
 
     def forget(self, client_id: str) -> None:
-        """A client is gone."""
+        """Nothing more is to be told of a client."""
         self._cursors.pop(client_id, None)
+        self._leaving.pop(client_id, None)
 
     def take(self, clients: dict[str, StreamClient], unix_s: float, mono_ns: int) -> ProfilingStreamBatch | None:
         """What is new; None when there is nothing to tell."""
         record = self._record
-        wanted = list(clients) if record.process_ids is None else list(dict.fromkeys(record.process_ids))
+        known = clients | self._leaving
+        wanted = list(known) if record.process_ids is None else list(dict.fromkeys(record.process_ids))
         processes: list[ProcessSamples] = []
         room = BATCH_ROWS
         for client_id in wanted:
-            client = clients.get(client_id)
+            client = known.get(client_id)
             if client is not None:
                 told = self._process(client, min(record.max_samples, ROWS_AT_ONCE, room), mono_ns)
             else:
                 told = ProcessSamples(client_id, UNKNOWN_PID, "", mono_ns)
             is_new = bool(told.samples) or (record.spans and bool(told.spans))
+            if client is not None and client.left_s < math.inf and not is_new:
+                if unix_s >= client.left_s + LINGER_S:
+                    self.forget(client_id)
+                continue
             if is_new or record.include_empty_batches:
                 processes.append(told)
                 room -= len(told.samples) // SAMPLE_ROW.itemsize
@@ -111,7 +134,7 @@ class ProfileStream:
             return ProcessSamples(client.client_id, client.pid, client.host, mono_ns)
         indices = np.concatenate((samples["index"].astype(np.int64), spans["meta"] >> INDEX_SHIFT))
         label = spans["meta"] >> LABEL_SHIFT & LABEL_MASK
-        labels = np.unique(np.concatenate((samples["label"].astype(np.int64), label, spans["blame"])))
+        labels = distinct(np.concatenate((samples["label"].astype(np.int64), label, spans["blame"])))
         return ProcessSamples(
             process_id=client.client_id,
             pid=client.pid,
@@ -119,7 +142,7 @@ class ProfileStream:
             mono_ns=link.mono_ns,
             anchor=link.anchor,
             endpoints=link.explain(indices),
-            labels={code: link.labels[code] for code in labels.tolist() if code in link.labels},
+            labels={code: link.labels[code] for code in labels if code in link.labels},
             samples=samples.tobytes(),
             spans=spans.tobytes(),
             dropped=cursor.dropped(client),

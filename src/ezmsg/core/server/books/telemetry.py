@@ -24,6 +24,8 @@ from ezmsg.core.wire.records import (
 
 GONE: Final = 64
 """Processes that ended whose last values wait for an exporter."""
+LEFT: Final = 64
+"""Clients that left of which streams may still read."""
 ANCHORS: Final = 1024
 """Boots of hosts whose clocks are remembered; more of them than there are hosts means that somebody makes them up."""
 
@@ -43,6 +45,8 @@ class TelemetryBook:
         self._links: dict[str, TelemetryLink] = {}
         self._anchors: dict[str, ClockAnchor] = {}
         self._clients: dict[str, StreamClient] = {}
+        # Clients that are gone, while streams read what they measured.
+        self._left: dict[str, StreamClient] = {}
         self._streams: dict[str, ProfileStream] = {}
         self._exporter: Exporter | None = None
         # Spans by link that an exporter was sent and has not settled, and those of links that are no more.
@@ -63,15 +67,21 @@ class TelemetryBook:
 
     def client_connected(self, client_id: str, pid: int, host: str) -> None:
         """A ProcessControlClient connected: streams know it, even if it never measures anything."""
+        self._forget_left(client_id)
         self._clients[client_id] = StreamClient(client_id, pid, host, self._limit, self._next_position)
 
-    def client_gone(self, client_id: str) -> None:
-        """It left, and its samples with it."""
+    def client_gone(self, client_id: str, unix_s: float) -> None:
+        """It left, at that time: streams that are open read it to the end, later ones do not know it."""
         client = self._clients.pop(client_id, None)
-        if client is not None:
-            self._next_position = max(self._next_position, client.samples.end, client.spans.end)
+        if client is None:
+            return
+        client.left_s = unix_s
+        self._left[client_id] = client
         for stream in self._streams.values():
-            stream.forget(client_id)
+            stream.left(client)
+        for old in list(self._left)[:-LEFT]:
+            self._forget_left(old)
+        self._forget_read()
 
     def link_opened(self, hello: OpenTelemetry, mono_ns: int, unix_ns: int) -> TelemetryOpened:
         """A process begins to deliver, or goes on after its connection was lost.
@@ -106,7 +116,7 @@ class TelemetryBook:
         link = self._links[link_id]
         samples, spans = sample_rows(batch.samples), span_rows(batch.spans)
         link.apply(batch)
-        client = self._clients.get(batch.process_id)
+        client = self._clients.get(batch.process_id) or self._left.get(batch.process_id)
         if client is None:
             # No client yet, or one that closed while this was on its way: streams do not know it.
             link.lost["sample:no_client"] += len(samples)
@@ -181,6 +191,7 @@ class TelemetryBook:
     def stream_close(self, stream_id: str) -> None:
         """A stream ended."""
         self._streams.pop(stream_id, None)
+        self._forget_read()
 
     def stream_take(self, stream_id: str, unix_s: float, mono_ns: int = 0) -> ProfilingStreamBatch | None:
         """What a stream has not had yet; None when there is nothing to send.
@@ -190,9 +201,25 @@ class TelemetryBook:
             unix_s: The time now, in Unix seconds.
             mono_ns: Our monotonic clock now, as the time of processes that have measured nothing.
         """
-        return self._streams[stream_id].take(self._clients, unix_s, mono_ns or int(unix_s * 1e9))
+        told = self._streams[stream_id].take(self._clients, unix_s, mono_ns or int(unix_s * 1e9))
+        self._forget_read()
+        return told
 
     # -- beneath ------------------------------------------------------------------------------------------------------
+
+    def _forget_read(self) -> None:
+        """Let go of clients that left and that no stream reads any more."""
+        for client_id in list(self._left):
+            if not any(stream.keeps(client_id) for stream in self._streams.values()):
+                self._forget_left(client_id)
+
+    def _forget_left(self, client_id: str) -> None:
+        client = self._left.pop(client_id, None)
+        if client is None:
+            return
+        self._next_position = max(self._next_position, client.samples.end, client.spans.end)
+        for stream in self._streams.values():
+            stream.forget(client_id)
 
     def _forget_anchors(self) -> None:
         while len(self._anchors) > ANCHORS:

@@ -8,6 +8,7 @@ from typing import Final
 import numpy as np
 
 from ezmsg.core.errors import ProtocolError
+from ezmsg.core.recorder.distinct import distinct
 from ezmsg.core.recorder.rowlog import RowArray, RowLog
 from ezmsg.core.recorder.rows import SAMPLE_ROW, SPAN_ROW, is_link
 from ezmsg.core.wire.records import (
@@ -26,6 +27,9 @@ ENDPOINTS: Final = 16_384
 HISTOGRAMS: Final = 4 * ENDPOINTS
 LABELS: Final = 65_536
 """Most of each that one process may have here, whatever it tells; more is counted as lost."""
+
+NO_GOODBYE: Final = "link:no_goodbye"
+"""The end of a process that did not take its leave: what it recorded since its last batch is lost, and not counted."""
 
 HistogramKey = tuple[int, str, str]
 
@@ -84,6 +88,11 @@ class TelemetryLink:
         self.is_final = False
         self._records: dict[int, EndpointRecord] = {}
 
+    def losses(self) -> dict[str, int]:
+        """What was given up here, and one item for the end without a goodbye of a process that was killed."""
+        lost = {reason: count for reason, count in self.lost.items() if count}
+        return lost | {NO_GOODBYE: 1} if self.is_gone and not self.is_final else lost
+
     @property
     def is_gone(self) -> bool:
         """Whether nothing more will come, unless the process reconnects."""
@@ -130,7 +139,7 @@ class TelemetryLink:
 
     def explain(self, indices: RowArray) -> list[EndpointRecord]:
         """The endpoints that rows name."""
-        return [self._records[index] for index in np.unique(indices).tolist() if index in self._records]
+        return [self._records[index] for index in distinct(indices) if index in self._records]
 
     def _close(self, index: int) -> None:
         if index not in self.endpoints:

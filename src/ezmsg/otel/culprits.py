@@ -1,0 +1,53 @@
+"""Who causes waiting in the end, through publishers that wait themselves: worked out for the whole graph.
+
+Each process says which subscriber its publishers waited for, and what was being handled meanwhile. Only all of it
+together tells whose fault it is (`ezmsg.core.telemetry.culprit`), so what follows is a metric of the graph.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+
+from ezmsg.core.telemetry.culprit import Waits, report
+from ezmsg.otel.state import Process
+
+MAX_CULPRITS = 1000
+
+
+class Culprits:
+    """Adds up what happened from one look to the next: of shares that were worked out again, sums might fall."""
+
+    def __init__(self) -> None:
+        self._before: dict[str, Waits] = {}
+        self._last = Waits()
+        self._caused_ns: Counter[str] = Counter()
+
+    def look(self, processes: Iterable[Process]) -> dict[str, int]:
+        """Nanoseconds of waiting that each subscriber has caused up to now, by its topic."""
+        now = {process.link_id: waits_of(process) for process in processes}
+        added = Waits()
+        for link_id, waits in now.items():
+            added.add(waits.since(self._before.get(link_id, Waits())))
+        self._before = now
+        # Processes tell what they measured at different times: who waited may be known before why.
+        recently = Waits()
+        recently.add(self._last)
+        recently.add(added)
+        self._last = added
+        for culprit in report(Waits(added.blame, recently.chains, recently.held), 0.0).culprits:
+            if culprit.subscription in self._caused_ns or len(self._caused_ns) < MAX_CULPRITS:
+                self._caused_ns[culprit.subscription] += round(culprit.wait_seconds * 1e9)
+        return dict(self._caused_ns)
+
+
+def waits_of(process: Process) -> Waits:
+    """What a process measured of waiting, since it began."""
+    waits = Waits()
+    for index, values in process.counters.items():
+        if (endpoint := process.endpoints.get(index)) is not None:
+            waits.count(endpoint.topic, values)
+    for (index, name, _), histogram in process.histograms.items():
+        if name == "process" and (endpoint := process.endpoints.get(index)) is not None:
+            waits.held[endpoint.subscription] += histogram.sum_ns / 1e9
+    return waits

@@ -1,0 +1,74 @@
+"""What is measured of the tasks of units, whatever they do with their messages."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+from typing import Any
+
+import pytest
+
+import ezmsg.core as ez
+from ezmsg.core import config
+from ezmsg.core.graphmeta import ProcessProfilingSnapshot, TraceSpan
+from ezmsg.core.profiling import PROFILES
+from tests.core.rununits import Counter, CounterSettings
+
+
+class Leaky(ez.Unit):
+    """Fails with its first message, and ends the run with its second."""
+
+    INPUT = ez.InputStream(int, leaky=True, max_queue=8)
+    OUTPUT = ez.OutputStream(int)
+    seen = 0
+
+    @ez.subscriber(INPUT)
+    @ez.publisher(OUTPUT)
+    async def take(self, number: int) -> AsyncIterator[Any]:
+        self.seen += 1
+        with ez.profile("work"):
+            await asyncio.sleep(0)
+        yield self.OUTPUT, number
+        if self.seen == 1:
+            raise ValueError(number)
+        raise ez.NormalTermination
+
+
+class Fails(ez.Unit):
+    @ez.task
+    async def run(self) -> None:
+        raise LookupError
+
+
+@pytest.fixture
+def traced() -> Iterator[None]:
+    PROFILES.trace_batch(100_000, "receiving")
+    PROFILES.set_trace_sampling(0, ratio=1)
+    yield
+    PROFILES.set_trace_sampling(config.trace_rate_hz(), config.trace_ratio())
+
+
+async def run(**units: ez.Unit) -> tuple[list[TraceSpan], ProcessProfilingSnapshot]:
+    source, leaky = Counter(CounterSettings(2)), Leaky()
+    connections = [(source.OUTPUT, leaky.INPUT)]
+    await asyncio.to_thread(
+        ez.run, SOURCE=source, LEAKY=leaky, connections=connections, force_single_process=True, **units
+    )
+    return PROFILES.trace_batch(100_000, "receiving").spans, PROFILES.snapshot()
+
+
+@pytest.mark.usefixtures("traced")
+async def test_a_leaky_task_is_measured_to_its_end_with_its_error() -> None:
+    spans, _ = await run()
+    processing = [span for span in spans if span.name == "process SOURCE/OUTPUT"]
+    assert [span.error for span in processing] == ["ValueError", None]
+    for span in processing:
+        within = [it for it in spans if it.parent_span_id == span.span_id and it.name != "process LEAKY/OUTPUT"]
+        assert sorted(it.name for it in within) == ["publish LEAKY/OUTPUT", "work"]
+        assert all(span.start_unix_ns <= it.start_unix_ns <= it.end_unix_ns <= span.end_unix_ns for it in within)
+
+
+async def test_an_error_of_a_task_without_messages_is_counted() -> None:
+    _, snapshot = await run(FAILS=Fails())
+    assert snapshot.process is not None
+    assert snapshot.process.task_errors[("FAILS", "run", "LookupError")] >= 1
