@@ -102,7 +102,7 @@ class GraphApp(App[None]):
 
     def refresh_changed(self) -> None:
         """Draw, if there is anything new."""
-        if not self._is_changed:
+        if not self._is_changed or not self.query("#state"):  # which is gone when the program is about to end
             return
         self._is_changed = False
         self._draw_state()

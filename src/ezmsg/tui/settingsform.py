@@ -45,6 +45,7 @@ class FieldRow(Vertical):
         super().__init__()
         self.field = field
         self.is_live = is_live
+        self._sent_text = ""
         self._editor: Input | Static | Switch | Any = self._made_editor(field, is_live)
 
     def _made_editor(self, field: Field, is_live: bool) -> Any:
@@ -77,8 +78,10 @@ class FieldRow(Vertical):
             self._show_value()
 
     def accepted(self) -> None:
-        """What was sent holds now."""
-        self.remove_class("wrong", "edited")
+        """What was sent holds now; what was typed since then stays."""
+        self.remove_class("wrong")
+        if not isinstance(self._editor, Input) or self._editor.value == self._sent_text:
+            self.remove_class("edited")
 
     def refused(self, reason: str) -> None:
         """What was sent does not."""
@@ -98,6 +101,7 @@ class FieldRow(Vertical):
             elif isinstance(editor, Input):
                 if editor.value != field.text:
                     editor.value = field.text
+                    editor.cursor_position = len(field.text)
             elif field.value is not None:
                 editor.value = json.dumps(field.value)
 
@@ -111,6 +115,7 @@ class FieldRow(Vertical):
     def on_input_submitted(self, event: Input.Submitted) -> None:
         """Send it, if it can be one."""
         event.stop()
+        self._sent_text = event.value
         try:
             value = self.field.parse(event.value)
         except ValueError as error:
@@ -156,6 +161,8 @@ class SettingsForm(VerticalScroll):
                 row.take(field)
             return
         self.component, self._shape = component, shape
+        # Where there are editors, the keys are theirs; else they scroll.
+        self.can_focus = not is_live
         await self.remove_children()
         if fields:
             await self.mount_all(FieldRow(field, is_live=is_live) for field in fields)

@@ -67,6 +67,11 @@ class TraceForm(Vertical):
             yield Button("Stop", id="stop", variant="error", compact=True)
             yield Static("", id="trace-state", markup=False)
 
+    def on_mount(self) -> None:
+        """Buttons act at once, and again as soon as they are pressed again."""
+        for button in self.query(Button):
+            button.active_effect_duration = 0
+
     def on_button_pressed(self, event: Button.Pressed) -> None:
         """Say what is wanted."""
         event.stop()

@@ -1,0 +1,23 @@
+"""Addresses in few columns."""
+
+from __future__ import annotations
+
+from ezmsg.tui.names import EdgeNames, edge_text, elided
+
+
+def test_an_edge_is_called_by_its_units_where_that_is_unique() -> None:
+    names = EdgeNames([("A/OUT", "B/IN"), ("B/OUT", "C/IN"), ("B/OUT", "C/SIDE")])
+    assert names.of("A/OUT", "B/IN") == ("A", "B")
+    assert names.of("B/OUT", "C/SIDE") == ("B/OUT", "C/SIDE")
+
+
+def test_the_root_that_all_share_is_left_out() -> None:
+    assert EdgeNames([("SYS/A/OUT", "SYS/B/IN")]).of("SYS/A/OUT", "SYS/B/IN") == ("A", "B")
+    assert EdgeNames([("SYS/A/OUT", "LOG")]).of("SYS/A/OUT", "LOG") == ("SYS/A", "LOG")
+
+
+def test_of_a_long_address_the_end_is_kept_on_both_sides() -> None:
+    assert elided("SYSTEM/FILTERBANK", 8) == "…TERBANK"
+    assert edge_text("SOURCE", "SYSTEM/FILTERBANK/BAND", 20) == "SOURCE → …RBANK/BAND"
+    assert edge_text("A" * 30, "B" * 30, 20) == f"…{'A' * 7} → …{'B' * 8}"
+    assert edge_text("A", "B", 20) == "A → B"
