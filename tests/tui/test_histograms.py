@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ezmsg.core.graphmeta import HistogramValue
@@ -22,6 +22,7 @@ def histogram(values: list[float], scale: int = 3) -> HistogramValue:
     return HistogramValue(len(values), sum(values), min(values), max(values), zeros, scale, first, counts)
 
 
+@settings(max_examples=30)
 @given(DURATIONS, DURATIONS)
 def test_what_came_between_has_the_quantiles_of_what_came(before: list[float], after: list[float]) -> None:
     found, alone = between(histogram(before), histogram(before + after)), histogram(after)
@@ -32,6 +33,7 @@ def test_what_came_between_has_the_quantiles_of_what_came(before: list[float], a
         assert math.isclose(found.quantile(q), alone.quantile(q), rel_tol=2 ** (1 / 8) - 1)
 
 
+@settings(max_examples=30)
 @given(DURATIONS, DURATIONS)
 def test_histograms_of_different_scale_are_merged_at_the_coarser(fine: list[float], coarse: list[float]) -> None:
     found = merged([histogram(fine, 3), histogram(coarse, 1)])

@@ -75,7 +75,7 @@ def culprit_text(culprits: Sequence[BackpressureCulprit], window_s: float | None
     if not culprits:
         return "nobody waits"
     worst = culprits[0]
-    held = f" ({figures.duration(worst.wait_seconds / window_s)} per second)" if window_s else ""
+    held = f" ({figures.duration(worst.wait_seconds / window_s)} each second)" if window_s else ""
     return f"culprit: {worst.subscription} causes {figures.share(worst.share)} of all waiting{held}"
 
 
