@@ -27,7 +27,7 @@ from ezmsg.tui.settingsform import FieldRow, SettingsForm
 # What no event tells (settings that went with their process) is seen so late.
 POLL_S = 1.0
 EVENTS = 100
-HEADS = (Head("component", right=False), Head("live", 4))
+HEADS = (Head("component", right=False, is_address=True), Head("live", 4))
 
 
 class SettingsApp(GraphApp):

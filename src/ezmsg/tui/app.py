@@ -42,7 +42,7 @@ class GraphApp(App[None]):
     ]
     CSS = """
     Screen { layout: vertical; }
-    #state { height: 1; background: $primary-darken-2; color: $text; padding: 0 1; }
+    #state { height: auto; max-height: 3; background: $primary-darken-2; color: $text; padding: 0 1; }
     .note { height: auto; color: $text-muted; padding: 0 1; }
     Input > .input--placeholder { color: $text 60%; }
     .title { height: 1; text-style: bold; padding: 0 1; }
@@ -109,7 +109,7 @@ class GraphApp(App[None]):
         self.draw()
 
     def _draw_state(self) -> None:
-        text = Text(no_wrap=True, overflow="ellipsis")
+        text = Text()
         text.append(self.NAME, style="bold")
         text.append(f"  {self.address}  ")
         if self.trouble is None:

@@ -45,6 +45,22 @@ class EdgeTable(LiveTable):
         self.show(heads, rows)
 
 
+class EdgeLine(Static):
+    """The edge that is selected, in full."""
+
+    DEFAULT_CSS = "EdgeLine { height: auto; max-height: 2; padding: 0 1; }"
+
+    def __init__(self) -> None:
+        """Make one that shows nothing yet."""
+        super().__init__("", markup=False, id="edge")
+
+    def show_edge(self, measures: Measures, key: str | None) -> None:
+        """Show the edge with this key."""
+        edge = next((edge for edge in measures.edges if edge_key(edge) == key), None)
+        text = "" if edge is None else f"{edge.topic} → {edge.subscription} (pid {edge.pid})"
+        self.update(text)
+
+
 class CulpritLine(Static):
     """Who holds up the graph."""
 

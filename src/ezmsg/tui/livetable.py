@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from rich.text import Text
 from textual.widgets import DataTable
+
+from ezmsg.tui.names import elided
 
 # More rows than anybody reads; the first are shown.
 MOST_ROWS = 500
@@ -14,11 +16,12 @@ MOST_ROWS = 500
 
 @dataclass(frozen=True, slots=True)
 class Head:
-    """A column: its title and width. The first one takes what the others leave."""
+    """A column: its title and width. The first one takes what the others leave; addresses are shortened to fit."""
 
     title: str
     width: int = 0
     right: bool = True
+    is_address: bool = False
 
 
 class LiveTable(DataTable[Text]):
@@ -74,7 +77,7 @@ class LiveTable(DataTable[Text]):
     def _fitted(self, heads: Sequence[Head]) -> tuple[Head, ...]:
         first, *others = heads
         rest = self.room - sum(head.width + 1 for head in others)
-        return (Head(first.title, max(8, rest), right=False), *others)
+        return (replace(first, width=max(8, rest)), *others)
 
     def _rebuild(self, heads: tuple[Head, ...], wanted: dict[str, tuple[Text, ...]]) -> None:
         selected, offset = self.selected, self.scroll_offset
@@ -95,6 +98,8 @@ def _cell(head: Head, content: Text | str, number: int) -> Text:
     """As wide as its column; a blank keeps it from the one before."""
     text = content.copy() if isinstance(content, Text) else Text(content)
     text.no_wrap = True
+    if head.is_address and text.cell_len > head.width:
+        text = Text(elided(text.plain, head.width), style=text.style, no_wrap=True)
     text.truncate(head.width, overflow="ellipsis")
     text.align("right" if head.right else "left", head.width)
     if number:

@@ -15,10 +15,21 @@ def unit_of(topic: str) -> str:
 
 
 def elided(text: str, width: int) -> str:
-    """At most `width` columns of a text; what is left out is its beginning, the end tells more of an address."""
-    if len(text) <= width:
-        return text
-    return ELLIPSIS + text[len(text) - width + 1 :] if width > 1 else ELLIPSIS[:width]
+    """At most `width` columns of an address: its parents are shortened first, then all parts, then its beginning goes.
+
+    Parts keep their first and last letters: what tells one from another is mostly a number at the end.
+    """
+    *parents, last = text.split("/")
+    short = "/".join([*(_shortened(part, 1) for part in parents), last])
+    shorter = "/".join([*(_shortened(part, 1) for part in parents), _shortened(last, 3)])
+    for candidate in (text, short, shorter):
+        if len(candidate) <= width:
+            return candidate
+    return ELLIPSIS + shorter[len(shorter) - width + 1 :] if width > 1 else ELLIPSIS[:width]
+
+
+def _shortened(part: str, letters: int) -> str:
+    return part if len(part) <= letters + 3 else f"{part[:letters]}{ELLIPSIS}{part[-2:]}"
 
 
 def edge_text(source: str, target: str, width: int) -> str:

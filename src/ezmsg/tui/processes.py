@@ -21,7 +21,7 @@ PROCESS_HEADS = (
     Head("lost rows", 9),
 )
 SENDER_HEADS = (
-    Head("publisher", right=False),
+    Head("publisher", right=False, is_address=True),
     Head("pid", 7),
     Head("msg/s", 6),
     Head("publish p99", 11),
@@ -30,7 +30,7 @@ SENDER_HEADS = (
     Head("rate", 12),
 )
 RECEIVER_HEADS = (
-    Head("subscriber", right=False),
+    Head("subscriber", right=False, is_address=True),
     Head("pid", 7),
     Head("msg/s", 6),
     Head("process p50", 11),

@@ -10,13 +10,18 @@ from rich.text import Text
 from ezmsg.core.graphmeta import ProfilingTraceStreamBatch
 from ezmsg.tui import figures
 from ezmsg.tui.livetable import Head, LiveTable
-from ezmsg.tui.names import elided
 
 # The last values of each kind of sample, and kinds that are kept.
 VALUES = 1000
 KINDS = 200
-HEADS = (Head("topic", right=False), Head("metric", 17, right=False), Head("samples", 7), Head("p50", 7),
-         Head("p99", 7), Head("last 10", 10))  # fmt: skip
+HEADS = (
+    Head("topic", right=False, is_address=True),
+    Head("metric", 17, right=False),
+    Head("samples", 7),
+    Head("p50", 7),
+    Head("p99", 7),
+    Head("last 10", 10),
+)
 
 
 @dataclass(slots=True)
@@ -58,12 +63,11 @@ class Samples:
 
     def show_in(self, table: LiveTable) -> None:
         """One row for each kind."""
-        room = table.room - sum(head.width + 1 for head in HEADS[1:])
         rows: dict[str, list[Text | str]] = {}
         for (topic, metric), kind in sorted(self._kinds.items()):
             ordered = sorted(kind.values)
             rows[f"{topic} {metric}"] = [
-                elided(topic, max(8, room)),
+                topic,
                 metric.removesuffix("_ns").replace("_", " "),
                 str(kind.count),
                 figures.duration(ordered[len(ordered) // 2]),

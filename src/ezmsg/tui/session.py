@@ -7,7 +7,7 @@ from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing
 from typing import TypeVar
 
-from ezmsg.core.errors import ConnectionLost, EzmsgError, RequestTimeout
+from ezmsg.core.errors import ConnectionLost, EzmsgError, RequestTimeout, ServerUnreachable
 from ezmsg.core.graphcontext import GraphContext
 from ezmsg.core.net.address import AddressType
 
@@ -16,6 +16,7 @@ E = TypeVar("E")
 # Between attempts to open a session where no server answers, or one refuses.
 RETRY_S = 0.5
 CONNECTED = ""
+ENDED = "the GraphServer ended: waiting for another"
 
 Tell = Callable[[str], None]
 
@@ -39,12 +40,21 @@ async def watch(address: AddressType | None, follow: Callable[[GraphContext], Aw
             async with GraphContext(address, auto_start=False) as context:
                 tell(CONNECTED)
                 await follow(context)
-            tell("the GraphServer ended: waiting for another one")
+            tell(ENDED)
         except SessionOver:
-            tell("the GraphServer ended: waiting for another one")
+            tell(ENDED)
         except (EzmsgError, OSError) as error:
-            tell(" ".join(str(error).split()))
+            tell(trouble(error))
         await asyncio.sleep(RETRY_S)
+
+
+def trouble(error: Exception) -> str:
+    """What is wrong, in few words where they say it all."""
+    if isinstance(error, ServerUnreachable):
+        return "no GraphServer answers: waiting for one"
+    if isinstance(error, ConnectionLost):
+        return "lost the GraphServer: waiting for its return"
+    return " ".join(str(error).split())
 
 
 async def each(stream: AsyncGenerator[E, None], take: Callable[[E], None]) -> None:
@@ -75,7 +85,7 @@ async def repeatedly(ask: Callable[[], Awaitable[None]], interval_s: float, tell
             await ask()
             tell(CONNECTED)
         except (ConnectionLost, RequestTimeout) as error:
-            tell(" ".join(str(error).split()))
+            tell(trouble(error))
             await asyncio.sleep(RETRY_S)
         await asyncio.sleep(interval_s)
 

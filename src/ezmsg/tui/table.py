@@ -41,8 +41,8 @@ COLUMNS: Sequence[Column] = (
     Column("culprit", 7, lambda edge: figures.share(edge.blame_share)),
 )
 EXPLANATION = (
-    "age: from origin to hand-over; queue: waiting in the subscriber; waits: part of the time "
-    "the publisher was held up; culprit: part of all waiting that this subscriber has caused"
+    "age: origin to hand-over; waits: part of the time the publisher was held up; "
+    "culprit: part of all waiting that this subscriber causes"
 )
 LEAST_NAME = 12
 

@@ -8,7 +8,7 @@ from textual.widgets import Footer, Static
 from ezmsg.core.graphcontext import GraphContext
 from ezmsg.core.net.address import AddressType
 from ezmsg.tui.app import GraphApp
-from ezmsg.tui.edges import CulpritLine, EdgeTable
+from ezmsg.tui.edges import CulpritLine, EdgeLine, EdgeTable
 from ezmsg.tui.measures import Measurer, Measures, look
 from ezmsg.tui.session import repeatedly, sentinel, together
 from ezmsg.tui.table import EXPLANATION
@@ -35,6 +35,7 @@ class TopApp(GraphApp):
         yield self.state_line()
         yield CulpritLine()
         yield EdgeTable(id="edges")
+        yield EdgeLine()
         yield Static(EXPLANATION, classes="note", markup=False)
         yield Footer()
 
@@ -53,7 +54,13 @@ class TopApp(GraphApp):
         measures = self.measures
         self.summary = f"{len(measures.processes)} processes, {len(measures.edges)} edges"
         self.query_one(CulpritLine).show_culprits(measures.culprits, measures.window_s)
-        self.query_one(EdgeTable).show_edges(measures)
+        table = self.query_one(EdgeTable)
+        table.show_edges(measures)
+        self.query_one(EdgeLine).show_edge(measures, table.selected)
+
+    def on_data_table_row_highlighted(self) -> None:
+        """The cursor moved."""
+        self.changed()
 
     def on_resize(self) -> None:
         """Other columns fit."""
