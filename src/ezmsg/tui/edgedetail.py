@@ -45,9 +45,9 @@ class EdgeDetail(Static):
         """Show the edge with this key."""
         edge = next((edge for edge in measures.edges if edge_key(edge) == key), None)
         if edge is None:
-            self.update("no edge is selected")
+            self.update("no edge is selected", layout=False)
             return
-        self.update(self._text(edge, _senders(measures).get(edge.topic)))
+        self.update(self._text(edge, _senders(measures).get(edge.topic)), layout=False)
 
     def _text(self, edge: Edge, sender: Sender | None) -> Text:
         width = max(8, min(LENGTH, self.size.width - BEFORE_BARS))

@@ -73,4 +73,6 @@ class CulpritLine(Static):
     def show_culprits(self, culprits: list[BackpressureCulprit], window_s: float | None) -> None:
         """Show the worst."""
         style = culprit_style(culprits[0].share) if culprits else "green"
-        self.update(Text(table.culprit_text(culprits, window_s), style=style, no_wrap=True, overflow="ellipsis"))
+        self.update(
+            Text(table.culprit_text(culprits, window_s), style=style, no_wrap=True, overflow="ellipsis"), layout=False
+        )

@@ -31,7 +31,10 @@ def parsed(*arguments: str) -> argparse.Namespace:
     return build_parser().parse_args(["top", *arguments])
 
 
-async def test_once_prints_the_edges_of_the_graph(server: GraphServer, capsys: pytest.CaptureFixture[str]) -> None:
+async def test_once_prints_the_edges_of_the_graph_without_textual(
+    server: GraphServer, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "textual", None)
     process = ProcessControlClient(server.address)
     await process.connect()
     async with ez.GraphContext(server.address) as context:
