@@ -155,7 +155,7 @@ class ProfilingApp(GraphApp):
         self.summary = f"{len(measures.processes)} processes, {len(measures.edges)} edges"
         if self._gap:
             self.summary += "  (the server was restarted)"
-        self.query_one(CulpritLine).show_culprits(measures.culprits, measures.window_s)
+        self.query_one(CulpritLine).show_culprit(measures)
         if shown == "edges":
             table = self.query_one(EdgeTable)
             table.show_edges(measures)

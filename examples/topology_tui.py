@@ -22,6 +22,7 @@ from ezmsg.core.graphmeta import GraphSnapshot, TopologyChangedEvent
 from ezmsg.core.netprotocol import AddressType
 from ezmsg.tui import figures
 from ezmsg.tui.app import GraphApp, main
+from ezmsg.tui.edges import culprit_style
 from ezmsg.tui.livetable import Head, LiveTable
 from ezmsg.tui.measures import Measurer, Measures, look
 from ezmsg.tui.session import each, repeatedly, together
@@ -129,12 +130,13 @@ class TopologyApp(GraphApp):
         direct = [one for one in self.measures.edges if (one.topic, one.subscription) == tuple(edge)]
         ages = [age for one in direct if (age := one.quantile("age", 0.99)) is not None]
         waits = max((one.wait_share for one in direct), default=0.0)
+        is_stuck = any(one.is_stuck for one in direct)
         return [
             Text(line.text, style="bold green" if edge in self._new else ""),
             via or figures.NOTHING,
             figures.rate(rate_hz) if via else figures.NOTHING,
             figures.duration(max(ages, default=None)),
-            Text(figures.share(waits), style="bold #ff8080" if waits > 0.5 else ""),
+            Text("stuck" if is_stuck else figures.share(waits), style=culprit_style(1.0 if is_stuck else waits)),
             pid,
         ]
 

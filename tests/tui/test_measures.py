@@ -31,9 +31,9 @@ def millisecond(count: int) -> HistogramValue:
     return HistogramValue(count, count * 1e-3, 1e-3, 1e-3, 0, 3, -80, [count])
 
 
-def sent(at_s: float, count: int) -> ProcessProfilingSnapshot:
+def sent(at_s: float, count: int, inflight: int = 3) -> ProcessProfilingSnapshot:
     counters = {"sent": count, "bytes": 100 * count, "backpressure_ns": count * 1_000_000}
-    publisher = PublisherProfileSnapshot("A/OUT:1", "A/OUT", count, 0, 0.0, 3, 32, 0.0)
+    publisher = PublisherProfileSnapshot("A/OUT:1", "A/OUT", count, 0, 0.0, inflight, 32, 0.0)
     edge = EdgeProfile("A/OUT", None, "A/OUT:1", ProfileChannelType.UNKNOWN, counters, {})
     return ProcessProfilingSnapshot(SENDER, 11, "h", 0.0, at_s * 1e9, {"A/OUT:1": publisher}, {}, [edge])
 
@@ -85,6 +85,17 @@ def test_a_process_that_does_not_answer_keeps_its_rows_and_is_measured_over_the_
     assert not any(process.answers for process in silent.processes)
     back = measurer.look({RECEIVER: received(4, 50, "B/IN:1")}, GRAPH, NOBODY)
     assert [(edge.rate_hz, edge.is_stale) for edge in back.edges] == [(20.0, False)]
+
+
+def test_a_publisher_that_cannot_send_at_all_is_stuck_though_no_wait_of_it_has_ended() -> None:
+    measurer = Measurer()
+    now = {SENDER: sent(1, 100, inflight=32), RECEIVER: received(1, 90, "B/IN:1")}
+    assert measurer.look(now, GRAPH, NOBODY).stuck == []
+    later = {SENDER: sent(2, 100, inflight=32), RECEIVER: received(2, 90, "B/IN:1")}
+    seen = measurer.look(later, GRAPH, NOBODY)
+    assert seen.stuck == ["A/OUT"]
+    assert "stuck" in table.as_text(seen, 80).splitlines()[1]
+    assert "stuck, all buffers in use: A/OUT" in table.as_text(seen, 80)
 
 
 def test_who_is_gone_leaves_no_row() -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from rich.text import Text
 from textual.widgets import Static
 
-from ezmsg.core.graphmeta import BackpressureCulprit
 from ezmsg.tui import table
 from ezmsg.tui.livetable import Head, LiveTable
 from ezmsg.tui.measures import Edge, Measures
@@ -35,7 +34,7 @@ class EdgeTable(LiveTable):
         rows: dict[str, list[Text | str]] = {}
         for edge, name in zip(measures.edges, names, strict=True):
             is_held = edge.wait_share >= HELD_UP
-            style = culprit_style(edge.blame_share) if is_held else ""
+            style = culprit_style(1.0 if edge.is_stuck else edge.blame_share if is_held else 0.0)
             plain = "dim italic" if edge.is_stale else ""
             cells: list[Text | str] = [Text(name, style=style or plain)]
             for column in columns:
@@ -70,9 +69,8 @@ class CulpritLine(Static):
         """Make one that knows nothing yet."""
         super().__init__("", markup=False, id="culprit")
 
-    def show_culprits(self, culprits: list[BackpressureCulprit], window_s: float | None) -> None:
+    def show_culprit(self, measures: Measures) -> None:
         """Show the worst."""
-        style = culprit_style(culprits[0].share) if culprits else "green"
-        self.update(
-            Text(table.culprit_text(culprits, window_s), style=style, no_wrap=True, overflow="ellipsis"), layout=False
-        )
+        worst = 1.0 if measures.stuck else measures.culprits[0].share if measures.culprits else 0.0
+        style = culprit_style(worst) or "green"
+        self.update(Text(table.culprit_text(measures), style=style, no_wrap=True, overflow="ellipsis"), layout=False)

@@ -57,6 +57,7 @@ class Edge(Measured):
 
     `wait_share`: how much of the window the publishers waited for these subscribers, 0 to 1 for each publisher.
     `blame_share`: how much of all the waiting in the graph they have caused in the end, 0 to 1.
+    `is_stuck`: a publisher on the topic is, see `Sender`; a wait is measured when it is over.
     """
 
     topic: str = ""
@@ -65,6 +66,7 @@ class Edge(Measured):
     dropped: int = 0
     wait_share: float = 0.0
     blame_share: float = 0.0
+    is_stuck: bool = False
 
 
 @dataclass(slots=True)
@@ -75,6 +77,11 @@ class Sender(Measured):
     inflight: int = 0
     num_buffers: int = 0
     wait_share: float = 0.0
+
+    @property
+    def is_stuck(self) -> bool:
+        """Whether all its buffers are in use, and it sent nothing in the window."""
+        return 0 < self.num_buffers <= self.inflight and not self.rate_hz
 
 
 @dataclass(slots=True)
@@ -95,13 +102,17 @@ class Process:
 
 @dataclass(slots=True)
 class Measures:
-    """Everything, in the order in which it is shown; `window_s` is None at the first look, which has no rates."""
+    """Everything, in the order in which it is shown; `window_s` is None at the first look, which has no rates.
+
+    `stuck`: topics of publishers that wait for a buffer all the time.
+    """
 
     window_s: float | None = None
     edges: list[Edge] = field(default_factory=list[Edge])
     senders: list[Sender] = field(default_factory=list[Sender])
     processes: list[Process] = field(default_factory=list[Process])
     culprits: list[BackpressureCulprit] = field(default_factory=list[BackpressureCulprit])
+    stuck: list[str] = field(default_factory=list[str])
 
 
 @dataclass(slots=True)
@@ -167,6 +178,9 @@ class Measurer:
         for measured in (*edges.values(), *senders.values()):
             measured.histograms = _merged(parts[id(measured)])
         _blame(edges.values(), report)
+        stuck = {sender.topic for sender in senders.values() if sender.is_stuck and not is_first}
+        for edge in edges.values():
+            edge.is_stuck = edge.topic in stuck
         stale_edges = [_stale(edge) for edge in self._last.edges if edge.process_id in silent]
         stale_senders = [_stale(sender) for sender in self._last.senders if sender.process_id in silent]
         self._last = Measures(
@@ -175,6 +189,7 @@ class Measurer:
             senders=sorted([*senders.values(), *stale_senders], key=lambda sender: (sender.topic, sender.pid)),
             processes=sorted(processes.values(), key=lambda process: (process.units == [], process.pid or 0)),
             culprits=report.culprits,
+            stuck=sorted(stuck),
         )
         return self._last
 

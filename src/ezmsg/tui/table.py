@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from ezmsg.core.graphmeta import BackpressureCulprit
 from ezmsg.tui import figures
 from ezmsg.tui.measures import Edge, Measures
 from ezmsg.tui.names import EdgeNames, edge_text
@@ -37,7 +36,7 @@ COLUMNS: Sequence[Column] = (
     Column("process p50", 11, _quantile("process", 0.5), from_width=130),
     Column("process p99", 11, _quantile("process", 0.99), from_width=120),
     Column("drops", 6, lambda edge: str(edge.dropped), from_width=100),
-    Column("waits", 6, lambda edge: figures.share(edge.wait_share)),
+    Column("waits", 6, lambda edge: "stuck" if edge.is_stuck else figures.share(edge.wait_share)),
     Column("culprit", 7, lambda edge: figures.share(edge.blame_share)),
 )
 EXPLANATION = (
@@ -68,14 +67,16 @@ def edge_names(edges: Sequence[Edge], width: int) -> list[str]:
     return texts
 
 
-def culprit_text(culprits: Sequence[BackpressureCulprit], window_s: float | None) -> str:
+def culprit_text(measures: Measures) -> str:
     """Who holds up the graph, in one line."""
-    if window_s is None:
+    if measures.window_s is None:
         return "measuring"
-    if not culprits:
+    if measures.stuck:
+        return f"stuck, all buffers in use: {', '.join(measures.stuck)}"
+    if not measures.culprits:
         return "nobody waits"
-    worst = culprits[0]
-    held = f" ({figures.duration(worst.wait_seconds / window_s)} each second)" if window_s else ""
+    worst = measures.culprits[0]
+    held = f" ({figures.duration(worst.wait_seconds / measures.window_s)} each second)" if measures.window_s else ""
     return f"culprit: {worst.subscription} causes {figures.share(worst.share)} of all waiting{held}"
 
 
@@ -89,4 +90,4 @@ def as_text(measures: Measures, width: int) -> str:
         lines.append(name.ljust(room) + "".join(column.text(edge).rjust(column.width + GAP) for column in columns))
     if not measures.edges:
         lines.append("(no subscriber has a publisher yet)")
-    return "\n".join([*(line.rstrip() for line in lines), "", culprit_text(measures.culprits, measures.window_s)])
+    return "\n".join([*(line.rstrip() for line in lines), "", culprit_text(measures)])

@@ -53,7 +53,7 @@ class TopApp(GraphApp):
         """Show the last look."""
         measures = self.measures
         self.summary = f"{len(measures.processes)} processes, {len(measures.edges)} edges"
-        self.query_one(CulpritLine).show_culprits(measures.culprits, measures.window_s)
+        self.query_one(CulpritLine).show_culprit(measures)
         table = self.query_one(EdgeTable)
         table.show_edges(measures)
         self.query_one(EdgeLine).show_edge(measures, table.selected)
