@@ -105,4 +105,8 @@ def test_who_is_gone_leaves_no_row() -> None:
 
 
 def test_without_edges_the_table_says_so() -> None:
-    assert "no subscriber has a publisher yet" in table.as_text(Measurer().look({}, GRAPH, NOBODY), 80)
+    measurer = Measurer()
+    measurer.look({}, GRAPH, NOBODY)
+    text = table.as_text(measurer.look({}, GRAPH, NOBODY), 80)
+    assert "no subscriber has a publisher yet" in text
+    assert text.endswith("nobody waits")

@@ -104,7 +104,7 @@ class Process:
 class Measures:
     """Everything, in the order in which it is shown; `window_s` is None at the first look, which has no rates.
 
-    `stuck`: topics of publishers that wait for a buffer all the time.
+    `culprits_window_s`: the seconds in which they caused it. `stuck`: topics of publishers that cannot send at all.
     """
 
     window_s: float | None = None
@@ -112,6 +112,7 @@ class Measures:
     senders: list[Sender] = field(default_factory=list[Sender])
     processes: list[Process] = field(default_factory=list[Process])
     culprits: list[BackpressureCulprit] = field(default_factory=list[BackpressureCulprit])
+    culprits_window_s: float = 0.0
     stuck: list[str] = field(default_factory=list[str])
 
 
@@ -124,13 +125,67 @@ class _Since:
     histograms: dict[str, HistogramValue]
 
 
+class _Found:
+    """What one look finds."""
+
+    def __init__(self, graph: GraphSnapshot) -> None:
+        """Begin with the processes that are there."""
+        self.edges: dict[tuple[str, str, UUID], Edge] = {}
+        self.senders: dict[tuple[str, UUID], Sender] = {}
+        self.processes = {
+            entry.process_id: Process(entry.process_id, entry.pid, entry.host, list(entry.units))
+            for entry in graph.processes.values()
+        }
+        self.window_s = 0.0
+        self._parts: dict[int, list[Mapping[str, HistogramValue]]] = defaultdict(list)
+
+    def tell(self, snapshot: ProcessProfilingSnapshot) -> Process:
+        """A process answers."""
+        process_id = snapshot.process_id
+        process = self.processes.setdefault(process_id, Process(process_id, snapshot.pid, snapshot.host, []))
+        process.pid, process.host, process.answers = snapshot.pid, snapshot.host, True
+        process.publishers, process.subscribers = len(snapshot.publishers), len(snapshot.subscribers)
+        # What a new trace clears of the one before is not lost.
+        process.lost = sum(count for name, count in snapshot.dropped.items() if not name.endswith(":cleared"))
+        return process
+
+    def add(self, process: Process, snapshot: ProcessProfilingSnapshot, profile: EdgeProfile, since: _Since) -> None:
+        """One endpoint of a process: several of a topic are one here."""
+        self.window_s = max(self.window_s, since.seconds)
+        process_id, pid = process.process_id, snapshot.pid
+        if profile.subscription is None:
+            measured = self.senders.setdefault(
+                (profile.topic, process_id), Sender(process_id, pid, topic=profile.topic)
+            )
+            _add_sender(measured, snapshot, profile, since)
+            process.sent_hz += _per_second(since, "sent")
+        else:
+            measured = self.edges.setdefault(
+                (profile.topic, profile.subscription, process_id),
+                Edge(process_id, pid, topic=profile.topic, subscription=profile.subscription),
+            )
+            _add_edge(measured, profile, since)
+            process.received_hz += _per_second(since, "consumed")
+        self._parts[id(measured)].append(since.histograms)
+
+    def finish(self, report: BackpressureReport, *, is_first: bool) -> list[str]:
+        """Put together what belongs together; returns which topics are stuck."""
+        for measured in (*self.edges.values(), *self.senders.values()):
+            measured.histograms = _merged(self._parts[id(measured)])
+        _blame(self.edges.values(), report)
+        stuck = {sender.topic for sender in self.senders.values() if sender.is_stuck and not is_first}
+        for edge in self.edges.values():
+            edge.is_stuck = edge.topic in stuck
+        return sorted(stuck)
+
+
 class Measurer:
     """Remembers the last look, and tells what came since."""
 
     def __init__(self) -> None:
         """Nothing was seen yet."""
         self._seen: dict[Key, tuple[float, EdgeProfile]] = {}
-        self._last = Measures()
+        self._last: Measures | None = None
 
     def look(
         self,
@@ -138,58 +193,33 @@ class Measurer:
         graph: GraphSnapshot,
         report: BackpressureReport,
     ) -> Measures:
-        """What was measured since the last look; everything is empty the first time."""
-        is_first = not self._seen
-        edges: dict[tuple[str, str, UUID], Edge] = {}
-        senders: dict[tuple[str, UUID], Sender] = {}
-        parts: dict[int, list[Mapping[str, HistogramValue]]] = defaultdict(list)
-        processes = {
-            entry.process_id: Process(entry.process_id, entry.pid, entry.host, list(entry.units))
-            for entry in graph.processes.values()
-        }
-        longest_s = 0.0
+        """What was measured since the last look; everything is empty the first time.
+
+        A process that does not answer keeps what it told before, and is measured over the whole gap once it does.
+        """
+        last, found = self._last, _Found(graph)
         seen: dict[Key, tuple[float, EdgeProfile]] = {}
-        for process_id, snapshot in snapshots.items():
-            process = processes.setdefault(process_id, Process(process_id, snapshot.pid, snapshot.host, []))
-            _tell_process(process, snapshot)
+        for snapshot in snapshots.values():
+            process = found.tell(snapshot)
             for profile in snapshot.edges:
-                key = (process_id, profile.endpoint_id, profile.topic)
+                key = (snapshot.process_id, profile.endpoint_id, profile.topic)
                 seen[key] = (snapshot.timestamp, profile)
-                since = self._since(key, snapshot, profile)
-                longest_s = max(longest_s, since.seconds)
-                if profile.subscription is None:
-                    sender = senders.setdefault(
-                        (profile.topic, process_id), Sender(process_id, snapshot.pid, topic=profile.topic)
-                    )
-                    _add_sender(sender, snapshot, profile, since)
-                    process.sent_hz += _per_second(since, "sent")
-                    parts[id(sender)].append(since.histograms)
-                else:
-                    edge = edges.setdefault(
-                        (profile.topic, profile.subscription, process_id),
-                        Edge(process_id, snapshot.pid, topic=profile.topic, subscription=profile.subscription),
-                    )
-                    _add_edge(edge, profile, since)
-                    process.received_hz += _per_second(since, "consumed")
-                    parts[id(edge)].append(since.histograms)
-        silent = processes.keys() - snapshots.keys()
-        # Who does not answer is measured from its last answer on, once it does.
+                found.add(process, snapshot, profile, self._since(key, snapshot, profile))
+        silent = found.processes.keys() - snapshots.keys()
         self._seen = seen | {key: value for key, value in self._seen.items() if key[0] in silent}
-        for measured in (*edges.values(), *senders.values()):
-            measured.histograms = _merged(parts[id(measured)])
-        _blame(edges.values(), report)
-        stuck = {sender.topic for sender in senders.values() if sender.is_stuck and not is_first}
-        for edge in edges.values():
-            edge.is_stuck = edge.topic in stuck
-        stale_edges = [_stale(edge) for edge in self._last.edges if edge.process_id in silent]
-        stale_senders = [_stale(sender) for sender in self._last.senders if sender.process_id in silent]
+        stuck = found.finish(report, is_first=last is None)
+        edges, senders = list(found.edges.values()), list(found.senders.values())
+        if last is not None:
+            edges += [_stale(edge) for edge in last.edges if edge.process_id in silent]
+            senders += [_stale(sender) for sender in last.senders if sender.process_id in silent]
         self._last = Measures(
-            window_s=None if is_first else longest_s,
-            edges=sorted([*edges.values(), *stale_edges], key=lambda edge: (edge.topic, edge.subscription, edge.pid)),
-            senders=sorted([*senders.values(), *stale_senders], key=lambda sender: (sender.topic, sender.pid)),
-            processes=sorted(processes.values(), key=lambda process: (process.units == [], process.pid or 0)),
+            window_s=None if last is None else found.window_s,
+            edges=sorted(edges, key=lambda edge: (edge.topic, edge.subscription, edge.pid)),
+            senders=sorted(senders, key=lambda sender: (sender.topic, sender.pid)),
+            processes=sorted(found.processes.values(), key=lambda process: (process.units == [], process.pid or 0)),
             culprits=report.culprits,
-            stuck=sorted(stuck),
+            culprits_window_s=report.window_seconds,
+            stuck=stuck,
         )
         return self._last
 
@@ -219,13 +249,6 @@ async def look(context: GraphContext, measurer: Measurer, window_s: float) -> Me
 
 def _stale(measured: M) -> M:
     return replace(measured, is_stale=True)
-
-
-def _tell_process(process: Process, snapshot: ProcessProfilingSnapshot) -> None:
-    process.pid, process.host, process.answers = snapshot.pid, snapshot.host, True
-    process.publishers, process.subscribers = len(snapshot.publishers), len(snapshot.subscribers)
-    # What a new trace clears of the one before is not lost.
-    process.lost = sum(count for name, count in snapshot.dropped.items() if not name.endswith(":cleared"))
 
 
 def _add_sender(sender: Sender, snapshot: ProcessProfilingSnapshot, profile: EdgeProfile, since: _Since) -> None:

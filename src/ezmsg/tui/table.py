@@ -76,7 +76,8 @@ def culprit_text(measures: Measures) -> str:
     if not measures.culprits:
         return "nobody waits"
     worst = measures.culprits[0]
-    held = f" ({figures.duration(worst.wait_seconds / measures.window_s)} each second)" if measures.window_s else ""
+    window_s = measures.culprits_window_s
+    held = f" ({figures.duration(worst.wait_seconds / window_s)} each second)" if window_s else ""
     return f"culprit: {worst.subscription} causes {figures.share(worst.share)} of all waiting{held}"
 
 
