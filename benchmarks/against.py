@@ -8,8 +8,10 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import subprocess
 import sys
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -24,6 +26,10 @@ from summary import Run
 
 IMPLEMENTATIONS = ("ours", "peer")
 WORKER_TIMEOUT_S = 120.0
+PYTHONS: Mapping[str, Callable[[], str]] = {
+    "ours": lambda: sys.executable,
+    "peer": lambda: environments.ensure(environments.PACKAGES["peer"]),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +80,8 @@ class Comparison:
         cells: The cells.
         smoke: Options of a very short run.
         scales: Whether the sizes of its cells can be scaled.
+        pythons: What gives the interpreter of each implementation.
+        seconds: Of one measurement, if nothing else is asked for.
     """
 
     about: str
@@ -81,6 +89,8 @@ class Comparison:
     cells: tuple[Cell, ...]
     smoke: dict[str, float]
     scales: bool = False
+    pythons: Mapping[str, Callable[[], str]] = field(default_factory=lambda: PYTHONS)
+    seconds: float = 1.0
 
     def main(self, arguments: list[str] | None = None) -> int:
         """The exit code."""
@@ -96,7 +106,7 @@ class Comparison:
     def parse(self, arguments: list[str] | None = None) -> argparse.Namespace:
         parser = argparse.ArgumentParser(description=self.about)
         parser.add_argument("--rounds", type=int, default=5)
-        parser.add_argument("--seconds", type=float, default=1.0, help="of one measurement that can be repeated")
+        parser.add_argument("--seconds", type=float, default=self.seconds, help="of one measurement")
         if self.scales:
             parser.add_argument("--scale", type=float, default=1.0, help="of edges, components and events")
         parser.add_argument("--only", action="append", default=[], metavar="CELL", help="part of a name, or a pattern")
@@ -118,13 +128,14 @@ class Comparison:
     def measure(self, options: argparse.Namespace) -> int:
         """Run the rounds and print the table; the exit code."""
         started = datetime.now(UTC)
-        pythons = {"ours": sys.executable}
-        if "peer" in options.implementations:
-            try:
-                pythons["peer"] = environments.ensure(environments.PACKAGES["peer"])
-            except environments.NotInstalled as error:
-                print(f"{error}; use --no-peer to go without it", file=sys.stderr)
-                return 1
+        try:
+            pythons = {name: self.pythons[name]() for name in options.implementations}
+        except environments.NotInstalled as error:
+            print(f"{error}; use --no-peer to go without it", file=sys.stderr)
+            return 1
+        except subprocess.SubprocessError as error:
+            print(f"the environment cannot be made: {error}", file=sys.stderr)
+            return 1
         jobs = list(cells.schedule(options.cells, list(options.implementations), options.rounds))
         runs: list[Run] = []
         for number, cell, implementation in jobs:

@@ -15,10 +15,19 @@ from pathlib import Path
 PEER_VERSION = "3.9.0"
 PACKAGES = {
     "peer": [f"ezmsg=={PEER_VERSION}"],
+    "peer-sigproc": [
+        "ezmsg-sigproc==3.6.0",
+        f"ezmsg=={PEER_VERSION}",
+        "ezmsg-baseproc==1.11.0",
+        "array-api-compat==1.16.0",
+        "numba==0.68.1",
+        "scipy==1.17.1",
+    ],
     "zenoh": ["eclipse-zenoh==1.10.2"],
     "iceoryx2": ["iceoryx2==0.10.0", "flatbuffers==25.12.19"],
 }
-"""By implementation, the one that names the environment first; all others run in our own environment."""
+"""By implementation, the one that names the environment first; all others run in our own environment. What is on top
+of upstream has the versions of `ecosystem`."""
 INSTALL_TIMEOUT_S = 600.0
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -21,27 +21,6 @@ class Sample:
     flags: int
 
 
-@dataclass
-class Axis:
-    """Where the values along a dimension lie: value = offset + gain * index."""
-
-    gain: float = 1.0
-    offset: float = 0.0
-    unit: str = ""
-
-
-@dataclass
-class AxisArray:
-    """A chunk of a signal with what it takes to read it, as most units of a pipeline pass it on."""
-
-    data: np.ndarray
-    """(time, ch) float64"""
-    dims: list[str]
-    axes: dict[str, Axis] = field(default_factory=dict)
-    attrs: dict[str, Any] = field(default_factory=dict)
-    key: str = ""
-
-
 CHANNELS = 4
 
 
@@ -54,11 +33,18 @@ def sample(nbytes: int) -> Sample:
     return Sample(ndarray(nbytes), index=1, flags=2)
 
 
-def axisarray(nbytes: int) -> AxisArray:
+def axisarray(nbytes: int) -> Any:
+    """A chunk of a signal with what it takes to read it, as most units of a pipeline pass it on."""
+    # Here: not every package that is measured brings it along.
+    from ezmsg.util.messages.axisarray import AxisArray
+
     return AxisArray(
-        ndarray(nbytes).reshape(-1, CHANNELS),
+        ndarray(nbytes).reshape(-1, CHANNELS),  # (time, ch)
         dims=["time", "ch"],
-        axes={"time": Axis(gain=1e-3, offset=12.5, unit="s"), "ch": Axis(unit="channel")},
+        axes={
+            "time": AxisArray.TimeAxis(fs=1000.0, offset=12.5),
+            "ch": AxisArray.CoordinateAxis(data=np.array(["C3", "C4", "Cz", "Fz"]), dims=["ch"]),
+        },
         attrs={"device": "amplifier", "rate_hz": 1000.0},
         key="eeg",
     )

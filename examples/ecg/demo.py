@@ -27,12 +27,13 @@ ENDPOINT = "OTEL_EXPORTER_OTLP_ENDPOINT"
 
 
 def parse_arguments() -> argparse.Namespace:
-    """`--seconds`, or DEMO_SECONDS, of the recording to play."""
+    """`--seconds`, or DEMO_SECONDS, of the recording to play, and where."""
     parser = argparse.ArgumentParser(prog="python -m examples.ecg", description=__doc__)
     default = float(os.environ.get("DEMO_SECONDS", "15"))
     parser.add_argument(
         "--seconds", type=float, default=default, help="of the recording to play (default 15, at most 300)"
     )
+    parser.add_argument("--graph", metavar="HOST:PORT", help="of a graph server that runs already (default: its own)")
     arguments = parser.parse_args()
     if not 1 <= arguments.seconds <= 300:
         parser.error(f"--seconds {arguments.seconds:g}: the recording can be played for 1 to 300 seconds")
@@ -55,6 +56,20 @@ def receiver_of_our_own(console: Console) -> Iterator[HttpReceiver | None]:
             yield receiver
         finally:
             del os.environ[ENDPOINT]
+
+
+@contextlib.contextmanager
+def graph_server(address: str | None) -> Iterator[str]:
+    """The address of a graph: the one given, else of a server of our own."""
+    if address is not None:
+        yield address
+        return
+    server = ez.GraphServer()
+    server.start("127.0.0.1:0")
+    try:
+        yield str(server.address)
+    finally:
+        server.stop()
 
 
 def play(address: str, seconds: float, console: Console, seen: Seen) -> None:
@@ -121,15 +136,9 @@ def main() -> int:
     console = Console(soft_wrap=True)
     seen = Seen()
     with receiver_of_our_own(console) as receiver:
-        server = ez.GraphServer()
-        server.start("127.0.0.1:0")
-        try:
-            console.print(
-                f"playing {arguments.seconds:g} s of an electrocardiogram through the graph at {server.address}"
-            )
-            play(str(server.address), arguments.seconds, console, seen)
-        finally:
-            server.stop()
+        with graph_server(arguments.graph) as address:
+            console.print(f"playing {arguments.seconds:g} s of an electrocardiogram through the graph at {address}")
+            play(address, arguments.seconds, console, seen)
         if not seen.is_complete:
             raise KeyboardInterrupt
         agrees = report_run(console, seen, arguments.seconds)

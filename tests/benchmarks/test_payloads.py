@@ -6,7 +6,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from benchmarks.payloads import PAYLOADS, AxisArray, Sample, is_intact, make, probe
+from benchmarks.payloads import PAYLOADS, Sample, is_intact, make, probe
+from ezmsg.util.messages.axisarray import AxisArray
 
 
 @pytest.mark.parametrize("name", PAYLOADS)

@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from ezmsg.core.errors import UndersizedMemory, UninitializedMemory
 from ezmsg.core.messagemarshal import (
     BYTES,
     INLINE_BYTES,
@@ -20,6 +21,7 @@ from ezmsg.core.messagemarshal import (
     STR,
     Encoded,
     Encoder,
+    Marshal,
     decode,
     encode,
 )
@@ -305,3 +307,26 @@ def test_garbage_is_a_message_or_an_error_that_says_so(codec: int, head: bytes, 
         decode(codec, head, [data])
     except (ValueError, TypeError):
         return
+
+
+def test_a_message_in_memory_is_a_view_of_it() -> None:
+    memory = memoryview(bytearray(1 << 14))
+    Marshal.to_mem(7, Message(np.arange(5.0), {"key": "a"}), memory)
+    with Marshal.obj_from_mem(memory) as first:
+        assert_same(first.data, np.arange(5.0))
+        assert (first.more, Marshal.msg_id(memory)) == ({"key": "a"}, 7)
+        Marshal.to_mem(8, Message(np.arange(5.0) + 1, {"key": "a"}), memory)
+        assert_same(first.data, np.arange(5.0) + 1)
+
+
+def test_memory_that_is_too_small_says_how_much_it_takes_and_stays_as_it_is() -> None:
+    memory = memoryview(bytearray(1024))
+    with pytest.raises(UndersizedMemory) as refused:
+        Marshal.to_mem(0, np.zeros(1000), memory)
+    assert refused.value.req_size >= 8000
+    with pytest.raises(UninitializedMemory), Marshal.obj_from_mem(memory):
+        pass
+    enough = memoryview(bytearray(refused.value.req_size))
+    Marshal.to_mem(0, np.zeros(1000), enough)
+    with Marshal.obj_from_mem(enough) as zeros:
+        assert_same(zeros, np.zeros(1000))

@@ -155,6 +155,23 @@ async def test_endpoints_vanish_from_snapshots_when_they_close(
     assert (len(snapshot.publishers), len(snapshot.subscribers)) == (0, 1)
 
 
+async def test_a_snapshot_tells_of_the_process_and_of_messages_that_wait(
+    context: GraphContext, process: ProcessControlClient
+) -> None:
+    flow = await Flow.open(context)
+    await flow.publisher.broadcast(1)
+    await flow.publisher.broadcast(2)
+    async with asyncio.timeout(20):
+        while "main" not in (snapshot := await context.process_profiling_snapshot("UNIT")).process.loop_lag:
+            await asyncio.sleep(0.01)
+    assert snapshot.process.memory_bytes > 1_000_000
+    assert snapshot.process.cpu_user_seconds > 0
+    assert [edge.counters["queue_depth"] for edge in snapshot.edges if edge.subscription == "T"] == [2]
+    await flow.subscriber.recv()
+    snapshot = await context.process_profiling_snapshot("UNIT")
+    assert [edge.counters["queue_depth"] for edge in snapshot.edges if edge.subscription == "T"] == [1]
+
+
 async def test_snapshots_of_several_processes_are_keyed_by_client_id(
     server: GraphServer, context: GraphContext, process: ProcessControlClient, start_process: StartProcess
 ) -> None:

@@ -1,11 +1,14 @@
 from __future__ import annotations
 
+import io
+import logging
+import sys
 from collections import OrderedDict, UserDict
 from typing import Any
 
 import pytest
 
-from ezmsg.core.util import either_dict_or_kwargs, is_dict_like
+from ezmsg.core.util import LogHandler, either_dict_or_kwargs, is_dict_like
 
 
 @pytest.mark.parametrize("value", [{}, OrderedDict(a=1), UserDict({"a": 1})])
@@ -34,3 +37,10 @@ def test_both_are_refused() -> None:
 def test_something_else_than_a_mapping_is_refused(value: Any) -> None:
     with pytest.raises(ValueError, match=r"run\(\) needs a mapping"):
         either_dict_or_kwargs(value, {}, "run")
+
+
+def test_a_line_of_the_log_is_lost_where_a_program_has_closed_standard_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    closed = io.StringIO()
+    closed.close()
+    monkeypatch.setattr(sys, "stderr", closed)
+    LogHandler(closed).handle(logging.makeLogRecord({"msg": "hello"}))

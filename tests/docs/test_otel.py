@@ -6,6 +6,7 @@ import contextlib
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -43,10 +44,14 @@ def prepare(tmp_path: Path, name: str, page: str) -> None:
 def running(tmp_path: Path, commands: str, **variables: str) -> Iterator[subprocess.Popen[str]]:
     """Runs commands of a page; what still runs in the end gets Ctrl-C."""
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        # Nobody is there, so a graph starts a server of its own; at the default address somebody else may have one.
+        own = {"EZMSG_GRAPHSERVER_ADDR": f"127.0.0.1:{unused.getsockname()[1]}"}
     with subprocess.Popen(
         ["sh", "-ec", commands],
         cwd=tmp_path,
-        env=os.environ | {"PATH": path} | variables,
+        env=os.environ | {"PATH": path} | own | variables,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

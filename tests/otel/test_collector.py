@@ -332,6 +332,15 @@ def test_the_graph_is_told_as_nodes_edges_and_a_number(registry: Registry, colle
     }
 
 
+def test_an_edge_that_is_gone_is_0(registry: Registry, collector: Collector) -> None:
+    edge = key({semconv.EDGE_SOURCE: OUT, semconv.EDGE_TARGET: IN})
+    registry.apply(first(endpoints=[PUBLISHER]))
+    registry.set_graph(GraphState([], [(OUT, IN)], 1))
+    assert values(collector.collect(NOW_NS).data, "ezmsg.graph.edge.info") == {edge: 1}
+    registry.set_graph(GraphState([], [], 1))
+    assert values(collector.collect(NOW_NS).data, "ezmsg.graph.edge.info") == {edge: 0}
+
+
 def test_processes_count_also_when_they_are_not_on_the_control_plane(registry: Registry, collector: Collector) -> None:
     for link_id in ("a", "b", "c"):
         registry.apply(first(link_id))

@@ -16,9 +16,11 @@ import pytest
 
 import ezmsg.core as ez
 from examples.otlp_receiver import HttpReceiver
+from ezmsg.otel import semconv
 from tests.core.rununits import Collector, Counter, CounterSettings, Forwarder
 
 COUNT = 20
+NODE_INFO = "ezmsg.graph.node.info"
 UNITS = str(Path(__file__).with_name("units.py"))
 TIMEOUT_S = 50.0
 
@@ -32,29 +34,64 @@ def _spawn() -> Iterator[None]:
     multiprocessing.set_start_method(before, force=True)
 
 
+class Troubled(ez.Unit):
+    """Keeps the newest messages, is slow with them, and fails with each."""
+
+    INPUT = ez.InputStream(int, leaky=True)
+
+    @ez.subscriber(INPUT)
+    async def take(self, number: int) -> None:
+        with ez.profile("worry"):
+            await asyncio.sleep(0.01)
+        raise ValueError(number)
+
+
+NOT_HERE = {
+    # Nobody waits for a slot, no process is asked, and all clocks are the same.
+    "ezmsg.publisher.backpressure.blame",
+    "ezmsg.publisher.backpressure.duration",
+    "ezmsg.graph.backpressure.culprit",
+    "ezmsg.process.control.duration",
+    "ezmsg.channel.clock.anomalies",
+}
+
+
 def test_a_run_exports_what_all_its_processes_measured_before_it_returns(monkeypatch: pytest.MonkeyPatch) -> None:
     with HttpReceiver() as receiver:
         monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", receiver.endpoint)
         monkeypatch.setenv("OTEL_EXPORTER_OTLP_PROTOCOL", receiver.protocol)
         monkeypatch.setenv("EZMSG_TRACE_RATIO", "1")
+        monkeypatch.setenv("OTEL_METRIC_EXPORT_INTERVAL", "200")
+
+        def has_arrived() -> bool:
+            named = {point.attributes.get("ezmsg.process.name") for point in receiver.store.points(NODE_INFO)}
+            return bool(receiver.store.spans) and {"ROOT", "ROOT/MIDDLE"} <= named
 
         class Waits(ez.Unit):
-            """Ends the run when the first spans have arrived: the agent takes a second to begin."""
+            """Ends the run when the first spans, and the graph, have arrived: the agent takes a second to begin."""
 
             @ez.task
             async def wait(self) -> None:
-                await asyncio.to_thread(receiver.store.wait_for, lambda: len(receiver.store.spans) > 0)
+                await asyncio.to_thread(receiver.store.wait_for, has_arrived)
                 raise ez.NormalTermination
 
         source, middle, sink = Counter(CounterSettings(COUNT)), Forwarder(), Collector(CounterSettings(COUNT + 1))
+        troubled = Troubled()
         ez.run(
-            {"SOURCE": source, "MIDDLE": middle, "SINK": sink, "WAITS": Waits()}, root_name="ROOT",
-            connections=[(source.OUTPUT, middle.INPUT), (middle.OUTPUT, sink.INPUT)],
+            {"SOURCE": source, "MIDDLE": middle, "SINK": sink, "WAITS": Waits(), "TROUBLED": troubled},
+            root_name="ROOT",
+            connections=[
+                (source.OUTPUT, middle.INPUT), (middle.OUTPUT, sink.INPUT), (middle.OUTPUT, troubled.INPUT)
+            ],
             process_components=[source, middle],
         )  # fmt: skip
 
         assert not [child for child in psutil.Process().children() if "ezmsg.otel" in child.cmdline()]
         spans, metrics = receiver.store.spans, receiver.store.points("messaging.client.consumed.messages")
+        missing = {spec.name for spec in semconv.METRICS if not receiver.store.points(spec.name)}
+        nodes = receiver.store.points(NODE_INFO)
+        edges = receiver.store.points("ezmsg.graph.edge.info")
+        failures = [point for point in receiver.store.points("ezmsg.task.errors") if point.value]
 
     tasks = [
         ("publish ROOT/SOURCE/OUTPUT", "ROOT/SOURCE", "publish"),
@@ -70,6 +107,18 @@ def test_a_run_exports_what_all_its_processes_measured_before_it_returns(monkeyp
     names = {span.resource["ezmsg.process.name"] for span in spans}
     assert names == {"ROOT", "ROOT/SOURCE", "ROOT/MIDDLE"}
     assert {span.resource["service.name"] for span in spans} == {"ROOT"}
+    assert missing == NOT_HERE
+    places = {tuple(node.attributes.values()) for node in nodes}
+    assert {
+        ("ROOT/SINK/INPUT", "subscriber", "ROOT"),
+        ("ROOT/MIDDLE/OUTPUT", "publisher", "ROOT/MIDDLE"),
+    } <= places
+    assert {("ROOT/SOURCE/OUTPUT", "ROOT/MIDDLE/INPUT"), ("ROOT/MIDDLE/OUTPUT", "ROOT/SINK/INPUT")} <= {
+        (edge.attributes["ezmsg.graph.edge.source"], edge.attributes["ezmsg.graph.edge.target"]) for edge in edges
+    }
+    assert {(it.attributes["ezmsg.task.name"], it.attributes["error.type"]) for it in failures} == {
+        ("take", "ValueError")
+    }
     assert {max(point.value for point in metrics if point.resource == it.resource) for it in metrics} == {COUNT}
 
 

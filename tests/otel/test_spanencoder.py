@@ -16,14 +16,18 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 
 from ezmsg.core.graphmeta import ProfileChannelType
 from ezmsg.core.recorder.rows import (
+    ATTRIBUTE,
+    ATTRIBUTE_TYPES,
     CONTROL_CLIENT,
     CONTROL_SERVER,
+    DELIVER,
     ERROR,
     FOREIGN,
     LABEL_SHIFT,
     LINK,
     PROCESS,
     PUBLISH,
+    QUEUE,
     SELECTED,
     SETTINGS,
     SPAN,
@@ -41,6 +45,7 @@ from tests.otel.feeds import ANCHOR, EDGE, PUBLISHER, exported_spans, first, lin
 
 BARE = EndpointRecord(3, "", "SINK ✓ IN", "sub-2", "pub-1", 2)
 UNKNOWN_INDEX = 9
+KINDS = (PUBLISH, PROCESS, SPAN, CONTROL_CLIENT, CONTROL_SERVER, SETTINGS, DELIVER, QUEUE)
 LABELS = {1: "…other", 2: "ValueError", 3: "SINK/IN", 4: "filter" * 40, 5: "TIMEOUT\0gain\0ROOT/SINK", 6: "\0gain\0"}
 SECONDS = 10**9
 
@@ -71,10 +76,10 @@ counts = st.one_of(st.sampled_from([0, 1, 9, 10, 127, 128, 16383, 16384]), st.in
 
 @st.composite
 def rows(draw: st.DrawFn, max_size: int = 8) -> Any:
-    """Rows of spans, those of publishes with links of their own or not."""
+    """Rows of spans, those of publishes with links of their own or not, those of the user with attributes or not."""
     made: list[Any] = []
     for _ in range(draw(st.integers(0, max_size))):
-        kind = draw(st.sampled_from([PUBLISH, PROCESS, SPAN, CONTROL_CLIENT, CONTROL_SERVER, SETTINGS]))
+        kind = draw(st.sampled_from(KINDS))
         flags = draw(st.sampled_from([0, ERROR, FOREIGN, SELECTED, ERROR | FOREIGN]))
         index = draw(st.sampled_from([1, 2, 3, UNKNOWN_INDEX]))
         label = draw(st.sampled_from([0, 0, *LABELS, 77]))
@@ -88,6 +93,10 @@ def rows(draw: st.DrawFn, max_size: int = 8) -> Any:
         made.append(row)
         if kind == PUBLISH:
             made += [link(row, draw(trace_ids), draw(ids)) for _ in range(draw(st.sampled_from([0, 0, 1, 2, 17])))]
+        if kind == SPAN:
+            for _ in range(draw(st.sampled_from([0, 0, 1, 3]))):
+                label, value_type = draw(st.sampled_from([*LABELS, 77])), draw(st.integers(0, len(ATTRIBUTE_TYPES)))
+                made.append(attribute(row, label, value_type, draw(counts)))
     return np.concatenate([np.zeros(0, SPAN_ROW), *made])
 
 
@@ -96,6 +105,15 @@ def link(of: Any, trace_id: bytes, span_id: int) -> Any:
     row = of.copy()
     row["meta"] = meta_word(LINK, 1, flags=SELECTED)
     row["trace_id"], row["span_id"], row["parent_id"] = np.void(trace_id), span_id, of["span_id"]
+    return row
+
+
+def attribute(of: Any, label: int, value_type: int, value: int) -> Any:
+    """The row of an attribute of a span of the user."""
+    row = of.copy()
+    row["meta"] = meta_word(ATTRIBUTE, 1, flags=SELECTED) | label << LABEL_SHIFT
+    row["f"], row["message_id"], row["fanout"], row["blame"] = value_type, value, value, label
+    row["parent_id"] = of["span_id"]
     return row
 
 

@@ -31,6 +31,7 @@ from ezmsg.core.subclient import Subscriber, profile
 from ezmsg.core.sync import SyncContext, SyncPublisher, SyncSubscriber
 from ezmsg.core.telemetry.pump import install as install_telemetry
 from ezmsg.core.unit import Unit, main, process, publisher, subscriber, task, thread, timeit
+from ezmsg.core.util import LogHandler
 
 __all__ = [
     "Collection",
@@ -83,7 +84,7 @@ logger = logging.getLogger("ezmsg")
 formatter = logging.Formatter(
     "%(asctime)s - pid: %(process)d - %(threadName)s - %(levelname)s - %(funcName)s: %(message)s"
 )
-handler = logging.StreamHandler()
+handler = LogHandler()
 handler.setFormatter(formatter)
 logger.addHandler(handler)
 try:

@@ -41,6 +41,7 @@ def build_parser() -> argparse.ArgumentParser:
     """The parser; the command goes to `command`, and what runs it to `_handler`."""
     # Here: every program imports this module by way of `ezmsg.core`, and few want to be diagnosed.
     from ezmsg.core.commands.doctor import setup_doctor_cmdline
+    from ezmsg.core.commands.top import setup_top_cmdline
     from ezmsg.core.commands.trace import setup_trace_cmdline
 
     parser = OneLineParser(prog="ezmsg.core", description="Run, see and diagnose a graph of ezmsg.")
@@ -53,6 +54,7 @@ def build_parser() -> argparse.ArgumentParser:
     setup_mermaid_cmdline(subparsers)
     setup_trace_cmdline(subparsers)
     setup_doctor_cmdline(subparsers)
+    setup_top_cmdline(subparsers)
     setup_dashboard_cmdline(subparsers)
     setup_perf_cmdline(subparsers)
     return parser

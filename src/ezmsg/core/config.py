@@ -138,6 +138,24 @@ def subscriber_update_timeout_s() -> float:
     return number("EZMSG_SUBSCRIBER_UPDATE_TIMEOUT_SEC", 1.0)
 
 
+# -- ezmsg.util ---------------------------------------------------------------------------------------------------
+
+
+def log_level() -> str:
+    """The level of the loggers of this package, by name."""
+    return (text("EZMSG_LOGLEVEL") or "INFO").upper()
+
+
+def profiler_log() -> str:
+    """Name or path of the log of `ezmsg.util.profiler`."""
+    return text("EZMSG_PROFILER") or "ezprofiler.log"
+
+
+def fast_replace_is_disabled() -> bool:
+    """Whether any value makes `ezmsg.util.messages.util.replace` the one of `dataclasses`."""
+    return "EZMSG_DISABLE_FAST_REPLACE" in os.environ
+
+
 # -- running ------------------------------------------------------------------------------------------------------
 
 
@@ -243,6 +261,14 @@ def trace_ratio() -> float | None:
     if value > 1.0:
         raise ConfigError("EZMSG_TRACE_RATIO", value, "a number from 0 to 1")
     return value
+
+
+def trace_is_detailed() -> bool:
+    """Whether a traced message has spans of its delivery and its time in a queue, too, or attributes that tell."""
+    value = (text("EZMSG_TRACE_DETAIL") or "compact").lower()
+    if value not in {"compact", "detailed"}:
+        raise ConfigError("EZMSG_TRACE_DETAIL", value, "compact or detailed")
+    return value == "detailed"
 
 
 def telemetry_budget() -> float | None:

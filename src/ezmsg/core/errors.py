@@ -761,6 +761,56 @@ class MessageNotReadable(EzmsgError, ValueError):
         self.topic, self.message_id, self.reason = topic, message_id, reason
 
 
+class UndersizedMemory(EzmsgError, ValueError):
+    """A message does not fit the memory it was to be written to; nothing was written."""
+
+    code = "UNDERSIZED_MEMORY"
+
+    def __init__(self, req_size: int) -> None:
+        super().__init__(f"the message takes {req_size} bytes: pass a memoryview of at least that size")
+        self.req_size = req_size
+
+
+class UninitializedMemory(EzmsgError, ValueError):
+    """No message was written to this memory."""
+
+    code = "UNINITIALIZED_MEMORY"
+
+    def __init__(self, size: int) -> None:
+        super().__init__(f"there is no message in these {size} bytes: write one with Marshal.to_mem")
+        self.size = size
+
+
+class UnknownMessageType(EzmsgError, ImportError):
+    """A log has a message of a class that cannot be imported in this process."""
+
+    code = "UNKNOWN_MESSAGE_TYPE"
+
+    def __init__(self, type_name: str, reason: str) -> None:
+        super().__init__(f"messages of type {type_name!r} cannot be read here: {reason}")
+        self.type_name, self.reason = type_name, reason
+
+
+class LogLineUnreadable(EzmsgError, ValueError):
+    """A line of a log of messages cannot be read; the lines around it may well be."""
+
+    code = "LOG_LINE_UNREADABLE"
+
+    def __init__(self, path: str, line: int, reason: str) -> None:
+        super().__init__(f"line {line} of {path} cannot be read: {reason}")
+        self.path, self.line, self.reason = path, line, reason
+
+
+class MeasurementFailed(EzmsgError, RuntimeError):
+    """A program that a benchmark started did not do what it should."""
+
+    code = "MEASUREMENT_FAILED"
+
+    def __init__(self, program: str, reason: str) -> None:
+        super().__init__(f"{program} failed: {reason}")
+        self.program, self.reason = program, reason
+
+
 # -- shared memory ------------------------------------------------------------------------------------------------
 
 _REMEDIES = {
@@ -884,6 +934,17 @@ class NotSpawnable(EzmsgError, TypeError):
             "initialize(), or use multiprocessing.set_start_method('fork')"
         )
         self.units, self.reason = units, reason
+
+
+class RunCancelled(EzmsgError, RuntimeError):
+    """Code of a unit cancelled what keeps the units of its process going, although nobody ended the run."""
+
+    code = "RUN_CANCELLED"
+
+    def __init__(self, unit: str | None) -> None:
+        what = f"the set-up of {unit}" if unit else "the life of all units of a process"
+        super().__init__(f"{what} was cancelled from within: raise NormalTermination to end a run")
+        self.unit = unit
 
 
 class BackendProcessLost(EzmsgError, RuntimeError):

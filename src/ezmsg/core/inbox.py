@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import copy
 from collections import deque
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Mapping
 from contextlib import suppress
 from contextvars import Token
 from types import TracebackType
@@ -28,6 +28,7 @@ from ezmsg.core.profiling import (
     reset_current_message,
     set_current_message,
 )
+from ezmsg.core.recorder.edge import Value
 from ezmsg.core.recorder.rows import ROW_BYTES, pack_row
 from ezmsg.core.transport import Undecoded
 from ezmsg.core.turns import Eagerness
@@ -465,24 +466,37 @@ class Lease:
             return False
         return message.trace is not None or message.subscription.metrics.selects(message.message_id)
 
-    def record_user_span(self, start_ns: int, end_ns: int, label: str | None, error: str | None = None) -> None:
-        """Record a span that user code measured inside this message, and the type of the exception it ended with."""
+    def record_user_span(
+        self,
+        start_ns: int,
+        end_ns: int,
+        label: str | None,
+        error: str | None = None,
+        attributes: Mapping[str, Value] | None = None,
+    ) -> None:
+        """Record a span that user code measured inside this message: see `EdgeMetrics.user_span`."""
         message = self.measured
         if message is None:
             return
         own = None if message.trace is None else self.trace
         trace = None if own is None else (own[0], new_span_id(), own[1])
-        message.subscription.metrics.user_span(message.message_id, start_ns, end_ns, label, trace, error)
+        metrics = message.subscription.metrics
+        metrics.user_span(message.message_id, start_ns, end_ns, label, trace, error, attributes)
 
 
 class UserSpan:
     """Measures what user code does within the message it handles: see `ezmsg.core.subclient.profile`."""
 
-    __slots__ = ("_label", "_lease", "_start_ns", "_whose")
+    __slots__ = ("_attributes", "_label", "_lease", "_start_ns", "_whose")
 
-    def __init__(self, label: str, whose: Inbox | None) -> None:
+    def __init__(self, label: str, attributes: Mapping[str, Value] | None, whose: Inbox | None) -> None:
         self._label, self._whose = label, whose
+        self._attributes: dict[str, Value] = dict(attributes or {})
         self._lease: Lease | None = None
+
+    def set(self, name: str, value: Value) -> None:
+        """Tell something else of this span."""
+        self._attributes[name] = value
 
     def __enter__(self) -> Self:
         lease = get_current_message()
@@ -496,7 +510,7 @@ class UserSpan:
         lease, self._lease = self._lease, None
         if lease is not None:
             name = None if kind is None else kind.__qualname__
-            lease.record_user_span(self._start_ns, PROFILE_TIME(), self._label, name)
+            lease.record_user_span(self._start_ns, PROFILE_TIME(), self._label, name, self._attributes)
 
 
 def _publish_s(message: CachedMessage) -> float:

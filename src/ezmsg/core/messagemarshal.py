@@ -1,21 +1,26 @@
 """Turns a message into bytes, and back.
 
-Arrays, bytes and str go as they are, behind a few bytes that say what they are. Everything else is pickled, protocol 5:
-large contiguous data in it stays in buffers of its own, which are written and read without a copy; arrays in it go the
-short way, too.
+Arrays, bytes and str go as they are, behind a few bytes that say what they are; so do objects that are an array and
+little else, if their type is registered (see `compositecodec`). Everything else is pickled, protocol 5: large
+contiguous data in it stays in buffers of its own, which are written and read without a copy; arrays in it go the short
+way, too.
 """
 
 from __future__ import annotations
 
 import copyreg
 import pickle
-from collections.abc import Callable, Sequence
+import struct
+from collections.abc import Callable, Generator, Sequence
+from contextlib import contextmanager
 from typing import Any, Final, cast
 
 import msgspec
 import numpy as np
 
 from ezmsg.core.arraycodec import CONTIGUOUS, LAYOUT, WRITABLE, WRITEABLE, Array, array_head, array_of
+from ezmsg.core.compositecodec import FORMS, Composer, Form, composite_of
+from ezmsg.core.errors import UndersizedMemory, UninitializedMemory
 from ezmsg.core.wire.messages import BUFFERS_MAX
 
 # The message header names the codec. Numbers are part of the protocol: append, never renumber.
@@ -25,6 +30,8 @@ BYTES: Final = 2
 STR: Final = 3
 FROZEN: Final = 4
 """As PICKLE5; some array in it is read-only."""
+COMPOSITE: Final = 5
+"""An array and what belongs to it; where one buffer holds all, the data is behind the head."""
 
 INLINE_BYTES: Final = 4096
 """Up to this size data is copied into the message: a buffer of its own costs more than copying it."""
@@ -53,7 +60,10 @@ class Encoded(msgspec.Struct, gc=False):
 class Encoder:
     """Serialises messages, one at a time; remembers what the last array was."""
 
-    __slots__ = ("_codec", "_dtype", "_head", "_known", "_layout", "_parts", "_pickler", "_shape", "_views")
+    __slots__ = (
+        "_codec", "_composers", "_dtype", "_head", "_known", "_layout", "_parts", "_pickled", "_pickler", "_shape",
+        "_views",
+    )  # fmt: skip
 
     def __init__(self) -> None:
         self._dtype: np.dtype[Any] | None = None
@@ -63,6 +73,8 @@ class Encoder:
         self._parts: list[Any] = []
         self._views: list[memoryview] = []
         self._known: dict[type, Any] = {}
+        self._composers: dict[str, Composer] = {}
+        self._pickled: type | None = None
         self._pickler: pickle.Pickler | None = None
         self._codec = PICKLE5
 
@@ -89,7 +101,29 @@ class Encoder:
             return _flat(BYTES, obj)
         if kind is str:
             return _flat(STR, obj.encode("utf-8", "surrogatepass"))
+        if kind is not self._pickled:
+            form = FORMS.get(kind)  # pyright: ignore[reportUnknownArgumentType]
+            if form is None:
+                self._pickled = kind
+            elif (encoded := self._compose(form, obj)) is not None:
+                return encoded
         return self._pickle(obj)
+
+    def _compose(self, form: Form, obj: Any) -> Encoded | None:
+        composer = self._composers.get(form.home)
+        if composer is None:
+            composer = self._composers[form.home] = Composer(form)
+        parts = composer.compose(obj)
+        if parts is None:
+            return None
+        head, array = parts
+        size = array.nbytes
+        if size <= INLINE_BYTES:
+            return Encoded(COMPOSITE, head, array.tobytes("A"), (), size + len(head))
+        try:
+            return Encoded(COMPOSITE, head, b"", (pickle.PickleBuffer(cast(Any, array)).raw(),), size + len(head))
+        except (BufferError, ValueError):
+            return None  # as for arrays
 
     def _pickle(self, obj: Any) -> Encoded:
         parts, views = self._parts, self._views
@@ -183,10 +217,12 @@ def decode(codec: int, head: Data, buffers: Sequence[Data]) -> Any:
     """
     if codec in (PICKLE5, FROZEN):
         return pickle.loads(head, buffers=buffers)
-    if codec > STR:
+    if codec > STR and codec != COMPOSITE:
         raise ValueError(f"unknown codec {codec}")
     if len(buffers) != 1:
         raise ValueError(f"codec {codec} takes one buffer, not {len(buffers)}")
+    if codec == COMPOSITE:
+        return composite_of(head, buffers[0])
     if codec == NDARRAY:
         return array_of(bytes(head), buffers[0])
     return bytes(buffers[0]) if codec == BYTES else str(buffers[0], "utf-8", "surrogatepass")
@@ -195,3 +231,82 @@ def decode(codec: int, head: Data, buffers: Sequence[Data]) -> Any:
 def is_frozen(codec: int, obj: Any) -> bool:
     """Whether a message with this codec has arrays that cannot be written to."""
     return codec == FROZEN or (codec == NDARRAY and not obj.flags.writeable)
+
+
+# -- messages in memory of the caller's own ---------------------------------------------------------------------------
+
+_MARSHAL_MAGIC: Final = b"EZMSGMEM"
+_MARSHAL_HEAD: Final = struct.Struct("<8sQQI")
+"""Magic, message id, bytes of the pickle, number of buffers; the size of each buffer follows as <Q."""
+_MARSHAL_ALIGNMENT: Final = 4096
+"""Messages of nearly the same size lie alike, so that small parts that do not change stay what they are."""
+
+
+class Marshal:
+    """A message in memory, for tests of code that is given views of memory that is used again.
+
+    The message path does without; there, small arrays are copied, here all are views.
+    """
+
+    @staticmethod
+    def to_mem(msg_id: int, obj: Any, mem: memoryview) -> None:
+        """Write a message, in place of what was there.
+
+        Raises:
+            UndersizedMemory: It does not fit; nothing was written.
+            Exception: Whatever pickling raises.
+        """
+        kept: list[pickle.PickleBuffer] = []
+        pickled = pickle.dumps(obj, protocol=5, buffer_callback=kept.append)
+        buffers = [buffer.raw() for buffer in kept]
+        sizes = struct.pack(f"<{len(buffers)}Q", *(buffer.nbytes for buffer in buffers))
+        parts = [_MARSHAL_HEAD.pack(_MARSHAL_MAGIC, msg_id, len(pickled), len(buffers)) + sizes, pickled, *buffers]
+        needed = 0
+        starts: list[int] = []
+        for part in parts:
+            starts.append(needed := _aligned(needed))
+            needed += len(part)
+        if needed > mem.nbytes:
+            raise UndersizedMemory(needed)
+        for start, part in zip(starts, parts, strict=True):
+            mem[start : start + len(part)] = part
+
+    @staticmethod
+    @contextmanager
+    def obj_from_mem(mem: memoryview) -> Generator[Any]:
+        """The message in this memory; its arrays are views of it, whatever is written there later.
+
+        Raises:
+            UninitializedMemory: There is none.
+            Exception: Whatever unpickling raises.
+        """
+        pickled, *buffers = _marshalled(mem)
+        yield pickle.loads(pickled, buffers=buffers)
+
+    @staticmethod
+    def msg_id(mem: memoryview) -> int:
+        """The number of the message in this memory.
+
+        Raises:
+            UninitializedMemory: There is none.
+        """
+        _marshalled(mem)
+        return _MARSHAL_HEAD.unpack_from(mem)[1]
+
+
+def _aligned(offset: int) -> int:
+    return -(-offset // _MARSHAL_ALIGNMENT) * _MARSHAL_ALIGNMENT
+
+
+def _marshalled(mem: memoryview) -> list[memoryview]:
+    """The pickle and the buffers of the message in a memory."""
+    if mem.nbytes < _MARSHAL_HEAD.size or bytes(mem[: len(_MARSHAL_MAGIC)]) != _MARSHAL_MAGIC:
+        raise UninitializedMemory(mem.nbytes)
+    _, _, pickled, count = _MARSHAL_HEAD.unpack_from(mem)
+    end = _MARSHAL_HEAD.size + 8 * count
+    parts: list[memoryview] = []
+    for size in (pickled, *struct.unpack_from(f"<{count}Q", mem, _MARSHAL_HEAD.size)):
+        start = _aligned(end)
+        end = start + size
+        parts.append(mem[start:end])
+    return parts

@@ -223,7 +223,7 @@ class Publisher:
             if start_s >= metrics.next_root_s and metrics.begin_root(start_s):
                 trace = begin_trace()
         direct = self._direct
-        if direct is None or trace is not None or wait_s or not metrics.is_plain:
+        if direct is None or wait_s or not metrics.is_plain:
             self._publish(obj, origin_s, start_s, publish_s, wait_s, trace)
             if self._remotes.lent:
                 await self._remotes.settle()
@@ -238,12 +238,20 @@ class Publisher:
         else:
             self._slot = 0
             self._looks = True
-        metrics.last_start_s = start_s
-        direct.queue.append(
-            CachedMessage(direct, message_id, obj, origin_s, start_s, message_clock(), 0, None, None, metrics.teller)
-        )
+        if trace is None:
+            metrics.last_start_s = start_s
+            direct.queue.append(CachedMessage(
+                direct, message_id, obj, origin_s, start_s, message_clock(), 0, None, None, metrics.teller
+            ))  # fmt: skip
+            if direct.waiters:
+                direct.wake()
+            return
+        # Both ends of a traced message record themselves.
+        direct.queue.append(CachedMessage(direct, message_id, obj, origin_s, publish_s, publish_s, 0, trace))
         if direct.waiters:
             direct.wake()
+        if metrics.timed:
+            metrics.record(message_id, origin_s, start_s, message_clock(), 0.0, 0.0, 0, 1, trace)
 
     def _publish(
         self,

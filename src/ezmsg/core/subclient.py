@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+from collections.abc import Mapping
 from ipaddress import ip_address
 from typing import Any
 from uuid import UUID, uuid4
@@ -21,6 +22,7 @@ from ezmsg.core.inbox import Inbox, Lease, UserSpan
 from ezmsg.core.messagechannel import Channel, Subscription
 from ezmsg.core.net.address import AddressType, boot_id
 from ezmsg.core.profiling import PROFILE_TIME, PROFILES, ProfileRegistry, SubscriberMetrics, current_message
+from ezmsg.core.recorder.edge import Value
 from ezmsg.core.wire.records import Done, OpenSubscriber, PublisherRoute, Record, Routing
 
 logger = logging.getLogger("ezmsg")
@@ -106,6 +108,8 @@ class Subscriber:
             self._metrics = profiles.register_subscriber(
                 self.id, topic, graph_address=str(self._control.address), unit=unit, task=task
             )
+            queue = self._inbox.queue
+            self._metrics.queue_depth = lambda: len(queue)
             await self._control.introduce()
         except BaseException:
             self.close()
@@ -174,9 +178,9 @@ class Subscriber:
         if start_ns and held is not None:
             held.record_user_span(start_ns, PROFILE_TIME(), label)
 
-    def profile(self, label: str) -> UserSpan:
-        """A context manager: `begin_profile` and `end_profile` around a block, of which an exception is told, too."""
-        return UserSpan(label, self._inbox)
+    def profile(self, label: str, attributes: Mapping[str, Value] | None = None) -> UserSpan:
+        """As `ezmsg.core.profile`, within messages of this subscriber alone."""
+        return UserSpan(label, attributes, self._inbox)
 
     def _held(self) -> Lease | None:
         """The message of this subscriber that the running task handles."""
@@ -326,19 +330,22 @@ class Subscriber:
         await self._channels.wait_closed()
 
 
-def profile(label: str) -> UserSpan:
+def profile(label: str, attributes: Mapping[str, Value] | None = None) -> UserSpan:
     """Measure a block within the message that the running task handles, whatever subscriber it came from.
 
-        with ez.profile("fft"):
+        with ez.profile("fft", {"window": "hann"}) as span:
             spectrum = np.fft.rfft(message.data)
+            span.set("bins", len(spectrum))
 
     It becomes a span of the message's trace, with the type of an exception that leaves the block, and a sample
     `user_span_ns`. Where the message is not sampled, or there is none, nothing is recorded.
 
     Args:
         label: What the span is called. A few texts, not one for each message.
+        attributes: What else is told of it: 16 texts of up to 256 characters, numbers or booleans. Of texts, a process
+            keeps 4096 different ones; numbers may be any.
     """
-    return UserSpan(label, None)
+    return UserSpan(label, attributes, None)
 
 
 def _reaches(routing: Routing, topic: str) -> bool:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, TypeVar, cast
+from contextlib import suppress
+from logging import LogRecord, StreamHandler
+from typing import Any, TextIO, TypeVar, cast
 
 T = TypeVar("T")
 
@@ -28,3 +30,12 @@ def either_dict_or_kwargs(
     if pos_kwargs and kw_kwargs:
         raise ValueError(f"{func_name}() takes a mapping or keywords, not both: {', '.join(map(str, kw_kwargs))}")
     return pos_kwargs or kw_kwargs
+
+
+class LogHandler(StreamHandler[TextIO]):
+    """Writes to standard error, and keeps nobody from working where a program has closed that."""
+
+    def handleError(self, record: LogRecord) -> None:
+        """Complain, if that is possible."""
+        with suppress(ValueError):
+            super().handleError(record)

@@ -12,6 +12,7 @@ from ezmsg.core.recorder.rows import CHANNELS, PROCESS_INDEX, SEPARATOR
 from ezmsg.core.wire.records import EndpointRecord, GraphState, ServerTelemetry
 from ezmsg.otel import semconv
 from ezmsg.otel.culprits import Culprits
+from ezmsg.otel.farewell import Farewell, Info
 from ezmsg.otel.ledger import Ledger
 from ezmsg.otel.points import OVERFLOW_SET, Admission, AttributeSet, Points, count_points
 from ezmsg.otel.registry import Registry
@@ -49,6 +50,7 @@ class Collector:
         self._started_ns = started_ns
         self._admissions: dict[str, Admission] = {}
         self._own_admission = Admission()
+        self._farewell = Farewell()
         self._culprits = Culprits()
 
     def collect(self, now_ns: int) -> Collection:
@@ -83,7 +85,12 @@ class Collector:
         points = Points(self._own_admission)
         self._add_own(points)
         if graph is not None:
-            _add_graph(points, graph, processes)
+            _add_processes(points, graph, processes)
+            infos = set(_infos(graph, processes))
+            for spec, attributes in infos:
+                points.add(spec, attributes, 1)
+            for spec, attributes in self._farewell.look(infos):
+                points.add(spec, attributes, 0)
         _add_server(points, self._registry.server)
         for topic, caused_ns in self._culprits.look(processes).items():
             points.add(semconv.CULPRIT, ((semconv.SUBSCRIPTION, topic),), caused_ns)
@@ -202,10 +209,14 @@ def attributes_in(spec: MetricSpec, label: str) -> AttributeSet:
     )
 
 
-def _add_graph(points: Points, graph: GraphState, processes: list[Process]) -> None:
+def _add_processes(points: Points, graph: GraphState, processes: list[Process]) -> None:
     # The server counts those on its control plane; a process without units only has a telemetry link.
     linked = sum(not process.is_gone for process in processes)
     points.add(semconv.PROCESS_COUNT, (), max(graph.processes, linked))
+
+
+def _infos(graph: GraphState, processes: list[Process]) -> Iterator[Info]:
+    """What is 1 while it exists: nodes and edges."""
     roles: dict[str, set[str]] = {}
     homes: dict[str, set[str]] = {}
     for topic, role, home in _clients(processes):
@@ -216,9 +227,9 @@ def _add_graph(points: Points, graph: GraphState, processes: list[Process]) -> N
         kind = "both" if len(kinds) > 1 else next(iter(kinds))
         known = ((semconv.NODE_ID, node), (semconv.NODE_KIND, kind))
         home = min(homes.get(node, {""}))
-        points.add(semconv.NODE_INFO, (*known, (semconv.PROCESS_NAME, home)) if home else known, 1)
+        yield semconv.NODE_INFO, (*known, (semconv.PROCESS_NAME, home)) if home else known
     for source, target in graph.edges:
-        points.add(semconv.EDGE_INFO, ((semconv.EDGE_SOURCE, source), (semconv.EDGE_TARGET, target)), 1)
+        yield semconv.EDGE_INFO, ((semconv.EDGE_SOURCE, source), (semconv.EDGE_TARGET, target))
 
 
 def _clients(processes: list[Process]) -> Iterator[tuple[str, str, str]]:

@@ -32,6 +32,7 @@ CLIENT_ID = "messaging.client.id"
 BODY_SIZE = "messaging.message.body.size"
 CHANNEL_KIND = "ezmsg.channel.kind"
 IO_DIRECTION = "network.io.direction"
+CLOCK_SOURCE = "ezmsg.clock.source"
 CLOCK_REASON = "ezmsg.clock.reason"
 UNIT_ADDRESS = "ezmsg.unit.address"
 TASK_NAME = "ezmsg.task.name"
@@ -65,6 +66,7 @@ ATTRIBUTES: dict[str, tuple[AttributeType, str]] = {
     BODY_SIZE: ("int", "Bytes of the serialized message; absent where it was passed by reference."),
     CHANNEL_KIND: ("string", "The transport: local, shm or tcp."),
     IO_DIRECTION: ("string", "transmit at a publisher, receive at a channel."),
+    CLOCK_SOURCE: ("string", "Whose clock told when it began: same_host or other_host."),
     CLOCK_REASON: ("string", "Why two times were not compared: foreign or negative."),
     UNIT_ADDRESS: ("string", "The unit a publisher or subscriber belongs to."),
     TASK_NAME: ("string", "The task of that unit."),
@@ -113,6 +115,7 @@ class SpanSpec:
 
 _MESSAGE = (SYSTEM, OPERATION_NAME, OPERATION_TYPE, DESTINATION, MESSAGE_ID, CLIENT_ID)
 _WHERE = (UNIT_ADDRESS, TASK_NAME)
+_WAY = (SYSTEM, DESTINATION, SUBSCRIPTION, CHANNEL_KIND, CLOCK_SOURCE)
 
 SPANS: tuple[SpanSpec, ...] = (
     SpanSpec(
@@ -138,6 +141,18 @@ SPANS: tuple[SpanSpec, ...] = (
         "INTERNAL",
         "A span that user code opened while it processed a message.",
         (SYSTEM, SPAN_LABEL, DESTINATION, SUBSCRIPTION, *_WHERE, ERROR_TYPE),
+    ),
+    SpanSpec(
+        "deliver {topic}",
+        "INTERNAL",
+        "From a publisher's send to the channel; only with EZMSG_TRACE_DETAIL=detailed.",
+        _WAY,
+    ),
+    SpanSpec(
+        "queue {topic}",
+        "INTERNAL",
+        "From the channel to the hand-over; only with EZMSG_TRACE_DETAIL=detailed.",
+        _WAY,
     ),
     SpanSpec(
         "control {op}",
@@ -326,10 +341,10 @@ QUEUE_LIMIT = _level("ezmsg.telemetry.queue.limit", "{item}", "agent.queue_limit
                      "Items that may wait for export.")
 PROCESS_COUNT = _level("ezmsg.graph.process.count", "{process}", "graph.processes", (),
                        "Processes of the graph.")
-NODE_INFO = _gauge("ezmsg.graph.node.info", "1", "graph.nodes", (NODE_ID, NODE_KIND, PROCESS_NAME),
-                   "1 for every node of the graph.")
-EDGE_INFO = _gauge("ezmsg.graph.edge.info", "1", "graph.edges", (EDGE_SOURCE, EDGE_TARGET),
-                   "1 for every edge of the graph.")
+NODE_INFO = _gauge("ezmsg.graph.node.info", "{node}", "graph.nodes", (NODE_ID, NODE_KIND, PROCESS_NAME),
+                   "1 for every node of the graph, 0 for one that is gone.")
+EDGE_INFO = _gauge("ezmsg.graph.edge.info", "{edge}", "graph.edges", (EDGE_SOURCE, EDGE_TARGET),
+                   "1 for every edge of the graph, 0 for one that is gone.")
 CULPRIT = _counter("ezmsg.graph.backpressure.culprit", "s", "graph.culprits", (SUBSCRIPTION,),
                    "Time that publishers waited, by who caused it in the end, through others that waited.",
                    per_unit=NS_PER_S)

@@ -16,18 +16,20 @@ from ezmsg.core.recorder.rows import (
     CHANNEL_SHIFT,
     CONTROL_CLIENT,
     CONTROL_SERVER,
+    DELIVER,
     ERROR,
+    FOLLOWERS,
     FOREIGN,
     INDEX_SHIFT,
     KIND_MASK,
     LABEL_MASK,
     LABEL_SHIFT,
-    LINK,
     PROCESS,
     PUBLISH,
     SETTINGS,
     SPAN,
 )
+from ezmsg.core.recorder.rows import QUEUE as QUEUED
 from ezmsg.core.wire.records import ClockAnchor
 from ezmsg.otel.protobuf import VARINT_BYTES
 
@@ -35,7 +37,7 @@ RowArray = NDArray[Any]
 Bytes = NDArray[np.uint8]
 Integers = NDArray[np.int64]
 
-_SPANS: Final = (PUBLISH, PROCESS, SPAN, CONTROL_CLIENT, CONTROL_SERVER, SETTINGS)
+_SPANS: Final = (PUBLISH, PROCESS, SPAN, CONTROL_CLIENT, CONTROL_SERVER, SETTINGS, DELIVER, QUEUED)
 _PATCH: Final = np.dtype(
     [
         ("trace", "V16"),
@@ -144,7 +146,7 @@ def columns_of(rows: RowArray, anchor: ClockAnchor) -> Columns:
     Rows of no known kind, or from before 1970, are left out, and so are links that do not follow their span.
     """
     shift = anchor.unix_ns - anchor.mono_ns
-    rows = _readable(rows, shift)
+    rows = readable_rows(rows, anchor)
     meta = rows["meta"]
     kind = meta & KIND_MASK
     is_publish, is_process = kind == PUBLISH, kind == PROCESS
@@ -162,7 +164,7 @@ def columns_of(rows: RowArray, anchor: ClockAnchor) -> Columns:
     fanout_bytes = _varints(rows["fanout"], patch["fanout"])
     size_bytes = _varints(rows["f"], patch["size"])
 
-    spans = np.flatnonzero(kind != LINK)
+    spans = np.flatnonzero(~np.isin(kind, FOLLOWERS))
     links = np.diff(spans, append=len(rows)) - 1
     is_near = is_process & (meta & FOREIGN == 0)
     has_first = np.where(is_publish, first > 0, is_process & (first >= 0))
@@ -182,16 +184,18 @@ def columns_of(rows: RowArray, anchor: ClockAnchor) -> Columns:
     return Columns(rows, bytes_of_rows, spans, meta[spans] & _META, shape, links)
 
 
-def _readable(rows: RowArray, shift: int) -> RowArray:
+def readable_rows(rows: RowArray, anchor: ClockAnchor) -> RowArray:
+    """Rows of known kinds, from 1970 on; links and attributes right behind the span they belong to."""
+    shift = anchor.unix_ns - anchor.mono_ns
     kind = rows["meta"] & KIND_MASK
     starts = np.where(kind == PUBLISH, rows["b"], rows["d"])
-    is_link = kind == LINK
+    is_link = np.isin(kind, FOLLOWERS)
     is_readable = np.isin(kind, _SPANS) & (starts + shift > 0) | is_link
     if not is_readable.all():
         rows, is_link = rows[is_readable], is_link[is_readable]
     if not is_link.any():
         return rows
-    # By row: the last span up to there, and whether a link is one of that.
+    # By row: the last span up to there, and whether a link or attribute is one of that.
     last = np.maximum.accumulate(np.where(is_link, -1, np.arange(len(rows))))
     is_own = (last >= 0) & (rows["span_id"][last] == rows["parent_id"])
     return rows[~is_link | is_own]

@@ -15,16 +15,17 @@ from weakref import WeakKeyDictionary
 
 import numpy as np
 from opentelemetry.exporter.otlp.proto.common.trace_encoder import encode_spans
+from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.trace import SpanContext
 
 from ezmsg.core.graphmeta import TraceSpan
-from ezmsg.core.recorder.rows import INDEX_SHIFT, LABEL_MASK, LABEL_SHIFT
+from ezmsg.core.recorder.rows import INDEX_SHIFT, KIND_MASK, LABEL_MASK, LABEL_SHIFT, PUBLISH
 from ezmsg.core.telemetry.expand import expand_spans
 from ezmsg.otel.protobuf import message, text
 from ezmsg.otel.resource import ProcessResource
 from ezmsg.otel.semconv import SCHEMA_URL
-from ezmsg.otel.spancolumns import Columns, columns_of
+from ezmsg.otel.spancolumns import Columns, columns_of, readable_rows
 from ezmsg.otel.spanrows import SpanRows, joined
 from ezmsg.otel.spans import SCOPE, readable_span
 from ezmsg.otel.spantemplate import Template
@@ -35,7 +36,7 @@ MAX_TEMPLATES: Final = 4096
 
 # Fields of opentelemetry.proto.trace.v1.
 _ANY_ENDPOINT: Final = (1 << INDEX_SHIFT) - 1
-_RESOURCE_SPANS, _RESOURCE, _SCOPE_SPANS, _SCOPE, _SCHEMA_URL = 1, 1, 2, 1, 3
+_RESOURCE_SPANS, _RESOURCE, _SCOPE_SPANS, _SCOPE, _SPANS, _SCHEMA_URL = 1, 1, 2, 1, 2, 3
 
 ResourceOf = Callable[[Process], ProcessResource]
 Payload = TypeVar("Payload")
@@ -73,9 +74,8 @@ class SpanEncoder(Protocol[Payload]):
 def trace_spans(chunk: SpanRows) -> SpanBatch[list[TraceSpan]]:
     """Spans as the native API has them."""
     process = chunk.process
-    spans = expand_spans(chunk.rows, process.endpoints, process.labels, chunk.anchor)
-    # What is published has a row for each of its links; what is processed has one link, to its parent.
-    return SpanBatch(spans, sum(1 + (len(span.links) if span.kind == "PRODUCER" else 0) for span in spans))
+    rows = readable_rows(chunk.rows, chunk.anchor)
+    return SpanBatch(expand_spans(rows, process.endpoints, process.labels, chunk.anchor), len(rows))
 
 
 class ObjectEncoder:
@@ -123,10 +123,21 @@ class RequestEncoder:
         """The spans of one process, in the order of their rows."""
         spans = np.empty(len(columns.spans), object)
         for group in columns.groups():
+            if columns.links[group[0]] and int(columns.meta[group[0]]) & KIND_MASK != PUBLISH:
+                # Attributes of the user may be anything.
+                spans[group] = [self._span(chunk, columns, span) for span in group.tolist()]
+                continue
             template = self._template(chunk, columns, int(group[0]))
             made = template.fill(columns.patches(group))
             spans[group] = made.view(f"V{template.size}")[:, 0].tolist()
         return b"".join(spans.tolist())
+
+    def _span(self, chunk: SpanRows, columns: Columns, number: int) -> bytes:
+        """One span, as the SDK encodes it."""
+        process, rows = chunk.process, columns.rows_of(number)
+        (span,) = expand_spans(rows, process.endpoints, process.labels, chunk.anchor)
+        (encoded,) = encode_spans([readable_span(span, Resource.get_empty())]).resource_spans[0].scope_spans[0].spans
+        return b"".join(message(_SPANS, encoded.SerializeToString()))  # pyright: ignore[reportArgumentType] - no slots
 
     def _template(self, chunk: SpanRows, columns: Columns, example: int) -> Template:
         """The template of the shape of a span, made from what `expand_spans` makes of that span."""

@@ -8,7 +8,7 @@ from typing import Final
 
 import numpy as np
 
-from ezmsg.core.recorder.rows import KIND_MASK, LINK, SPAN_ROW, is_link
+from ezmsg.core.recorder.rows import FOLLOWERS, KIND_MASK, SPAN_ROW, is_follower
 from ezmsg.core.wire.records import ClockAnchor
 from ezmsg.otel.spancolumns import RowArray
 from ezmsg.otel.state import Process
@@ -34,13 +34,13 @@ class SpanRows:
 
     def up_to(self, count: int) -> SpanRows:
         """A copy of at most `count` rows, the last span with all its links."""
-        while 0 < count < len(self.rows) and is_link(self.rows[count]):
+        while 0 < count < len(self.rows) and is_follower(self.rows[count]):
             count -= 1
         return SpanRows(self.process, self.anchor, self.rows[:count].copy())
 
     def split(self, count: int) -> tuple[SpanRows, SpanRows]:
         """The first `count` rows and the links of the last of them, and the others."""
-        while 0 < count < len(self.rows) and is_link(self.rows[count]):
+        while 0 < count < len(self.rows) and is_follower(self.rows[count]):
             count += 1
         head, tail = self.rows[:count], self.rows[count:]
         return SpanRows(self.process, self.anchor, head), SpanRows(self.process, self.anchor, tail)
@@ -74,8 +74,8 @@ class RecentIds:
         kinds: list[int] = (rows["meta"] & KIND_MASK).tolist()
         is_new: list[bool] = []
         for kind, span_id in zip(kinds, ids, strict=True):
-            # A link says which span it leads to; it goes with the span before it.
-            is_new.append((not is_new or is_new[-1]) if kind == LINK else self._add(span_id))
+            # A link says which span it leads to; it, and an attribute, goes with the span before it.
+            is_new.append((not is_new or is_new[-1]) if kind in FOLLOWERS else self._add(span_id))
         return rows if all(is_new) else rows[is_new]
 
     def _add(self, span_id: int) -> bool:

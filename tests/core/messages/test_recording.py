@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 
 from ezmsg.core.graphcontext import GraphContext
-from ezmsg.core.graphmeta import ProfilingTraceControl
+from ezmsg.core.graphmeta import ProfileChannelType, ProfilingTraceControl
 from ezmsg.core.profiling import ProfileRegistry
 from ezmsg.core.pubclient import Publisher
 from ezmsg.core.subclient import Subscriber
@@ -40,3 +41,16 @@ async def test_a_trace_selects_no_message_that_was_published_before_it_and_recei
     assert sample.value >= 0
     (of_publisher, _) = registry.snapshot().edges
     assert of_publisher.histograms["publish"].count == 6
+
+
+@pytest.mark.parametrize(("kind", "how"), [("SHM", {"allow_local": False}), ("TCP", {"force_tcp": True})])
+async def test_bytes_that_lie_in_shared_memory_are_received_as_those_of_a_socket_are(
+    context: GraphContext, registry: ProfileRegistry, kind: str, how: dict[str, bool]
+) -> None:
+    publisher = await context.publisher("A", profiles=registry, **how)
+    subscriber = await context.subscriber("A", profiles=registry)
+    await publisher.broadcast(np.zeros(1_000_000, np.uint8))
+    await subscriber.recv()
+    (of_publisher, of_edge) = registry.snapshot().edges
+    assert of_edge.channel_kind is ProfileChannelType[kind]
+    assert of_edge.counters["bytes"] == pytest.approx(of_publisher.counters["bytes"], rel=0.001)

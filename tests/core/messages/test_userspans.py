@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
+import numpy as np
 import pytest
 
 import ezmsg.core as ez
@@ -63,6 +64,42 @@ async def test_an_exception_is_told_by_the_span_and_goes_on(
                 raise KeyError(3)
     found = spans(registry)
     assert (found["look up"].error, found["process T"].error) == ("KeyError", "KeyError")
+
+
+async def test_attributes_of_a_block_are_those_of_its_span(
+    publisher: Publisher, subscriber: Subscriber, registry: ProfileRegistry
+) -> None:
+    given = {"window": "hann", "bins": -512, "loss": 1.5, "is_last": True, "long": "x" * 300, "huge": 1 << 70}
+    await publisher.broadcast(1)
+    async with subscriber.recv_zero_copy():
+        with ez.profile("fft", given) as span:
+            span.set("peak", np.int32(3))
+            span.set("ezmsg.span.label", "not this")
+        with ez.profile("plain"):
+            pass
+    found = spans(registry)
+    own = found["plain"].attributes | {"ezmsg.span.label": "fft"}
+    told = {"window": "hann", "bins": -512, "loss": 1.5, "is_last": True, "long": "x" * 256, "huge": str(1 << 70)}
+    assert found["fft"].attributes == {**own, **told, "peak": 3}
+    assert {name: type(value) for name, value in found["fft"].attributes.items() if name in told} == {
+        "window": str, "bins": int, "loss": float, "is_last": bool, "long": str, "huge": str,
+    }  # fmt: skip
+
+
+async def test_attributes_beyond_sixteen_are_counted_and_left_out(
+    publisher: Publisher, subscriber: Subscriber, registry: ProfileRegistry
+) -> None:
+    await publisher.broadcast(1)
+    async with subscriber.recv_zero_copy():
+        with ez.profile("fft", {f"a{number}": number for number in range(20)}):
+            pass
+    own = {f"a{number}": number for number in range(16)}
+    attributes = spans(registry)["fft"].attributes
+    assert {name: value for name, value in attributes.items() if name.startswith("a")} == own
+    snapshot = registry.snapshot()
+    assert (snapshot.recorded["attribute"], snapshot.dropped["attribute:limit"]) == (20, 4)
+    # A span and its attributes are rows of spans, as a publish and its links are.
+    assert snapshot.recorded["span"] == 2 + 1 + 16
 
 
 async def test_a_block_is_a_sample_of_a_native_trace(

@@ -161,3 +161,19 @@ def test_a_slower_row_of_a_later_read_takes_the_place_of_the_slowest(aggregator:
 def test_unsampled_rows_are_no_exemplars(aggregator: Aggregator):
     aggregator.add(table(publish(1, 0, 0, 50)))
     assert exemplars(aggregator, 1, "publish") == []
+
+
+def test_every_histogram_of_a_message_has_exemplars_also_of_failures_and_user_spans(
+    aggregator: Aggregator, labels: Labels
+):
+    error, label = labels.code("KeyError"), labels.code("fft")
+    waited = sampled(publish(1, 0, 1000, 1300, wait=40, serialize=7), span_id=1)
+    failed = sampled(process(2, 0, start=50, end=70, flags=ERROR, label=error), span_id=2)
+    aggregator.add(table(waited, failed, sampled(user_span(2, start=50, end=80, label=label), span_id=3)))
+    found = {**states(aggregator, 1), **states(aggregator, 2)}
+    assert {name: int(state.exemplars[0][3], 16) for name, state in found.items()} == {
+        **dict.fromkeys(("publish", "backpressure", "serialize"), 1),
+        **dict.fromkeys(("age", "transport", "queue", "process:KeyError"), 2),
+        "span:fft": 3,
+    }
+    assert found["backpressure"].exemplars[0][0] == 40

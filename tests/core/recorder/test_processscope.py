@@ -10,7 +10,7 @@ import pytest
 
 from ezmsg.core.profiling import ProfileRegistry
 from ezmsg.core.recorder import processscope
-from ezmsg.core.recorder.processscope import ProcessScope, system_values
+from ezmsg.core.recorder.processscope import FRESH_S, ProcessScope, system_values
 from ezmsg.core.recorder.rows import SEPARATOR
 
 
@@ -68,11 +68,15 @@ def test_the_operating_system_and_the_interpreter_are_asked() -> None:
     assert after["gc_collections:2"] > before["gc_collections:2"]
 
 
-def test_the_system_is_not_asked_all_the_time() -> None:
+def test_the_system_is_not_asked_all_the_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    now_s = [50.0]
+    monkeypatch.setattr(processscope.time, "monotonic", lambda: now_s[0])
     scope = ProcessScope()
     before = scope.counters(with_system=True)
     gc.collect()
     assert scope.counters(with_system=True)["gc_collections:2"] == before["gc_collections:2"]
+    now_s[0] += FRESH_S
+    assert scope.counters(with_system=True)["gc_collections:2"] > before["gc_collections:2"]
 
 
 def test_a_snapshot_tells_of_the_process() -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import subprocess
+import sys
 import threading
 from collections.abc import AsyncIterator
 
@@ -51,6 +53,48 @@ def test_what_is_left_in_the_loop_is_ended_with_it() -> None:
         threading.Event().wait(0.001)
     assert thread.stop(DEADLINE_S)
     assert sorted(ended) == ["generator", "task"]
+
+
+@pytest.mark.parametrize("how", ["stopped", "cancelled"])
+def test_a_loop_goes_on_when_code_of_a_unit_ends_it(how: str, caplog: pytest.LogCaptureFixture) -> None:
+    thread = LoopThread("loop")
+    thread.start()
+
+    async def end_it() -> None:
+        for task in asyncio.all_tasks() - {asyncio.current_task()}:
+            task.cancel()
+
+    async def name() -> str:
+        return threading.current_thread().name
+
+    if how == "stopped":
+        thread.call(thread.loop.stop)
+    else:
+        thread.submit(end_it()).result(DEADLINE_S)
+    assert thread.submit(name()).result(DEADLINE_S) == "loop"
+    assert thread.stop(DEADLINE_S)
+    assert "goes on: raise NormalTermination to end a run" in caplog.text
+
+
+BREAKS_ITS_LOOP = """
+import asyncio, os
+from ezmsg.core.runtime.loopthread import LoopThread
+thread = LoopThread("loop")
+thread.start()
+waiting = thread.submit(asyncio.sleep(3600))
+thread.call(os.closerange, 3, 100)
+waiting.result()
+"""
+
+
+def test_nobody_waits_for_a_loop_that_broke() -> None:
+    # In a program of its own, which it would not do any good either.
+    program = subprocess.run(
+        [sys.executable, "-c", BREAKS_ITS_LOOP], capture_output=True, text=True, timeout=DEADLINE_S
+    )
+    assert program.returncode == 1
+    assert "the event loop 'loop' ended" in program.stderr
+    assert "OSError: [Errno 9] Bad file descriptor" in program.stderr
 
 
 def test_a_loop_that_is_blocked_is_left_behind() -> None:

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 import ezmsg.core as ez
+from ezmsg.core.errors import RunCancelled
 from ezmsg.core.graphmeta import TraceSpan
 from ezmsg.core.graphserver import GraphServer
 from tests.core.runtime.running import running
@@ -116,6 +117,50 @@ def test_an_exception_in_shutdown_keeps_nobody_from_shutting_down(caplog: pytest
 
     assert LOG[-1] == "B shutdown"
     assert "Exception in shutdown of A" in caplog.text
+
+
+@pytest.mark.parametrize("error", [BaseException("odd"), GeneratorExit("odd")])
+def test_whatever_is_raised_in_setup_leaves_run(error: BaseException) -> None:
+    class Odd(Living):
+        async def initialize(self) -> None:
+            raise error
+
+    with pytest.raises(type(error), match="odd") as caught:
+        ez.run(LIVING=Living(), ODD=Odd())
+    assert caught.value.__notes__ == ["raised while ODD was set up"]
+    assert LOG == ["LIVING initialize", "LIVING shutdown", "ODD shutdown"]
+
+
+def test_a_setup_that_cancels_itself_is_told_of() -> None:
+    class Cancels(Living):
+        async def initialize(self) -> None:
+            raise asyncio.CancelledError
+
+    with pytest.raises(RunCancelled, match="the set-up of CANCELS was cancelled from within"):
+        ez.run(LIVING=Living(), CANCELS=Cancels())
+    assert LOG == ["LIVING initialize", "LIVING shutdown", "CANCELS shutdown"]
+
+
+def test_units_are_shut_down_when_one_cancels_every_task_it_finds() -> None:
+    class Cancels(Living):
+        @ez.task
+        async def cancel(self) -> None:
+            for task in asyncio.all_tasks() - {asyncio.current_task()}:
+                task.cancel()
+
+    with pytest.raises(RunCancelled, match="the life of all units of a process was cancelled from within"):
+        ez.run(LIVING=Living(), CANCELS=Cancels())
+    assert LOG[2:] == ["LIVING shutdown", "CANCELS shutdown"]
+
+
+def test_what_a_task_raises_is_logged_whatever_it_is(caplog: pytest.LogCaptureFixture) -> None:
+    class Odd(Living):
+        @ez.task
+        async def live(self) -> None:
+            raise GeneratorExit("odd")
+
+    ez.run(ODD=Odd())
+    assert "Exception in Task: ODD:live" in caplog.text
 
 
 def test_units_that_were_set_up_are_shut_down_when_another_is_not(caplog: pytest.LogCaptureFixture) -> None:

@@ -38,8 +38,10 @@ from ezmsg.core.recorder.runs import Durations, Published, Run, process_run, pub
 from ezmsg.core.recorder.series import NOWHERE, Mask, SeriesTable
 
 _NOTHING_BEFORE: Final = -(1 << 62)
-EXEMPLARY: Final = frozenset({"age", "process", "publish", "transport"})
-"""Histograms that have exemplars."""
+EXEMPLARY: Final = frozenset({"age", "backpressure", "process", "publish", "queue", "serialize", "transport"})
+"""Histograms of messages that have exemplars, as those of failures and of user spans do; an interval is of two."""
+_NOT_ZERO: Final = frozenset({"backpressure", "serialize"})
+"""Histograms that count only what happened."""
 
 
 class Anomalies(NamedTuple):
@@ -155,8 +157,12 @@ class Aggregator:
         sampled = run.sampled
         if sampled is not None:
             for name in EXEMPLARY & durations.by_row.keys():
-                of_sampled = durations.by_row[name][sampled]
-                self.series.offer(position, name, of_sampled, _RunExemplars(run, sampled, of_sampled, end))
+                of_sampled, rows = durations.by_row[name][sampled], sampled
+                if name in _NOT_ZERO:
+                    happened = of_sampled > 0
+                    of_sampled, rows = of_sampled[happened], rows[happened]
+                if len(rows):
+                    self.series.offer(position, name, of_sampled, _RunExemplars(run, rows, of_sampled, end))
         return 0
 
     def _hand_publishes(self, rows: Rows, at: Column, hops: Column) -> int:
@@ -193,8 +199,8 @@ class Aggregator:
     def _publish(self, chunk: _Chunk) -> None:
         words = chunk.words
         self._count("publish", chunk, words[:, 4] - words[:, 3], words[:, 0] & INSTANT == 0, end=4)
-        self._count("backpressure", chunk, words[:, 5], words[:, 5] > 0)
-        self._count("serialize", chunk, words[:, 6], words[:, 6] > 0)
+        self._count("backpressure", chunk, words[:, 5], words[:, 5] > 0, end=4)
+        self._count("serialize", chunk, words[:, 6], words[:, 6] > 0, end=4)
         self._intervals(chunk)
 
     def _process(self, chunk: _Chunk) -> None:
@@ -208,7 +214,7 @@ class Aggregator:
         aged, transported, queued, processed = age >= 0, transport >= 0, queue >= 0, process >= 0
         self._count("age", chunk, age, aged & ~ageless, end=6)
         self._count("transport", chunk, transport, transported & ~foreign, end=6)
-        self._count("queue", chunk, queue, queued)
+        self._count("queue", chunk, queue, queued, end=6)
         failed = words[:, 0] & ERROR != 0
         self._count("process", chunk, process, processed & ~failed, end=6)
         self._count_labelled("process", chunk, process, processed & failed)
@@ -265,9 +271,15 @@ class Aggregator:
             self.series.count(name, chunk.positions[valid], durations[valid], self.turn)
 
     def _count_labelled(self, name: str, chunk: _Chunk, durations: Column, valid: Mask) -> None:
-        if valid.any():
-            labels = chunk.words[valid, 0] >> LABEL_SHIFT & LABEL_MASK
-            self.series.count_labelled(name, chunk.positions[valid], labels, durations[valid], self.turn)
+        if not valid.any():
+            return
+        labels = chunk.words[:, 0] >> LABEL_SHIFT & LABEL_MASK
+        self.series.count_labelled(name, chunk.positions[valid], labels[valid], durations[valid], self.turn)
+        sampled = np.flatnonzero((chunk.words[:, 0] & SAMPLED != 0) & valid)
+        for label in np.unique(labels[sampled]).tolist():
+            rows = sampled[labels[sampled] == label]
+            make = _Exemplars(chunk, rows, durations, end=6)
+            self.series.offer_exemplars(name, chunk.positions[rows], durations[rows], make, label)
 
 
 @dataclass(slots=True)

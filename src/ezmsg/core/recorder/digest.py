@@ -9,13 +9,15 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from ezmsg.core import config
 from ezmsg.core.recorder.aggregate import Aggregator
+from ezmsg.core.recorder.details import with_details
 from ezmsg.core.recorder.endpoints import Endpoint
 from ezmsg.core.recorder.labels import Labels
 from ezmsg.core.recorder.pieces import ROWS_AT_ONCE, Piece, pieces, rows_in_ns
 from ezmsg.core.recorder.ring import Rows, Taken
 from ezmsg.core.recorder.rowlog import RowArray, opaque
-from ezmsg.core.recorder.rows import INDEX_SHIFT, ROW_WORDS, SAMPLE_ROW, SPAN_ROW, is_link
+from ezmsg.core.recorder.rows import INDEX_SHIFT, ROW_WORDS, SAMPLE_ROW, SPAN_ROW, is_follower
 from ezmsg.core.recorder.rowstore import RowStore
 from ezmsg.core.recorder.runs import runs_of
 from ezmsg.core.recorder.samples import merge_oldest, sample_rows, span_rows
@@ -38,15 +40,18 @@ class Digest:
         rows: Rows that were read.
         records: Records that were written to rings, read or lost; a row may be two (see `rows.HOP`).
         lost: What was lost before it came here, by `kind:reason`.
+        is_detailed: Whether deliveries and times in queues become spans as well.
     """
 
     def __init__(self, labels: Labels, sample_limit: int, span_limit: int = SPANS) -> None:
         """Make an empty one."""
         self.aggregator = Aggregator(labels)
-        self.spans = RowStore(SPAN_ROW, span_limit, is_link)
+        self.spans = RowStore(SPAN_ROW, span_limit, is_follower)
         self.samples = RowStore(SAMPLE_ROW, sample_limit)
         self.rows = self.records = 0
         self.lost: Counter[str] = Counter()
+        self.is_detailed = config.trace_is_detailed()
+        self._labels = labels
         self._stale = 0
         # Memory new for every piece would have to be zeroed by the system first.
         self._pairs = np.empty((ROWS_AT_ONCE + 1, 2 * ROW_WORDS), dtype=np.int64)
@@ -97,7 +102,7 @@ class Digest:
         taken: list[bytes] = []
         for key, rows in self.spans.peek(reader, limit, graph).items():
             count = min(limit, len(rows))
-            while 0 < count < len(rows) and is_link(rows[count]):
+            while 0 < count < len(rows) and is_follower(rows[count]):
                 count += 1
             limit = max(0, limit - count)
             self.spans.advance(reader, key, count)
@@ -131,6 +136,8 @@ class Digest:
         return dropped
 
     def _keep_spans(self, rows: RowArray, find: Find) -> None:
+        if self.is_detailed:
+            rows = with_details(rows, self._labels)
         indices = rows["meta"] >> INDEX_SHIFT
         endpoints, known = _known(indices, find)
         self.lost["span:unknown_endpoint"] += len(rows) - known

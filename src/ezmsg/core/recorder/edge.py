@@ -5,13 +5,19 @@ Times of messages are seconds of `rows.clock`, as floats; see `rows`.
 
 from __future__ import annotations
 
-from typing import Final, Protocol
+import struct
+from collections.abc import Mapping, Sequence
+from typing import Any, Final, Protocol, cast
+
+import numpy as np
 
 from ezmsg.core.graphmeta import ProfileChannelType
 from ezmsg.core.recorder.labels import Labels
-from ezmsg.core.recorder.ring import Ring
+from ezmsg.core.recorder.ring import Ring, Words
 from ezmsg.core.recorder.rows import (
     AGE,
+    ATTRIBUTE,
+    ATTRIBUTE_TYPES,
     CHANNEL_CODES,
     CHANNEL_MASK,
     CHANNEL_SHIFT,
@@ -39,6 +45,9 @@ from ezmsg.core.recorder.rows import (
 from ezmsg.core.recorder.selection import Selector
 
 _CHANNEL: Final = CHANNEL_MASK << CHANNEL_SHIFT
+Value = str | int | float | bool
+ATTRIBUTES: Final = 16
+"""Attributes of one user span."""
 ERROR_TYPES: Final = 32
 """Error types counted apart; further ones are counted as `other`."""
 
@@ -86,6 +95,7 @@ class EdgeMetrics:
     """
 
     __slots__ = (
+        "_attribute_meta",
         "_labels",
         "_lease_meta",
         "_owner",
@@ -133,6 +143,7 @@ class EdgeMetrics:
         self.hop_meta = self.meta | HOP
         self._span_meta = meta_word(SPAN, index, kind)
         self._lease_meta = meta_word(LEASE, index)
+        self._attribute_meta = meta_word(ATTRIBUTE, index)
         self.timed = self.is_plain = self._recording = False
         self._thin_mask = 0
 
@@ -215,6 +226,7 @@ class EdgeMetrics:
         label: str | None,
         trace: ProcessTrace | None,
         error: str | None = None,
+        attributes: Mapping[str, Value] | None = None,
     ) -> None:
         """Record a span of the user within a message.
 
@@ -225,12 +237,16 @@ class EdgeMetrics:
             label: What it is called.
             trace: Trace id, its own span id, and the span id of the processing.
             error: The type of the exception it ended with.
+            attributes: What else is told of it, of at most `ATTRIBUTES`; only with a trace.
         """
         if self.timed:
             meta = self._span_meta | self._labels.code(label or "") << LABEL_SHIFT
             code = 0 if error is None else self._labels.code(error)
             meta |= 0 if error is None else ERROR
-            self._put(meta, message_id, start_ns, end_ns, 1 << USER_SPAN, self.selects(message_id), trace, code)
+            self._put(
+                meta, message_id, start_ns, end_ns, 1 << USER_SPAN, self.selects(message_id), trace, code,
+                self._followers(trace, attributes) if trace is not None and attributes else (),
+            )  # fmt: skip
 
     def selects(self, message_id: int) -> bool:
         """Whether the native trace selects a message (the same answer for all that is measured of it)."""
@@ -288,6 +304,7 @@ class EdgeMetrics:
         selected: bool,
         trace: ProcessTrace | None,
         error: int = 0,
+        followers: Sequence[tuple[Words, Words]] = (),
     ) -> None:
         """Record a row off the hot path; `owed` are the metrics it gives if it is `selected`."""
         emit = generation = 0
@@ -305,4 +322,32 @@ class EdgeMetrics:
         meta |= EXTENDED | (SAMPLED if trace is not None else 0) | (SELECTED if emit else 0)
         extra_meta = EXTRA | emit << LABEL_SHIFT | generation << INDEX_SHIFT
         extra = (extra_meta, *(trace or (NO_TRACE, 0, 0)), 0.0, 0, error)
-        self.ring.put_extended(meta, words, extra, emit.bit_count())
+        if followers and trace is not None:
+            self.ring.put_followed((meta, *words), extra, emit.bit_count(), followers)
+        else:
+            self.ring.put_extended(meta, words, extra, emit.bit_count())
+
+    def _followers(self, trace: ProcessTrace, attributes: Mapping[str, Value]) -> list[tuple[Words, Words]]:
+        """The rows of the attributes of a span."""
+        made: list[tuple[Words, Words]] = []
+        labels = self._labels
+        labels.attributes += len(attributes)
+        labels.attributes_cut += max(0, len(attributes) - ATTRIBUTES)
+        for name, value in list(attributes.items())[:ATTRIBUTES]:
+            value = _plain(value)
+            name_of_type = type(value).__name__
+            kind = ATTRIBUTE_TYPES.index(name_of_type) if name_of_type in ATTRIBUTE_TYPES else 0
+            number = int(value) if isinstance(value, int) else 0
+            text = labels.code(str(value)) if not kind else 0
+            bits = int.from_bytes(struct.pack("<d", value), "little", signed=True) if isinstance(value, float) else 0
+            meta = self._attribute_meta | SAMPLED | EXTENDED | labels.code(str(name)) << LABEL_SHIFT
+            row = (meta, bits, 0.0, 0.0, 0.0, 0.0, 0.0, kind)
+            made.append((row, (EXTRA, trace[0], trace[1], trace[1], 0.0, number, text)))
+        return made
+
+
+def _plain(value: Any) -> Value:
+    """A value as rows have it: not as numpy does, and no whole number that is too large for them."""
+    if isinstance(value, np.generic):
+        value = cast(Any, value).item()
+    return str(value) if type(value) is int and not -(1 << 63) <= value < 1 << 63 else value

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
@@ -11,11 +12,14 @@ from ezmsg.core.graphmeta import ProfilingTraceSample, TraceSpan
 from ezmsg.core.recorder.ids import hex_span_id
 from ezmsg.core.recorder.rowlog import RowArray
 from ezmsg.core.recorder.rows import (
+    ATTRIBUTE,
+    ATTRIBUTE_TYPES,
     CHANNEL_MASK,
     CHANNEL_SHIFT,
     CHANNELS,
     CONTROL_CLIENT,
     CONTROL_SERVER,
+    DELIVER,
     ERROR,
     FOREIGN,
     INDEX_SHIFT,
@@ -28,6 +32,7 @@ from ezmsg.core.recorder.rows import (
     PROCESS,
     PUBLISH,
     PUBLISHER_METRICS,
+    QUEUE,
     SAMPLE_ROW,
     SEPARATOR,
     SETTINGS,
@@ -66,6 +71,7 @@ SPAN_LABEL: Final = "ezmsg.span.label"
 CONTROL_OPERATION: Final = "ezmsg.control.operation"
 PROCESS_ID: Final = "ezmsg.process.id"
 SETTINGS_FIELD: Final = "ezmsg.settings.field"
+CLOCK_SOURCE: Final = "ezmsg.clock.source"
 
 _UNKNOWN: Final = EndpointRecord(
     index=0, topic="unknown", subscription="unknown", endpoint_id="", publisher_id="", channel_kind=3
@@ -93,6 +99,8 @@ def expand_spans(
         expand = _EXPANDERS.get(kind)
         if kind == LINK:
             _link(spans, row)
+        elif kind == ATTRIBUTE:
+            _attribute(spans, row, labels)
         elif expand is not None:
             spans.append(expand(row, endpoints.get(row[0] >> INDEX_SHIFT, _UNKNOWN), labels, shift))
     return spans
@@ -130,6 +138,23 @@ def _link(spans: list[TraceSpan], row: Row) -> None:
     """Add a link to the publish before it."""
     if spans and spans[-1].span_id == hex_span_id(row[11]):
         spans[-1].links.append((row[9].hex(), hex_span_id(row[10])))
+
+
+def _attribute(spans: list[TraceSpan], row: Row, labels: Labels) -> None:
+    """Add what the user says to the span before it; what we say of it ourselves stays as it is."""
+    if not spans or spans[-1].span_id != hex_span_id(row[11]) or not 0 <= row[7] < len(ATTRIBUTE_TYPES):
+        return
+    value: str | int | float | bool
+    match ATTRIBUTE_TYPES[int(row[7])]:
+        case "str":
+            value = labels.get(row[14], "")
+        case "float":
+            (value,) = struct.unpack("<d", row[1].to_bytes(8, "little", signed=True))
+        case "bool":
+            value = bool(row[13])
+        case "int":
+            value = int(row[13])
+    spans[-1].attributes.setdefault(labels.get(row[0] >> LABEL_SHIFT & LABEL_MASK, ""), value)
 
 
 def _array(rows: bytes | memoryview | RowArray, dtype: np.dtype[Any]) -> RowArray:
@@ -230,6 +255,18 @@ def _user_span(row: Row, endpoint: EndpointRecord, labels: Labels, shift: int) -
     return span
 
 
+def _way(row: Row, endpoint: EndpointRecord, labels: Labels, shift: int) -> TraceSpan:
+    what = "deliver" if row[0] & KIND_MASK == DELIVER else "queue"
+    span = _common(f"{what} {endpoint.topic}", "INTERNAL", row, row[5], row[6], shift)
+    span.attributes |= {
+        DESTINATION: endpoint.topic,
+        SUBSCRIPTION: endpoint.subscription,
+        CHANNEL_KIND: CHANNELS[int(row[0]) >> CHANNEL_SHIFT & CHANNEL_MASK].value.lower(),
+        CLOCK_SOURCE: labels.get(row[14], ""),
+    }
+    return span
+
+
 def _control(row: Row, endpoint: EndpointRecord, labels: Labels, shift: int) -> TraceSpan:
     operation = labels.get(row[0] >> LABEL_SHIFT & LABEL_MASK, "")
     kind = "CLIENT" if row[0] & KIND_MASK == CONTROL_CLIENT else "SERVER"
@@ -263,4 +300,6 @@ _EXPANDERS: Final[dict[int, Callable[[Row, EndpointRecord, Labels, int], TraceSp
     CONTROL_CLIENT: _control,
     CONTROL_SERVER: _control,
     SETTINGS: _settings,
+    DELIVER: _way,
+    QUEUE: _way,
 }

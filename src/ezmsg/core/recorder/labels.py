@@ -12,7 +12,13 @@ OVERFLOW: Final = 1
 
 
 class Labels:
-    """Numbers grow and are never reused. Beyond the limit every new text is `…other`, and counted."""
+    """Numbers grow and are never reused. Beyond the limit every new text is `…other`, and counted.
+
+    Attributes:
+        overflowed: How often that was so.
+        attributes: Attributes of user spans.
+        attributes_cut: Those of them that were too many for their span.
+    """
 
     def __init__(self, limit: int = LIMIT) -> None:
         """Make a table that holds `limit` texts."""
@@ -21,6 +27,7 @@ class Labels:
         self._texts: list[str] = ["", "…other"]
         self._lock = threading.Lock()
         self.overflowed = 0
+        self.attributes = self.attributes_cut = 0
 
     def __len__(self) -> int:
         """How many numbers exist."""

@@ -378,6 +378,8 @@ class Recorder:
             recorded["trace"] = dropped["trace:thinned"] = roots_thinned
         dropped["endpoint:closed_store"] = self.endpoints.forgotten
         dropped["label:overflow"] = self.labels.overflowed
+        if self.labels.attributes:
+            recorded["attribute"], dropped["attribute:limit"] = self.labels.attributes, self.labels.attributes_cut
         if self.process.observed:
             recorded["duration"], dropped["duration:unread"] = self.process.observed, self.process.lost
         return recorded, {reason: count for reason, count in dropped.items() if count}

@@ -16,11 +16,11 @@ from numpy.typing import NDArray
 from ezmsg.core.recorder.rows import (
     EXTENDED,
     EXTRA,
+    FOLLOWERS,
     HOP,
     KIND_MASK,
     LABEL_MASK,
     LABEL_SHIFT,
-    LINK,
     ROW_BYTES,
     ROW_WORDS,
     SAMPLED,
@@ -37,6 +37,7 @@ CROWDED: Final = 8
 
 _EMITS: Final = LABEL_MASK << LABEL_SHIFT
 _SPAN: Final = EXTENDED | SAMPLED
+_BEHIND: Final = (EXTRA, *FOLLOWERS)
 
 Rows = NDArray[np.int64]
 Words = tuple[Any, ...]
@@ -174,6 +175,19 @@ class Ring:
         _, extras, all_spans, all_samples = self.marks
         self.marks = (end, extras + count, all_spans + count, all_samples + samples)
 
+    def put_followed(self, row: Words, extra: Words, samples: int, followers: Sequence[tuple[Words, Words]]) -> None:
+        """As `put_extended`, with rows and extra rows that are read together with it (off the hot path)."""
+        pairs = ((row, extra), *followers)
+        offset, end = self.head, self.head + 2 * ROW_BYTES * len(pairs)
+        self.ahead = end - offset
+        for at, (words, extra_words) in zip(range(offset, end, 2 * ROW_BYTES), pairs, strict=True):
+            pack_row(self.buffer, at & self.mask, *words)
+            pack_extra(self.buffer, at + ROW_BYTES & self.mask, *extra_words)
+        self.head = end
+        self.ahead = 2 * ROW_BYTES
+        _, extras, spans, all_samples = self.marks
+        self.marks = (end, extras + len(pairs), spans + len(pairs), all_samples + samples)
+
     @property
     def is_crowded(self) -> bool:
         """Whether so much waits to be read that its writer should do it; no more, or the pump would hurry."""
@@ -197,7 +211,7 @@ class Ring:
         first = max(start, self.head + ahead - self._size)
         first = min(first, head)
         rows = rows[(first - start) // ROW_BYTES :]
-        while first > tail and len(rows) and int(rows[0, 0]) & KIND_MASK in (EXTRA, LINK):
+        while first > tail and len(rows) and int(rows[0, 0]) & KIND_MASK in _BEHIND:
             rows = rows[1:]
             first += ROW_BYTES
         self._tail = head

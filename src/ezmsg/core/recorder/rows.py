@@ -13,11 +13,15 @@ with ids. The first word of a row (`meta`) packs, from the low end: kind (4 bits
     LINK     message id, 0, 0, 0, 0, 0, 0                 (right behind a publish: what else it follows from)
     CONTROL_CLIENT, CONTROL_SERVER, SETTINGS: as SPAN, of the process itself; the label names the operation or event,
              the blame label tells an error, the process or field, and the unit (see `operations`). Never in a ring.
+    DELIVER, QUEUE: as SPAN, between a publish and its PROCESS; the blame label tells whose clock it began by (see
+             `details`). Never in a ring.
+    ATTRIBUTE  bits of a float, 0, 0, 0, 0, 0, type       (right behind a span of the user; the label is its key)
     EXTRA    trace id (16 bytes as W3C has it), span id, parent span id, previous publish start, fanout, blame label
 
-In the extra row of a LINK, trace and span are those of what the publish follows from; its parent is the span of the
-publish. In an extra row the label bits hold the metrics that this row owes to the native trace, and the index bits the
-generation of the control that selected it.
+In the extra row of an ATTRIBUTE, parent is the span it belongs to, fanout a whole number, and blame label a text; which
+of them its value is tells the type, a position in `ATTRIBUTE_TYPES`. In the extra row of a LINK, trace and span are
+those of what the publish follows from; its parent is the span of the publish. In an extra row the label bits hold the
+metrics that this row owes to the native trace, and the index bits the generation of the control that selected it.
 
 Times and durations are nanoseconds, except where rows are written: the writer packs seconds as float64, and `Ring.take`
 makes nanoseconds of a whole column at once. A float of the clock costs its writer a third of what a whole number of
@@ -46,6 +50,9 @@ LINK: Final = 6
 CONTROL_CLIENT: Final = 7
 CONTROL_SERVER: Final = 8
 SETTINGS: Final = 9
+ATTRIBUTE: Final = 10
+DELIVER: Final = 11
+QUEUE: Final = 12
 EXTRA: Final = 15
 
 KIND_MASK: Final = 0xF
@@ -137,9 +144,14 @@ SPAN_ROW: Final = np.dtype(
 """A sampled row and its extra row, side by side (128 bytes)."""
 
 
-def is_link(row: np.void) -> bool:
-    """Whether a row of SPAN_ROW is a LINK: it says nothing without the row before it."""
-    return int(row["meta"]) & KIND_MASK == LINK
+FOLLOWERS: Final = (LINK, ATTRIBUTE)
+"""Kinds of rows that say nothing without the row before them."""
+ATTRIBUTE_TYPES: Final = ("str", "int", "float", "bool")
+
+
+def is_follower(row: np.void) -> bool:
+    """Whether a row of SPAN_ROW says nothing without the row before it."""
+    return int(row["meta"]) & KIND_MASK in FOLLOWERS
 
 
 SAMPLE_ROW: Final = np.dtype(

@@ -106,7 +106,7 @@ class Published(NamedTuple):
 
 
 def runs_of(piece: Piece) -> tuple[list[Run], Rows] | None:
-    """Rows by endpoint, and those of other kinds than publishes and messages received, without their extra rows.
+    """Rows by endpoint, and those of other kinds than publishes and messages received, as they were written.
 
     None if some are special, or there are too many endpoints for this to pay.
     """
@@ -121,7 +121,7 @@ def runs_of(piece: Piece) -> tuple[list[Run], Rows] | None:
         if first & KIND_MASK not in (PUBLISH, PROCESS):
             kinds = metas & KIND_MASK
             chosen = (kinds != PUBLISH) & (kinds != PROCESS)
-            others = piece.rows[at[chosen]]
+            others = piece.of(at[chosen])
         elif first & _SPECIAL or len(runs) == RUNS:
             return None
         else:
@@ -192,6 +192,7 @@ def publish_run(run: Run, last_id: int, last_start_ns: int) -> Published | None:
             if found is None:
                 return None
             histograms.update(found.histograms)
+            counted.by_row[name] = column * 1e9
     return Published(counted, int(ids[-1]), round(float(starts[-1]) * 1e9))
 
 

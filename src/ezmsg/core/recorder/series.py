@@ -117,12 +117,12 @@ class SeriesTable:
         self.histograms.add(np.array([series.slot]), np.array([duration_ns]), turn)
 
     def offer_exemplars(
-        self, name: str, positions: Column, durations_ns: Column, make: Callable[[int], Exemplar]
+        self, name: str, positions: Column, durations_ns: Column, make: Callable[[int], Exemplar], label: int = 0
     ) -> None:
         """Keep, per series and until taken, the slowest of these and one at random; `make` makes the nth of them."""
         for position in distinct(positions):
             mine = np.flatnonzero(positions == position)
-            self.offer(position, name, durations_ns[mine], lambda n, mine=mine: make(int(mine[n])))
+            self.offer(position, name, durations_ns[mine], lambda n, mine=mine: make(int(mine[n])), label)
 
     def offer(
         self,
@@ -130,9 +130,10 @@ class SeriesTable:
         name: str,
         durations_ns: NDArray[Any],
         make: Callable[[int], Exemplar],
+        label: int = 0,
     ) -> None:
         """As `offer_exemplars`, of one endpoint."""
-        series = self._one(int(self._index[position]), name, 0)
+        series = self._one(int(self._index[position]), name, label)
         count = len(durations_ns)
         slowest = int(np.argmax(durations_ns))
         if series.slowest is None or durations_ns[slowest] > series.slowest[0]:

@@ -7,7 +7,7 @@ import contextlib
 import logging
 import threading
 from collections.abc import Callable, Coroutine
-from concurrent.futures import Future
+from concurrent.futures import Future, InvalidStateError
 from typing import Any, TypeVar
 
 from ezmsg.core.runtime.executor import DaemonExecutor
@@ -17,6 +17,7 @@ T = TypeVar("T")
 
 # For tasks that user code began and left, and for async generators, when the loop ends.
 GRACE_S = 1.0
+END_A_RUN = "raise NormalTermination to end a run"
 # For idle worker threads to be gone.
 WORKERS_S = 0.2
 
@@ -42,6 +43,7 @@ class LoopThread:
         self._strict = strict
         self._stopped = asyncio.Event()
         self._is_quiet = False
+        self._submitted: set[Future[Any]] = set()
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
 
     def start(self) -> None:
@@ -57,8 +59,11 @@ class LoopThread:
             self.loop.call_soon_threadsafe(callback, *args)
 
     def submit(self, coroutine: Coroutine[Any, Any, T]) -> Future[T]:
-        """Run a coroutine in the loop; from another thread."""
-        return asyncio.run_coroutine_threadsafe(coroutine, self.loop)
+        """Run a coroutine in the loop; from another thread. Ends with an error when the loop does."""
+        future = asyncio.run_coroutine_threadsafe(coroutine, self.loop)
+        self._submitted.add(future)
+        future.add_done_callback(self._submitted.discard)
+        return future
 
     def quiet(self) -> None:
         """From now on errors that nobody waits for are counted in `suppressed`, not logged."""
@@ -82,21 +87,35 @@ class LoopThread:
         try:
             self._run_until_stopped()
             loop.run_until_complete(self._clear_up())
+        except BaseException as error:  # its descriptors were closed, for example
+            self._abandon(error)
+            logger.exception("the event loop %r ended", self._thread.name)
         finally:
             self._end_executor()
             asyncio.set_event_loop(None)
-            loop.close()
+            with contextlib.suppress(OSError):  # as above
+                loop.close()
+
+    def _abandon(self, error: BaseException) -> None:
+        for future in list(self._submitted):
+            with contextlib.suppress(InvalidStateError):
+                future.set_exception(error)
 
     def _run_until_stopped(self) -> None:
-        stopped = self.loop.create_task(self._stopped.wait(), name="end of the loop")
-        while not stopped.done():
-            try:
-                self.loop.run_until_complete(stopped)
-            except (SystemExit, KeyboardInterrupt) as error:
-                self.on_exit(error)
+        while not self._stopped.is_set():
+            stopped = self.loop.create_task(self._stopped.wait(), name="end of the loop")
+            while not stopped.done():
+                try:
+                    self.loop.run_until_complete(stopped)
+                except (SystemExit, KeyboardInterrupt) as error:
+                    self.on_exit(error)
+                except (RuntimeError, asyncio.CancelledError):
+                    if self.loop.is_closed():
+                        raise
+                    logger.error("the event loop was told to stop by code of a unit, and goes on: %s", END_A_RUN)
 
     def _ignore(self, error: BaseException) -> None:
-        logger.error("%s in a task was ignored: raise NormalTermination to end a run", type(error).__name__)
+        logger.error("%s in a task was ignored: %s", type(error).__name__, END_A_RUN)
 
     async def _clear_up(self) -> None:
         """End what user code left: its tasks, and generators that were not exhausted."""

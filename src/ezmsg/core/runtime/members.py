@@ -7,12 +7,13 @@ import contextlib
 import logging
 import os
 from collections.abc import Callable, Sequence
+from concurrent.futures import Future
 from enum import IntEnum
 from multiprocessing.process import BaseProcess
 
 from ezmsg.core.runtime.link import CoordinatorEnd
 from ezmsg.core.runtime.loopthread import LoopThread
-from ezmsg.core.runtime.messages import Command, Event, Tally
+from ezmsg.core.runtime.messages import Command, Ended, Event, Failed, Tally
 from ezmsg.core.runtime.participant import Participant
 
 logger = logging.getLogger("ezmsg")
@@ -93,7 +94,7 @@ class LocalMember(Member):
                 loop.call_soon_threadsafe(on_event, event)
 
         self._participant = self._make(report)
-        self._host.submit(self._participant.take_part())
+        self._host.submit(self._participant.take_part()).add_done_callback(lambda future: _tell_of_loss(future, report))
 
     def tell(self, command: Command) -> None:
         """Tell it something."""
@@ -110,6 +111,13 @@ class LocalMember(Member):
         super().give_up()
         self.state = State.GONE
         logger.error("%s does not react and is left behind", self.label)
+
+
+def _tell_of_loss(taking_part: Future[None], report: Callable[[Event], object]) -> None:
+    """A participant reports its own end, unless its event loop ended before."""
+    if not taking_part.cancelled() and (error := taking_part.exception()) is not None:
+        report(Failed(error))
+        report(Ended(Tally(pending=1)))
 
 
 class BackendMember(Member):

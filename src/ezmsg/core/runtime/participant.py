@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
+from ezmsg.core.errors import RunCancelled
 from ezmsg.core.processclient import ProcessControlClient
 from ezmsg.core.runtime.blocking import BlockingCalls
 from ezmsg.core.runtime.endings import NormalTermination
@@ -103,7 +104,9 @@ class Participant:
                 await self._live_until_stopped()
             except NormalTermination:
                 self._terminate("the set-up of a unit")
-            except (Exception, SystemExit, KeyboardInterrupt) as error:
+            except asyncio.CancelledError:
+                self._fail(RunCancelled(self._setting_up.address if self._setting_up is not None else None))
+            except BaseException as error:  # whatever code of units raises: the others are shut down all the same
                 self._fail(error)
             self._host.quiet()
             await self._work.cancel(self._grace_s)
@@ -130,7 +133,7 @@ class Participant:
                 "the set-up of %s goes on although it was cancelled",
                 self._begun[-1].address if self._begun else "this process",
             )
-        elif not living.cancelled():
+        elif not (living.cancelled() and self._stopped.is_set()):
             living.result()
 
     async def _live(self) -> None:
@@ -154,7 +157,7 @@ class Participant:
         self._setting_up = unit
         try:
             await unit.setup()
-        except Exception as error:
+        except BaseException as error:
             error.add_note(f"raised while {unit.address} was set up")
             raise
         self._setting_up = None

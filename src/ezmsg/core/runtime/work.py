@@ -47,12 +47,14 @@ class Work:
             pass
         except NormalTermination:
             self.terminate(label)
-        except Exception as error:
-            self.failed(label, error)
         except (SystemExit, KeyboardInterrupt) as error:
             self._on_failure(error)
+        except asyncio.CancelledError:
+            raise
+        except BaseException as error:  # also what is no Exception: nobody else would tell of it
+            self.failed(label, error)
 
-    def failed(self, label: str, error: Exception) -> bool:
+    def failed(self, label: str, error: BaseException) -> bool:
         """Note an exception of a task; whether the task has to end."""
         self.tally.task_errors += 1
         logger.error("Exception in Task: %s", label, exc_info=error)

@@ -17,6 +17,8 @@ Event = dict[str, Any]
 
 UNIT, TASK = "ezmsg.unit.address", "ezmsg.task.name"
 DESTINATION, SUBSCRIPTION = "messaging.destination.name", "messaging.destination.subscription.name"
+CLOCK_SOURCE = "ezmsg.clock.source"
+"""What only spans of the way from a publish to its processing have."""
 NOT_SHOWN = frozenset({"messaging.system", "messaging.operation.name", "messaging.operation.type"})
 CATEGORIES = {
     "PRODUCER": "publish",
@@ -95,6 +97,8 @@ def _track(span: TraceSpan, by_id: Mapping[str, TraceSpan]) -> str:
         seen.add(around.span_id)
         span = around
     attributes = span.attributes
+    if CLOCK_SOURCE in attributes:
+        return f"to {attributes[SUBSCRIPTION]}"
     if unit := attributes.get(UNIT):
         return f"{unit} {attributes[TASK]}" if TASK in attributes else str(unit)
     return str(attributes.get(SUBSCRIPTION) or attributes.get(DESTINATION) or "control")

@@ -14,10 +14,11 @@ from typing import Any, Protocol
 import msgspec
 
 from ezmsg.core.arraycodec import Spec, array_spec
+from ezmsg.core.compositecodec import Template, constant_of, template_of
 from ezmsg.core.errors import ProtocolError
 from ezmsg.core.graphmeta import ProfileChannelType
 from ezmsg.core.messagecache import CachedMessage
-from ezmsg.core.messagemarshal import NDARRAY, decode
+from ezmsg.core.messagemarshal import COMPOSITE, NDARRAY, decode
 from ezmsg.core.wire.messages import FLAGS_SHIFT, NUMBER_SHIFT, SEGMENT, Chunk, Placed, Trace, decode_content
 
 _SEGMENT = SEGMENT << FLAGS_SHIFT
@@ -133,14 +134,16 @@ class Receiver(Protocol):
 class Source:
     """Where the messages of one connection come from: what their bytes need to become objects again.
 
-    Remembers what the last array was; the next is most often of the same kind.
+    Remembers what the last array was, and the last composite; the next is most often of the same kind.
     """
 
-    __slots__ = ("_head", "_spec")
+    __slots__ = ("_constant", "_head", "_spec", "_template")
 
     def __init__(self) -> None:
         self._head = b""
         self._spec: Spec | None = None
+        self._constant = b""
+        self._template: Template | None = None
 
     def array(self, chunk: Chunk, start: int, size: int, stop: int) -> Any:
         """The array of a plain message: its head is `size` bytes from `start`, its data follows, up to `stop`."""
@@ -154,8 +157,19 @@ class Source:
             raise ProtocolError(f"an array of {spec.nbytes} bytes came with {stop - start}")
         return spec.view(chunk, start)
 
-    def see(self, chunk: Chunk, start: int, stop: int, layout: int) -> None:
-        """A message came that lies in shared memory; arguments as for `decode_placed`."""
+    def composite(self, chunk: Chunk, start: int, stop: int) -> Any:
+        """The composite of a plain message from `start` to `stop`."""
+        template = self._template
+        if template is None or type(chunk) is memoryview or not chunk.startswith(self._constant, start):
+            self._constant = constant_of(chunk, start)
+            self._template = template = template_of(self._constant)
+        at = start + template.head
+        if template.spec.nbytes > stop - at:
+            raise ProtocolError(f"an array of {template.spec.nbytes} bytes came with {stop - at}")
+        return template.join(chunk, start + template.constant, template.spec.view(chunk, at))
+
+    def see(self, chunk: Chunk, start: int, stop: int, layout: int) -> int:
+        """A message came of which so many bytes lie in shared memory; arguments as for `decode_placed`."""
         raise ProtocolError("a message claims to be in shared memory, of which this connection has none")
 
     def buffers(self, at: Placed) -> list[memoryview]:
@@ -186,8 +200,11 @@ class Undecoded(msgspec.Struct, gc=False):
     def decode(self) -> Any:
         """The message; whatever its unpickling raises comes through."""
         layout = self.layout
-        if layout & 0xFFFF == NDARRAY:
+        plain = layout & 0xFFFF
+        if plain == NDARRAY:
             return self.source.array(self.chunk, self.start, layout >> NUMBER_SHIFT, self.stop)
+        if plain == COMPOSITE:
+            return self.source.composite(self.chunk, self.start, self.stop)
         codec, head, buffers, at = decode_content(self.chunk, layout, self.start, self.stop)
         return decode(codec, head, buffers if at is None else self.source.buffers(at))
 

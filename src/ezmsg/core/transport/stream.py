@@ -249,13 +249,14 @@ class ChannelInlet(MessageSocket):
                 trace = decode_trace(chunk, start, stop)
                 start += TRACE_BYTES
                 layout &= ~_SAMPLED
+            size = stop - start
             if layout & _SEGMENT:
-                source.see(chunk, start, stop, layout)
+                size += source.see(chunk, start, stop, layout)
                 self._placed.add(message_id)
             if is_foreign:
                 origin_s = UNKNOWN_ORIGIN_S
             message = Undecoded(source, layout, chunk, start, stop)
-            receive(message_id, message, origin_s, publish_s, now_s, stop - start, trace)
+            receive(message_id, message, origin_s, publish_s, now_s, size, trace)
 
     def _answered(self, record: Record) -> None:
         if isinstance(record, ChannelOpened):

@@ -10,7 +10,7 @@ import numpy as np
 from ezmsg.core.errors import ProtocolError
 from ezmsg.core.recorder.distinct import distinct
 from ezmsg.core.recorder.rowlog import RowArray, RowLog
-from ezmsg.core.recorder.rows import SAMPLE_ROW, SPAN_ROW, is_link
+from ezmsg.core.recorder.rows import SAMPLE_ROW, SPAN_ROW, is_follower
 from ezmsg.core.wire.records import (
     ClockAnchor,
     EndpointRecord,
@@ -72,7 +72,7 @@ class TelemetryLink:
     def __init__(self, hello: OpenTelemetry, anchor: ClockAnchor, span_limit: int) -> None:
         self.hello, self.anchor = hello, anchor
         self.connections = 0
-        self.spans = RowLog(SPAN_ROW, span_limit, is_link)
+        self.spans = RowLog(SPAN_ROW, span_limit, is_follower)
         self.exported = 0
         self.endpoints: dict[int, EndpointRecord] = {}
         self.closed: dict[int, None] = {}

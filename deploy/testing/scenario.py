@@ -1,0 +1,225 @@
+"""What is played through the stack: a graph with faults, and a collector and a Prometheus that crash meanwhile.
+
+    python -m deploy.testing.scenario        # plays it, and then serves what Prometheus knows until Ctrl-C
+
+STACK_SECONDS is how long the graph runs; a minimum is needed for alerts to be evaluated and rates to be meaningful.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import subprocess
+import sys
+import tempfile
+import time
+import uuid
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO
+
+import ezmsg.core as ez
+from deploy.testing.binaries import Binaries, ensure
+from deploy.testing.promql import Prometheus
+from deploy.testing.stack import Stack, StackError, wait_until
+from ezmsg.core.dag import CyclicException
+from ezmsg.core.graphmeta import HistogramValue
+
+ROOT = Path(__file__).parents[2]
+SERVICE = "planted"
+INTERVAL_MS = 1000
+PROCESSES = f'ezmsg_graph_process_count{{job="{SERVICE}"}}'
+BOOT_ID = "/proc/sys/kernel/random/boot_id"
+EDGES = (
+    ("SOURCE/OUTPUT", "CHECK/INPUT"),
+    ("SOURCE/OUTPUT", "SLOW/INPUT"),
+    ("SOURCE/OUTPUT", "LEAKY/INPUT"),
+    ("SLOW/OUTPUT", "SINK/INPUT"),
+)
+ENDPOINTS = {*EDGES, ("SOURCE/OUTPUT", ""), ("SLOW/OUTPUT", "")}
+
+Counts = dict[tuple[str, str], int]
+"""Messages sent, by topic and "", and consumed, by topic and subscription."""
+
+
+def seconds() -> float:
+    """How long the graph runs."""
+    return float(os.environ.get("STACK_SECONDS", "24"))
+
+
+@dataclass
+class Played:
+    """What is known of a scenario that was played; `native` as told by the native API once nothing moved any more."""
+
+    stack: Stack
+    start_s: float
+    quiet_s: float = 0.0
+    end_s: float = 0.0
+    processes: int = 0
+    native_counts: Counts = field(default_factory=dict[tuple[str, str], int])
+    native_histograms: dict[tuple[str, str, str], HistogramValue] = field(
+        default_factory=dict[tuple[str, str, str], HistogramValue]
+    )
+
+
+@contextlib.contextmanager
+def play(binaries: Binaries, directory: Path) -> Iterator[Played]:
+    """Play it; the stack runs on in the block, the graph has ended."""
+    with Stack(binaries, directory) as stack:
+        played = Played(stack, time.time())
+        with _graph(stack, directory) as (address, graph, elsewhere):
+            _crash_and_recover(stack, lambda: asyncio.run(_change_settings(address)))
+            wait_until(lambda: _has_all(stack), "metrics of all edges are in Prometheus")
+            scraped = "min(count_over_time(otelcol_exporter_sent_spans[30s]))"
+            wait_until(
+                lambda: (stack.prometheus.number(scraped) or 0) >= 2, "the collector was asked twice for its own"
+            )
+            firing = f'ALERTS{{alertstate="firing", job="{SERVICE}"}}'
+            wait_until(lambda: stack.prometheus.query(firing), "an alert fires")
+            played.processes = int(stack.prometheus.number(PROCESSES) or 0)
+            _end_in_order(elsewhere)
+            wait_until(
+                lambda: stack.prometheus.number(PROCESSES) == played.processes - 1, "a process less is in Prometheus"
+            )
+            asyncio.run(_fall_silent(address, played))
+            played.quiet_s = time.time()
+            _end_in_order(graph)
+        _await_goodbye(played)
+        played.end_s = time.time()
+        yield played
+
+
+def _crash_and_recover(stack: Stack, change_settings: Callable[[], None]) -> None:
+    pause_s = seconds() / 4
+    sent = f'sum(messaging_client_sent_messages_total{{job="{SERVICE}"}})'
+    wait_until(lambda: (stack.prometheus.number(sent) or 0) > 0, "the first messages are counted in Prometheus")
+    time.sleep(pause_s)
+    change_settings()
+    stack.collector.kill()
+    time.sleep(pause_s / 2)
+    stack.collector.start()
+    time.sleep(pause_s)
+    stack.prometheus_server.kill()
+    time.sleep(pause_s / 2)
+    stack.prometheus_server.start()
+    time.sleep(pause_s)
+
+
+async def _change_settings(address: str) -> None:
+    """Change a setting, and ask for two things that are refused: an edge that closes a cycle, an unknown setting."""
+    async with ez.GraphContext(address) as graph:
+        await graph.update_setting("SOURCE", "rate_hz", 120.0, timeout=30.0)
+        with contextlib.suppress(CyclicException):
+            await graph.connect("SINK/INPUT", "SLOW/OUTPUT")
+        with contextlib.suppress(RuntimeError):
+            await graph.update_setting("SOURCE", "color", "blue", timeout=30.0)
+
+
+async def _fall_silent(address: str, played: Played) -> None:
+    """Stop the source, and note what the native API says once every message has gone its way."""
+    async with ez.GraphContext(address) as graph:
+        await graph.update_setting("SOURCE", "rate_hz", 0.0, timeout=30.0)
+        before = None
+        while (now := await _native_counts(graph)) != before:
+            before = now
+            await asyncio.sleep(1)
+        played.native_counts = now
+        for snapshot in (await graph.profiling_snapshot_all()).values():
+            for edge in snapshot.edges:
+                for name, histogram in edge.histograms.items():
+                    played.native_histograms[edge.topic, edge.subscription or "", name] = histogram
+    prometheus = played.stack.prometheus
+    wait_until(lambda: counted_messages(prometheus) == now, "Prometheus has counted what the native API has")
+
+
+async def _native_counts(graph: ez.GraphContext) -> Counts:
+    counts: Counts = {}
+    for snapshot in (await graph.profiling_snapshot_all()).values():
+        for edge in snapshot.edges:
+            if (key := (edge.topic, edge.subscription or "")) in ENDPOINTS:
+                counts[key] = edge.counters["consumed" if edge.subscription else "sent"]
+    return counts
+
+
+def counted_messages(prometheus: Prometheus, at_s: float | None = None) -> Counts:
+    """The same, as Prometheus has them."""
+    topic, subscription = "messaging_destination_name", "messaging_destination_subscription_name"
+    found = prometheus.query(
+        f'sum by ({topic}, {subscription}) ({{job="{SERVICE}", '
+        '__name__=~"messaging_client_(sent|consumed)_messages_total"})',
+        at_s,
+    )
+    counts = {(one["metric"][topic], one["metric"].get(subscription, "")): int(one["value"][1]) for one in found}
+    return {key: count for key, count in counts.items() if key in ENDPOINTS}
+
+
+def _has_all(stack: Stack) -> bool:
+    return set(EDGES) <= {
+        (one["messaging_destination_name"], one["messaging_destination_subscription_name"])
+        for one in stack.prometheus.series(f'ezmsg_message_age_seconds{{job="{SERVICE}"}}')
+    }
+
+
+def _await_goodbye(played: Played) -> None:
+    names = "ezmsg_publisher_message_inflight|ezmsg_publisher_buffer_limit|ezmsg_graph_process_count"
+    levels = f'max({{job="{SERVICE}", __name__=~"{names}"}})'
+    wait_until(lambda: played.stack.prometheus.number(levels) == 0, "all processes have said goodbye")
+
+
+@contextlib.contextmanager
+def _graph(stack: Stack, directory: Path) -> Iterator[tuple[str, subprocess.Popen[str], subprocess.Popen[str]]]:
+    environment = os.environ | {
+        "OTEL_EXPORTER_OTLP_ENDPOINT": stack.endpoint,
+        "OTEL_METRIC_EXPORT_INTERVAL": str(INTERVAL_MS),
+        "OTEL_SERVICE_NAME": SERVICE,
+    }
+    boot_id = directory / "boot_id"
+    boot_id.write_text(f"{uuid.uuid4()}\n", encoding="utf-8")
+    with open(directory / "graph.log", "w") as log, contextlib.ExitStack() as ended:
+        graph = ended.enter_context(_program(["-m", "deploy.testing.graph"], environment, log))
+        assert graph.stdout is not None
+        address = graph.stdout.readline().strip()
+        # Another boot id is another host, as far as clocks and shared memory are concerned.
+        as_elsewhere = ("unshare", "--mount", "sh", "-c", f'mount --bind {boot_id} {BOOT_ID} && exec "$@"', "sh")
+        arguments = ["-m", "deploy.testing.elsewhere", address]
+        elsewhere = ended.enter_context(_program(arguments, environment, log, as_elsewhere))
+        assert elsewhere.stdout is not None
+        if elsewhere.stdout.readline() != "ready\n" or graph.poll() is not None:
+            raise StackError(f"the graph did not begin:\n{(directory / 'graph.log').read_text()[-4000:]}")
+        yield address, graph, elsewhere
+
+
+@contextlib.contextmanager
+def _program(
+    arguments: list[str], environment: Mapping[str, str], log: IO[str], before: tuple[str, ...] = ()
+) -> Iterator[subprocess.Popen[str]]:
+    command = [*before, sys.executable, *arguments]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": log, "text": True}
+    with subprocess.Popen(command, cwd=ROOT, env=environment, **pipes) as program:  # type: ignore[call-overload]
+        try:
+            yield program
+        finally:
+            if program.poll() is None:
+                program.kill()
+
+
+def _end_in_order(program: subprocess.Popen[str]) -> None:
+    assert program.stdin is not None
+    program.stdin.close()
+    if code := program.wait(60):
+        raise StackError(f"{program.args} ended with {code}")
+
+
+def main() -> None:
+    """Play it and wait."""
+    with tempfile.TemporaryDirectory(prefix="ezmsg-stack-") as directory, play(ensure(), Path(directory)) as played:
+        print(f"Prometheus at {played.stack.prometheus.url}; Ctrl-C ends it", flush=True)
+        with contextlib.suppress(KeyboardInterrupt):
+            while True:
+                time.sleep(60)
+
+
+if __name__ == "__main__":
+    main()

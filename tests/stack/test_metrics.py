@@ -1,0 +1,161 @@
+"""What arrives in Prometheus is what the table of names says, and what the native API says."""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+
+import pytest
+
+from deploy.testing.scenario import SERVICE, Played, counted_messages
+from ezmsg.otel import semconv
+from ezmsg.otel.semconv import METRICS, OVERFLOW, fed_by
+from tests.stack.names import COMMON, attributes_of, by_name, in_prometheus, label
+from tests.stack.pending import NEVER_SEEN, PENDING
+
+BUCKET_ERROR = 2 ** (1 / 8)
+"""Of scale 3, the one histograms leave a process with."""
+WITH_EXEMPLARS = (
+    "ezmsg_message_age_seconds",
+    "messaging_process_duration_seconds",
+    "ezmsg_channel_transport_duration_seconds",
+    "messaging_client_operation_duration_seconds",
+)
+TOPIC, SUBSCRIPTION = label(semconv.DESTINATION), label(semconv.SUBSCRIPTION)
+
+
+@pytest.mark.parametrize("name", by_name(METRICS))
+def test_a_metric_arrives_under_its_name_with_its_type_and_labels(played: Played, name: str) -> None:
+    specs = by_name(METRICS)[name]
+    series = f'{in_prometheus(specs[0])}{{job="{SERVICE}"}}'
+    found = played.stack.prometheus.query(series, played.quiet_s)
+    assert found, series
+    assert {"histogram" if "histogram" in one else "number" for one in found} == {
+        "histogram" if specs[0].kind == "histogram" else "number"
+    }
+    allowed = {label(attribute): attribute for attribute in (*attributes_of(specs), OVERFLOW)}
+    seen: set[str] = set()
+    for one in found:
+        labels = one["metric"].keys() - COMMON
+        assert labels <= allowed.keys()
+        seen |= {allowed[key] for key in labels}
+        values = one["metric"]
+        assert any(all(values.get(label(key)) == value for key, value in spec.constants) for spec in specs), (
+            "constant attributes"
+        )
+    expected = attributes_of(specs) - {semconv.PROCESS_NAME}
+    never = {attribute for metric, attribute in NEVER_SEEN if metric == name}
+    assert seen == expected - never
+
+
+def test_nothing_arrives_that_is_not_in_the_table(played: Played) -> None:
+    known = {in_prometheus(spec) for spec in METRICS} | {"target_info"}
+    of_prometheus = {"ALERTS", "ALERTS_FOR_STATE"}
+    names = set(played.stack.prometheus.label_values("__name__", f'{{job="{SERVICE}"}}'))
+    assert names - of_prometheus == known
+
+
+def test_what_is_pending_is_not_sent_yet() -> None:
+    """When this fails, delete the line: everything else is in place."""
+    assert not {spec.name for spec in PENDING} & {spec.name for spec in METRICS}
+
+
+def test_no_name_says_a_unit_that_is_none() -> None:
+    names = {in_prometheus(spec) for spec in METRICS}
+    assert {name for name in names if re.search("_ratio", name)} <= {"ezmsg_telemetry_overhead_ratio"}
+
+
+def test_every_process_is_described(played: Played) -> None:
+    found = played.stack.prometheus.query(f'target_info{{job="{SERVICE}"}}', played.quiet_s)
+    names = {one["metric"]["ezmsg_process_name"] for one in found}
+    assert names == {"graph.py", "graph.py/SLOW", "graph.py/LEAKY", "graph.py/SINK", "elsewhere.py", "ezmsg.otel"}
+    for one in found:
+        assert {"host_name", "process_pid", "process_runtime_version", "instance"} <= one["metric"].keys()
+        assert not any("command" in key for key in one["metric"])
+
+
+def test_crashes_of_collector_and_prometheus_lose_no_count(played: Played) -> None:
+    assert played.native_counts
+    assert counted_messages(played.stack.prometheus, played.quiet_s) == played.native_counts
+    for name in ("messaging_client_sent_messages_total", "messaging_client_consumed_messages_total"):
+        window_s = int(played.quiet_s - played.start_s)
+        resets = played.stack.prometheus.query(f'resets({name}{{job="{SERVICE}"}}[{window_s}s])', played.quiet_s)
+        assert {one["value"][1] for one in resets} == {"0"}
+
+
+@pytest.mark.parametrize("q", [0.5, 0.9, 0.99])
+def test_native_histograms_answer_as_the_native_api_does(played: Played, q: float) -> None:
+    specs = fed_by("histogram")
+    compared: dict[str, int] = defaultdict(int)
+    for (topic, subscription, name), native in played.native_histograms.items():
+        spec = specs.get(name)
+        if spec is None or name == "transport" or not native.count:  # transport has no subscription in OTel
+            continue
+        # The native API keeps durations of what failed apart, by class of error, too.
+        of_edge = f'{TOPIC}="{topic}", {SUBSCRIPTION}="{subscription}", error_type=""'
+        selector = f'{in_prometheus(spec)}{{job="{SERVICE}", {of_edge}}}'
+        count = played.stack.prometheus.number(f"histogram_count(sum({selector}))", played.quiet_s)
+        assert count == native.count, selector
+        answer = played.stack.prometheus.number(f"histogram_quantile({q}, sum({selector}))", played.quiet_s)
+        assert answer is not None
+        assert native.quantile(q) / BUCKET_ERROR <= answer <= native.quantile(q) * BUCKET_ERROR, selector
+        compared[name] += 1
+    assert compared.keys() >= {"age", "queue", "process", "publish", "interval", "backpressure", "serialize"}
+
+
+def test_exemplars_lead_to_traces_that_were_exported(played: Played) -> None:
+    exported = {span.trace_id: span for span in played.stack.tempo.store.spans}
+    spans = {span.span_id for span in played.stack.tempo.store.spans}
+    for name in WITH_EXEMPLARS:
+        selector = f'{name}{{job="{SERVICE}"}}'
+        found = played.stack.prometheus.exemplars(selector, played.start_s, played.end_s)
+        exemplars = [exemplar for series in found for exemplar in series["exemplars"]]
+        assert exemplars, name
+        known = [one for one in exemplars if one["labels"]["trace_id"] in exported]
+        # What the collector had in memory when it was killed is lost, as it says.
+        assert len(known) >= 0.5 * len(exemplars), name
+        assert all(one["labels"].keys() == {"trace_id", "span_id"} for one in exemplars)
+        assert {one["labels"]["span_id"] for one in known} & spans
+
+
+def test_traces_run_through_the_graph_and_out_of_the_collector(played: Played) -> None:
+    store = played.stack.tempo.store
+    whole = [
+        spans
+        for spans in store.traces().values()
+        if {"publish SOURCE/OUTPUT", "process SOURCE/OUTPUT", "publish SLOW/OUTPUT", "process SLOW/OUTPUT"}
+        <= {span.span.name for span in spans}
+    ]
+    assert whole
+    assert store.service_names() == {SERVICE}
+    assert any(span.attributes.get("error.type") == "ValueError" for span in store.spans)
+
+
+def test_the_faults_show(played: Played) -> None:
+    number, at_s = played.stack.prometheus.number, played.quiet_s
+    blame = f'topk(1, sum by ({SUBSCRIPTION}) (ezmsg_publisher_backpressure_blame_seconds_total{{job="{SERVICE}"}}))'
+    (worst,) = played.stack.prometheus.query(blame, at_s)
+    assert worst["metric"][SUBSCRIPTION] == "SLOW/INPUT"
+    dropped = f'sum by ({SUBSCRIPTION}) (ezmsg_subscriber_dropped_messages_total{{job="{SERVICE}"}}) > 0'
+    assert [one["metric"][SUBSCRIPTION] for one in played.stack.prometheus.query(dropped, at_s)] == ["LEAKY/INPUT"]
+    assert (number('sum(ezmsg_task_errors_total{ezmsg_unit_address="SINK", error_type="ValueError"})', at_s) or 0) > 0
+
+
+def test_a_process_that_ends_in_order_says_goodbye(played: Played) -> None:
+    assert played.processes == 5
+    count = f'ezmsg_graph_process_count{{job="{SERVICE}"}}'
+    seen = played.stack.prometheus.query_range(count, played.start_s, played.end_s, 0.5)
+    values = [int(value) for _, value in seen[0]["values"]]
+    assert {5, 4} <= set(values)
+    assert played.stack.prometheus.number(count, played.end_s) == 0
+    for level in ("publisher_message_inflight", "publisher_buffer_limit", "graph_node_info", "graph_edge_info"):
+        now = played.stack.prometheus.number(f'max(ezmsg_{level}{{job="{SERVICE}"}})', played.end_s)
+        assert now == 0, level
+
+
+def test_an_edge_that_is_gone_is_told(played: Played) -> None:
+    edges = played.stack.prometheus.query(f'ezmsg_graph_edge_info{{job="{SERVICE}"}}', played.quiet_s)
+    target = label(semconv.EDGE_TARGET)
+    assert {one["metric"][target]: one["value"][1] for one in edges} == {
+        "CHECK/INPUT": "1", "SLOW/INPUT": "1", "LEAKY/INPUT": "1", "SINK/INPUT": "1", "ELSEWHERE/INPUT": "0",
+    }  # fmt: skip
