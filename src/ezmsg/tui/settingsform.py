@@ -45,7 +45,9 @@ class FieldRow(Vertical):
         super().__init__()
         self.field = field
         self.is_live = is_live
+        # What was sent last, and what stands in the editor unless the user typed since.
         self._sent_text = ""
+        self._untouched = {field.text}
         self._editor: Input | Static | Switch | Any = self._made_editor(field, is_live)
 
     def _made_editor(self, field: Field, is_live: bool) -> Any:
@@ -72,7 +74,8 @@ class FieldRow(Vertical):
 
     def take(self, field: Field) -> None:
         """The settings changed. What is being typed stays, and is marked as it was."""
-        is_edited = self.has_class("edited")
+        # Not by the mark: the message that sets it may still be on its way.
+        is_edited = isinstance(self._editor, Input) and self._editor.value not in self._untouched
         self.field = field
         if not is_edited:
             self._show_value()
@@ -80,6 +83,7 @@ class FieldRow(Vertical):
     def accepted(self) -> None:
         """What was sent holds now; what was typed since then stays."""
         self.remove_class("wrong")
+        self._untouched.add(self._sent_text)
         if not isinstance(self._editor, Input) or self._editor.value == self._sent_text:
             self.remove_class("edited")
 
@@ -92,6 +96,7 @@ class FieldRow(Vertical):
 
     def _show_value(self) -> None:
         editor, field = self._editor, self.field
+        self._untouched = {field.text}
         if isinstance(editor, Static):
             editor.update(field.text)
             return
