@@ -319,6 +319,7 @@ def test_run_connects_to_the_server_that_is_there_and_leaves_nothing_on_it(serve
     runner.run_blocking()
 
     assert not runner.graph_server_spawned
+    runner.release()  # now, not when the last thread that knows it is gone
 
     async def look() -> Any:
         async with ez.GraphContext(server.address) as context:
