@@ -128,7 +128,7 @@ def test_errors_are_one_line_and_an_exit_code(
     assert errors.count("\n") == 1
 
 
-@pytest.mark.parametrize("arguments", [("graphviz",), ("mermaid", "-n"), ("perf", "benchmark", "--iters", "3")])
+@pytest.mark.parametrize("arguments", [("graphviz",), ("mermaid", "-n")])
 def test_commands_that_cannot_work_say_why_in_one_line(
     arguments: tuple[str, ...], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -116,9 +116,9 @@ def test_a_run_exports_what_all_its_processes_measured_before_it_returns(monkeyp
     assert {("ROOT/SOURCE/OUTPUT", "ROOT/MIDDLE/INPUT"), ("ROOT/MIDDLE/OUTPUT", "ROOT/SINK/INPUT")} <= {
         (edge.attributes["ezmsg.graph.edge.source"], edge.attributes["ezmsg.graph.edge.target"]) for edge in edges
     }
-    assert {(it.attributes["ezmsg.task.name"], it.attributes["error.type"]) for it in failures} == {
-        ("take", "ValueError")
-    }
+    # This process may have run other graphs before.
+    kinds = ("ezmsg.unit.address", "ezmsg.task.name", "error.type")
+    assert ("ROOT/TROUBLED", "take", "ValueError") in {tuple(it.attributes[kind] for kind in kinds) for it in failures}
     assert {max(point.value for point in metrics if point.resource == it.resource) for it in metrics} == {COUNT}
 
 
