@@ -73,7 +73,7 @@ def ensure() -> Binaries:
 
 
 def _build(directory: Path) -> None:
-    if shutil.which("go") is None:
+    if shutil.which("go", path=_path()) is None:
         raise RuntimeError("the stack is tested with programs written in Go: install Go >= 1.26 (https://go.dev/dl)")
     print(f"building the collector and Prometheus into {directory}: minutes, once", file=sys.stderr, flush=True)
     with tempfile.TemporaryDirectory(dir=directory.parent) as scratch:
@@ -94,12 +94,17 @@ def _go(directory: Path, *arguments: str) -> None:
     command = ["nice", "go", *arguments]
     # What go.mod and go.sum say is built, nothing else; the builder writes its own.
     mode = "readonly" if arguments[0] == "build" else "mod"
-    environment = os.environ | {"GOFLAGS": f"-mod={mode}"}
+    environment = os.environ | {"GOFLAGS": f"-mod={mode}", "PATH": _path()}
     done = subprocess.run(
         command, cwd=directory, env=environment, capture_output=True, text=True, timeout=BUILD_TIMEOUT_S
     )
     if done.returncode:
         raise RuntimeError(f"{' '.join(command)} failed with {done.returncode}:\n{(done.stdout + done.stderr)[-4000:]}")
+
+
+def _path() -> str:
+    """Where programs are, and where Go is by its own instructions, which not everybody's PATH knows."""
+    return f"{os.environ['PATH']}{os.pathsep}/usr/local/go/bin"
 
 
 if __name__ == "__main__":
