@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine
 from contextlib import aclosing
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from ezmsg.core.errors import ConnectionLost, EzmsgError, RequestTimeout, ServerUnreachable
 from ezmsg.core.graphcontext import GraphContext
@@ -90,12 +90,14 @@ async def repeatedly(ask: Callable[[], Awaitable[None]], interval_s: float, tell
         await asyncio.sleep(interval_s)
 
 
-async def together(*parts: Awaitable[None]) -> None:
+async def together(*parts: Coroutine[Any, Any, None]) -> None:
     """Run all parts of a session until one fails, as itself and not in a group, or all have ended."""
-    tasks = [asyncio.ensure_future(part) for part in parts]
+    tasks = [asyncio.create_task(part) for part in parts]
     try:
         await asyncio.gather(*tasks)
     finally:
         for task in tasks:
-            task.cancel()
+            # Only once: a second time would interrupt how it closes what it opened.
+            if not task.cancelling():
+                task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
