@@ -175,12 +175,11 @@ class Soak:
                     await worker.kill()
                     self.kills += 1
                 else:
-                    code = await worker.end()
+                    if code := await worker.end():
+                        self.problems.append(f"{worker.name} ended with exit code {code}")
                     self.ends += 1
                 if self.kills + self.ends == WARM_UP_REPLACED:
                     self.warm_s = max(self.warm_s, time.monotonic() - self.start_s)
-                    if code:
-                        self.problems.append(f"{worker.name} ended with exit code {code}")
         except Exception as error:
             self.problems.append(f"churning {number}: {error!r}")
         finally:

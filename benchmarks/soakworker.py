@@ -143,8 +143,10 @@ class Stable:
     async def age(self, context: GraphContext) -> None:
         for _ in range(self.aging):
             ends = [await context.subscriber(f"AGE{self.number}"), await context.publisher(f"AGE{self.number}")]
-            await ends[1].broadcast(0)
-            await ends[0].recv()
+            # As many as those of a session get: their histograms take as much room.
+            for number in range(10):
+                await ends[1].broadcast(number)
+                assert await ends[0].recv() == number
             for end in ends:
                 end.close()
                 await end.wait_closed()
