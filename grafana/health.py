@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from grafana_foundation_sdk.builders import dashboard as build
 
-from grafana.panels import PROCESS, Panel, Query, board, lines, number, of_graph, quantile, rate
+from grafana.panels import PROCESS, Panel, Query, board, grown, lines, number, of_graph, quantile, rate
 
 KIND, REASON, SIGNAL = "ezmsg_telemetry_kind", "ezmsg_telemetry_reason", "ezmsg_telemetry_signal"
 
@@ -13,7 +13,7 @@ def dashboard() -> build.Dashboard:
     """Build it."""
     made = board("health", "Whether what the other dashboards show is all there is: what was recorded, exported, lost.")
     small = {"span": 6, "height": 4}
-    dropped = f"sum by ({KIND}, {REASON}) ({rate('ezmsg_telemetry_dropped_total')})"
+    dropped = grown("ezmsg_telemetry_dropped_total", f"{KIND}, {REASON}")
     for panel in (
         number(
             Panel(
@@ -30,10 +30,10 @@ def dashboard() -> build.Dashboard:
         number(
             Panel(
                 "Lost",
-                "Items of telemetry that were recorded and lost. The panel below says why.",
-                "cps",
+                "Items of telemetry that were recorded and lost in 5 minutes. The panel below says why.",
+                "none",
                 "overview",
-                (0.001, 1),
+                (None, 1),
                 **small,
             ),
             Query(f"sum({dropped})"),
@@ -72,12 +72,12 @@ def dashboard() -> build.Dashboard:
         lines(
             Panel(
                 "Lost, by reason",
-                "overrun: more rows than the ring holds, histograms miss some. queue_full, timeout, failed, "
-                "rejected: the receiver. "
-                "overflow: too many series. Counters are exact all the same.",
-                "cps",
+                "In 5 minutes. overrun: more rows than the ring holds, histograms miss some. queue_full, timeout, "
+                "failed, rejected: the receiver. no_goodbye: a process was killed. overflow: too many series. Counters "
+                "are exact all the same.",
+                "none",
                 "control",
-                (0.001, 1),
+                (None, 1),
             ),
             Query(dropped, f"{{{{{KIND}}}}} {{{{{REASON}}}}}"),
         ),

@@ -59,11 +59,10 @@ def grown(metric: str, by: str, labels: str = "", window: str = "5m", *, is_hist
     For what is rare: the first occurrence counts, which `rate` and `increase` do not see, for its series has no past.
     """
 
-    def at(offset: str) -> str:
-        series = of_graph(metric, labels) + offset
-        return f"sum by ({by}) ({f'histogram_count({series})' if is_histogram else series})"
-
-    return f"clamp_min({at('')} - ({at(f' offset {window}')} or 0 * {at('')}), 0)"
+    now, before = of_graph(metric, labels), f"{of_graph(metric, labels)} offset {window}"
+    if is_histogram:
+        now, before = f"histogram_count({now})", f"histogram_count({before})"
+    return f"sum by ({by}) (clamp_min({now} - ({before} or 0 * {now}), 0))"
 
 
 def of_graph(metric: str, labels: str = "") -> str:
