@@ -24,6 +24,8 @@ from grafana.panels import (
 )
 
 EDGE = (("destination", D), ("subscription", S))
+KIND, REASON, OPERATION = "ezmsg_telemetry_kind", "ezmsg_telemetry_reason", "ezmsg_control_operation"
+NODE = "ezmsg_graph_node_id"
 SOURCE, TARGET = "ezmsg_graph_edge_source", "ezmsg_graph_edge_target"
 
 
@@ -37,7 +39,7 @@ def nodes() -> str:
     """Units with the messages they send a second; those that only receive, with what they take."""
     sent = f"sum by (id) ({of_unit(rate('messaging_client_sent_messages_total'), D, 'id')})"
     taken = f"sum by (id) ({of_unit(rate('messaging_client_consumed_messages_total'), S, 'id')})"
-    known = f"0 * group by (id) ({of_unit(of_graph('ezmsg_graph_node_info') + ' == 1', 'ezmsg_graph_node_id', 'id')})"
+    known = f"0 * group by (id) ({of_unit(of_graph('ezmsg_graph_node_info') + ' == 1', NODE, 'id')})"
     return f'label_replace({sent} or {taken} or {known}, "title", "$1", "id", "(.*)")'
 
 
@@ -52,7 +54,15 @@ def edges() -> str:
     age = f"histogram_quantile(0.99, sum by (source, target) ({between(rate('ezmsg_message_age_seconds'), D, S)}))"
     with_age = f'count_values by (source, target) ("secondarystat", round(1000 * {age}, 0.1))'
     both = f"{with_age} * on (source, target) group_left () ({arriving}) or on (source, target) ({arriving} or {known})"
-    return f'label_join({both}, "id", " → ", "source", "target")'
+    # Of what a unit sends to itself, like its settings, nothing can be drawn.
+    itself = f"group by (source, target) ({between(of_graph('ezmsg_graph_node_info'), NODE, NODE)})"
+    return f'label_join(({both}) unless on (source, target) {itself}, "id", " → ", "source", "target")'
+
+
+def alerts() -> str:
+    """What Prometheus complains about, with all that tells one alert from another in the label `about`."""
+    telling = (D, S, UNIT, TASK, PROCESS, "by", OPERATION, "error_type", KIND, REASON, "exporter")
+    return f'label_join(ALERTS{{job=~"$graph|collector"}}, "about", " ", {", ".join(f'"{one}"' for one in telling)})'
 
 
 def dashboard() -> build.Dashboard:
@@ -212,19 +222,10 @@ def dashboard() -> build.Dashboard:
                 "health",
                 (None, 1),
                 span=24,
-                height=6,
+                height=8,
             ),
-            Query('ALERTS{job=~"$graph|collector"}'),
-            columns={
-                "alertname": "alert",
-                "alertstate": "state",
-                "severity": "severity",
-                D: "topic",
-                S: "subscription",
-                UNIT: "unit",
-                TASK: "task",
-                PROCESS: "process",
-            },
+            Query(alerts()),
+            columns={"alertname": "alert", "alertstate": "state", "severity": "severity", "about": "about"},
             sort_by="state",
         ),
     ):

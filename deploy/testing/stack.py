@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import re
+import signal
 import socket
 import subprocess
 import time
@@ -69,6 +70,13 @@ class Daemon:
         assert self._process is not None
         self._process.kill()
         self._process.wait()
+
+    def stand_still(self, duration_s: float) -> None:
+        """Let it do nothing for a while, as if the machine were too busy."""
+        assert self._process is not None
+        self._process.send_signal(signal.SIGSTOP)
+        time.sleep(duration_s)
+        self._process.send_signal(signal.SIGCONT)
 
     def stop(self) -> None:
         """End it in order."""

@@ -56,6 +56,9 @@ def play(binaries: Binaries, directory: Path) -> Iterator[Troubled]:
             with program(["deploy.testing.troubled", address], environment, log) as doomed:
                 for alert in ("PublisherStalled", "MessageTooOld", "EventLoopLag", "TelemetryDropping"):
                     troubled.await_alert(f"Ezmsg{alert}")
+                # Longer than an export may take.
+                stack.collector.stand_still(2.5)
+                asyncio.run(_wait_in_vain(address))
                 asyncio.run(_kill_while_asked(address, doomed))
             troubled.await_alert("EzmsgControlFailures", "by=process error_type=PROCESS_DISCONNECTED")
             troubled.await_alert("EzmsgTelemetryDropping", "ezmsg_telemetry_reason=no_goodbye")
@@ -65,6 +68,16 @@ def play(binaries: Binaries, directory: Path) -> Iterator[Troubled]:
         troubled.await_alert("EzmsgCollectorDown")
         troubled.end_s = time.time()
         yield troubled
+
+
+async def _wait_in_vain(address: str) -> None:
+    """Ask for what takes too long: a publisher that is stuck, a process whose loop is blocked."""
+    async with ez.GraphContext(address) as graph:
+        with contextlib.suppress(TimeoutError):
+            await graph.sync(timeout=1.0)
+        await graph.resume()
+        for _ in range(2):
+            await graph.process_request("DOOMED", "ANYTHING", timeout=30.0)
 
 
 async def _kill_while_asked(address: str, doomed: Program) -> None:
