@@ -62,7 +62,8 @@ def edges() -> str:
 def alerts() -> str:
     """What Prometheus complains about, with all that tells one alert from another in the label `about`."""
     telling = (D, S, UNIT, TASK, PROCESS, "by", OPERATION, "error_type", KIND, REASON, "exporter")
-    return f'label_join(ALERTS{{job=~"$graph|collector"}}, "about", " ", {", ".join(f'"{one}"' for one in telling)})'
+    labels = ", ".join(f'"{label}"' for label in telling)
+    return f'label_join(ALERTS{{job=~"$graph|collector"}}, "about", " ", {labels})'
 
 
 def dashboard() -> build.Dashboard:
