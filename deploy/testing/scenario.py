@@ -64,7 +64,7 @@ class Played:
 @contextlib.contextmanager
 def play(binaries: Binaries, directory: Path) -> Iterator[Played]:
     """Play it; the stack runs on in the block, the graph has ended."""
-    with Stack(binaries, directory) as stack:
+    with Stack(binaries, directory) as stack, stack.telling():
         played = Played(stack, time.time())
         with _graph(stack, directory) as (address, graph, elsewhere), _healthy(stack, directory) as healthy:
             _crash_and_recover(played, lambda: asyncio.run(_change_settings(address)))

@@ -13,7 +13,7 @@ import subprocess
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Self
 
@@ -151,6 +151,16 @@ class Stack:
             directory / "prometheus.log",
             f"{self.prometheus.url}/-/ready",
         )
+
+    @contextlib.contextmanager
+    def telling(self) -> Iterator[None]:
+        """Let an error of the block have the ends of all logs with it."""
+        try:
+            yield
+        except StackError as error:
+            for log in sorted(self._directory.glob("*.log")):
+                error.add_note(f"--- {log.name}\n{log.read_text(encoding='utf-8', errors='replace')[-3000:]}")
+            raise
 
     def __enter__(self) -> Self:
         self.tempo.start()

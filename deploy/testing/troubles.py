@@ -46,7 +46,7 @@ class Troubled:
 @contextlib.contextmanager
 def play(binaries: Binaries, directory: Path) -> Iterator[Troubled]:
     """Play it; Prometheus still answers in the block, everything else is gone."""
-    with Stack(binaries, directory) as stack, open(directory / "graph.log", "w") as log:
+    with Stack(binaries, directory) as stack, stack.telling(), open(directory / "graph.log", "w") as log:
         troubled = Troubled(stack, time.time())
         # A Tempo that wants a key.
         stack.tempo.behave("status", code="PERMISSION_DENIED")
