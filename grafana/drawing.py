@@ -93,6 +93,7 @@ def timeseries(axes: Axes, panel: dict[str, Any], results: list[Drawn]) -> None:
             axes.axhline(value, color=colour, linestyle="--", linewidth=0.8)
     if panel["fieldConfig"]["defaults"]["custom"].get("scaleDistribution", {}).get("type") == "log":
         axes.set_yscale("log")
+        axes.yaxis.set_minor_formatter(lambda _value, _place: "")
     else:
         axes.set_ylim(0, None if axes.dataLim.y1 > 0 else 1)
     axes.yaxis.set_major_formatter(lambda value, _place: text(value, unit))
