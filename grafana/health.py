@@ -4,7 +4,21 @@ from __future__ import annotations
 
 from grafana_foundation_sdk.builders import dashboard as build
 
-from grafana.panels import PROCESS, Panel, Query, board, grown, lines, number, of_graph, quantile, rate
+from grafana.panels import (
+    PROCESS,
+    Panel,
+    Query,
+    board,
+    filled,
+    grown,
+    lines,
+    number,
+    of_graph,
+    quantile,
+    rate,
+    rates,
+    shown,
+)
 
 KIND, REASON, SIGNAL = "ezmsg_telemetry_kind", "ezmsg_telemetry_reason", "ezmsg_telemetry_signal"
 
@@ -14,7 +28,8 @@ def dashboard() -> build.Dashboard:
     made = board("health", "Whether what the other dashboards show is all there is: what was recorded, exported, lost.")
     small = {"span": 6, "height": 4}
     dropped = grown("ezmsg_telemetry_dropped_total", f"{KIND}, {REASON}")
-    for panel in (
+    return filled(
+        made,
         number(
             Panel(
                 "Age of the newest metrics",
@@ -67,7 +82,7 @@ def dashboard() -> build.Dashboard:
                 "cps",
                 "overview",
             ),
-            Query(f"sum by ({KIND}) ({rate('ezmsg_telemetry_recorded_total')})", f"{{{{{KIND}}}}}"),
+            Query(rates("ezmsg_telemetry_recorded_total", KIND), shown(KIND)),
         ),
         lines(
             Panel(
@@ -79,11 +94,11 @@ def dashboard() -> build.Dashboard:
                 "control",
                 (None, 1),
             ),
-            Query(dropped, f"{{{{{KIND}}}}} {{{{{REASON}}}}}"),
+            Query(dropped, f"{shown(KIND)} {shown(REASON)}"),
         ),
         lines(
             Panel("Exported", "What receivers took. Spans should follow what is recorded.", "cps", "control"),
-            Query(f"sum by ({KIND}) ({rate('ezmsg_telemetry_exported_total')})", f"{{{{{KIND}}}}}"),
+            Query(rates("ezmsg_telemetry_exported_total", KIND), shown(KIND)),
         ),
         lines(
             Panel(
@@ -93,7 +108,7 @@ def dashboard() -> build.Dashboard:
                 "control",
                 (1, 2),
             ),
-            Query(quantile(0.99, "ezmsg_telemetry_export_duration_seconds", SIGNAL), f"{{{{{SIGNAL}}}}}"),
+            Query(quantile(0.99, "ezmsg_telemetry_export_duration_seconds", SIGNAL), shown(SIGNAL)),
         ),
         lines(
             Panel(
@@ -119,7 +134,7 @@ def dashboard() -> build.Dashboard:
                 (0.03, 0.05),
                 handing=(("process", PROCESS),),
             ),
-            Query(f"sum by ({PROCESS}) ({of_graph('ezmsg_telemetry_overhead_ratio')})", f"{{{{{PROCESS}}}}}"),
+            Query(f"sum by ({PROCESS}) ({of_graph('ezmsg_telemetry_overhead_ratio')})", shown(PROCESS)),
         ),
         lines(
             Panel(
@@ -151,6 +166,4 @@ def dashboard() -> build.Dashboard:
             ),
             maximum=1,
         ),
-    ):
-        made = made.with_panel(panel)
-    return made
+    )

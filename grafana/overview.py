@@ -13,6 +13,7 @@ from grafana.panels import (
     Query,
     S,
     board,
+    filled,
     grown,
     lines,
     listing,
@@ -20,6 +21,8 @@ from grafana.panels import (
     of_graph,
     quantile,
     rate,
+    rates,
+    shown,
     topology,
 )
 
@@ -70,13 +73,14 @@ def dashboard() -> build.Dashboard:
     """Build it."""
     made = board("overview", "Begin here: what the graph is doing, and which edge, unit or process to look at next.")
     small = {"span": 4, "height": 4}
-    backpressure = f"sum by ({D}) ({rate('ezmsg_publisher_backpressure_time_seconds_total')})"
-    dropped = f"sum by ({D}, {S}) ({rate('ezmsg_subscriber_dropped_messages_total')})"
+    backpressure = rates("ezmsg_publisher_backpressure_time_seconds_total", D)
+    dropped = rates("ezmsg_subscriber_dropped_messages_total", f"{D}, {S}")
     failing = grown("ezmsg_task_errors_total", f"{UNIT}, {TASK}, error_type")
     failed = grown("ezmsg_task_errors_total", "job", 'error_type!="CancelledError"')
     age = quantile(0.99, "ezmsg_message_age_seconds", f"{D}, {S}")
-    busy = f"sum by ({UNIT}, {TASK}) ({rate('ezmsg_task_busy_time_seconds_total')})"
-    for panel in (
+    busy = rates("ezmsg_task_busy_time_seconds_total", f"{UNIT}, {TASK}")
+    return filled(
+        made,
         number(
             Panel("Processes", "Fewer than you started: one has ended or was killed.", "none", "process", **small),
             Query(f"max({of_graph('ezmsg_graph_process_count')})"),
@@ -154,7 +158,7 @@ def dashboard() -> build.Dashboard:
                 (0.05, 0.2),
                 handing=(("destination", D),),
             ),
-            Query(backpressure, f"{{{{{D}}}}}"),
+            Query(backpressure, shown(D)),
         ),
         lines(
             Panel(
@@ -165,7 +169,7 @@ def dashboard() -> build.Dashboard:
                 (0.1, 1),
                 handing=EDGE,
             ),
-            Query(age, f"{{{{{D}}}}} → {{{{{S}}}}}"),
+            Query(age, f"{shown(D)} → {shown(S)}"),
         ),
         lines(
             Panel(
@@ -176,7 +180,7 @@ def dashboard() -> build.Dashboard:
                 (0.01, None),
                 handing=EDGE,
             ),
-            Query(f"{dropped} > 0", f"{{{{{D}}}}} → {{{{{S}}}}}"),
+            Query(f"{dropped} > 0", f"{shown(D)} → {shown(S)}"),
         ),
         lines(
             Panel(
@@ -188,7 +192,7 @@ def dashboard() -> build.Dashboard:
                 (0.7, 0.9),
                 handing=(("unit", UNIT),),
             ),
-            Query(f"topk(8, {busy})", f"{{{{{UNIT}}}}} {{{{{TASK}}}}}"),
+            Query(f"topk(8, {busy})", f"{shown(UNIT)} {shown(TASK)}"),
         ),
         lines(
             Panel(
@@ -200,7 +204,7 @@ def dashboard() -> build.Dashboard:
                 (None, 1),
                 handing=(("unit", UNIT),),
             ),
-            Query(failing, f"{{{{{UNIT}}}}} {{{{{TASK}}}}}: {{{{error_type}}}}"),
+            Query(failing, f"{shown(UNIT)} {shown(TASK)}: {{{{error_type}}}}"),
         ),
         lines(
             Panel(
@@ -213,7 +217,7 @@ def dashboard() -> build.Dashboard:
                 (0.05, 0.2),
                 handing=(("subscription", S),),
             ),
-            Query(f"topk(5, sum by ({S}) ({rate('ezmsg_graph_backpressure_culprit_seconds_total')}))", f"{{{{{S}}}}}"),
+            Query(f"topk(5, {rates('ezmsg_graph_backpressure_culprit_seconds_total', S)})", shown(S)),
         ),
         listing(
             Panel(
@@ -229,6 +233,4 @@ def dashboard() -> build.Dashboard:
             columns={"alertname": "alert", "alertstate": "state", "severity": "severity", "about": "about"},
             sort_by="state",
         ),
-    ):
-        made = made.with_panel(panel)
-    return made
+    )

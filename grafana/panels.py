@@ -70,9 +70,19 @@ def of_graph(metric: str, labels: str = "") -> str:
     return f'{metric}{{job="$graph"{f", {labels}" if labels else ""}}}'
 
 
+def rates(metric: str, by: str, labels: str = "") -> str:
+    """The rates of a metric, added up by labels."""
+    return f"sum by ({by}) ({rate(metric, labels)})"
+
+
 def quantile(q: float, metric: str, by: str, labels: str = "") -> str:
     """A quantile of a native histogram."""
-    return f"histogram_quantile({q:g}, sum by ({by}) ({rate(metric, labels)}))"
+    return f"histogram_quantile({q:g}, {rates(metric, by, labels)})"
+
+
+def shown(label: str) -> str:
+    """The value of a label in the name of a series."""
+    return f"{{{{{label}}}}}"
 
 
 @dataclass(frozen=True)
@@ -98,6 +108,14 @@ class Query:
 
     def _query(self) -> prometheus.Dataquery:
         return prometheus.Dataquery().expr(self.expr).legend_format(self.legend or "__auto").datasource(PROMETHEUS)
+
+
+def both_ends(metric: str, by: str, labels: str, name: str) -> tuple[Query, Query]:
+    """The median and the slow end of a native histogram."""
+    return (
+        Query(quantile(0.5, metric, by, labels), f"{name} p50"),
+        Query(quantile(0.99, metric, by, labels), f"{name} p99"),
+    )
 
 
 @dataclass(frozen=True)
@@ -257,10 +275,17 @@ def board(name: str, says: str, *variables: build.QueryVariable) -> build.Dashbo
         annotation(
             "Settings",
             settings_just_changed(),
-            f"settings of {{{{{UNIT}}}}}",
+            f"settings of {shown(UNIT)}",
             "blue",
         )
     )
+
+
+def filled(empty: build.Dashboard, *panels: Any) -> build.Dashboard:
+    """A dashboard with panels, in this order."""
+    for panel in panels:
+        empty = empty.with_panel(panel)
+    return empty
 
 
 def settings_changes(labels: str = "") -> str:

@@ -4,13 +4,26 @@ from __future__ import annotations
 
 from grafana_foundation_sdk.builders import dashboard as build
 
-from grafana.panels import PROCESS, Panel, Query, board, lines, listing, of_graph, quantile, rate, variable
+from grafana.panels import (
+    PROCESS,
+    Panel,
+    Query,
+    board,
+    filled,
+    lines,
+    listing,
+    of_graph,
+    quantile,
+    rates,
+    shown,
+    variable,
+)
 
 OF_PROCESS = f'{PROCESS}=~"$process"'
 OLDEST = f'{OF_PROCESS}, cpython_gc_generation="2"'
 # Some have the same name: programs that were started twice.
 EACH = f"{PROCESS}, instance"
-NAME = f"{{{{{PROCESS}}}}}"
+NAME = shown(PROCESS)
 
 
 def dashboard() -> build.Dashboard:
@@ -25,7 +38,8 @@ def dashboard() -> build.Dashboard:
             f'label_values(ezmsg_telemetry_recorded_total{{job="$graph"}}, {PROCESS})',
         ),
     )
-    for panel in (
+    return filled(
+        made,
         listing(
             Panel(
                 "Processes",
@@ -55,7 +69,7 @@ def dashboard() -> build.Dashboard:
                 (0.8, 1),
                 decimals=2,
             ),
-            Query(f"sum by ({EACH}) ({rate('process_cpu_time_seconds_total', OF_PROCESS)})", NAME),
+            Query(rates("process_cpu_time_seconds_total", EACH, OF_PROCESS), NAME),
         ),
         lines(
             Panel(
@@ -85,7 +99,7 @@ def dashboard() -> build.Dashboard:
                 "ops",
                 "unit",
             ),
-            Query(f"sum by ({EACH}) ({rate('cpython_gc_collections_total', OLDEST)})", NAME),
+            Query(rates("cpython_gc_collections_total", EACH, OLDEST), NAME),
         ),
         lines(
             Panel("Threads", "A number that rises is a thread that nobody ends.", "none", "unit"),
@@ -108,7 +122,7 @@ def dashboard() -> build.Dashboard:
                 "mps",
                 "edge",
             ),
-            Query(f"sum by ({EACH}) ({rate('messaging_client_sent_messages_total', OF_PROCESS)})", NAME),
+            Query(rates("messaging_client_sent_messages_total", EACH, OF_PROCESS), NAME),
         ),
         lines(
             Panel(
@@ -117,8 +131,6 @@ def dashboard() -> build.Dashboard:
                 "mps",
                 "edge",
             ),
-            Query(f"sum by ({EACH}) ({rate('messaging_client_consumed_messages_total', OF_PROCESS)})", NAME),
+            Query(rates("messaging_client_consumed_messages_total", EACH, OF_PROCESS), NAME),
         ),
-    ):
-        made = made.with_panel(panel)
-    return made
+    )
