@@ -158,8 +158,9 @@ class Aggregator:
         position = self.series.position(index)
         if position == NOWHERE:
             return len(run.at)
-        # What is told apart by the way that messages leave.
-        labels = {"serialize": self._way(run.meta >> CHANNEL_SHIFT & CHANNEL_MASK)} if end == 4 else {}
+        labels: dict[str, int] = {}
+        if "serialize" in durations.histograms:
+            labels["serialize"] = self._way(run.meta >> CHANNEL_SHIFT & CHANNEL_MASK)
         self.series.count_run(position, durations.histograms, labels, self.turn)
         sampled = run.sampled
         if sampled is not None:
