@@ -328,6 +328,8 @@ class Publisher:
             self._warned_s = began_s
             logger.warning("%s under subscriber backpressure!", self.topic)
         slot = self._slot
+        metrics = self._metrics
+        metrics.waits_since_s = began_s
         # Also where it looks without sleeping: who lets go of the slot is to blame.
         self._slots.is_awaited = True
         try:
@@ -339,11 +341,12 @@ class Publisher:
             stalled_s = message_clock() - began_s
             self._stalled_s += stalled_s
             stalled_ns = round(stalled_s * 1e9)
-            self._metrics.backpressure_ns += stalled_ns
+            metrics.waits_since_s = None
+            metrics.backpressure_ns += stalled_ns
             if held := self._held[slot]:
                 self._blame(held & -held)
             context = get_current_message()
-            self._metrics.blame(self._holder, stalled_ns, "" if context is None else context.holds)
+            metrics.blame(self._holder, stalled_ns, "" if context is None else context.holds)
 
     def _blame(self, bit: int) -> None:
         """Remember which subscriber held a slot last, of the channel with this bit."""

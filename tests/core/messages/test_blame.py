@@ -83,6 +83,21 @@ async def test_time_that_a_broadcast_waited_in_vain_is_blamed_on_who_still_holds
     assert found["blame_ns:T"] == found["backpressure_ns"] > 0
 
 
+async def test_a_wait_that_goes_on_is_counted_while_it_does(context: GraphContext) -> None:
+    publisher = await context.publisher("T", num_buffers=1)
+    subscriber = await context.subscriber("T")
+    await publisher.broadcast(1)
+    async with subscriber.recv_zero_copy(), asyncio.timeout(30):
+        waiting = asyncio.create_task(publisher.broadcast(2))
+        while not (seen_ns := counters(publisher)["backpressure_ns"]):
+            await asyncio.sleep(0)
+        assert not waiting.done()
+        while counters(publisher)["backpressure_ns"] == seen_ns:
+            await asyncio.sleep(0)
+    await waiting
+    assert counters(publisher)["backpressure_ns"] > seen_ns
+
+
 async def test_a_subscriber_that_leaves_is_blamed_for_what_it_held(context: GraphContext) -> None:
     publisher = await context.publisher("T", num_buffers=1)
     subscriber = await context.subscriber("T")

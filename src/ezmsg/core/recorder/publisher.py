@@ -63,6 +63,7 @@ class PublisherMetrics:
         sent: Messages published.
         bytes: Their size in all.
         backpressure_ns: Time they waited for a slot.
+        waits_since_s: Since when the one that is about to be published waits for one; set by the publisher.
         last_start_s: When `broadcast` was entered last.
         inflight_gauge: Tells the messages not yet released; set by the publisher.
         shm_reallocations: How often the shared memory grew; the publisher adds to it.
@@ -86,6 +87,7 @@ class PublisherMetrics:
         "_root_ratio",
         "_selector",
         "_thin_mask",
+        "_told_wait_ns",
         "_wait_meta",
         "_ways",
         "backpressure_ns",
@@ -109,6 +111,7 @@ class PublisherMetrics:
         "thinned",
         "timed",
         "topic",
+        "waits_since_s",
     )
 
     def __init__(
@@ -128,6 +131,8 @@ class PublisherMetrics:
         self.endpoint_id = f"{topic}:{publisher_id}"
         self.sent = self.bytes = self.backpressure_ns = self.shm_reallocations = self.thinned = self._inflight = 0
         self.inflight_gauge: Callable[[], int] | None = None
+        self.waits_since_s: float | None = None
+        self._told_wait_ns = 0
         self.ring, self._labels, self._clock = ring, labels, clock
         self.meta = meta_word(PUBLISH, index)
         self._wait_meta = meta_word(WAIT, index)
@@ -353,7 +358,7 @@ class PublisherMetrics:
         values = {
             "sent": self.sent,
             "bytes": self.bytes,
-            "backpressure_ns": self.backpressure_ns,
+            "backpressure_ns": self._waited_ns(),
             "inflight": self.inflight,
             "shm_reallocations": self.shm_reallocations,
         }
@@ -371,6 +376,13 @@ class PublisherMetrics:
         return self._selector
 
     # -- beneath ------------------------------------------------------------------------------------------------------
+
+    def _waited_ns(self) -> int:
+        """Time waited, with the wait that goes on; it never falls, whenever that one ends."""
+        since_s = self.waits_since_s
+        going_on_ns = 0 if since_s is None else max(0, self._clock() - round(since_s * 1e9))
+        self._told_wait_ns = max(self._told_wait_ns, self.backpressure_ns + going_on_ns)
+        return self._told_wait_ns
 
     def _bytes_by_way(self) -> dict[str, int]:
         way, before = self._ways

@@ -524,7 +524,7 @@ class HistogramState(Record, frozen=True):
     """Cumulative base-2 exponential histogram in seconds; sums and extremes in ns.
 
     `exemplars`: (value_ns, mono_ns, trace id hex, span id hex). `label`: the error type of failed messages (`process`),
-    the label of a span of the user (`span`), the kind of channel that messages leave by (`serialize`).
+    the label of a span of the user (`span`).
     """
 
     index: int
