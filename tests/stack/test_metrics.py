@@ -81,6 +81,26 @@ def test_crashes_of_collector_and_prometheus_lose_no_count(played: Played) -> No
         assert {one["value"][1] for one in resets} == {"0"}
 
 
+def test_crashes_lose_nothing_of_any_counter_of_publishers_and_edges(played: Played) -> None:
+    compared: set[str] = set()
+    for (topic, subscription, counter), native in played.native_counters.items():
+        name, _, value = counter.partition(":")
+        spec = fed_by("edge" if subscription else "publisher").get(name)
+        own = {semconv.DESTINATION, *([semconv.SUBSCRIPTION] if subscription else [])}
+        if spec is None or spec.kind != "counter" or not own <= {*spec.attributes}:
+            continue
+        labels = {semconv.DESTINATION: topic, semconv.SUBSCRIPTION: subscription, **dict(spec.constants)}
+        if spec.label:
+            labels[spec.label] = value
+        selector = ", ".join(f'{label(key)}="{wanted}"' for key, wanted in labels.items() if wanted)
+        told = played.stack.prometheus.number(
+            f'sum({in_prometheus(spec)}{{job="{SERVICE}", {selector}}})', played.quiet_s
+        )
+        assert told == pytest.approx(native / spec.per_unit), (counter, selector)
+        compared.add(name)
+    assert compared >= {"sent", "bytes_by", "backpressure_ns", "blame_ns", "consumed", "dropped"}
+
+
 @pytest.mark.parametrize("q", [0.5, 0.9, 0.99])
 def test_native_histograms_answer_as_the_native_api_does(played: Played, q: float) -> None:
     specs = fed_by("histogram")
