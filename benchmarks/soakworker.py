@@ -97,7 +97,7 @@ class Stable:
         neighbour = (options.number + 1) % options.stable
         self.flows = {topic: Flow() for topic in range(neighbour, options.topics, options.stable)}
         self.published = dict.fromkeys(self.own, 0)
-        self.is_over = False
+        self.is_over = self.is_quiet = False
         self.sessions = 0
         self.failures: list[str] = []
 
@@ -116,7 +116,7 @@ class Stable:
 
     async def churn(self) -> None:
         """One session after the other, each with edges, metadata and messages of its own."""
-        while not self.is_over:
+        while not self.is_quiet:
             try:
                 await self.session()
             except Exception as error:
@@ -172,8 +172,13 @@ class Stable:
             say("ready")
             await orders.next()
             publishing = [asyncio.create_task(self.publish(*pair)) for pair in publishers]
-            publishing.append(asyncio.create_task(self.churn()))
             tasks.append(asyncio.create_task(self.report(process)))
+            await orders.next()
+            churning = asyncio.create_task(self.churn())
+            await orders.next()
+            self.is_quiet = True
+            await churning
+            say("quiet")
             await orders.next()
             self.is_over = True
             await asyncio.gather(*publishing)

@@ -36,7 +36,7 @@ from ezmsg.core.wire.records import OpenTelemetry
 
 logger = logging.getLogger("ezmsg")
 
-INTERVAL_S: Final = 0.25
+INTERVAL_S: Final = 0.5
 SHORTEST_S: Final = 0.005
 RING_SHARE: Final = 0.5
 """No ring shall be fuller than this, at the rate of the last interval, when it is read next."""
