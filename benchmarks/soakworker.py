@@ -31,6 +31,8 @@ from ezmsg.core.processclient import ProcessControlClient
 PERIOD_S = 0.4
 AGE = 550
 """Publishers and subscribers that come and go before it begins: the server keeps the last values of 1000."""
+BURST = 100
+"""Messages one behind the other at first: more than slots, so that the memory of a publisher is as large as it gets."""
 DRAIN_TIMEOUT_S = 20.0
 CHURN_TOPICS = 50
 SMALL, LARGE = np.zeros(128), np.zeros(32_768)
@@ -103,6 +105,9 @@ class Stable:
 
     async def publish(self, publisher: Any, topic: int) -> None:
         payload = LARGE if topic % 10 == 0 else SMALL
+        for _ in range(BURST):
+            await publisher.broadcast((self.published[topic], payload))
+            self.published[topic] += 1
         await asyncio.sleep(random.random() * PERIOD_S)
         while not self.is_over:
             await publisher.broadcast((self.published[topic], payload))
