@@ -44,7 +44,9 @@ class TopologyApp(GraphApp):
     NAME = "ezmsg topology"
     CSS = f"""
     {GraphApp.CSS}
-    #changes {{ height: 6; padding: 0 1; background: $surface; }}
+    #changes {{
+        height: 6; padding: 0 1; background: $surface; text-wrap: nowrap; text-overflow: ellipsis;
+    }}
     """
 
     def __init__(self, address: AddressType | None = None, interval_s: float = INTERVAL_S) -> None:
@@ -118,7 +120,9 @@ class TopologyApp(GraphApp):
         self.summary = f"{len(graph.processes)} processes, {len(graph.edge_owners)} edges"
         rows = {f"{line.node} {line.edge} {line.is_again}": self._row(line, graph) for line in Drawing(graph).lines}
         self.query_one("#graph", LiveTable).show(HEADS, rows or {"none": ["the graph has no edges", *[""] * 5]})
-        self.query_one("#changes", Static).update(Text("\n").join(map(_change, list(self.changes)[-6:])))
+        self.query_one("#changes", Static).update(
+            Text("\n").join(map(_change, list(self.changes)[-6:]))
+        )
 
     def _row(self, line: Line, graph: GraphSnapshot) -> list[Text | str]:
         process = process_of(line.node, graph)
@@ -147,7 +151,7 @@ class TopologyApp(GraphApp):
 def _change(change: tuple[float, str]) -> Text:
     when, what = change
     style = {"+": "green", "-": "#ff8080", "~": "yellow", "!": "bold yellow"}[what[0]]
-    text = Text(time.strftime("%H:%M:%S ", time.localtime(when)), no_wrap=True, overflow="ellipsis")
+    text = Text(time.strftime("%H:%M:%S ", time.localtime(when)))
     return text.append(what, style=style)
 
 

@@ -103,6 +103,11 @@ class GraphContext(ProcessRequests):
         """Whether this context started the server that it will stop."""
         return self._server is not None
 
+    @property
+    def is_connected(self) -> bool:
+        """Whether the session has a server at this moment; if not, requests wait for its return (for 5 s)."""
+        return self._session is not None and self._session.is_up
+
     # -- the session --------------------------------------------------------------------------------------------------
 
     async def __aenter__(self) -> Self:
