@@ -120,9 +120,7 @@ class TopologyApp(GraphApp):
         self.summary = f"{len(graph.processes)} processes, {len(graph.edge_owners)} edges"
         rows = {f"{line.node} {line.edge} {line.is_again}": self._row(line, graph) for line in Drawing(graph).lines}
         self.query_one("#graph", LiveTable).show(HEADS, rows or {"none": ["the graph has no edges", *[""] * 5]})
-        self.query_one("#changes", Static).update(
-            Text("\n").join(map(_change, list(self.changes)[-6:]))
-        )
+        self.query_one("#changes", Static).update(Text("\n").join(map(_change, list(self.changes)[-6:])))
 
     def _row(self, line: Line, graph: GraphSnapshot) -> list[Text | str]:
         process = process_of(line.node, graph)

@@ -37,7 +37,8 @@ class ServerUnreachable(ConnectionFailed):
 
     def __init__(self, address: str, reason: str) -> None:
         super().__init__(
-            f"no GraphServer answers at {address} ({reason}): start one there, or set EZMSG_GRAPHSERVER_ADDR"
+            f"no GraphServer answers at {address} ({reason}): start one there (ezmsg start --address {address}), "
+            "or say where it is (EZMSG_GRAPHSERVER_ADDR)"
         )
         self.address, self.reason = address, reason
 
