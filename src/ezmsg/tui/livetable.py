@@ -94,7 +94,7 @@ class LiveTable(DataTable[Text]):
         for key, cells in wanted.items():
             self.add_row(*cells, key=key)
         if not wanted and self.NOTHING:
-            self.add_row(Text(self.NOTHING, style="dim italic"), *[""] * (len(heads) - 1))
+            self.add_row(Text(self.NOTHING, style="dim italic"), *[Text()] * (len(heads) - 1))
         self._heads, self._shown = heads, wanted
         if selected in wanted:
             self.move_cursor(row=list(wanted).index(selected), scroll=False)
