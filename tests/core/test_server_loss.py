@@ -200,7 +200,10 @@ async def test_persistent_edges_come_back_from_the_journal(graph: Restartable) -
     assert dag.edge_owners == {("A", "B"): {"persistent"}, ("B", "C"): {"persistent"}}
 
 
-async def test_an_orderly_end_leaves_no_journal_and_nobody_looking_for_a_server(graph: Restartable) -> None:
+async def test_an_orderly_end_leaves_no_journal_and_nobody_looking_for_a_server(
+    graph: Restartable, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", "ezmsg")
     path = journal_path(Address.from_string(graph.address))
     service = GraphService(graph.address)
     await service.connect("A", "B")
@@ -214,6 +217,7 @@ async def test_an_orderly_end_leaves_no_journal_and_nobody_looking_for_a_server(
                 await asyncio.sleep(0.01)
         with pytest.raises(ConnectionLost, match="the GraphServer stops"):
             await context.snapshot()
+        assert any("ended: messages go on" in message for message in caplog.messages)
         await graph.start()
         assert (await service.dag()).edge_owners == {}
         with pytest.raises(ConnectionLost, match="the GraphServer stops"):

@@ -220,6 +220,11 @@ class GraphContext(ProcessRequests):
 
     def on_end(self, reason: str) -> None:
         """Requests fail from now on; messages go on."""
+        if self._session is not None:  # else it is this context that ends
+            logger.info(
+                "the GraphServer at %s ended: messages go on, but nobody new can join. Start this program again to be "
+                "in the graph of another server", self._service.address,
+            )  # fmt: skip
 
     # -- endpoints ----------------------------------------------------------------------------------------------------
 
