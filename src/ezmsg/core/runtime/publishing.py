@@ -79,8 +79,11 @@ def publishing(task: Callable[..., Any], outlets: Outlets) -> Run:
                 if publish is not None:
                     await publish(obj)
                     await one_turn()
-        except BaseException:
+        except BaseException as error:
             await outputs.aclose()
+            if isinstance(error, (TypeError, ValueError)) and error.__traceback__ and not error.__traceback__.tb_next:
+                # Raised by the line above, which takes a pair.
+                error.add_note("a task yields a stream and a message for it: yield self.OUTPUT, message")
             raise
 
     return run
