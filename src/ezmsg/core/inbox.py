@@ -28,7 +28,7 @@ from ezmsg.core.profiling import (
     reset_current_message,
     set_current_message,
 )
-from ezmsg.core.recorder.edge import Value
+from ezmsg.core.recorder.edge import EdgeMetrics, Value
 from ezmsg.core.recorder.rows import ROW_BYTES, pack_row
 from ezmsg.core.transport import Undecoded
 from ezmsg.core.turns import Eagerness
@@ -165,6 +165,12 @@ class Inbox:
         task = asyncio.current_task()
         handler = None if self._handler is None else self._handler()
         return self.inputs if self.inputs is None or handler is task else ()
+
+    def holding(self) -> tuple[EdgeMetrics, float] | None:
+        """What measures the message that is handled now, and since when it is, in s; may be asked from any thread."""
+        held = self.held
+        message = None if held is None else held.measured
+        return None if held is None or message is None else (message.subscription.metrics, held.start_s)
 
     def drop(self, subscription: Subscription) -> None:
         """Release what is queued of one publisher, unread."""
@@ -452,6 +458,11 @@ class Lease:
             return self._message
         left = getattr(self, "_left", None)
         return None if left is None else left[0]
+
+    @property
+    def start_s(self) -> float:
+        """When the message was taken."""
+        return self._start_s
 
     @property
     def is_held(self) -> bool:

@@ -110,6 +110,7 @@ class Subscriber:
             )
             queue = self._inbox.queue
             self._metrics.queue_depth = lambda: len(queue)
+            self._metrics.holding = self._inbox.holding
             await self._control.introduce()
         except BaseException:
             self.close()

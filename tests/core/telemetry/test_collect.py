@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from ezmsg.core.graphmeta import ProfileChannelType, ProfilingTraceControl
-from ezmsg.core.profiling import ProfileRegistry
+from ezmsg.core.profiling import ProfileRegistry, message_clock
 from ezmsg.core.recorder.rows import SAMPLE_ROW, SPAN_ROW
 from ezmsg.core.telemetry.collect import Collector
 from ezmsg.core.wire.records import TelemetryBatch
@@ -51,6 +51,21 @@ def test_a_batch_tells_endpoints_once_and_what_changed(registry, collector, publ
     second = collect(collector)
     assert (second.endpoints, second.spans, second.seq) == ([], b"", first.seq + 1)
     assert {state.name: state.count for state in second.histograms} == {"publish": 2, "interval": 1}
+
+
+def test_a_wait_that_is_on_is_told_in_every_batch_and_counted_once(collector, publisher):
+    holders = ["A", "B"]
+    publisher.holder_gauge = lambda slot: holders.pop(0)
+    began_s = message_clock()
+    publisher.wait_began(began_s, 0, "IN")
+    first, second = (collect(collector).counters[0].values for _ in range(2))
+    assert 0 < first["blame_ns:A"] == second["blame_ns:A"] == first["chain_ns:IN\0A"]
+    assert second["backpressure_ns"] == second["blame_ns:A"] + second["blame_ns:B"]
+    assert second["blame_ns:B"] > 0
+    publisher.wait_ended(wait_ns := round((message_clock() - began_s) * 1e9), "B")
+    last = collect(collector).counters[0].values
+    assert last["backpressure_ns"] == last["blame_ns:A"] + last["blame_ns:B"] == wait_ns
+    assert collector.collect() is None
 
 
 def test_state_is_cumulative_and_unchanged_series_stay_at_home(registry, collector, publisher):

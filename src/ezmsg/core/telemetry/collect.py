@@ -15,7 +15,7 @@ from ezmsg.core.wire.records import CounterState, HistogramState, TelemetryBatch
 
 REMEMBERED: Final = 256
 """Batches whose place among the rows is known, should the link be lost before the server had them."""
-GAUGES: Final = frozenset({"inflight", "queue_depth"}) | PROCESS_GAUGES
+GAUGES: Final = frozenset({"inflight", "queue_depth", "holding_ns"}) | PROCESS_GAUGES
 
 
 class _Sent(NamedTuple):
