@@ -157,6 +157,11 @@ class Subscriber:
         """Whether a message waits to be received; may be asked from any thread."""
         return bool(self._inbox.queue)
 
+    @property
+    def rests(self) -> int:
+        """How often whoever receives found no message, and let the loop run."""
+        return self._inbox.rests
+
     def watch(self, waiter: asyncio.Future[None]) -> None:
         """Set this future when the next message comes; one future may watch several subscribers.
 
