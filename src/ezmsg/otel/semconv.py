@@ -362,6 +362,10 @@ METRICS: tuple[MetricSpec, ...] = (
 )
 
 
+GRAPH_WIDE = tuple(spec.name for spec in METRICS if spec.feed.startswith(("server.", "graph.")))
+"""Metrics of the GraphServer, or of all processes together: an agent exports them, no process by itself."""
+
+
 def fed_by(source: Literal["publisher", "edge", "histogram", "busy", "scope", "server"]) -> dict[str, MetricSpec]:
     """The metrics of endpoints, processes and the server fed by `source`, by the name of the counter or histogram."""
     prefix = source + "."

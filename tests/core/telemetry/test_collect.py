@@ -5,6 +5,7 @@ import pytest
 
 from ezmsg.core.graphmeta import ProfileChannelType, ProfilingTraceControl
 from ezmsg.core.profiling import ProfileRegistry, message_clock
+from ezmsg.core.recorder.ring import CROWDED, ROWS
 from ezmsg.core.recorder.rows import SAMPLE_ROW, SPAN_ROW
 from ezmsg.core.telemetry.collect import Collector
 from ezmsg.core.wire.records import TelemetryBatch
@@ -76,6 +77,20 @@ def test_state_is_cumulative_and_unchanged_series_stay_at_home(registry, collect
     publish(other, 1, 5)
     batch = collect(collector)
     assert {state.index for state in batch.histograms} == {state.index for state in batch.counters} == {other.index}
+
+
+def test_others_may_go_on_between_the_steps_of_reading_unless_a_writer_waits_for_its_end(registry, publisher):
+    pauses = []
+    is_reading = registry.recorder.reading.locked
+    pausing = Collector(registry, GRAPH, pause=lambda: pauses.append(is_reading()))
+    publish(publisher, 0)
+    collect(pausing)
+    assert pauses.count(True) >= 3
+    pauses.clear()
+    for number in range(1, ROWS // CROWDED + 2):
+        publish(publisher, number)
+    pausing.collect(rows_only=True)
+    assert True not in pauses
 
 
 def test_rows_can_go_ahead_of_the_rest(registry, collector, publisher):
