@@ -6,6 +6,7 @@ import argparse
 import asyncio
 import contextlib
 import random
+import threading
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from statistics import median
@@ -160,6 +161,30 @@ async def test_who_never_lets_go_is_blamed_while_the_publisher_still_waits(
     waited_ns = ended.pop("backpressure_ns")
     assert waited_ns >= second["backpressure_ns"]
     assert sum(ended.values()) == waited_ns  # nothing was counted twice
+
+
+async def test_also_who_never_lets_go_on_another_event_loop_is_blamed(context: GraphContext) -> None:
+    await context.connect("A", "FAST")
+    await context.connect("A", "STUCK")
+    publisher = await context.publisher("A", num_buffers=1)
+    ready, done = threading.Event(), threading.Event()
+
+    async def subscribe() -> None:
+        async with GraphContext(context.graph_address) as other:
+            fast, stuck = await other.subscriber("FAST"), await other.subscriber("STUCK")
+            ready.set()
+            async with running(take(fast)), stuck.recv_zero_copy():
+                await asyncio.to_thread(done.wait)
+
+    thread = threading.Thread(target=lambda: asyncio.run(subscribe()))
+    thread.start()
+    assert await asyncio.to_thread(ready.wait, 20)
+    await publisher.broadcast(1)
+    async with running(publisher.broadcast(2)), asyncio.timeout(20):
+        while "blame_ns:STUCK" not in counters(publisher):
+            await asyncio.sleep(0)
+    done.set()
+    await asyncio.to_thread(thread.join)
 
 
 async def test_a_complete_stall_is_the_fault_of_the_last_of_a_chain(
