@@ -97,8 +97,8 @@ class EdgeProfile:
 
     `histograms` by name: `publish`, `backpressure`, `serialize`, `interval` of a publisher; `age`, `transport`,
     `queue`, `process` of an edge. `counters` by name: `sent`, `bytes`, `backpressure_ns` of a publisher, the last also
-    by the subscriber that was waited for (`blame_ns:TOPIC`); `consumed`, `dropped`, `bytes`, `clock_anomalies` of an
-    edge.
+    by the subscriber that was waited for (`blame_ns:TOPIC`), both also of a wait that is on; `consumed`, `dropped`,
+    `bytes`, `clock_anomalies` of an edge, and `holding_ns`: how long the message that is handled now has been.
     """
 
     topic: str
