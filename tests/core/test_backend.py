@@ -19,6 +19,7 @@ from ezmsg.core.dag import CyclicException
 from ezmsg.core.errors import BackendProcessFailed, BackendProcessLost, NotSpawnable, SeveralMains, StateNotInitialized
 from ezmsg.core.graphserver import GraphServer
 from ezmsg.core.telemetry import pump
+from tests import leaks
 from tests.core.rununits import (
     Chain,
     Collector,
@@ -319,7 +320,6 @@ def test_run_connects_to_the_server_that_is_there_and_leaves_nothing_on_it(serve
     runner.run_blocking()
 
     assert not runner.graph_server_spawned
-    runner.release()  # now, not when the last thread that knows it is gone
 
     async def look() -> Any:
         async with ez.GraphContext(server.address) as context:
@@ -512,6 +512,16 @@ def test_a_runner_that_ended_by_itself_can_be_stopped() -> None:
     runner.stop()
 
     assert not runner.running
+
+
+def test_a_runner_that_ended_keeps_no_descriptors_and_tells_how_its_processes_ended() -> None:
+    runner = ez.GraphRunner(CHAIN=Chain(is_split=True))
+    before = dict(leaks.descriptors())
+
+    runner.run_blocking()
+
+    assert dict(leaks.descriptors()).keys() <= before.keys()
+    assert [process.exitcode for process in runner.processes[1:]] == [0, 0]
 
 
 def test_stop_ends_a_run_that_blocks_another_thread() -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import atexit
-import contextlib
 import logging
 import os
 from collections.abc import Callable, Mapping, Sequence
@@ -250,12 +249,6 @@ class GraphRunner:
         elif (error := self._finish(run).error) is not None:
             logger.error("the run had ended with an error", exc_info=error)
 
-    def release(self) -> None:
-        """Let go of what the system keeps of processes that have ended, before this object is collected."""
-        for process in self._processes or ():
-            with contextlib.suppress(ValueError):  # it still runs
-                process.close()
-
     # -- beneath ------------------------------------------------------------------------------------------------------
 
     def _begin(self) -> list[BackendProcess]:
@@ -340,6 +333,8 @@ class GraphRunner:
         outcome = run.finish()
         self._phase = _Phase.OVER
         atexit.unregister(self._stop_at_exit)
+        for process in self._processes or ():
+            process.release()
         return outcome
 
     def _stop_at_exit(self) -> None:
@@ -377,14 +372,10 @@ def run(
     **components_kwargs: Component,
 ) -> None:
     """Run a graph of components, and wait until all of it has ended. Takes and raises what GraphRunner does."""
-    runner = GraphRunner(
+    GraphRunner(
         components, root_name, connections, process_components, backend_process, graph_address,
         force_single_process, profiler_log_name, **components_kwargs,
-    )  # fmt: skip
-    try:
-        runner.run_blocking()
-    finally:
-        runner.release()
+    ).run_blocking()  # fmt: skip
 
 
 def run_system(
