@@ -167,7 +167,34 @@ def test_components_come_as_keywords_or_as_one_mapping(caplog: pytest.LogCapture
 def test_without_components_there_is_nothing_to_run() -> None:
     ez.run()
     ez.run({})
-    ez.run(A=ez.Collection())
+
+
+def test_a_run_without_units_says_so_and_of_a_class_that_should_be_an_object(caplog: pytest.LogCaptureFixture) -> None:
+    class Forgetful(ez.Collection):
+        CHILD = Counter
+
+    ez.run(A=ez.Collection(), B=Forgetful())
+
+    assert [record.getMessage() for record in caplog.records] == [
+        f"nothing runs: there is no unit in A, B ({Forgetful.__qualname__}.CHILD is a class: make one, Counter())"
+    ]
+
+
+def test_a_stream_that_cannot_be_opened_is_named() -> None:
+    class Wrong(Counter):
+        async def initialize(self) -> None:
+            self.OUTPUT.num_buffers = 0
+
+    with pytest.raises(ValueError, match="num_buffers") as caught:
+        ez.run(WRONG=Wrong())
+
+    assert "raised while WRONG/OUTPUT was opened" in caught.value.__notes__
+
+
+@pytest.mark.parametrize("address", [5, ("127.0.0.1", 1 << 16), ("127.0.0.1",), "nowhere"])
+def test_what_is_no_address_is_refused(address: Any) -> None:
+    with pytest.raises(ValueError, match="address"):
+        ez.run(COUNTER=Counter(), graph_address=address)
 
 
 def test_run_system_runs_a_system() -> None:

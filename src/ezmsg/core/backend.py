@@ -15,7 +15,8 @@ from typing import Self, cast
 from ezmsg.core import config
 from ezmsg.core.backendprocess import BackendProcess, DefaultBackendProcess
 from ezmsg.core.collection import Collection, NetworkDefinition
-from ezmsg.core.component import Component
+from ezmsg.core.component import Component, ComponentMeta
+from ezmsg.core.declaration import attributes
 from ezmsg.core.errors import GraphRunnerStartError, InvalidComponents, RunnerMisused
 from ezmsg.core.graphmeta import GraphMetadata
 from ezmsg.core.net.address import AddressType
@@ -26,7 +27,7 @@ from ezmsg.core.runtime.loopthread import LoopThread
 from ezmsg.core.runtime.mainthread import MainThread
 from ezmsg.core.runtime.members import BackendMember, LocalMember, Member
 from ezmsg.core.runtime.metadata import graph_metadata
-from ezmsg.core.runtime.preparation import prepare
+from ezmsg.core.runtime.preparation import prepare, walk
 from ezmsg.core.runtime.run import Run
 from ezmsg.core.runtime.signals import Interrupts
 from ezmsg.core.telemetry import pump
@@ -268,8 +269,19 @@ class GraphRunner:
             raise
         if not self._processes:
             self._phase = _Phase.OVER
+            if self._components:
+                logger.warning("nothing runs: there is no unit in %s%s", ", ".join(self._components), self._forgotten())
         os.environ[PROFILER_ENV] = self._profiler_log_name or DEFAULT_PROFILER_LOG
         return self._processes
+
+    def _forgotten(self) -> str:
+        """A hint at classes of components that are declared where an object of them is meant."""
+        names = [
+            f"{type(component).__qualname__}.{name} is a class: make one, {cls.__name__}()"
+            for component in walk(self._components.values())
+            for name, cls in attributes(type(component), lambda value: isinstance(value, ComponentMeta)).items()
+        ]
+        return f" ({'; '.join(names)})" if names else ""
 
     def _make_processes(self, groups: list[list[Unit]]) -> list[BackendProcess]:
         name = pump.process_name(self._root_name)
