@@ -200,6 +200,14 @@ def test_what_is_no_component_is_refused_before_anything_is_named(value: Any) ->
     assert prepare({"A": part}) is not None
 
 
+@pytest.mark.parametrize("name", ["", 1, None])
+def test_names_are_text(name: Any) -> None:
+    with pytest.raises(ValueError, match=rf"^{name!r} cannot be the name of a component"):
+        prepare({name: Part()})
+    with pytest.raises(ValueError, match=r"^root_name=5 cannot be used"):
+        prepare({"A": Part()}, root_name=5)  # type: ignore[arg-type]
+
+
 @pytest.mark.parametrize(
     ("method", "result"), [("network", None), ("network", [5]), ("process_components", None), ("configure", 1 / 2)]
 )

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 from ezmsg.core.collection import Collection, NetworkDefinition
 from ezmsg.core.component import Component
-from ezmsg.core.errors import InvalidResult, NameClash, NotAComponent
+from ezmsg.core.errors import ConfigError, InvalidComponents, InvalidResult, NameClash, NotAComponent
 from ezmsg.core.relay import Relay, RelayUnit, add_hidden_units, relay_settings
 from ezmsg.core.runtime.network import Pair, address_pairs, through_relays
 from ezmsg.core.runtime.placement import place
@@ -103,9 +103,13 @@ def walk(components: Iterable[Component]) -> Iterator[Component]:
 
 
 def _address(components: Mapping[str, Any], root_name: str | None) -> None:
+    if root_name is not None and not isinstance(root_name, str):  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise ConfigError("root_name", root_name, "None or text")
     for name, component in components.items():
         if not isinstance(component, Component):
             raise NotAComponent(name, component)
+        if not (isinstance(name, str) and name):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise InvalidComponents(f"{name!r:.100} cannot be the name of a component")
     for name, component in components.items():
         component._set_name(name)
         component._set_location([] if root_name is None else [root_name])

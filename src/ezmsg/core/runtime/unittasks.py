@@ -54,7 +54,8 @@ def label_of(unit: Unit, name: str) -> str:
 
 def _run(unit: Unit, name: str, task: Function, endpoints: Endpoints) -> Run:
     is_timed = getattr(task, TIMEIT_ATTR, False)
-    return publishing(task, endpoints.outlets.timed(label_of(unit, name)) if is_timed else endpoints.outlets)
+    label = label_of(unit, name)
+    return publishing(label, task, endpoints.outlets.timed(label) if is_timed else endpoints.outlets)
 
 
 def _counting(unit: str, name: str, run: Run) -> Run:
