@@ -100,7 +100,7 @@ stack-test: $(STAMP)
 	STACK_BINARIES="$$($(BIN)/python -m deploy.testing.binaries)" $(BIN)/python -m pytest tests/stack $(PYTEST_ARGS)
 
 stack-pictures: $(STAMP)
-	$(BIN)/python -m grafana.pictures build/panels
+	STACK_SECONDS=$${STACK_SECONDS:-90} $(BIN)/python -m grafana.pictures build/panels
 
 dashboards: $(STAMP)
 	$(BIN)/python -m grafana.generate
