@@ -57,6 +57,11 @@ class Block:
     own_server: bool = False
 
     @property
+    def command(self) -> str:
+        """What its mark asks for, without what it is about."""
+        return IN_TERMINAL if self.mark.startswith(IN_TERMINAL) else self.mark.partition(":")[0]
+
+    @property
     def is_ours(self) -> bool:
         """Whether the tests of pages run it."""
         return self.language in RUNNABLE and not self.mark.startswith(("executed by ", "not run: "))
