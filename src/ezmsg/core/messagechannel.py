@@ -61,6 +61,7 @@ class Channel:
 
     __slots__ = (
         "__weakref__",
+        "_blamed",
         "_inlet",
         "_numbered",
         "_numbers",
@@ -87,6 +88,8 @@ class Channel:
         self._subscriptions: tuple[Subscription, ...] = ()
         # The number given last, and the sum of those of the subscriptions.
         self._numbered = self._numbers = 0
+        # Who was told of last as the last one that holds a message; 0 if that may not be known any more.
+        self._blamed = 0
         self._inlet: Inlet | None = None
         # Releases a message at the publisher.
         self.acknowledge: Callable[[int], None] = self._ignore
@@ -117,6 +120,7 @@ class Channel:
 
     def _listen(self, subscriptions: tuple[Subscription, ...]) -> None:
         self._subscriptions = subscriptions
+        self._blamed = 0
         self._numbers = sum(subscription.number for subscription in subscriptions)
         if self._inlet is not None:
             if 1 <= len(subscriptions) <= 2:
@@ -163,7 +167,7 @@ class Channel:
             shared.holders -= 1
             if shared.holders:
                 shared.remaining -= message.subscription.number
-                if shared.holders == 1:
+                if shared.holders == 1 and shared.remaining != self._blamed:
                     self._blame(shared.remaining)
                 return
             shared.obj = None
@@ -173,6 +177,7 @@ class Channel:
 
     def _blame(self, number: int) -> None:
         """Only this subscriber still holds a message: whoever waits for it shall know before it is released."""
+        self._blamed = number
         if self._inlet is not None:
             for subscription in self._subscriptions:
                 if subscription.number == number:
