@@ -4,7 +4,7 @@ import pytest
 from ezmsg.core.errors import ExporterLeased, ProtocolError
 from ezmsg.core.recorder.expand import expand_samples, expand_spans
 from ezmsg.core.recorder.rows import LEASE_TIME, PROCESS, SAMPLE_ROW, SPAN_ROW, meta_word
-from ezmsg.core.server.books import closedendpoints, exporter, telemetrylink
+from ezmsg.core.server.books import closedendpoints, exporter
 from ezmsg.core.server.books.telemetry import GONE, LEFT, TelemetryBook
 from ezmsg.core.wire.records import (
     CounterState,
