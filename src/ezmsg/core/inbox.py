@@ -13,6 +13,7 @@ from typing import Any, Final, Self
 from weakref import ref
 
 from ezmsg.core.errors import SubscriberClosed
+from ezmsg.core.graphmeta import ProfileChannelType
 from ezmsg.core.messagecache import CachedMessage
 from ezmsg.core.messagechannel import Subscription
 from ezmsg.core.messagemarshal import is_frozen
@@ -28,7 +29,7 @@ from ezmsg.core.profiling import (
     reset_current_message,
     set_current_message,
 )
-from ezmsg.core.recorder.edge import Value
+from ezmsg.core.recorder.edge import EdgeMetrics, Value
 from ezmsg.core.recorder.rows import ROW_BYTES, pack_row
 from ezmsg.core.transport import Undecoded
 from ezmsg.core.turns import Eagerness
@@ -50,6 +51,7 @@ class Inbox:
     __slots__ = (
         "_eagerness",
         "_handler",
+        "_is_reached_from_afar",
         "_max_queue",
         "_profiles",
         "_waiters",
@@ -58,6 +60,7 @@ class Inbox:
         "inputs",
         "is_closed",
         "queue",
+        "rests",
         "retired",
         "topic",
     )
@@ -76,9 +79,12 @@ class Inbox:
         # Finished: what leaving a lease is awaited with.
         self.done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.done.set_result(None)
+        # How often somebody had to wait for a message.
+        self.rests = 0
         self._max_queue = max_queue
         self._profiles = profiles
         self._eagerness = Eagerness()
+        self._is_reached_from_afar = False
         self._waiters: deque[asyncio.Future[None]] = deque()
 
     def accept(self, subscription: Subscription) -> None:
@@ -99,6 +105,7 @@ class Inbox:
                 whose.channel.release(oldest)
             deliver(message)
 
+        self._is_reached_from_afar |= subscription.channel.kind is not ProfileChannelType.LOCAL
         subscription.deliver = deliver_leaky if self._max_queue else deliver
         subscription.queue = None if self._max_queue else queue
         subscription.waiters = waiters
@@ -112,9 +119,10 @@ class Inbox:
         """
         if self.is_closed:
             raise SubscriberClosed(self.topic)
+        self.rests += 1
         self._profiles.relieve()
-        # Only if nobody waits: who came first is served first.
-        if not self._waiters and await self._eagerness.sees(self._has_news):
+        # Tasks of this loop come without looking. Only if nobody waits: the first is served first.
+        if self._is_reached_from_afar and not self._waiters and await self._eagerness.sees(self._has_news):
             return
         waiter = asyncio.get_running_loop().create_future()
         self._waiters.append(waiter)
@@ -165,6 +173,12 @@ class Inbox:
         task = asyncio.current_task()
         handler = None if self._handler is None else self._handler()
         return self.inputs if self.inputs is None or handler is task else ()
+
+    def holding(self) -> tuple[EdgeMetrics, float] | None:
+        """What measures the message that is handled now, and since when it is, in s; may be asked from any thread."""
+        held = self.held
+        message = None if held is None else held.measured
+        return None if held is None or message is None else (message.subscription.metrics, held.start_s)
 
     def drop(self, subscription: Subscription) -> None:
         """Release what is queued of one publisher, unread."""
@@ -219,11 +233,12 @@ class Lease:
             that of the last input that was.
         links: Those of the other inputs; set where `trace` is.
         inputs: What the task handled before this message without publishing; set by `keep_context`.
+        start_s: When the message was taken.
     """
 
     __slots__ = (
-        "_is_borrowed", "_left", "_message", "_start_s", "_token",
-        "inbox", "inputs", "is_answered", "links", "origin_s", "trace",
+        "_is_borrowed", "_left", "_message", "_token",
+        "inbox", "inputs", "is_answered", "links", "origin_s", "start_s", "trace",
     )  # fmt: skip
 
     inbox: Inbox
@@ -232,9 +247,9 @@ class Lease:
     trace: tuple[bytes, int] | None
     links: tuple[tuple[bytes, int], ...]
     inputs: tuple[Input, ...] | None
+    start_s: float
     _left: tuple[CachedMessage, float]
     _message: CachedMessage | None
-    _start_s: float
     _token: Token[CurrentMessage | None]
 
     async def __aenter__(self) -> Any:
@@ -243,7 +258,7 @@ class Lease:
         while not queue:
             await inbox.arrival()
         self._message = message = queue.popleft()
-        self._start_s = message_clock()
+        self.start_s = message_clock()
         self.is_answered = False
         self.origin_s = message.origin_s
         trace = message.trace
@@ -306,13 +321,13 @@ class Lease:
                 offset = ring.head
                 pack_row(
                     ring.buffer, offset & ring.mask, meta, message.message_id,
-                    message.origin_s, message.publish_s, message.channel_s, self._start_s, message_clock(), size,
+                    message.origin_s, message.publish_s, message.channel_s, self.start_s, message_clock(), size,
                 )  # fmt: skip
                 ring.head = offset + ROW_BYTES
             else:
                 ring.put_span(
                     meta, message.message_id,
-                    message.origin_s, message.publish_s, message.channel_s, self._start_s, message_clock(), size,
+                    message.origin_s, message.publish_s, message.channel_s, self.start_s, message_clock(), size,
                     trace[0], own[1], trace[1], 0.0, 0, 0,
                 )  # fmt: skip
         self._message = None  # a task begun in the block may keep the lease as its context
@@ -357,7 +372,7 @@ class Lease:
         subscription: Subscription = message.subscription
         subscription.metrics.processed(
             message.message_id, message.origin_s, publish_s, message.channel_s,
-            self._start_s, message_clock(), message.size, process_trace, error,
+            self.start_s, message_clock(), message.size, process_trace, error,
         )  # fmt: skip
 
     async def take_own(self) -> Any:

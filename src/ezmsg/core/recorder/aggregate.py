@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ezmsg.core.graphmeta import ProfileChannelType
+from ezmsg.core.recorder.distinct import distinct
 from ezmsg.core.recorder.histograms import Column, Exemplar
 from ezmsg.core.recorder.ids import hex_span_id
 from ezmsg.core.recorder.labels import NO_LABEL, Labels
@@ -295,7 +296,7 @@ class Aggregator:
             return
         self.series.count_labelled(name, chunk.positions[valid], labels[valid], durations[valid], self.turn)
         sampled = np.flatnonzero((chunk.words[:, 0] & SAMPLED != 0) & valid)
-        for label in np.unique(labels[sampled]).tolist():
+        for label in distinct(labels[sampled]):
             rows = sampled[labels[sampled] == label]
             make = _Exemplars(chunk, rows, durations, end)
             self.series.offer_exemplars(name, chunk.positions[rows], durations[rows], make, label)
