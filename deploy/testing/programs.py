@@ -58,8 +58,9 @@ class Program:
             raise StackError(f"{self._process.args} ended with {code}")
 
     def stop(self) -> None:
-        """Let it stand still, with all that it started."""
+        """Let it stand still, with all that it started; waits until it does."""
         os.killpg(self._process.pid, signal.SIGSTOP)
+        os.waitpid(self._process.pid, os.WUNTRACED)  # threads that run at this moment go on for another one
 
     def kill(self) -> None:
         """End it at once, and all that it started."""

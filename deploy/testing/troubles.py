@@ -20,7 +20,8 @@ from deploy.testing.alerts import condition, has
 from deploy.testing.binaries import Binaries, ensure
 from deploy.testing.otlp import send_old_points, send_spans
 from deploy.testing.programs import Program, exporting, program
-from deploy.testing.stack import Stack, wait_until
+from deploy.testing.stack import Stack, StackError, wait_until
+from ezmsg.core.graphmeta import ProcessControlErrorCode
 
 SERVICE = "troubled"
 STALE_S = 75.0
@@ -89,7 +90,8 @@ async def _kill_while_asked(address: str, doomed: Program) -> None:
         await asyncio.sleep(0)
         await graph.snapshot()  # answered after the request was passed on
         doomed.kill()
-        await asked
+        if (answer := await asked).error_code is not ProcessControlErrorCode.PROCESS_DISCONNECTED:
+            raise StackError(f"a process that was killed meanwhile answers {answer}")
 
 
 def _fail_to_export(troubled: Troubled) -> None:
