@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from textwrap import fill
 
-from ezmsg.otel.semconv import ATTRIBUTES, METRICS, SCHEMA_URL, SCOPE_NAME, SPANS, MetricSpec
+from ezmsg.otel.semconv import ATTRIBUTES, GRAPH_WIDE, METRICS, SCHEMA_URL, SCOPE_NAME, SPANS, MetricSpec
 
+WIDTH = 120
 PAGE = Path(__file__).parents[1] / "docs/reference/telemetry.md"
 
 HEAD = f"""\
@@ -34,12 +36,15 @@ Requests to processes and settings have spans where they are asked for within a 
 rate, each kind of request for itself.
 """
 
-METRICS_HEAD = """\
+METRICS_HEAD = f"""\
 ## Metrics
 
 All are cumulative; histograms are exponential, of scale 3 or less, with exemplars of traced messages. In PromQL dots
 become `_`, `s` becomes `_seconds`, `By` becomes `_bytes`, and counters end in `_total`. Beyond 2000 attribute sets of a
 metric and process, the rest is one series with `otel.metric.overflow`.
+
+With `EZMSG_OTEL=global` each process exports what it knows itself. What the GraphServer knows, an agent alone exports:
+{fill(", ".join(f"`{name}`" for name in GRAPH_WIDE), WIDTH)}.
 """
 
 

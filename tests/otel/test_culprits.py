@@ -66,6 +66,25 @@ def test_who_waited_may_be_known_after_why() -> None:
     assert culprits.look([first, second]) == {"SINK": 4 * S}
 
 
+def test_of_a_stall_that_lasts_the_culprit_is_told_all_the_time_and_when_it_is_over() -> None:
+    culprits, state = Culprits(), process("a")
+    source, onward = (msgspec.structs.replace(PUBLISHER, index=number, topic=f"P{number}") for number in (1, 3))
+    edge = msgspec.structs.replace(EDGE, subscription="FILTER")
+    for seq in range(4):
+        waited_ns = (1 + min(seq, 2)) * S
+        is_on = seq < 3
+        of_edge = {"consumed": 1 - is_on} | ({"holding_ns": waited_ns} if is_on else {})
+        told = [
+            counters(1, **{"blame_ns:FILTER": waited_ns}),
+            counters(2, **of_edge),
+            counters(3, **{"blame_ns:SINK": waited_ns, "chain_ns:FILTER\0SINK": waited_ns}),
+        ]
+        ended = [] if is_on else [histogram(2, "process", [3000])]  # of 1 ms each: it was held for 3 s
+        endpoints = [source, edge, onward] if seq == 0 else []
+        state.apply(telemetry(seq, "a", endpoints=endpoints, counters=told, histograms=ended))
+        assert culprits.look([state]) == {"SINK": 2 * waited_ns}
+
+
 def test_it_is_a_metric_of_the_graph() -> None:
     registry = Registry(ResourceFactory())
     for record in chain(2 * S):

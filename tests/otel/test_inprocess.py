@@ -14,6 +14,7 @@ import pytest
 
 from examples.otlp_receiver import HttpReceiver
 from examples.otlp_store import SeenSpan
+from ezmsg.otel import semconv
 
 PROGRAM = str(Path(__file__).with_name("program.py"))
 UNITS = str(Path(__file__).with_name("units.py"))
@@ -100,6 +101,7 @@ def test_an_instrumented_program_exports_everything_itself(http_receiver: HttpRe
     assert_all_arrived(http_receiver, seen)
     assert_joined(seen)
     assert len(own(http_receiver)) == MESSAGES
+    assert http_receiver.store.metric_names().isdisjoint(semconv.GRAPH_WIDE)
 
 
 @pytest.mark.parametrize("method", ["fork", "spawn"])

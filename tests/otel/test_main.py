@@ -158,11 +158,12 @@ async def test_an_export_that_hangs_does_not_hold_it(
     patient = endpoint(http_receiver) | {"OTEL_EXPORTER_OTLP_TIMEOUT": "600", "OTEL_METRIC_EXPORT_INTERVAL": "1"}
     process = run("--graph", str(server.address), *arguments, stdin=subprocess.PIPE, **patient)
     await asyncio.to_thread(wait_for_line, process, CONNECTED)
-    async with measured_process(server):
+    async with measured_process(server, spans=span_rows(7)):
         assert await asyncio.to_thread(http_receiver.wait_for_requests, 1)
         tell_to_end(process, arguments)
         code, errors = await asyncio.to_thread(ended, process, END_LIMIT_S)
     assert (code, "Traceback" in errors) == (Exit.OK, False)
+    assert "0 spans were exported; others were not: shutdown 7" in errors
 
 
 def tell_to_end(process: subprocess.Popen[str], arguments: list[str]) -> None:

@@ -285,9 +285,7 @@ def test_a_flush_does_not_wait_longer_than_asked(spans_of: SpansOf, process: Pro
     assert not pipeline.flush(0.05)
 
 
-def test_stopping_drops_and_counts_what_waits(
-    spans_of: SpansOf, process: Process, ledger: Ledger, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_stopping_drops_and_counts_what_waits(spans_of: SpansOf, process: Process, ledger: Ledger) -> None:
     sender = FakeSender()
     pipeline = spans_of(sender)
     pipeline.offer(process, ANCHOR, span_rows(7))
@@ -295,7 +293,6 @@ def test_stopping_drops_and_counts_what_waits(
     pipeline.offer(process, ANCHOR, span_rows(2, 8))
     assert sender.is_closed
     assert dropped(ledger) == {"shutdown": 9}
-    assert "7 spans were dropped" in caplog.text
 
 
 def test_stopping_leaves_an_export_that_hangs(spans_of: SpansOf, process: Process, ledger: Ledger) -> None:

@@ -87,7 +87,7 @@ def test_a_process_that_does_not_answer_keeps_its_rows_and_is_measured_over_the_
     assert [(edge.rate_hz, edge.is_stale) for edge in back.edges] == [(20.0, False)]
 
 
-def test_a_publisher_that_cannot_send_at_all_is_stuck_though_no_wait_of_it_has_ended() -> None:
+def test_a_publisher_that_cannot_send_at_all_is_stuck_and_for_whom_it_waits_is_told() -> None:
     measurer = Measurer()
     now = {SENDER: sent(1, 100, inflight=32), RECEIVER: received(1, 90, "B/IN:1")}
     assert measurer.look(now, GRAPH, NOBODY).stuck == []
@@ -95,7 +95,12 @@ def test_a_publisher_that_cannot_send_at_all_is_stuck_though_no_wait_of_it_has_e
     seen = measurer.look(later, GRAPH, NOBODY)
     assert seen.stuck == ["A/OUT"]
     assert "stuck" in table.as_text(seen, 80).splitlines()[1]
-    assert "stuck, all buffers in use: A/OUT" in table.as_text(seen, 80)
+    assert table.culprit_text(seen) == "stuck, all buffers in use: A/OUT"
+    waits = BackpressureReport(1.0, [BackpressureWait("A/OUT", "B/IN", 1.0)], [BackpressureCulprit("B/IN", 1.0, 1.0)])
+    known = measurer.look({SENDER: sent(3, 100, inflight=32), RECEIVER: received(3, 90, "B/IN:1")}, GRAPH, waits)
+    text = table.culprit_text(known)
+    assert text.startswith("culprit: B/IN causes 100 % of all waiting")
+    assert text.endswith("; stuck, all buffers in use: A/OUT")
 
 
 def test_who_is_gone_leaves_no_row() -> None:

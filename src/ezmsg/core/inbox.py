@@ -29,7 +29,7 @@ from ezmsg.core.profiling import (
     reset_current_message,
     set_current_message,
 )
-from ezmsg.core.recorder.edge import Value
+from ezmsg.core.recorder.edge import EdgeMetrics, Value
 from ezmsg.core.recorder.rows import ROW_BYTES, pack_row
 from ezmsg.core.transport import Undecoded
 from ezmsg.core.turns import Eagerness
@@ -60,6 +60,7 @@ class Inbox:
         "inputs",
         "is_closed",
         "queue",
+        "rests",
         "retired",
         "topic",
     )
@@ -78,6 +79,8 @@ class Inbox:
         # Finished: what leaving a lease is awaited with.
         self.done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.done.set_result(None)
+        # How often somebody had to wait for a message.
+        self.rests = 0
         self._max_queue = max_queue
         self._profiles = profiles
         self._eagerness = Eagerness()
@@ -116,6 +119,7 @@ class Inbox:
         """
         if self.is_closed:
             raise SubscriberClosed(self.topic)
+        self.rests += 1
         self._profiles.relieve()
         # Tasks of this loop come without looking. Only if nobody waits: the first is served first.
         if self._is_reached_from_afar and not self._waiters and await self._eagerness.sees(self._has_news):
@@ -170,6 +174,12 @@ class Inbox:
         handler = None if self._handler is None else self._handler()
         return self.inputs if self.inputs is None or handler is task else ()
 
+    def holding(self) -> tuple[EdgeMetrics, float] | None:
+        """What measures the message that is handled now, and since when it is, in s; may be asked from any thread."""
+        held = self.held
+        message = None if held is None else held.measured
+        return None if held is None or message is None else (message.subscription.metrics, held.start_s)
+
     def drop(self, subscription: Subscription) -> None:
         """Release what is queued of one publisher, unread."""
         dropped = [message for message in self.queue if message.subscription is subscription]
@@ -223,11 +233,12 @@ class Lease:
             that of the last input that was.
         links: Those of the other inputs; set where `trace` is.
         inputs: What the task handled before this message without publishing; set by `keep_context`.
+        start_s: When the message was taken.
     """
 
     __slots__ = (
-        "_is_borrowed", "_left", "_message", "_start_s", "_token",
-        "inbox", "inputs", "is_answered", "links", "origin_s", "trace",
+        "_is_borrowed", "_left", "_message", "_token",
+        "inbox", "inputs", "is_answered", "links", "origin_s", "start_s", "trace",
     )  # fmt: skip
 
     inbox: Inbox
@@ -236,9 +247,9 @@ class Lease:
     trace: tuple[bytes, int] | None
     links: tuple[tuple[bytes, int], ...]
     inputs: tuple[Input, ...] | None
+    start_s: float
     _left: tuple[CachedMessage, float]
     _message: CachedMessage | None
-    _start_s: float
     _token: Token[CurrentMessage | None]
 
     async def __aenter__(self) -> Any:
@@ -247,7 +258,7 @@ class Lease:
         while not queue:
             await inbox.arrival()
         self._message = message = queue.popleft()
-        self._start_s = message_clock()
+        self.start_s = message_clock()
         self.is_answered = False
         self.origin_s = message.origin_s
         trace = message.trace
@@ -310,13 +321,13 @@ class Lease:
                 offset = ring.head
                 pack_row(
                     ring.buffer, offset & ring.mask, meta, message.message_id,
-                    message.origin_s, message.publish_s, message.channel_s, self._start_s, message_clock(), size,
+                    message.origin_s, message.publish_s, message.channel_s, self.start_s, message_clock(), size,
                 )  # fmt: skip
                 ring.head = offset + ROW_BYTES
             else:
                 ring.put_span(
                     meta, message.message_id,
-                    message.origin_s, message.publish_s, message.channel_s, self._start_s, message_clock(), size,
+                    message.origin_s, message.publish_s, message.channel_s, self.start_s, message_clock(), size,
                     trace[0], own[1], trace[1], 0.0, 0, 0,
                 )  # fmt: skip
         self._message = None  # a task begun in the block may keep the lease as its context
@@ -361,7 +372,7 @@ class Lease:
         subscription: Subscription = message.subscription
         subscription.metrics.processed(
             message.message_id, message.origin_s, publish_s, message.channel_s,
-            self._start_s, message_clock(), message.size, process_trace, error,
+            self.start_s, message_clock(), message.size, process_trace, error,
         )  # fmt: skip
 
     async def take_own(self) -> Any:

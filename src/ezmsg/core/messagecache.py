@@ -17,12 +17,16 @@ class CacheMiss(EzmsgError, KeyError):
 
 
 class Shared:
-    """What the subscribers of one channel share of a message: how many still hold it, and its object once decoded."""
+    """What the subscribers of one channel share of a message: how many still hold it, and its object once decoded.
 
-    __slots__ = ("holders", "obj")
+    `remaining` is the sum of the numbers of those who hold it: of the last one, its number.
+    """
 
-    def __init__(self, holders: int) -> None:
+    __slots__ = ("holders", "obj", "remaining")
+
+    def __init__(self, holders: int, remaining: int) -> None:
         self.holders = holders
+        self.remaining = remaining
         self.obj: Any = None
 
 

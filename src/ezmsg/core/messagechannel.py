@@ -32,9 +32,10 @@ class Subscription:
         queue: Where `deliver` puts it; None where that is not all, because old messages may have to give way.
         waiters: Not empty when somebody waits for a message in the queue, and wants a call of `wake`.
         wake: Wakes one of them.
+        number: Its own among those of the channel.
     """
 
-    __slots__ = ("channel", "deliver", "ended", "metrics", "queue", "topic", "waiters", "wake")
+    __slots__ = ("channel", "deliver", "ended", "metrics", "number", "queue", "topic", "waiters", "wake")
 
     deliver: Callable[[CachedMessage], None]
     queue: deque[CachedMessage] | None
@@ -48,6 +49,7 @@ class Subscription:
         self.topic = topic
         self.metrics = metrics
         self.ended = ended
+        self.number = 0
 
 
 class Channel:
@@ -59,7 +61,10 @@ class Channel:
 
     __slots__ = (
         "__weakref__",
+        "_blamed",
         "_inlet",
+        "_numbered",
+        "_numbers",
         "_subscriptions",
         "acknowledge",
         "acknowledge_for",
@@ -81,6 +86,10 @@ class Channel:
         self.ended_with: Exception | None = None
         self.is_ended = False
         self._subscriptions: tuple[Subscription, ...] = ()
+        # The number given last, and the sum of those of the subscriptions.
+        self._numbered = self._numbers = 0
+        # Who was told of last as the last one that holds a message; 0 if that may not be known any more.
+        self._blamed = 0
         self._inlet: Inlet | None = None
         # Releases a message at the publisher.
         self.acknowledge: Callable[[int], None] = self._ignore
@@ -101,6 +110,8 @@ class Channel:
 
     def subscribe(self, subscription: Subscription) -> None:
         """Messages that arrive from now on go to this subscriber too."""
+        self._numbered += 1
+        subscription.number = self._numbered
         self._listen((*self._subscriptions, subscription))
 
     def unsubscribe(self, subscription: Subscription) -> None:
@@ -109,8 +120,11 @@ class Channel:
 
     def _listen(self, subscriptions: tuple[Subscription, ...]) -> None:
         self._subscriptions = subscriptions
+        self._blamed = 0
+        self._numbers = sum(subscription.number for subscription in subscriptions)
         if self._inlet is not None:
-            if len(subscriptions) == 1:
+            if 1 <= len(subscriptions) <= 2:
+                # Of two, the other is told when the first lets go: see `release`.
                 self._inlet.holder_is(subscriptions[0].topic)
             only = subscriptions[0] if len(subscriptions) == 1 else None
             self._inlet.only_listener(None if only is None or only.queue is None else only)
@@ -137,7 +151,7 @@ class Channel:
             # Acknowledge even with no listeners: the publisher frees the slot only on acknowledgement.
             self.acknowledge(message_id)
             return
-        shared = Shared(len(subscriptions))
+        shared = Shared(len(subscriptions), self._numbers)
         for listener in subscriptions:
             listener.deliver(
                 CachedMessage(listener, message_id, obj, origin_s, publish_s, channel_s, size, trace, shared)
@@ -152,11 +166,22 @@ class Channel:
         if shared is not None:
             shared.holders -= 1
             if shared.holders:
+                shared.remaining -= message.subscription.number
+                if shared.holders == 1 and shared.remaining != self._blamed:
+                    self._blame(shared.remaining)
                 return
             shared.obj = None
             self.acknowledge_for(message.message_id, message.subscription.topic)
             return
         self.acknowledge(message.message_id)
+
+    def _blame(self, number: int) -> None:
+        """Only this subscriber still holds a message: whoever waits for it shall know before it is released."""
+        self._blamed = number
+        if self._inlet is not None:
+            for subscription in self._subscriptions:
+                if subscription.number == number:
+                    self._inlet.holder_is(subscription.topic)
 
     def decode(self, message: CachedMessage) -> Any:
         """The object of a message that arrived as bytes, decoded once.

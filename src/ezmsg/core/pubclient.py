@@ -168,6 +168,7 @@ class Publisher:
             if self._listener.door:
                 self._remotes.open_memory(self._held, buf_size)
             self._metrics.inflight_gauge = lambda: self._slots.inflight
+            self._metrics.holder_gauge = self._holder_of
             if local:
                 DOORS.open(self, self._loop)
             await self._control.introduce()
@@ -327,7 +328,8 @@ class Publisher:
         if self._warns and began_s - self._warned_s > BACKPRESSURE_WARNING_INTERVAL_S:
             self._warned_s = began_s
             logger.warning("%s under subscriber backpressure!", self.topic)
-        slot = self._slot
+        slot, context = self._slot, get_current_message()
+        self._metrics.wait_began(began_s, slot, "" if context is None else context.holds)
         # Also where it looks without sleeping: who lets go of the slot is to blame.
         self._slots.is_awaited = True
         try:
@@ -338,19 +340,19 @@ class Publisher:
         finally:
             stalled_s = message_clock() - began_s
             self._stalled_s += stalled_s
-            stalled_ns = round(stalled_s * 1e9)
-            self._metrics.backpressure_ns += stalled_ns
-            if held := self._held[slot]:
-                self._blame(held & -held)
-            context = get_current_message()
-            self._metrics.blame(self._holder, stalled_ns, "" if context is None else context.holds)
+            self._metrics.wait_ended(round(stalled_s * 1e9), self._holder_of(slot))
 
-    def _blame(self, bit: int) -> None:
-        """Remember which subscriber held a slot last, of the channel with this bit."""
-        for outlet in self._outlets:
+    def _holder_of(self, slot: int) -> str:
+        """The topic of the subscriber that holds a slot, else of who held one last; may be asked from any thread."""
+        held = self._held[slot]
+        return self._last_of(held & -held)
+
+    def _last_of(self, bit: int) -> str:
+        """The topic of the subscriber that held a slot last, of the channel with this bit, else of all."""
+        for outlet in list(self._outlets):
             if outlet.bit == bit:
-                self._holder = outlet.holder
-                return
+                return outlet.holder
+        return self._holder
 
     def _can_go_on(self) -> bool:
         return not self._held[self._slot] or self._blocked
@@ -428,7 +430,7 @@ class Publisher:
 
     def _slot_freed(self, bit: int = 0) -> None:
         self._slots.is_awaited = False
-        self._blame(bit)
+        self._holder = self._last_of(bit)
         freed, self._freed = self._freed, None
         if freed is not None and not freed.done():
             freed.set_result(None)

@@ -110,6 +110,7 @@ class Subscriber:
             )
             queue = self._inbox.queue
             self._metrics.queue_depth = lambda: len(queue)
+            self._metrics.holding = self._inbox.holding
             await self._control.introduce()
         except BaseException:
             self.close()
@@ -155,6 +156,11 @@ class Subscriber:
     def has_message(self) -> bool:
         """Whether a message waits to be received; may be asked from any thread."""
         return bool(self._inbox.queue)
+
+    @property
+    def rests(self) -> int:
+        """How often whoever receives found no message, and let the loop run."""
+        return self._inbox.rests
 
     def watch(self, waiter: asyncio.Future[None]) -> None:
         """Set this future when the next message comes; one future may watch several subscribers.

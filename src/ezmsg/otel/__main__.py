@@ -132,7 +132,7 @@ async def follow(core: AgentCore, options: argparse.Namespace) -> Exit:
     await asyncio.wait({client, stopping}, return_when=asyncio.FIRST_COMPLETED)
     if stopping.done() and core.has_news:
         # While the server still hears what became of the spans it sent.
-        await asyncio.to_thread(core.drain)
+        await asyncio.to_thread(core.drain, is_last=True)
     stopping.cancel()
     client.cancel()
     try:

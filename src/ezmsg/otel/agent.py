@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from collections import Counter
@@ -22,6 +23,8 @@ from ezmsg.otel.settings import Settings, Signal
 from ezmsg.otel.spanencoder import RequestEncoder, SpanRequest
 from ezmsg.otel.spanpipeline import SpanPipeline
 from ezmsg.otel.spanrows import ROW_BYTES
+
+logger = logging.getLogger("ezmsg.otel")
 
 DRAIN_TIMEOUT_S = 1.2
 """The server gives an agent 2 s to deliver what it has and to end."""
@@ -131,8 +134,12 @@ class AgentCore:
         """Processes that did not show up since `rejoined` have ended."""
         self._registry.end_unconfirmed()
 
-    def drain(self, timeout_s: float = DRAIN_TIMEOUT_S) -> bool:
+    def drain(self, timeout_s: float = DRAIN_TIMEOUT_S, *, is_last: bool = False) -> bool:
         """Export everything there is: spans first, then the metrics that count them.
+
+        Args:
+            timeout_s: How long that may take.
+            is_last: Give up spans that are not taken in time, so that the metrics tell of these, too.
 
         Returns:
             Whether all of it was taken in time.
@@ -141,6 +148,8 @@ class AgentCore:
         self._drained_s = time.monotonic()
         deadline_s = self._drained_s + timeout_s
         spans_ok = self._spans is None or self._spans.flush(max(0.0, timeout_s - METRICS_SHARE_S))
+        if is_last and self._spans is not None and not spans_ok:
+            self._spans.give_up()
         metrics_ok = self._metrics is None or self._metrics.flush(max(0.0, deadline_s - time.monotonic()))
         return spans_ok and metrics_ok
 
@@ -154,9 +163,18 @@ class AgentCore:
         """
         if self._has_news:
             since_s = time.monotonic() - self._drained_s
-            self.drain(DRAIN_TIMEOUT_S - since_s if since_s < DRAIN_TIMEOUT_S else DRAIN_TIMEOUT_S)
+            left_s = DRAIN_TIMEOUT_S - since_s if since_s < DRAIN_TIMEOUT_S else DRAIN_TIMEOUT_S
+            self.drain(left_s, is_last=True)
         ended = [pipeline.stop(JOIN_TIMEOUT_S) for pipeline in self._pipelines()]
+        self._report()
         return all(ended)
+
+    def _report(self) -> None:
+        """Say what was lost: the metrics that tell may not have been taken either."""
+        totals = self.totals
+        lost = [f"{reason} {count}" for (kind, reason), count in totals.dropped.items() if kind == "span" and count]
+        if lost:
+            logger.warning("%d spans were exported; others were not: %s", totals.exported["span"], ", ".join(lost))
 
     def _pipelines(self) -> Iterator[SpanPipeline[Any] | MetricPipeline]:
         if self._spans is not None:

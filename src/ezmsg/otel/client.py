@@ -191,7 +191,7 @@ class Link:
 
     async def _drain(self) -> Record:
         # In a thread: the connection must go on answering meanwhile.
-        if not await asyncio.to_thread(self._core.drain):
+        if not await asyncio.to_thread(self._core.drain, is_last=True):
             logger.warning("not everything could be exported before the graph ended")
         return Done()
 

@@ -47,6 +47,8 @@ def waits_of(process: Process) -> Waits:
     for index, values in process.counters.items():
         if (endpoint := process.endpoints.get(index)) is not None:
             waits.count(endpoint.topic, values)
+            if endpoint.subscription:
+                waits.held[endpoint.subscription] += values.get("holding_ns", 0) / 1e9
     for (index, name, _), histogram in process.histograms.items():
         if name == "process" and (endpoint := process.endpoints.get(index)) is not None:
             waits.held[endpoint.subscription] += histogram.sum_ns / 1e9

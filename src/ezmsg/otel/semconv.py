@@ -130,7 +130,8 @@ SPANS: tuple[SpanSpec, ...] = (
     SpanSpec(
         "process {topic}",
         "CONSUMER",
-        "From the hand-over of a message to the release of its lease; child of its `publish` span.",
+        "From the hand-over of a message to the release of its lease; of a leaky task, which works on a copy, to its "
+        "end. Child of its `publish` span.",
         (
             *(*_MESSAGE, SUBSCRIPTION, CHANNEL_KIND, "ezmsg.queue.time", "ezmsg.transport.time"),
             *("ezmsg.message.age", *_WHERE, ERROR_TYPE),
@@ -257,13 +258,15 @@ ENDPOINT_METRICS: tuple[MetricSpec, ...] = (
     _seconds("messaging.client.operation.duration", "histogram.publish", _D,
              "Duration of `broadcast`.", _PUBLISH),
     _seconds("messaging.process.duration", "histogram.process", _DS,
-             "From the hand-over of a message to the release of its lease.", _PROCESS, label=ERROR_TYPE),
+             "From the hand-over of a message to the release of its lease; of a leaky task, which works on a copy, "
+             "to its end.", _PROCESS, label=ERROR_TYPE),
     _seconds("ezmsg.publisher.backpressure.duration", "histogram.backpressure", _D,
              "Waits of `broadcast` for a free slot."),
     _counter("ezmsg.publisher.backpressure.time", "s", "publisher.backpressure_ns", _D,
-             "Time `broadcast` spent waiting for a free slot.", per_unit=NS_PER_S),
+             "Time `broadcast` spent waiting for a free slot, up to now.", per_unit=NS_PER_S),
     _counter("ezmsg.publisher.backpressure.blame", "s", "publisher.blame_ns", _D,
-             "That time, by the subscriber that held the slot last.", per_unit=NS_PER_S, label=SUBSCRIPTION),
+             "That time, by the subscriber that held the slot last; of a wait that is on, by who holds it.",
+             per_unit=NS_PER_S, label=SUBSCRIPTION),
     _seconds("ezmsg.publisher.serialize.duration", "histogram.serialize", _DK,
              "Time to serialize a message."),
     _seconds("ezmsg.publisher.interval", "histogram.interval", _D,
@@ -357,6 +360,10 @@ METRICS: tuple[MetricSpec, ...] = (
     *(RECORDED, DROPPED, EXPORTED, EXPORT_DURATION, QUEUE_USAGE, QUEUE_LIMIT),
     *(PROCESS_COUNT, NODE_INFO, EDGE_INFO, CULPRIT),
 )
+
+
+GRAPH_WIDE = tuple(spec.name for spec in METRICS if spec.feed.startswith(("server.", "graph.")))
+"""Metrics of the GraphServer, or of all processes together: an agent exports them, no process by itself."""
 
 
 def fed_by(source: Literal["publisher", "edge", "histogram", "busy", "scope", "server"]) -> dict[str, MetricSpec]:

@@ -5,7 +5,6 @@ Rows wait as they came (128 bytes each); as objects of the SDK they would take t
 
 from __future__ import annotations
 
-import logging
 import math
 import time
 from collections import Counter, deque
@@ -24,8 +23,6 @@ from ezmsg.otel.state import Process
 REMEMBERED_IDS: Final = 1 << 17
 MAX_REQUEST_BYTES: Final = 3 << 20
 """A gRPC receiver takes 4 MiB, if it was not told otherwise."""
-
-logger = logging.getLogger("ezmsg.otel")
 
 
 class SpanPipeline(Pipeline[SpanBatch[Payload]]):
@@ -68,6 +65,10 @@ class SpanPipeline(Pipeline[SpanBatch[Payload]]):
         if rows < len(received):
             self._settled(process.link_id, len(received) - rows)
 
+    def give_up(self) -> None:
+        """Drop, and count, what waits and what is under way."""
+        self._drop_backlog()
+
     def _queue_up(self, rows: SpanRows) -> int:
         """Queue as many rows as there is room for; returns how many."""
         with self._changed:
@@ -102,7 +103,6 @@ class SpanPipeline(Pipeline[SpanBatch[Payload]]):
             self._ready, self._waiting = None, 0
         if left:
             self._ledger.dropped("span", "shutdown", left)
-            logger.warning("%d spans were dropped because the agent ended before they could be exported", left)
 
     def _take(self) -> SpanBatch[Payload] | None:
         if self._ready is None:

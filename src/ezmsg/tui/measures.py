@@ -57,7 +57,7 @@ class Edge(Measured):
 
     `wait_share`: how much of the window the publishers waited for these subscribers, 0 to 1 for each publisher.
     `blame_share`: how much of all the waiting in the graph they have caused in the end, 0 to 1.
-    `is_stuck`: a publisher on the topic is, see `Sender`; a wait is measured when it is over.
+    `is_stuck`: a publisher on the topic is, see `Sender`.
     """
 
     topic: str = ""

@@ -71,14 +71,14 @@ def culprit_text(measures: Measures) -> str:
     """Who holds up the graph, in one line."""
     if measures.window_s is None:
         return "measuring"
-    if measures.stuck:
-        return f"stuck, all buffers in use: {', '.join(measures.stuck)}"
+    stuck = f"stuck, all buffers in use: {', '.join(measures.stuck)}" if measures.stuck else ""
     if not measures.culprits:
-        return "nobody waits"
+        return stuck or "nobody waits"
     worst = measures.culprits[0]
     window_s = measures.culprits_window_s
     held = f" ({figures.duration(worst.wait_seconds / window_s)} each second)" if window_s else ""
-    return f"culprit: {worst.subscription} causes {figures.share(worst.share)} of all waiting{held}"
+    culprit = f"culprit: {worst.subscription} causes {figures.share(worst.share)} of all waiting{held}"
+    return f"{culprit}; {stuck}" if stuck else culprit
 
 
 def as_text(measures: Measures, width: int) -> str:

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import argparse
 import asyncio
 import contextlib
 import random
+import threading
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from statistics import median
 
 import pytest
 
+from ezmsg.core.commands.top import handle_top
 from ezmsg.core.graphcontext import GraphContext
 from ezmsg.core.graphmeta import BackpressureReport
 from ezmsg.core.processclient import ProcessControlClient
@@ -25,6 +28,15 @@ GRAPH_MESSAGES = 20
 WORK_S = 0.015
 """For each message of the one that is slow; publishing takes less than a hundredth of it."""
 WAYS = {"local": {}, "shm": {"allow_local": False}, "tcp": {"force_tcp": True, "allow_local": False}}
+
+
+@pytest.fixture
+async def process(context: GraphContext) -> AsyncIterator[ProcessControlClient]:
+    """What answers for this process."""
+    client = ProcessControlClient(context.graph_address)
+    await client.connect()
+    yield client
+    await client.close()
 
 
 @contextlib.asynccontextmanager
@@ -118,6 +130,95 @@ async def timed(work: Awaitable[None]) -> float:
     return time.perf_counter() - began_s
 
 
+async def report_of_a_stall(context: GraphContext, *waiting: Publisher) -> BackpressureReport:
+    """What is said of a short window in which these publishers wait and nothing ends."""
+    async with asyncio.timeout(20):
+        while not all(counters(publisher)["backpressure_ns"] for publisher in waiting):
+            await asyncio.sleep(0)
+    return await context.backpressure_report(0.05, timeout_per_process=10)
+
+
+@pytest.mark.parametrize("way", ["local", "shm", "tcp"])
+async def test_who_never_lets_go_is_blamed_while_the_publisher_still_waits(
+    context: GraphContext, process: ProcessControlClient, way: str
+) -> None:
+    await context.connect("A", "FAST")
+    await context.connect("A", "STUCK")
+    publisher = await context.publisher("A", num_buffers=1, **WAYS[way])
+    fast, stuck = await context.subscriber("FAST"), await context.subscriber("STUCK")
+    await publisher.broadcast(1)
+    async with running(take(fast), publisher.broadcast(2)), stuck.recv_zero_copy():
+        async with asyncio.timeout(20):
+            while fast.has_message or publisher._metrics.holder_gauge(0) != "STUCK":
+                await asyncio.sleep(0)
+        found = await report_of_a_stall(context, publisher)
+        assert [(wait.topic, wait.subscription) for wait in found.waits] == [("A", "STUCK")]
+        assert [(culprit.subscription, culprit.share) for culprit in found.culprits] == [("STUCK", 1.0)]
+        assert 0 < found.culprits[0].wait_seconds <= found.window_seconds
+        first, second = counters(publisher), counters(publisher)
+        assert first["backpressure_ns"] < second["backpressure_ns"]
+    ended = counters(publisher)
+    waited_ns = ended.pop("backpressure_ns")
+    assert waited_ns >= second["backpressure_ns"]
+    assert sum(ended.values()) == waited_ns  # nothing was counted twice
+
+
+async def test_also_who_never_lets_go_on_another_event_loop_is_blamed(context: GraphContext) -> None:
+    await context.connect("A", "FAST")
+    await context.connect("A", "STUCK")
+    publisher = await context.publisher("A", num_buffers=1)
+    ready, done = threading.Event(), threading.Event()
+
+    async def subscribe() -> None:
+        async with GraphContext(context.graph_address) as other:
+            fast, stuck = await other.subscriber("FAST"), await other.subscriber("STUCK")
+            ready.set()
+            async with running(take(fast)), stuck.recv_zero_copy():
+                await asyncio.to_thread(done.wait)
+
+    thread = threading.Thread(target=lambda: asyncio.run(subscribe()))
+    thread.start()
+    assert await asyncio.to_thread(ready.wait, 20)
+    await publisher.broadcast(1)
+    async with running(publisher.broadcast(2)), asyncio.timeout(20):
+        while "blame_ns:STUCK" not in counters(publisher):
+            await asyncio.sleep(0)
+    done.set()
+    await asyncio.to_thread(thread.join)
+
+
+async def test_a_complete_stall_is_the_fault_of_the_last_of_a_chain(
+    context: GraphContext, process: ProcessControlClient, capsys: pytest.CaptureFixture[str]
+) -> None:
+    await context.connect("SOURCE", "RELAY.IN")
+    await context.connect("RELAY.OUT", "SINK")
+    source = await context.publisher("SOURCE", num_buffers=1)
+    onward = await context.publisher("RELAY.OUT", num_buffers=1)
+    relay, sink = Node("RELAY", await context.subscriber("RELAY.IN"), onward), await context.subscriber("SINK")
+
+    async def feed() -> None:
+        while True:
+            await source.broadcast(1)
+
+    async with running(relay.run(), feed()):
+        async with sink.recv_zero_copy():
+            for _ in range(2):
+                found = await report_of_a_stall(context, source, onward)
+                assert {wait.subscription for wait in found.waits} == {"RELAY.IN", "SINK"}
+                assert found.culprits[0].subscription == "SINK"
+                assert found.culprits[0].share > 0.95
+            looking = argparse.Namespace(address=str(context.graph_address), once=True, interval=0.1)
+            assert await handle_top(looking) == 0
+            assert "culprit: SINK causes" in capsys.readouterr().out
+        # Nor when it is over, and what was held all the time is told at once.
+        async with running(take(sink)), asyncio.timeout(20):
+            while relay.publishing_s == 0:
+                await asyncio.sleep(0)
+        found = await context.backpressure_report(0, timeout_per_process=10)
+        assert found.culprits[0].subscription == "SINK"
+        assert found.culprits[0].share > 0.9
+
+
 async def grow(context: GraphContext, prefix: str, chance: random.Random) -> list[Node]:
     """A random graph: each node hears one of those before it, now and then two; the first is the source."""
     nodes: list[Node] = []
@@ -157,9 +258,9 @@ async def diagnose(context: GraphContext, seed: int) -> tuple[str, BackpressureR
     return f"{culprit.name}.IN", found, publishing_s + sum(node.publishing_s for node in nodes)
 
 
-async def test_a_slow_unit_planted_in_random_graphs_is_named_and_all_waiting_told(context: GraphContext) -> None:
-    process = ProcessControlClient(context.graph_address)
-    await process.connect()
+async def test_a_slow_unit_planted_in_random_graphs_is_named_and_all_waiting_told(
+    context: GraphContext, process: ProcessControlClient
+) -> None:
     named = 0
     told: list[float] = []
     for seed in range(GRAPHS):
@@ -168,7 +269,6 @@ async def test_a_slow_unit_planted_in_random_graphs_is_named_and_all_waiting_tol
         waited_s = sum(wait.wait_seconds for wait in found.waits)
         assert sum(other.wait_seconds for other in found.culprits) == pytest.approx(waited_s, rel=0.02)
         told.append(waited_s / publishing_s)
-    await process.close()
     assert named >= NAMED * GRAPHS
     # Publishers that are held up do little but wait: what is told adds up to what the clock says, which on a busy
     # machine says more.

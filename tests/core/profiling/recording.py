@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from ezmsg.core.graphmeta import ProcessProfilingTraceBatch, ProfileChannelType, ProfilingTraceControl
-from ezmsg.core.profiling import EdgeMetrics, ProfileRegistry, PublisherMetrics
+from ezmsg.core.profiling import EdgeMetrics, ProfileRegistry, PublisherMetrics, message_clock
 
 LOCAL, SHM, TCP = ProfileChannelType.LOCAL, ProfileChannelType.SHM, ProfileChannelType.TCP
 SECOND = 1_000_000_000
@@ -42,6 +42,12 @@ def publish(
     times_s = (time / 1e9 for time in (start, start, end, wait, serialize))
     of_trace = ids(trace)
     metrics.published(number, *times_s, size, 1, None if of_trace is None else (*of_trace, links))
+
+
+def wait(metrics: PublisherMetrics, wait_ns: int, holder: str) -> None:
+    """A publisher waited for a subscriber."""
+    metrics.wait_began(message_clock(), 0, "")
+    metrics.wait_ended(wait_ns, holder)
 
 
 def receive(

@@ -5,7 +5,7 @@ import pytest
 
 from ezmsg.core import profiling
 from ezmsg.core.graphmeta import ProfileChannelType
-from tests.core.profiling.recording import LOCAL, SECOND, SHM, TCP, begin_trace, publish, receive
+from tests.core.profiling.recording import LOCAL, SECOND, SHM, TCP, begin_trace, publish, receive, wait
 
 
 def test_a_snapshot_shows_totals_and_gauges(registry, publisher, subscriber, edge):
@@ -174,8 +174,8 @@ def test_clock_anomalies_are_counted_and_no_nonsense_shown(registry, subscriber)
 
 
 def test_time_spent_waiting_is_blamed_on_who_held_the_slot(registry, publisher):
-    publisher.blame("SLOW", 40)
+    wait(publisher, 40, "SLOW")
     publish(publisher, 0, wait=40)
-    publisher.blame("SLOW", 2)
+    wait(publisher, 2, "SLOW")
     publish(publisher, 1, wait=2)
     assert registry.snapshot().edges[0].counters["blame_ns:SLOW"] == 42

@@ -1,7 +1,7 @@
 from ezmsg.core.graphmeta import ProfilingTraceControl
 from ezmsg.core.recorder import tracecontrol
 from ezmsg.core.wire.records import ClockAnchor
-from tests.core.profiling.recording import begin_trace, ids, publish, receive, told
+from tests.core.profiling.recording import begin_trace, ids, publish, receive, told, wait
 
 
 def test_a_reader_gets_each_sample_once(registry, publisher):
@@ -135,7 +135,7 @@ def test_without_a_server_the_process_anchors_its_times_itself(registry):
 
 
 def test_the_blame_of_a_sampled_publish_is_in_its_span(registry, publisher):
-    publisher.blame("SLOW", 40)
+    wait(publisher, 40, "SLOW")
     publish(publisher, 0, wait=40, trace=(1, 2, 0))
     publish(publisher, 1, wait=40, trace=(1, 3, 0))
     first, second = registry.trace_batch().spans

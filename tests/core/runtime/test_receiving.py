@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
@@ -10,8 +11,11 @@ import pytest
 
 import ezmsg.core as ez
 from ezmsg.core import config
+from ezmsg.core.graphcontext import GraphContext
 from ezmsg.core.graphmeta import ProcessProfilingSnapshot, TraceSpan
+from ezmsg.core.processclient import ProcessControlClient
 from ezmsg.core.profiling import PROFILES
+from ezmsg.core.runtime.receiving import TURNS_AFTER_S, receive
 from tests.core.rununits import Counter, CounterSettings
 
 
@@ -66,6 +70,36 @@ async def test_a_leaky_task_is_measured_to_its_end_with_its_error() -> None:
         within = [it for it in spans if it.parent_span_id == span.span_id and it.name != "process LEAKY/OUTPUT"]
         assert sorted(it.name for it in within) == ["publish LEAKY/OUTPUT", "work"]
         assert all(span.start_unix_ns <= it.start_unix_ns <= it.end_unix_ns <= span.end_unix_ns for it in within)
+
+
+WAITING = 20
+"""Messages in a queue, each of which blocks the loop longer than it may be."""
+
+
+@pytest.mark.parametrize("leaky", [False, True])
+async def test_a_task_that_never_waits_lets_requests_be_answered_between_two_messages(
+    context: GraphContext, leaky: bool
+) -> None:
+    publisher = await context.publisher("T", num_buffers=WAITING)
+    subscriber = await context.subscriber("T", leaky=leaky, max_queue=WAITING - 1)
+    process = ProcessControlClient(context.graph_address)
+    await process.connect()
+    for number in range(WAITING):
+        await publisher.broadcast(number)
+    handled: list[int] = []
+
+    async def block(number: int) -> None:
+        handled.append(number)
+        time.sleep(1.1 * TURNS_AFTER_S)
+
+    receiving = asyncio.create_task(receive(subscriber, block, lambda error: True, leaky=leaky))
+    await context.process_ping(process_id=process.client_id, timeout=30)
+    at_ping = len(handled)
+    receiving.cancel()
+    await asyncio.wait([receiving])
+    assert receiving.cancelled()
+    assert 0 < at_ping <= len(handled) < WAITING - 1
+    await process.close()
 
 
 async def test_an_error_of_a_task_without_messages_is_counted() -> None:

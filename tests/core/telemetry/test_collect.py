@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from ezmsg.core.graphmeta import ProfileChannelType, ProfilingTraceControl
-from ezmsg.core.profiling import ProfileRegistry
+from ezmsg.core.profiling import ProfileRegistry, message_clock
+from ezmsg.core.recorder.ring import CROWDED, ROWS
 from ezmsg.core.recorder.rows import SAMPLE_ROW, SPAN_ROW
 from ezmsg.core.telemetry.collect import Collector
 from ezmsg.core.wire.records import TelemetryBatch
@@ -53,6 +54,21 @@ def test_a_batch_tells_endpoints_once_and_what_changed(registry, collector, publ
     assert {state.name: state.count for state in second.histograms} == {"publish": 2, "interval": 1}
 
 
+def test_a_wait_that_is_on_is_told_in_every_batch_and_counted_once(collector, publisher):
+    holders = ["A", "B"]
+    publisher.holder_gauge = lambda slot: holders.pop(0)
+    began_s = message_clock()
+    publisher.wait_began(began_s, 0, "IN")
+    first, second = (collect(collector).counters[0].values for _ in range(2))
+    assert 0 < first["blame_ns:A"] == second["blame_ns:A"] == first["chain_ns:IN\0A"]
+    assert second["backpressure_ns"] == second["blame_ns:A"] + second["blame_ns:B"]
+    assert second["blame_ns:B"] > 0
+    publisher.wait_ended(wait_ns := round((message_clock() - began_s) * 1e9), "B")
+    last = collect(collector).counters[0].values
+    assert last["backpressure_ns"] == last["blame_ns:A"] + last["blame_ns:B"] == wait_ns
+    assert collector.collect() is None
+
+
 def test_state_is_cumulative_and_unchanged_series_stay_at_home(registry, collector, publisher):
     other = registry.register_publisher(uuid4(), "OTHER", 8, graph_address=GRAPH)
     publish(publisher, 0)
@@ -61,6 +77,20 @@ def test_state_is_cumulative_and_unchanged_series_stay_at_home(registry, collect
     publish(other, 1, 5)
     batch = collect(collector)
     assert {state.index for state in batch.histograms} == {state.index for state in batch.counters} == {other.index}
+
+
+def test_others_may_go_on_between_the_steps_of_reading_unless_a_writer_waits_for_its_end(registry, publisher):
+    pauses = []
+    is_reading = registry.recorder.reading.locked
+    pausing = Collector(registry, GRAPH, pause=lambda: pauses.append(is_reading()))
+    publish(publisher, 0)
+    collect(pausing)
+    assert pauses.count(True) >= 3
+    pauses.clear()
+    for number in range(1, ROWS // CROWDED + 2):
+        publish(publisher, number)
+    pausing.collect(rows_only=True)
+    assert True not in pauses
 
 
 def test_rows_can_go_ahead_of_the_rest(registry, collector, publisher):

@@ -26,6 +26,12 @@ SPANS: Final = 20_000
 """Span rows kept per graph for readers."""
 
 Find = Callable[[int], Endpoint | None]
+Pause = Callable[[], None]
+"""Lets other threads go on."""
+
+
+def no_pause() -> None:
+    """Go on at once."""
 
 
 class Digest:
@@ -56,13 +62,14 @@ class Digest:
         # Memory new for every piece would have to be zeroed by the system first.
         self._pairs = np.empty((ROWS_AT_ONCE + 1, 2 * ROW_WORDS), dtype=np.int64)
 
-    def add(self, taken: Taken, generation: int, find: Find) -> None:
+    def add(self, taken: Taken, generation: int, find: Find, pause: Pause = no_pause) -> None:
         """Take in what was read from a ring.
 
         Args:
             taken: Rows, and what was lost before them.
             generation: The native trace that is on: samples of others are stale.
             find: The endpoint with an index, if it is still known.
+            pause: Called between two steps.
         """
         self.rows += len(taken.rows)
         self.records += taken.records + taken.lost
@@ -70,11 +77,13 @@ class Digest:
         self.lost["span:ring_overrun"] += taken.lost_spans
         self.lost["sample:ring_overrun"] += taken.lost_samples
         for piece in pieces(taken):
-            self.lost["row:unknown_endpoint"] += self._count(piece)
+            pause()
+            self.lost["row:unknown_endpoint"] += self._count(piece, pause)
             if len(piece.extended):
+                pause()
                 self._keep(piece.pairs_in_ns(self._pairs), generation, find)
 
-    def _count(self, piece: Piece) -> int:
+    def _count(self, piece: Piece, pause: Pause) -> int:
         """Rows into histograms; returns how many are of endpoints not known."""
         aggregator = self.aggregator
         by_endpoint = runs_of(piece)
@@ -83,6 +92,7 @@ class Digest:
         runs, others = by_endpoint
         unknown = aggregator.add(rows_in_ns(others)) if len(others) else 0
         for run in runs:
+            pause()
             of_run = aggregator.add_run(run)
             unknown += aggregator.add(rows_in_ns(run.whole)) if of_run is None else of_run
         return unknown

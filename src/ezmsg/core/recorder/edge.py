@@ -6,7 +6,7 @@ Times of messages are seconds of `rows.clock`, as floats; see `rows`.
 from __future__ import annotations
 
 import struct
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, Protocol, cast
 
 import numpy as np
@@ -38,6 +38,7 @@ from ezmsg.core.recorder.rows import (
     SPAN,
     TRANSPORT,
     USER_SPAN,
+    clock,
     meta_word,
     pack_extra,
     pack_row,
@@ -56,14 +57,18 @@ ProcessTrace = tuple[bytes, int, int]
 
 
 class Receiver:
-    """What the edges of one subscriber share: the channel kind of its last message, its native sampling decision."""
+    """What the edges of one subscriber share: the channel kind of its last message, its native sampling decision.
 
-    __slots__ = ("last_code", "selector")
+    `holding` is asked, in any thread, for the edge of the message that is handled now, and since when it is (in s).
+    """
+
+    __slots__ = ("holding", "last_code", "selector")
 
     def __init__(self) -> None:
         """No message yet, no trace."""
         self.last_code = CHANNEL_CODES[ProfileChannelType.UNKNOWN]
         self.selector: Selector | None = None
+        self.holding: Callable[[], tuple[EdgeMetrics, float] | None] | None = None
 
 
 class EdgeOwner(Protocol):
@@ -272,6 +277,9 @@ class EdgeMetrics:
     def counters(self) -> dict[str, int]:
         """Totals, by the names of the wire."""
         values = {"consumed": self.consumed, "bytes": self.bytes, "dropped": self.drops}
+        held = None if self.receiver.holding is None else self.receiver.holding()
+        if held is not None and held[0] is self:
+            values["holding_ns"] = round((clock() - held[1]) * 1e9)
         for error, count in list(self.failed.items()):
             values[f"errors:{error}"] = count
         return values

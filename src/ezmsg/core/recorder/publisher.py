@@ -5,6 +5,7 @@ Times are seconds of `rows.clock`, as floats; see `rows`.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Sequence
 from typing import Final
 from uuid import UUID
@@ -28,6 +29,7 @@ from ezmsg.core.recorder.rows import (
     SELECTED,
     SERIALIZE,
     WAIT,
+    clock,
     meta_word,
     pack_extra,
     pack_row,
@@ -64,6 +66,7 @@ class PublisherMetrics:
         backpressure_ns: Time they waited for a slot.
         last_start_s: When `broadcast` was entered last.
         inflight_gauge: Tells the messages not yet released; set by the publisher.
+        holder_gauge: Tells, in any thread, the topic of the subscriber that holds a slot; set by the publisher.
         shm_reallocations: How often the shared memory grew; the publisher adds to it.
         thinned: Rows left out to stay within the row budget.
         roots: Traces that were due to begin here.
@@ -85,11 +88,17 @@ class PublisherMetrics:
         "_root_ratio",
         "_selector",
         "_thin_mask",
+        "_wait_began_s",
         "_wait_meta",
+        "_wait_slot",
+        "_wait_told_ns",
+        "_wait_within",
+        "_waits",
         "backpressure_ns",
         "bytes",
         "endpoint_id",
         "graph",
+        "holder_gauge",
         "id",
         "index",
         "inflight_gauge",
@@ -126,6 +135,7 @@ class PublisherMetrics:
         self.endpoint_id = f"{topic}:{publisher_id}"
         self.sent = self.bytes = self.backpressure_ns = self.shm_reallocations = self.thinned = self._inflight = 0
         self.inflight_gauge: Callable[[], int] | None = None
+        self.holder_gauge: Callable[[int], str] = _nobody
         self.ring, self._labels, self._clock = ring, labels, clock
         self.meta = meta_word(PUBLISH, index)
         self._wait_meta = meta_word(WAIT, index)
@@ -134,6 +144,9 @@ class PublisherMetrics:
         self._blame = 0
         self._holders: dict[str, int] = {}
         self._chains: dict[str, int] = {}
+        # The wait that is on: whoever reads counts what is behind of it (told), whoever waits the rest.
+        self._wait_began_s, self._wait_slot, self._wait_within, self._wait_told_ns = NEVER, 0, "", 0
+        self._waits = threading.Lock()
         self.timed = self.is_plain = self._recording = False
         self.teller = 0
         self._selector: Selector | None = None
@@ -255,17 +268,23 @@ class PublisherMetrics:
         if self._recording:
             self.ring.put(self.meta, message_id, origin_s, start_s, end_s, 0.0, 0.0, 0)
 
-    def blame(self, holder: str, wait_ns: int, within: str = "") -> None:
-        """Say who held the slot that the broadcast about to be recorded had to wait for.
+    def wait_began(self, began_s: float, slot: int, within: str) -> None:
+        """A broadcast waits for a slot: one at a time. Until `wait_ended`, readers count what they see of it.
 
         Args:
-            holder: The topic of that subscriber.
-            wait_ns: How long.
-            within: The topic of the subscriber whose message was being handled, and so held up others, meanwhile.
+            began_s: Since when.
+            slot: Which.
+            within: The topic of the subscriber whose message is handled, and so holds up others, meanwhile.
         """
-        _add_bounded(self._holders, holder, wait_ns)
-        if within:
-            _add_bounded(self._chains, f"{within}{CHAIN_SEPARATOR}{holder}", wait_ns)
+        self._wait_slot, self._wait_within, self._wait_told_ns = slot, within, 0
+        # Last: from here on, readers look at the others.
+        self._wait_began_s = began_s
+
+    def wait_ended(self, wait_ns: int, holder: str) -> None:
+        """The wait is over: it took so long, and `holder` held the slot last."""
+        with self._waits:
+            self._wait_began_s = NEVER
+            self._count_wait(wait_ns, holder)
         if self.timed:
             self._blame = self._labels.code(holder)
 
@@ -337,7 +356,8 @@ class PublisherMetrics:
         self._root_mask = (1 << throttle) - 1
 
     def counters(self) -> dict[str, int]:
-        """Totals and last gauges, by the names of the wire."""
+        """Totals and last gauges, by the names of the wire; a wait that is on counts up to now."""
+        self._count_running_wait()
         values = {
             "sent": self.sent,
             "bytes": self.bytes,
@@ -358,6 +378,23 @@ class PublisherMetrics:
 
     # -- beneath ------------------------------------------------------------------------------------------------------
 
+    def _count_running_wait(self) -> None:
+        with self._waits:
+            if (began_s := self._wait_began_s) < NEVER:
+                self._count_wait(round((clock() - began_s) * 1e9), self.holder_gauge(self._wait_slot))
+
+    def _count_wait(self, wait_ns: int, holder: str) -> None:
+        """Count a wait up to now; what was told of it before stays with who held the slot then."""
+        more_ns = max(0, wait_ns - self._wait_told_ns)
+        self._wait_told_ns += more_ns
+        self.backpressure_ns += more_ns
+        self._add_blame(holder, more_ns, self._wait_within)
+
+    def _add_blame(self, holder: str, wait_ns: int, within: str) -> None:
+        _add_bounded(self._holders, holder, wait_ns)
+        if within:
+            _add_bounded(self._chains, f"{within}{CHAIN_SEPARATOR}{holder}", wait_ns)
+
     def _record_wait(self, message_id: int, start_s: float, end_s: float, wait_s: float) -> None:
         words = (message_id, 0.0, start_s, end_s, wait_s, 0.0, 0)
         selector = self._selector
@@ -370,6 +407,10 @@ class PublisherMetrics:
                 return
         if self._recording:
             self.ring.put(self._wait_meta, *words)
+
+
+def _nobody(slot: int) -> str:
+    return ""
 
 
 def _add_bounded(counts: dict[str, int], name: str, wait_ns: int) -> None:

@@ -11,7 +11,7 @@ from uuid import UUID
 from ezmsg.core import config
 from ezmsg.core.graphmeta import ProfileChannelType, ProfilingTraceControl
 from ezmsg.core.recorder.budget import Budget
-from ezmsg.core.recorder.digest import SPANS, Digest
+from ezmsg.core.recorder.digest import SPANS, Digest, Pause, no_pause
 from ezmsg.core.recorder.edge import EdgeMetrics
 from ezmsg.core.recorder.endpoints import CLOSED, Endpoint, Endpoints
 from ezmsg.core.recorder.labels import Labels
@@ -300,12 +300,19 @@ class Recorder:
                 self.drain()
                 self.relieved_s += time.thread_time() - began_s
 
-    def drain(self) -> None:
-        """Read everything recorded so far. Hold `reading`."""
+    def drain(self, pause: Pause = no_pause) -> None:
+        """Read everything recorded so far. Hold `reading`.
+
+        Args:
+            pause: Called between two steps, unless a ring is so full that its writer waits for this to be done.
+        """
         with self.lock:
             closing, self._closing = self._closing, []
             rings = list(self._rings.values())
+        if any(ring.is_crowded for ring in rings):
+            pause = no_pause
         taken = [ring.take() for ring in rings]
+        pause()
         with self.lock:
             # Only now: no row that was taken is of an endpoint opened later.
             opening, self._opening = self._opening, []
@@ -316,7 +323,7 @@ class Recorder:
             self.digest.spans.add(graph, graph or None, row)
         self.digest.lost["span:unread"] = self.process.spans_lost
         for part in taken:
-            self.digest.add(part, self.trace.generation, self._find)
+            self.digest.add(part, self.trace.generation, self._find, pause)
         with self.lock:
             self._settle(closing)
             if self.budget.note(self.digest.rows + self.thinned(), time.perf_counter_ns()):

@@ -10,7 +10,7 @@ from ezmsg.core.decorators import TIMEIT_ATTR, Function
 from ezmsg.core.profiling import PROFILES
 from ezmsg.core.runtime.endings import Complete, NormalTermination
 from ezmsg.core.runtime.endpoints import Endpoints, receivers
-from ezmsg.core.runtime.metadata import SETTINGS_INPUT
+from ezmsg.core.runtime.preparation import SETTINGS_INPUT
 from ezmsg.core.runtime.publishing import Run, publishing
 from ezmsg.core.runtime.receiving import Failed, Handle, Several, receive
 from ezmsg.core.runtime.work import Work

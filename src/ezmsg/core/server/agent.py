@@ -21,6 +21,7 @@ logger = logging.getLogger("ezmsg")
 # How long the end of a server waits for the agent to export what it has; of this, for one that is still starting.
 DRAIN_TIMEOUT_S: Final = 2.0
 JOIN_TIMEOUT_S: Final = 1.5
+LAST_WORDS_S: Final = 0.2
 POLL_S: Final = 0.01
 # Between a crash and the next start; twice as long after each further one. One that lasted starts from the first.
 FIRST_WAIT_S: Final = 1.0
@@ -81,6 +82,8 @@ class AgentProcess:
             logger.warning("the telemetry agent did not end within %g s and is killed", DRAIN_TIMEOUT_S)
             process.kill()
         process.wait()
+        # What it said last is passed on.
+        await asyncio.wait([self._watching], timeout=LAST_WORDS_S)
         self._watching.cancel()
         await asyncio.wait([self._watching])
 

@@ -8,6 +8,7 @@ from typing import Final, NamedTuple
 
 from ezmsg.core import config
 from ezmsg.core.profiling import PROFILE_TIME, ProfileRegistry
+from ezmsg.core.recorder.digest import Pause, no_pause
 from ezmsg.core.recorder.endpoints import Endpoint
 from ezmsg.core.recorder.processscope import GAUGES as PROCESS_GAUGES
 from ezmsg.core.recorder.rows import PROCESS_INDEX, SAMPLE_ROW, SPAN_ROW
@@ -15,7 +16,7 @@ from ezmsg.core.wire.records import CounterState, HistogramState, TelemetryBatch
 
 REMEMBERED: Final = 256
 """Batches whose place among the rows is known, should the link be lost before the server had them."""
-GAUGES: Final = frozenset({"inflight", "queue_depth"}) | PROCESS_GAUGES
+GAUGES: Final = frozenset({"inflight", "queue_depth", "holding_ns"}) | PROCESS_GAUGES
 
 
 class _Sent(NamedTuple):
@@ -35,10 +36,13 @@ class Collector:
         registry: What to read.
         graph: `host:port` of its GraphServer.
         with_system: Tell what the operating system says of the process, too, which is something new all the time.
+        pause: Called between two steps.
     """
 
-    def __init__(self, registry: ProfileRegistry, graph: str, *, with_system: bool = False) -> None:
-        self._registry, self._graph, self._with_system = registry, graph, with_system
+    def __init__(
+        self, registry: ProfileRegistry, graph: str, *, with_system: bool = False, pause: Pause = no_pause
+    ) -> None:
+        self._registry, self._graph, self._with_system, self._pause = registry, graph, with_system, pause
         # Also when the registry begins anew: what this link told of was there.
         self._recorder = registry.recorder
         self._reader = f"link {graph}"
@@ -83,7 +87,9 @@ class Collector:
         recorder = self._recorder
         recorder.expire_trace()
         with recorder.reading:
-            recorder.drain()
+            recorder.drain(self._pause)
+        self._pause()
+        with recorder.reading:
             endpoints, settled = self._endpoints()
             new = [endpoint for endpoint in endpoints if endpoint.index not in self._told]
             self._told.update(endpoint.index for endpoint in new)
@@ -94,6 +100,7 @@ class Collector:
                 gone = settled
                 counters = self._changed_counters(endpoints, set(gone))
                 histograms = self._changed_histograms(endpoints)
+                self._pause()
             spans, samples = self._rows()
             recorded, dropped = recorder.tally(self._reader)
             labels = recorder.labels.since(self._labels)
@@ -120,6 +127,7 @@ class Collector:
             )
             self._note_sent()
             self._close(gone)
+        self._pause()
         return batch
 
     def last(self) -> TelemetryBatch:

@@ -46,8 +46,11 @@ class Waits:
         for snapshot in snapshots:
             for edge in snapshot.edges:
                 self.count(edge.topic, edge.counters)
+                if edge.subscription is None:
+                    continue
+                self.held[edge.subscription] += edge.counters.get("holding_ns", 0) / 1e9
                 for name, histogram in edge.histograms.items():
-                    if edge.subscription is not None and name.partition(":")[0] == "process":
+                    if name.partition(":")[0] == "process":
                         self.held[edge.subscription] += histogram.sum
         return self
 

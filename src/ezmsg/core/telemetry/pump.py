@@ -36,8 +36,11 @@ from ezmsg.core.wire.records import OpenTelemetry
 
 logger = logging.getLogger("ezmsg")
 
-INTERVAL_S: Final = 0.25
+INTERVAL_S: Final = 0.5
 SHORTEST_S: Final = 0.005
+PAUSE_S: Final = 100e-6
+"""Between two steps of reading, some 0.2 ms each: a loop that wakes meanwhile waits for one of them, not for all. Long
+enough for a thread that waits for the interpreter to wake up, and take it."""
 RING_SHARE: Final = 0.5
 """No ring shall be fuller than this, at the rate of the last interval, when it is read next."""
 EXIT_TIMEOUT_S: Final = 1.0
@@ -176,7 +179,7 @@ class TelemetryPump:
                     return
                 if graph not in self._links:
                     self._links[graph] = TelemetryLink(
-                        graph, Collector(self._registry, graph, with_system=True), say_hello,
+                        graph, Collector(self._registry, graph, with_system=True, pause=_pause), say_hello,
                         self._registry.set_anchor, self._dial, listener=self._listener,
                     )  # fmt: skip
                 if self._thread is None:
@@ -232,7 +235,7 @@ class TelemetryPump:
         if not any(link.socket for link in links.values()):
             # No server listens: totals go on, rows wait in bounded stores.
             with recorder.reading:
-                recorder.drain()
+                recorder.drain(_pause)
         delays = [math.inf]
         for graph, link in links.items():
             is_wanted = self._registry.has_endpoints(graph) and not link.is_stale
@@ -260,6 +263,10 @@ class TelemetryPump:
                     del self._links[graph]
             if self._registry.has_endpoints(graph):
                 self._graph_changed(graph, True)
+
+
+def _pause() -> None:
+    time.sleep(PAUSE_S)
 
 
 class Waker:

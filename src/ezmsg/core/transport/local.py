@@ -160,6 +160,7 @@ class CrossLoopLink(LocalLink):
         self._channel_loop = channel_loop
         self._to_publisher = Crossing(publisher_loop)
         self._to_channel = Crossing(channel_loop)
+        self._told_holder = ""
         self.receive = self._pass_on
 
     def _pass_on(self, *message: Any) -> None:
@@ -235,11 +236,13 @@ class CrossLoopLink(LocalLink):
 
     def _acknowledge_for(self, message_id: int, topic: str) -> None:
         if not self._closed:
+            self._told_holder = topic
             self._to_publisher.call(self._release_for, message_id, topic)
 
     def holder_is(self, topic: str) -> None:
-        """Tell the publisher's loop."""
-        if not self._closed:
+        """Tell the publisher's loop, if it is another."""
+        if not self._closed and topic != self._told_holder:
+            self._told_holder = topic
             self._to_publisher.call(super().holder_is, topic)
 
     def close_soon(self) -> None:
