@@ -25,6 +25,6 @@ async def test_a_mistake_in_a_task_is_left_as_it_is() -> None:
         raise ValueError("no")
         yield
 
-    with pytest.raises(ValueError, match="^no$") as failure:
+    with pytest.raises(ValueError, match=r"^no$") as failure:
         await publishing("UNIT:task", task, Outlets())()
     assert not isinstance(failure.value, InvalidResult)
