@@ -16,8 +16,8 @@ async def test_a_yield_without_a_stream_says_what_a_task_yields(yielded: Any) ->
     async def task() -> AsyncIterator[Any]:
         yield yielded
 
-    with pytest.raises(InvalidResult, match=r"^U:task gave .*: yield self.OUTPUT, message"):
-        await publishing("U:task", task, Outlets())()
+    with pytest.raises(InvalidResult, match=r"^UNIT:task gave .*yield self\.OUTPUT, message"):
+        await publishing("UNIT:task", task, Outlets())()
 
 
 async def test_a_mistake_in_a_task_is_left_as_it_is() -> None:
@@ -25,5 +25,6 @@ async def test_a_mistake_in_a_task_is_left_as_it_is() -> None:
         raise ValueError("no")
         yield
 
-    with pytest.raises(ValueError, match=r"^no$"):
-        await publishing("U:task", task, Outlets())()
+    with pytest.raises(ValueError, match=r"^no$") as failure:
+        await publishing("UNIT:task", task, Outlets())()
+    assert not isinstance(failure.value, InvalidResult)
