@@ -41,7 +41,9 @@ $(STAMP): pyproject.toml constraints.txt
 	@echo "installing into $(VENV): some 100 packages, one to three minutes the first time"
 	@$(PIP_INSTALL) hatchling editables
 	@rm -f $@
-	@{ $(PIP_INSTALL_ALOUD) --no-build-isolation --editable '.[axisarray,demo,dev,stack,tui]' && touch $@; } | $(NAMES)
+	@sh tools/tell-progress $(VENV) & teller=$$!; \
+	{ $(PIP_INSTALL_ALOUD) --no-build-isolation --editable '.[axisarray,demo,dev,stack,tui]' && touch $@; } | $(NAMES); \
+	kill $$teller
 	@test -e $@
 
 demo: $(STAMP)
@@ -100,7 +102,7 @@ stack-test: $(STAMP)
 	STACK_BINARIES="$$($(BIN)/python -m deploy.testing.binaries)" $(BIN)/python -m pytest tests/stack $(PYTEST_ARGS)
 
 stack-pictures: $(STAMP)
-	$(BIN)/python -m grafana.pictures build/panels
+	STACK_SECONDS=$${STACK_SECONDS:-90} $(BIN)/python -m grafana.pictures build/panels
 
 dashboards: $(STAMP)
 	$(BIN)/python -m grafana.generate

@@ -10,10 +10,8 @@ what upstream and this project have in common: units, `ez.run`, processes.
 from __future__ import annotations
 
 import argparse
-import itertools
 import json
 import logging
-import tempfile
 import time
 from collections.abc import AsyncGenerator
 from importlib.metadata import version
@@ -21,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from chain import run_chain
 
 import ezmsg.core as ez
 
@@ -91,24 +90,14 @@ class Sink(ez.Unit):
 def measure(cell: str, seconds: float) -> dict[str, float]:
     """Run the graph of a cell once."""
     kind, number, where, size = cell.split("-")
-    count = int(number)
-    with tempfile.TemporaryDirectory() as directory:
-        path = Path(directory, "found.json")
-        plan = Plan(path=str(path), size=int(size), seconds=0.0 if kind == "start" else seconds)
-        units: dict[str, Any] = {"U0": Source(plan)}
-        for index in range(1, count - 1):
-            units[f"U{index}"] = Stage()
-        units[f"U{max(1, count - 1)}"] = Sink(plan)
-        chain = list(units.values())
-        edges = [(a.OUTPUT, b.INPUT) for a, b in itertools.pairwise(chain)]
-        # The first group of units stays in the calling process.
-        apart = chain if where == "apart" else None
-        began = time.monotonic()
-        ez.run(components=units, connections=edges, process_components=apart)
-        over = time.monotonic()
-        found = json.loads(path.read_text())
+
+    def make(path: str) -> list[Any]:
+        plan = Plan(path=path, size=int(size), seconds=0.0 if kind == "start" else seconds)
+        return [Source(plan), *(Stage() for _ in range(int(number) - 2)), Sink(plan)]
+
+    found, began_s, over_s = run_chain(make, where)
     if kind == "start":
-        return {"start": 1e3 * (found["first"] - began), "shutdown": 1e3 * (over - found["end"])}
+        return {"start": 1e3 * (found["first"] - began_s), "shutdown": 1e3 * (over_s - found["end"])}
     return {"rate": found["rate"]}
 
 

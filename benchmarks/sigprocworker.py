@@ -17,16 +17,14 @@ import asyncio
 import json
 import logging
 import os
-import socket
-import tempfile
 import time
 from collections.abc import AsyncGenerator
 from importlib.metadata import version
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from chain import run_chain
 from ezmsg.sigproc.aggregate import AggregateSettings, AggregateUnit, AggregationFunction
 from ezmsg.sigproc.butterworthfilter import ButterworthFilter, ButterworthFilterSettings
 from ezmsg.sigproc.math.pow import Pow, PowSettings
@@ -134,7 +132,7 @@ async def without_graph(samples: int, seconds: float) -> dict[str, float]:
 class Plan(ez.Settings):
     """What is done, and where it is told what was found."""
 
-    directory: str
+    path: str
     samples: int
     seconds: float
 
@@ -161,27 +159,18 @@ class Sink(ez.Unit):
     @ez.subscriber(INPUT_SIGNAL)
     async def take(self, message: AxisArray) -> None:
         if (found := self._measured.take(message)) is not None:
-            Path(self.SETTINGS.directory, "found.json").write_text(json.dumps(found))
+            Path(self.SETTINGS.path).write_text(json.dumps(found))
             raise ez.NormalTermination
 
 
 def with_graph(where: str, samples: int, seconds: float) -> dict[str, float]:
     """The same as a graph."""
-    with tempfile.TemporaryDirectory() as directory:
-        plan = Plan(directory=directory, samples=samples, seconds=seconds)
-        chain = [Source(plan), *stages(samples), Sink(plan)]
-        edges = [(a.OUTPUT_SIGNAL, b.INPUT_SIGNAL) for a, b in pairwise(chain)]
-        units: dict[str, Any] = {f"U{number}": unit for number, unit in enumerate(chain)}
-        apart = chain if where == "apart" else None
-        # Not at the default address: other programs may be there.
-        server = ez.GraphServer()
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            address = free.getsockname()
-        server.start(address)
-        ez.run(components=units, connections=edges, process_components=apart, graph_address=address)
-        server.stop()
-        return json.loads(Path(directory, "found.json").read_text())
+
+    def make(path: str) -> list[Any]:
+        plan = Plan(path=path, samples=samples, seconds=seconds)
+        return [Source(plan), *stages(samples), Sink(plan)]
+
+    return run_chain(make, where, "OUTPUT_SIGNAL", "INPUT_SIGNAL").found
 
 
 def main() -> None:

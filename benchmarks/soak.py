@@ -4,8 +4,9 @@
 
 Twelve processes stay: each publishes on topics that another one receives, numbered, and meanwhile opens and closes
 sessions. Eight are killed and replaced, one every second or so. Three more read events, slowly. Wanted: no message is
-lost or repeated on the edges between those that stay; resident memory, descriptors and threads of the server and of
-those that stay do not grow; and nothing is left at the end.
+lost or repeated on the edges between those that stay; the resident memory of the server and of those that stay does not
+grow; once nothing comes and goes any more they have as many descriptors and threads as before anything did; and nothing
+is left at the end.
 """
 
 from __future__ import annotations
@@ -40,8 +41,10 @@ JUDGED_S = 60.0
 """Less time than that, after warming up, says nothing about growth."""
 MOST_RSS_KIB = 4096.0
 """What may be added from the end of the warm-up to the end, by the slope of all samples between."""
-MOST_MORE = {"descriptors": 2.0, "threads": 1.0}
-"""What the least of the last third of this time may have more than the least of the first: they come and go."""
+MOST_MORE = 2
+"""Descriptors, and threads, that a process may have more at rest than it had at rest before."""
+REST_S, REST_SAMPLES = 30.0, 5
+"""At rest is who has as many of them in so many samples in a row; after so long whoever has not is taken as it is."""
 READERS = (("topology", 0.05), ("settings", 1.0), ("topology", 1e9))
 """Kind, and seconds between two events. The last one reads one event, and stands still."""
 ENVIRONMENT = {
@@ -52,6 +55,9 @@ ENVIRONMENT = {
     "EZMSG_SETTINGS_EVENT_HISTORY_LIMIT": "500",
     "EZMSG_PROFILE_TRACE_BUFFER_LIMIT": "2000",
 }
+
+Rest = dict[str, int]
+"""Descriptors and threads of a process."""
 
 
 @dataclass
@@ -82,12 +88,6 @@ class Watched:
         """Times and samples from this moment on."""
         first = next((index for index, time_s in enumerate(self.times_s) if time_s >= start_s), len(self.times_s))
         return self.times_s[first:], getattr(self, what)[first:]
-
-
-def added(values: Sequence[float]) -> float:
-    """What the least of the last third has more than the least of the first."""
-    third = len(values) // 3
-    return min(values[-third:]) - min(values[:third]) if third else 0.0
 
 
 def slope(times_s: Sequence[float], values: Sequence[float]) -> float:
@@ -149,6 +149,8 @@ class Soak:
         self.problems: list[str] = []
         self.results: list[dict[str, Any]] = []
         self.readers: list[dict[str, Any]] = []
+        self.rest_before: dict[str, Rest] = {}
+        self.rest_after: dict[str, Rest] = {}
         self.start_s = time.monotonic()
         self.warm_s = WARM_UP * options.seconds
 
@@ -260,13 +262,36 @@ class Soak:
             self.watch(worker)
         for worker in stable:
             worker.tell("go")
+        self.rest_before = await self.at_rest()
+        for worker in stable:
+            worker.tell("churn")
         self.start_s = time.monotonic()
         meanwhile = [asyncio.create_task(self.sample()), asyncio.create_task(self.ping(address))]
         meanwhile += [asyncio.create_task(self.replace(number, where)) for number in range(options.churning)]
         await asyncio.sleep(options.seconds)
         self._is_over = True
         await asyncio.gather(*meanwhile)
+        for worker in stable:
+            worker.tell("quiet")
+        for worker in stable:
+            await worker.hear()
+        self.rest_after = await self.at_rest()
         await self.count(stable, readers)
+
+    async def at_rest(self) -> dict[str, Rest]:
+        """Descriptors and threads of each process that stays, once they do not change any more."""
+        seen: dict[str, Rest] = {}
+        same = 0
+        end_s = time.monotonic() + REST_S
+        while same < REST_SAMPLES and time.monotonic() < end_s:
+            await asyncio.sleep(SAMPLE_S)
+            now = {
+                one.name: {"descriptors": one.process.num_fds(), "threads": one.process.num_threads()}
+                for one in self.watched
+            }
+            same = same + 1 if now == seen else 0
+            seen = now
+        return seen
 
     async def count(self, stable: list[Worker], readers: list[Worker]) -> None:
         """Let those that stay say what they sent, then what they received, and end."""
@@ -301,15 +326,19 @@ def verdict(soak: Soak, seconds: float) -> list[str]:
         problems += [f"{reader['name']}: {failure}" for failure in reader["failures"]]
         if reader["wrong"]:
             problems.append(f"{reader['name']}: {reader['wrong']} gaps that it was not told of")
+    for name, before in soak.rest_before.items():
+        after = soak.rest_after.get(name, before)
+        problems += [
+            f"{name}: {after[what]} {what} at rest, and {before[what]} before anything came and went"
+            for what in before
+            if after[what] > before[what] + MOST_MORE
+        ]
     if (judged_s := judged(soak, seconds)) < JUDGED_S:
         return problems
     for watched in soak.watched:
         growth = slope(*watched.after(soak.warm_s, "rss_kib")) * judged_s
         if growth > MOST_RSS_KIB:
             problems.append(f"{watched.name}: resident memory grows by {growth:,.0f} KiB in {judged_s:.0f} s")
-        for what, most in MOST_MORE.items():
-            if (more := added(watched.after(soak.warm_s, what)[1])) > most:
-                problems.append(f"{watched.name}: {more:.0f} {what} more at the end")
     return problems
 
 

@@ -31,6 +31,8 @@ from ezmsg.core.processclient import ProcessControlClient
 PERIOD_S = 0.4
 AGE = 550
 """Publishers and subscribers that come and go before it begins: the server keeps the last values of 1000."""
+BURST = 100
+"""Messages one behind the other at first: more than slots, so that the memory of a publisher is as large as it gets."""
 DRAIN_TIMEOUT_S = 20.0
 CHURN_TOPICS = 50
 SMALL, LARGE = np.zeros(128), np.zeros(32_768)
@@ -97,12 +99,15 @@ class Stable:
         neighbour = (options.number + 1) % options.stable
         self.flows = {topic: Flow() for topic in range(neighbour, options.topics, options.stable)}
         self.published = dict.fromkeys(self.own, 0)
-        self.is_over = False
+        self.is_over = self.is_quiet = False
         self.sessions = 0
         self.failures: list[str] = []
 
     async def publish(self, publisher: Any, topic: int) -> None:
         payload = LARGE if topic % 10 == 0 else SMALL
+        for _ in range(BURST):
+            await publisher.broadcast((self.published[topic], payload))
+            self.published[topic] += 1
         await asyncio.sleep(random.random() * PERIOD_S)
         while not self.is_over:
             await publisher.broadcast((self.published[topic], payload))
@@ -116,7 +121,7 @@ class Stable:
 
     async def churn(self) -> None:
         """One session after the other, each with edges, metadata and messages of its own."""
-        while not self.is_over:
+        while not self.is_quiet:
             try:
                 await self.session()
             except Exception as error:
@@ -172,8 +177,13 @@ class Stable:
             say("ready")
             await orders.next()
             publishing = [asyncio.create_task(self.publish(*pair)) for pair in publishers]
-            publishing.append(asyncio.create_task(self.churn()))
             tasks.append(asyncio.create_task(self.report(process)))
+            await orders.next()
+            churning = asyncio.create_task(self.churn())
+            await orders.next()
+            self.is_quiet = True
+            await churning
+            say("quiet")
             await orders.next()
             self.is_over = True
             await asyncio.gather(*publishing)

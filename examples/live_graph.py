@@ -143,6 +143,7 @@ class Monitor(ez.Unit):
 def run(address: str) -> None:
     """Run it in the graph at an address until it is interrupted."""
     source, smooth, slow, monitor = Source(), Filter(), Slow(), Monitor()
+    print(f"SOURCE, FILTER, SLOW and MONITOR run in the graph at {address}. Ctrl-C ends them.", flush=True)
     ez.run(
         SOURCE=source,
         FILTER=smooth,

@@ -47,6 +47,7 @@ class ProfilingApp(GraphApp):
     BINDINGS: ClassVar[list[BindingType]] = [
         *(Binding(str(number), f"tab('{name}')", name.capitalize()) for number, name in enumerate(TABS, 1)),
         Binding("h", "hold", "Hold traces"),
+        Binding("escape", "keys", show=False),
     ]
     CSS = f"""
     {GraphApp.CSS}
@@ -65,7 +66,6 @@ class ProfilingApp(GraphApp):
         self._trace: ProfilingTraceControl | None = None
         self._trace_began_s = 0.0
         self._trees_drawn_s = 0.0
-        self._gap = ""
 
     def compose(self) -> ComposeResult:
         yield self.state_line()
@@ -105,7 +105,8 @@ class ProfilingApp(GraphApp):
             self._session = None
 
     def _take(self, delivery: ProfilingTraceStreamBatch) -> None:
-        self._gap = delivery.gap or self._gap
+        if delivery.gap:
+            self.notify("the GraphServer was restarted", timeout=5)
         if self.samples.add(delivery) | self.traces.add(delivery):
             self.changed()
 
@@ -153,8 +154,6 @@ class ProfilingApp(GraphApp):
     def draw(self) -> None:
         measures, shown = self.measures, self.query_one(TabbedContent).active
         self.summary = f"{len(measures.processes)} processes, {len(measures.edges)} edges"
-        if self._gap:
-            self.summary += "  (the server was restarted)"
         self.query_one(CulpritLine).show_culprit(measures)
         if shown == "edges":
             table = self.query_one(EdgeTable)
@@ -189,6 +188,10 @@ class ProfilingApp(GraphApp):
         first = {"edges": "#edge-table", "processes": "#process-table", "endpoints": "#sender-table",
                  "samples": "#publishers", "traces": "#trace-tree"}  # fmt: skip
         self.query_one(first[name]).focus()
+
+    def action_keys(self) -> None:
+        """Out of a text field, where numbers are numbers."""
+        self.query_one("#sample-table").focus()
 
     def action_hold(self) -> None:
         """Let the trees stand still, or go on."""

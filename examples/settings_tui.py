@@ -40,7 +40,9 @@ class SettingsApp(GraphApp):
     #components {{ width: 20; }}
     #right {{ width: 1fr; border-left: vkey $primary; padding: 0 0 0 1; }}
     #what {{ height: 1; text-style: bold; }}
-    #events {{ height: 6; padding: 0 1; background: $surface; }}
+    #events {{
+        height: 6; padding: 0 1; background: $surface; text-wrap: nowrap; text-overflow: ellipsis;
+    }}
     """
 
     def __init__(self, address: AddressType | None = None) -> None:
@@ -120,6 +122,7 @@ class SettingsApp(GraphApp):
     async def _draw_form(self, address: str | None) -> None:
         settings = None if address is None else self.settings.get(address)
         if address is None or settings is None:
+            self.query_one("#what", Static).update("no component has told its settings" if not self.settings else "")
             return
         is_live, schema = self.is_live.get(address, False), settings.settings_schema
         what = schema.settings_type.rpartition(".")[2] if schema is not None else "settings"
@@ -151,7 +154,9 @@ def live_components(graph: GraphSnapshot) -> dict[str, bool]:
 def reason(error: Exception) -> str:
     """Why the process refused, in its own words."""
     text = str(error)
-    return text.partition("): ")[2] or text if text.startswith("Process request failed (") else text
+    if text.startswith("Process request failed ("):
+        text = text.partition("): ")[2] or text
+    return text.partition(" cannot take this: ")[2] or text  # which settings they are, one sees
 
 
 if __name__ == "__main__":

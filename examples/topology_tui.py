@@ -44,7 +44,9 @@ class TopologyApp(GraphApp):
     NAME = "ezmsg topology"
     CSS = f"""
     {GraphApp.CSS}
-    #changes {{ height: 6; padding: 0 1; background: $surface; }}
+    #changes {{
+        height: 6; padding: 0 1; background: $surface; text-wrap: nowrap; text-overflow: ellipsis;
+    }}
     """
 
     def __init__(self, address: AddressType | None = None, interval_s: float = INTERVAL_S) -> None:
@@ -147,7 +149,7 @@ class TopologyApp(GraphApp):
 def _change(change: tuple[float, str]) -> Text:
     when, what = change
     style = {"+": "green", "-": "#ff8080", "~": "yellow", "!": "bold yellow"}[what[0]]
-    text = Text(time.strftime("%H:%M:%S ", time.localtime(when)), no_wrap=True, overflow="ellipsis")
+    text = Text(time.strftime("%H:%M:%S ", time.localtime(when)))
     return text.append(what, style=style)
 
 

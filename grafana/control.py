@@ -4,7 +4,21 @@ from __future__ import annotations
 
 from grafana_foundation_sdk.builders import dashboard as build
 
-from grafana.panels import PROCESS, UNIT, Panel, Query, board, grown, lines, listing, number, of_graph, settings_changes
+from grafana.panels import (
+    PROCESS,
+    UNIT,
+    Panel,
+    Query,
+    board,
+    filled,
+    grown,
+    lines,
+    listing,
+    number,
+    of_graph,
+    settings_changes,
+    shown,
+)
 
 OPERATION = "ezmsg_control_operation"
 
@@ -13,7 +27,7 @@ def of_operation(metric: str) -> tuple[Query, Query]:
     """Slow end since the beginning, and failures: operations are rare."""
     slow = f"histogram_quantile(0.99, sum by ({OPERATION}) ({of_graph(metric)}))"
     failed = grown(metric, f"{OPERATION}, error_type", 'error_type!=""', is_histogram=True)
-    return Query(slow, f"{{{{{OPERATION}}}}}"), Query(failed, f"{{{{{OPERATION}}}}}: {{{{error_type}}}}")
+    return Query(slow, shown(OPERATION)), Query(failed, f"{shown(OPERATION)}: {{{{error_type}}}}")
 
 
 def dashboard() -> build.Dashboard:
@@ -22,7 +36,8 @@ def dashboard() -> build.Dashboard:
     small = {"span": 8, "height": 4}
     graph_slow, graph_failed = of_operation("ezmsg_graph_operation_duration_seconds")
     process_slow, process_failed = of_operation("ezmsg_process_control_duration_seconds")
-    for panel in (
+    return filled(
+        made,
         number(
             Panel(
                 "Processes", "On the control plane or with telemetry. It drops: one ended.", "none", "process", **small
@@ -61,7 +76,7 @@ def dashboard() -> build.Dashboard:
                 "none",
                 "unit",
             ),
-            Query(settings_changes(), f"{{{{{UNIT}}}}}"),
+            Query(settings_changes(), shown(UNIT)),
         ),
         lines(
             Panel(
@@ -127,6 +142,4 @@ def dashboard() -> build.Dashboard:
             columns={"ezmsg_graph_edge_source": "from", "ezmsg_graph_edge_target": "to"},
             sort_by="from",
         ),
-    ):
-        made = made.with_panel(panel)
-    return made
+    )

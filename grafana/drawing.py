@@ -78,7 +78,8 @@ def timeseries(axes: Axes, panel: dict[str, Any], results: list[Drawn]) -> None:
             points = [(float(when), float(value)) for when, value in series["values"]]
             points = [(when, value) for when, value in points if not np.isnan(value)]
             times = _times(points)
-            last = f"{drawn.name(series['metric'])}   last {text(points[-1][1], unit)}" if points else "(only NaN)"
+            name = drawn.name(series["metric"])
+            last = f"{name}   last {text(points[-1][1], unit)}" if points else f"{name}   never a number"
             if stacked:
                 floor = [below[when] for when, _ in points]
                 for when, value in points:
@@ -86,14 +87,15 @@ def timeseries(axes: Axes, panel: dict[str, Any], results: list[Drawn]) -> None:
                 axes.fill_between(times, floor, [below[when] for when, _ in points], alpha=0.6, label=last)
             else:
                 axes.plot(times, [value for _, value in points], linewidth=1.2, label=last)
-    low, high = axes.get_ylim()
+    _, high = axes.get_ylim()
     for value, colour in _steps(panel)[1:]:
         if value <= max(high, 0) * 1.5:
             axes.axhline(value, color=colour, linestyle="--", linewidth=0.8)
     if panel["fieldConfig"]["defaults"]["custom"].get("scaleDistribution", {}).get("type") == "log":
         axes.set_yscale("log")
+        axes.yaxis.set_minor_formatter(lambda _value, _place: "")
     else:
-        axes.set_ylim(bottom=min(0, low))
+        axes.set_ylim(0, None if axes.dataLim.y1 > 0 else 1)
     axes.yaxis.set_major_formatter(lambda value, _place: text(value, unit))
     _time_axis(axes)
     axes.legend(loc="upper left", bbox_to_anchor=(0, -0.12), fontsize=7, ncols=2, frameon=False, borderaxespad=0)
@@ -116,16 +118,20 @@ def heatmap(axes: Axes, panel: dict[str, Any], results: list[Drawn]) -> None:
     cells: dict[tuple[float, float], dict[float, float]] = defaultdict(dict)
     for when, histogram in results[0].result[0]["histograms"]:
         for _, low, high, count in histogram.get("buckets", ()):
-            cells[float(low), float(high)][float(when)] = float(count)
+            if float(low) > 0:
+                cells[float(low), float(high)][float(when)] = float(count)
     times = sorted({when for column in cells.values() for when in column})
-    bounds = sorted(cells)
-    counts = np.array([[cells[bucket].get(when, np.nan) for when in times] for bucket in bounds])
-    edges = [low for low, _ in bounds] + [bounds[-1][1]]
+    edges = sorted({edge for bucket in cells for edge in bucket})
+    counts = np.full((len(edges) - 1, len(times)), np.nan)
+    for (low, high), column in cells.items():
+        for when, count in column.items():
+            counts[edges.index(low) : edges.index(high), times.index(when)] = count
     dates = [datetime.fromtimestamp(when, UTC) for when in (*times, 2 * times[-1] - times[-2])]
     axes.pcolormesh(dates, edges, counts, norm=LogNorm(), cmap="Oranges")
     axes.set_yscale("log")
     axes.yaxis.set_major_formatter(lambda value, _place: text(value, _unit(panel)))
-    axes.yaxis.set_minor_formatter(lambda _value, _place: "")
+    is_narrow = edges[-1] < 20 * edges[0]
+    axes.yaxis.set_minor_formatter(lambda value, _place: text(value, _unit(panel)) if is_narrow else "")
     _time_axis(axes)
 
 
@@ -139,7 +145,7 @@ def table(axes: Axes, panel: dict[str, Any], results: list[Drawn]) -> None:
         [
             text(float(one["value"][1]), units.get(title, _unit(panel)))
             if label.startswith("Value")
-            else one["metric"].get(label, "")
+            else " ".join(one["metric"].get(label, "").split())  # as a browser does
             for label, title in names.items()
         ]
         for one in results[0].result

@@ -4,7 +4,23 @@ from __future__ import annotations
 
 from grafana_foundation_sdk.builders import dashboard as build
 
-from grafana.panels import D, K, Panel, Query, S, board, heat, lines, of_graph, quantile, rate, variable
+from grafana.panels import (
+    D,
+    K,
+    Panel,
+    Query,
+    S,
+    board,
+    both_ends,
+    filled,
+    heat,
+    lines,
+    of_graph,
+    rate,
+    rates,
+    shown,
+    variable,
+)
 
 OF_TOPIC = f'{D}=~"$destination"'
 OF_SUBSCRIBER = f'{S}=~"$subscription"'
@@ -35,8 +51,9 @@ def dashboard() -> build.Dashboard:
             f'label_values(messaging_client_consumed_messages_total{{job="$graph", {OF_TOPIC}}}, {S})',
         ),
     )
-    topic, edge, kind = f"{{{{{D}}}}}", f"{{{{{D}}}}} → {{{{{S}}}}}", f"{{{{{D}}}}} {{{{{K}}}}}"
-    for panel in (
+    topic, edge, kind = shown(D), f"{shown(D)} → {shown(S)}", f"{shown(D)} {shown(K)}"
+    return filled(
+        made,
         lines(
             Panel(
                 "Sent and consumed",
@@ -45,10 +62,8 @@ def dashboard() -> build.Dashboard:
                 "mps",
                 "unit",
             ),
-            Query(f"sum by ({D}) ({rate('messaging_client_sent_messages_total', OF_TOPIC)})", f"{topic} sent"),
-            Query(
-                f"sum by ({D}, {S}) ({rate('messaging_client_consumed_messages_total', OF_EDGE)})", f"{edge} consumed"
-            ),
+            Query(rates("messaging_client_sent_messages_total", D, OF_TOPIC), f"{topic} sent"),
+            Query(rates("messaging_client_consumed_messages_total", f"{D}, {S}", OF_EDGE), f"{edge} consumed"),
         ),
         heat(
             Panel(
@@ -77,9 +92,15 @@ def dashboard() -> build.Dashboard:
             stacked=True,
         ),
         lines(
-            Panel("p99 of each step", "The same steps at their slow end; what a mean hides.", "s", "unit"),
+            Panel(
+                "p99 of each step",
+                "The same steps at their slow end; what a mean hides. A step that takes no time has no line.",
+                "s",
+                "unit",
+            ),
             *(
-                Query(f"histogram_quantile(0.99, sum({rate(metric, labels)}))", name)
+                # A histogram of nothing but zeros answers with 1e-128: not on a logarithmic axis.
+                Query(f"histogram_quantile(0.99, sum({rate(metric, labels)})) > 1e-9", name)
                 for metric, labels, name in (
                     ("messaging_client_operation_duration_seconds", OF_TOPIC, "publish"),
                     ("ezmsg_publisher_serialize_duration_seconds", OF_TOPIC, "serialize"),
@@ -108,7 +129,7 @@ def dashboard() -> build.Dashboard:
                 "unit",
                 (0.05, 0.2),
             ),
-            Query(f"sum by ({D}, {S}) ({rate('ezmsg_publisher_backpressure_blame_seconds_total', OF_TOPIC)})", edge),
+            Query(rates("ezmsg_publisher_backpressure_blame_seconds_total", f"{D}, {S}", OF_TOPIC), edge),
         ),
         lines(
             Panel(
@@ -120,8 +141,7 @@ def dashboard() -> build.Dashboard:
                 "unit",
                 (0.01, 0.1),
             ),
-            Query(quantile(0.5, "ezmsg_publisher_backpressure_duration_seconds", D, OF_TOPIC), f"{topic} p50"),
-            Query(quantile(0.99, "ezmsg_publisher_backpressure_duration_seconds", D, OF_TOPIC), f"{topic} p99"),
+            *both_ends("ezmsg_publisher_backpressure_duration_seconds", D, OF_TOPIC, topic),
         ),
         lines(
             Panel(
@@ -130,7 +150,7 @@ def dashboard() -> build.Dashboard:
                 "none",
                 "unit",
             ),
-            Query(f"max by ({S}) ({of_graph('ezmsg_subscriber_queue_depth', OF_SUBSCRIBER)})", f"{{{{{S}}}}}"),
+            Query(f"max by ({S}) ({of_graph('ezmsg_subscriber_queue_depth', OF_SUBSCRIBER)})", shown(S)),
         ),
         lines(
             Panel(
@@ -139,8 +159,7 @@ def dashboard() -> build.Dashboard:
                 "s",
                 "unit",
             ),
-            Query(quantile(0.5, "ezmsg_publisher_interval_seconds", D, OF_TOPIC), f"{topic} p50"),
-            Query(quantile(0.99, "ezmsg_publisher_interval_seconds", D, OF_TOPIC), f"{topic} p99"),
+            *both_ends("ezmsg_publisher_interval_seconds", D, OF_TOPIC, topic),
         ),
         lines(
             Panel(
@@ -151,8 +170,8 @@ def dashboard() -> build.Dashboard:
                 "Bps",
                 "process",
             ),
-            Query(f"sum by ({D}) ({rate('ezmsg_channel_io_bytes_total', SENT)})", f"{topic} sent"),
-            Query(f"sum by ({D}, {K}) ({rate('ezmsg_channel_io_bytes_total', RECEIVED)})", f"{kind} received"),
+            Query(rates("ezmsg_channel_io_bytes_total", D, SENT), f"{topic} sent"),
+            Query(rates("ezmsg_channel_io_bytes_total", f"{D}, {K}", RECEIVED), f"{kind} received"),
         ),
         lines(
             Panel(
@@ -162,7 +181,7 @@ def dashboard() -> build.Dashboard:
                 "unit",
                 (0.01, None),
             ),
-            Query(f"sum by ({D}, {S}) ({rate('ezmsg_subscriber_dropped_messages_total', OF_EDGE)})", edge),
+            Query(rates("ezmsg_subscriber_dropped_messages_total", f"{D}, {S}", OF_EDGE), edge),
         ),
         lines(
             Panel(
@@ -175,6 +194,4 @@ def dashboard() -> build.Dashboard:
             ),
             Query(f"sum by ({D}) ({of_graph('ezmsg_publisher_shm_reallocations_total', OF_TOPIC)})", topic),
         ),
-    ):
-        made = made.with_panel(panel)
-    return made
+    )

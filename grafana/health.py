@@ -4,7 +4,21 @@ from __future__ import annotations
 
 from grafana_foundation_sdk.builders import dashboard as build
 
-from grafana.panels import PROCESS, Panel, Query, board, lines, number, of_graph, quantile, rate
+from grafana.panels import (
+    PROCESS,
+    Panel,
+    Query,
+    board,
+    filled,
+    grown,
+    lines,
+    number,
+    of_graph,
+    quantile,
+    rate,
+    rates,
+    shown,
+)
 
 KIND, REASON, SIGNAL = "ezmsg_telemetry_kind", "ezmsg_telemetry_reason", "ezmsg_telemetry_signal"
 
@@ -13,8 +27,9 @@ def dashboard() -> build.Dashboard:
     """Build it."""
     made = board("health", "Whether what the other dashboards show is all there is: what was recorded, exported, lost.")
     small = {"span": 6, "height": 4}
-    dropped = f"sum by ({KIND}, {REASON}) ({rate('ezmsg_telemetry_dropped_total')})"
-    for panel in (
+    dropped = grown("ezmsg_telemetry_dropped_total", f"{KIND}, {REASON}")
+    return filled(
+        made,
         number(
             Panel(
                 "Age of the newest metrics",
@@ -30,10 +45,10 @@ def dashboard() -> build.Dashboard:
         number(
             Panel(
                 "Lost",
-                "Items of telemetry that were recorded and lost. The panel below says why.",
-                "cps",
+                "Items of telemetry that were recorded and lost in 5 minutes. The panel below says why.",
+                "none",
                 "overview",
-                (0.001, 1),
+                (None, 1),
                 **small,
             ),
             Query(f"sum({dropped})"),
@@ -67,23 +82,23 @@ def dashboard() -> build.Dashboard:
                 "cps",
                 "overview",
             ),
-            Query(f"sum by ({KIND}) ({rate('ezmsg_telemetry_recorded_total')})", f"{{{{{KIND}}}}}"),
+            Query(rates("ezmsg_telemetry_recorded_total", KIND), shown(KIND)),
         ),
         lines(
             Panel(
                 "Lost, by reason",
-                "overrun: more rows than the ring holds, histograms miss some. queue_full, timeout, failed, "
-                "rejected: the receiver. "
-                "overflow: too many series. Counters are exact all the same.",
-                "cps",
+                "In 5 minutes. overrun: more rows than the ring holds, histograms miss some. queue_full, timeout, "
+                "failed, rejected: the receiver. no_goodbye: a process was killed. overflow: too many series. Counters "
+                "are exact all the same.",
+                "none",
                 "control",
-                (0.001, 1),
+                (None, 1),
             ),
-            Query(dropped, f"{{{{{KIND}}}}} {{{{{REASON}}}}}"),
+            Query(dropped, f"{shown(KIND)} {shown(REASON)}"),
         ),
         lines(
             Panel("Exported", "What receivers took. Spans should follow what is recorded.", "cps", "control"),
-            Query(f"sum by ({KIND}) ({rate('ezmsg_telemetry_exported_total')})", f"{{{{{KIND}}}}}"),
+            Query(rates("ezmsg_telemetry_exported_total", KIND), shown(KIND)),
         ),
         lines(
             Panel(
@@ -93,7 +108,7 @@ def dashboard() -> build.Dashboard:
                 "control",
                 (1, 2),
             ),
-            Query(quantile(0.99, "ezmsg_telemetry_export_duration_seconds", SIGNAL), f"{{{{{SIGNAL}}}}}"),
+            Query(quantile(0.99, "ezmsg_telemetry_export_duration_seconds", SIGNAL), shown(SIGNAL)),
         ),
         lines(
             Panel(
@@ -119,7 +134,7 @@ def dashboard() -> build.Dashboard:
                 (0.03, 0.05),
                 handing=(("process", PROCESS),),
             ),
-            Query(f"sum by ({PROCESS}) ({of_graph('ezmsg_telemetry_overhead_ratio')})", f"{{{{{PROCESS}}}}}"),
+            Query(f"sum by ({PROCESS}) ({of_graph('ezmsg_telemetry_overhead_ratio')})", shown(PROCESS)),
         ),
         lines(
             Panel(
@@ -151,6 +166,4 @@ def dashboard() -> build.Dashboard:
             ),
             maximum=1,
         ),
-    ):
-        made = made.with_panel(panel)
-    return made
+    )

@@ -13,6 +13,7 @@ from grafana.panels import (
     Query,
     S,
     board,
+    filled,
     grown,
     lines,
     listing,
@@ -20,10 +21,14 @@ from grafana.panels import (
     of_graph,
     quantile,
     rate,
+    rates,
+    shown,
     topology,
 )
 
 EDGE = (("destination", D), ("subscription", S))
+KIND, REASON, OPERATION = "ezmsg_telemetry_kind", "ezmsg_telemetry_reason", "ezmsg_control_operation"
+NODE = "ezmsg_graph_node_id"
 SOURCE, TARGET = "ezmsg_graph_edge_source", "ezmsg_graph_edge_target"
 
 
@@ -37,7 +42,7 @@ def nodes() -> str:
     """Units with the messages they send a second; those that only receive, with what they take."""
     sent = f"sum by (id) ({of_unit(rate('messaging_client_sent_messages_total'), D, 'id')})"
     taken = f"sum by (id) ({of_unit(rate('messaging_client_consumed_messages_total'), S, 'id')})"
-    known = f"0 * group by (id) ({of_unit(of_graph('ezmsg_graph_node_info') + ' == 1', 'ezmsg_graph_node_id', 'id')})"
+    known = f"0 * group by (id) ({of_unit(of_graph('ezmsg_graph_node_info') + ' == 1', NODE, 'id')})"
     return f'label_replace({sent} or {taken} or {known}, "title", "$1", "id", "(.*)")'
 
 
@@ -52,20 +57,30 @@ def edges() -> str:
     age = f"histogram_quantile(0.99, sum by (source, target) ({between(rate('ezmsg_message_age_seconds'), D, S)}))"
     with_age = f'count_values by (source, target) ("secondarystat", round(1000 * {age}, 0.1))'
     both = f"{with_age} * on (source, target) group_left () ({arriving}) or on (source, target) ({arriving} or {known})"
-    return f'label_join({both}, "id", " → ", "source", "target")'
+    # Of what a unit sends to itself, like its settings, nothing can be drawn.
+    itself = f"group by (source, target) ({between(of_graph('ezmsg_graph_node_info'), NODE, NODE)})"
+    return f'label_join(({both}) unless on (source, target) {itself}, "id", " → ", "source", "target")'
+
+
+def alerts() -> str:
+    """What Prometheus complains about, with all that tells one alert from another in the label `about`."""
+    telling = (D, S, UNIT, TASK, PROCESS, "by", OPERATION, "error_type", KIND, REASON, "exporter")
+    labels = ", ".join(f'"{label}"' for label in telling)
+    return f'label_join(ALERTS{{job=~"$graph|collector"}}, "about", " ", {labels})'
 
 
 def dashboard() -> build.Dashboard:
     """Build it."""
     made = board("overview", "Begin here: what the graph is doing, and which edge, unit or process to look at next.")
     small = {"span": 4, "height": 4}
-    backpressure = f"sum by ({D}) ({rate('ezmsg_publisher_backpressure_time_seconds_total')})"
-    dropped = f"sum by ({D}, {S}) ({rate('ezmsg_subscriber_dropped_messages_total')})"
+    backpressure = rates("ezmsg_publisher_backpressure_time_seconds_total", D)
+    dropped = rates("ezmsg_subscriber_dropped_messages_total", f"{D}, {S}")
     failing = grown("ezmsg_task_errors_total", f"{UNIT}, {TASK}, error_type")
     failed = grown("ezmsg_task_errors_total", "job", 'error_type!="CancelledError"')
     age = quantile(0.99, "ezmsg_message_age_seconds", f"{D}, {S}")
-    busy = f"sum by ({UNIT}, {TASK}) ({rate('ezmsg_task_busy_time_seconds_total')})"
-    for panel in (
+    busy = rates("ezmsg_task_busy_time_seconds_total", f"{UNIT}, {TASK}")
+    return filled(
+        made,
         number(
             Panel("Processes", "Fewer than you started: one has ended or was killed.", "none", "process", **small),
             Query(f"max({of_graph('ezmsg_graph_process_count')})"),
@@ -143,7 +158,7 @@ def dashboard() -> build.Dashboard:
                 (0.05, 0.2),
                 handing=(("destination", D),),
             ),
-            Query(backpressure, f"{{{{{D}}}}}"),
+            Query(backpressure, shown(D)),
         ),
         lines(
             Panel(
@@ -154,7 +169,7 @@ def dashboard() -> build.Dashboard:
                 (0.1, 1),
                 handing=EDGE,
             ),
-            Query(age, f"{{{{{D}}}}} → {{{{{S}}}}}"),
+            Query(age, f"{shown(D)} → {shown(S)}"),
         ),
         lines(
             Panel(
@@ -165,7 +180,7 @@ def dashboard() -> build.Dashboard:
                 (0.01, None),
                 handing=EDGE,
             ),
-            Query(f"{dropped} > 0", f"{{{{{D}}}}} → {{{{{S}}}}}"),
+            Query(f"{dropped} > 0", f"{shown(D)} → {shown(S)}"),
         ),
         lines(
             Panel(
@@ -177,7 +192,7 @@ def dashboard() -> build.Dashboard:
                 (0.7, 0.9),
                 handing=(("unit", UNIT),),
             ),
-            Query(f"topk(8, {busy})", f"{{{{{UNIT}}}}} {{{{{TASK}}}}}"),
+            Query(f"topk(8, {busy})", f"{shown(UNIT)} {shown(TASK)}"),
         ),
         lines(
             Panel(
@@ -189,7 +204,7 @@ def dashboard() -> build.Dashboard:
                 (None, 1),
                 handing=(("unit", UNIT),),
             ),
-            Query(failing, f"{{{{{UNIT}}}}} {{{{{TASK}}}}}: {{{{error_type}}}}"),
+            Query(failing, f"{shown(UNIT)} {shown(TASK)}: {{{{error_type}}}}"),
         ),
         lines(
             Panel(
@@ -202,7 +217,7 @@ def dashboard() -> build.Dashboard:
                 (0.05, 0.2),
                 handing=(("subscription", S),),
             ),
-            Query(f"topk(5, sum by ({S}) ({rate('ezmsg_graph_backpressure_culprit_seconds_total')}))", f"{{{{{S}}}}}"),
+            Query(f"topk(5, {rates('ezmsg_graph_backpressure_culprit_seconds_total', S)})", shown(S)),
         ),
         listing(
             Panel(
@@ -212,21 +227,10 @@ def dashboard() -> build.Dashboard:
                 "health",
                 (None, 1),
                 span=24,
-                height=6,
+                height=8,
             ),
-            Query('ALERTS{job=~"$graph|collector"}'),
-            columns={
-                "alertname": "alert",
-                "alertstate": "state",
-                "severity": "severity",
-                D: "topic",
-                S: "subscription",
-                UNIT: "unit",
-                TASK: "task",
-                PROCESS: "process",
-            },
+            Query(alerts()),
+            columns={"alertname": "alert", "alertstate": "state", "severity": "severity", "about": "about"},
             sort_by="state",
         ),
-    ):
-        made = made.with_panel(panel)
-    return made
+    )

@@ -59,11 +59,10 @@ def grown(metric: str, by: str, labels: str = "", window: str = "5m", *, is_hist
     For what is rare: the first occurrence counts, which `rate` and `increase` do not see, for its series has no past.
     """
 
-    def at(offset: str) -> str:
-        series = of_graph(metric, labels) + offset
-        return f"sum by ({by}) ({f'histogram_count({series})' if is_histogram else series})"
-
-    return f"clamp_min({at('')} - ({at(f' offset {window}')} or 0 * {at('')}), 0)"
+    now, before = of_graph(metric, labels), f"{of_graph(metric, labels)} offset {window}"
+    if is_histogram:
+        now, before = f"histogram_count({now})", f"histogram_count({before})"
+    return f"sum by ({by}) (clamp_min({now} - ({before} or 0 * {now}), 0))"
 
 
 def of_graph(metric: str, labels: str = "") -> str:
@@ -71,9 +70,19 @@ def of_graph(metric: str, labels: str = "") -> str:
     return f'{metric}{{job="$graph"{f", {labels}" if labels else ""}}}'
 
 
+def rates(metric: str, by: str, labels: str = "") -> str:
+    """The rates of a metric, added up by labels."""
+    return f"sum by ({by}) ({rate(metric, labels)})"
+
+
 def quantile(q: float, metric: str, by: str, labels: str = "") -> str:
     """A quantile of a native histogram."""
-    return f"histogram_quantile({q:g}, sum by ({by}) ({rate(metric, labels)}))"
+    return f"histogram_quantile({q:g}, {rates(metric, by, labels)})"
+
+
+def shown(label: str) -> str:
+    """The value of a label in the name of a series."""
+    return f"{{{{{label}}}}}"
 
 
 @dataclass(frozen=True)
@@ -99,6 +108,14 @@ class Query:
 
     def _query(self) -> prometheus.Dataquery:
         return prometheus.Dataquery().expr(self.expr).legend_format(self.legend or "__auto").datasource(PROMETHEUS)
+
+
+def both_ends(metric: str, by: str, labels: str, name: str) -> tuple[Query, Query]:
+    """The median and the slow end of a native histogram."""
+    return (
+        Query(quantile(0.5, metric, by, labels), f"{name} p50"),
+        Query(quantile(0.99, metric, by, labels), f"{name} p99"),
+    )
 
 
 @dataclass(frozen=True)
@@ -258,10 +275,17 @@ def board(name: str, says: str, *variables: build.QueryVariable) -> build.Dashbo
         annotation(
             "Settings",
             settings_just_changed(),
-            f"settings of {{{{{UNIT}}}}}",
+            f"settings of {shown(UNIT)}",
             "blue",
         )
     )
+
+
+def filled(empty: build.Dashboard, *panels: Any) -> build.Dashboard:
+    """A dashboard with panels, in this order."""
+    for panel in panels:
+        empty = empty.with_panel(panel)
+    return empty
 
 
 def settings_changes(labels: str = "") -> str:

@@ -3,14 +3,13 @@
     python -m grafana.pictures DIRECTORY
 
 A tool for whoever changes a dashboard: does each panel say what it should, can a person read it. It plays the scenario
-of the tests, for STACK_SECONDS, and draws what came of it; with `--prometheus URL` it draws the last minutes of that
-one.
+of the tests, for STACK_SECONDS, and draws what came of it; then what does not survive, into DIRECTORY/troubled. With
+`--prometheus URL` it draws the last minutes of that one.
 """
 
 from __future__ import annotations
 
 import argparse
-import contextlib
 import tempfile
 import time
 from collections.abc import Iterator
@@ -25,7 +24,7 @@ matplotlib.use("Agg")
 from matplotlib import pyplot
 from matplotlib.axes import Axes
 
-from deploy.testing import scenario
+from deploy.testing import scenario, troubles
 from deploy.testing.binaries import ensure
 from deploy.testing.promql import Prometheus
 from grafana import drawing
@@ -99,17 +98,24 @@ def _draw_panel(axes: Axes, panel: dict[str, Any], results: list[Drawn]) -> None
     getattr(drawing, panel["type"].lower())(axes, panel, results)
 
 
-@contextlib.contextmanager
-def _shown(options: argparse.Namespace) -> Iterator[Shown]:
-    values = dict.fromkeys(("destination", "subscription", "unit", "process"), ".*")
-    values |= {"graph": options.graph, "__rate_interval": "40s", "__interval": "10s"}
+def _shown(options: argparse.Namespace) -> Iterator[tuple[Path, Shown]]:
+    """What to draw, and where; it can be asked until the next one is."""
     if options.prometheus:
         now_s = time.time()
-        yield Shown(Prometheus(options.prometheus), now_s - 60 * options.minutes, now_s, values)
+        prometheus = Prometheus(options.prometheus)
+        yield options.directory, Shown(prometheus, now_s - 60 * options.minutes, now_s, _values(options.graph, "40s"))
         return
-    values["__rate_interval"] = "15s"
     with tempfile.TemporaryDirectory() as scratch, scenario.play(ensure(), Path(scratch)) as played:
-        yield Shown(played.stack.prometheus, played.start_s, played.quiet_s - 8, values)
+        values = _values(scenario.SERVICE, "15s")
+        yield options.directory, Shown(played.stack.prometheus, played.start_s, played.quiet_s - 8, values)
+    with tempfile.TemporaryDirectory() as scratch, troubles.play(ensure(), Path(scratch)) as troubled:
+        values, end_s = _values(troubles.SERVICE, "15s"), troubled.end_s + 5
+        yield options.directory / "troubled", Shown(troubled.stack.prometheus, troubled.start_s, end_s, values)
+
+
+def _values(graph: str, rate_interval: str) -> dict[str, str]:
+    everything = dict.fromkeys(("destination", "subscription", "unit", "process"), ".*")
+    return everything | {"graph": graph, "__rate_interval": rate_interval, "__interval": "10s"}
 
 
 def main() -> None:
@@ -120,8 +126,8 @@ def main() -> None:
     parser.add_argument("--graph", default=scenario.SERVICE, help="the service.name")
     parser.add_argument("--minutes", type=float, default=5)
     options = parser.parse_args()
-    with _shown(options) as shown:
-        for path in draw(shown, options.directory):
+    for directory, shown in _shown(options):
+        for path in draw(shown, directory):
             print(path)
 
 

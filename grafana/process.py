@@ -4,11 +4,26 @@ from __future__ import annotations
 
 from grafana_foundation_sdk.builders import dashboard as build
 
-from grafana.panels import PROCESS, Panel, Query, board, lines, listing, of_graph, quantile, rate, variable
+from grafana.panels import (
+    PROCESS,
+    Panel,
+    Query,
+    board,
+    filled,
+    lines,
+    listing,
+    of_graph,
+    quantile,
+    rates,
+    shown,
+    variable,
+)
 
 OF_PROCESS = f'{PROCESS}=~"$process"'
 OLDEST = f'{OF_PROCESS}, cpython_gc_generation="2"'
-NAME = f"{{{{{PROCESS}}}}}"
+# Some have the same name: programs that were started twice.
+EACH = f"{PROCESS}, instance"
+NAME = shown(PROCESS)
 
 
 def dashboard() -> build.Dashboard:
@@ -23,7 +38,8 @@ def dashboard() -> build.Dashboard:
             f'label_values(ezmsg_telemetry_recorded_total{{job="$graph"}}, {PROCESS})',
         ),
     )
-    for panel in (
+    return filled(
+        made,
         listing(
             Panel(
                 "Processes",
@@ -53,7 +69,7 @@ def dashboard() -> build.Dashboard:
                 (0.8, 1),
                 decimals=2,
             ),
-            Query(f"sum by ({PROCESS}) ({rate('process_cpu_time_seconds_total', OF_PROCESS)})", NAME),
+            Query(rates("process_cpu_time_seconds_total", EACH, OF_PROCESS), NAME),
         ),
         lines(
             Panel(
@@ -65,7 +81,7 @@ def dashboard() -> build.Dashboard:
                 (0.05, 0.5),
             ),
             Query(
-                quantile(0.99, "ezmsg_event_loop_lag_seconds", f"{PROCESS}, ezmsg_event_loop_name", OF_PROCESS),
+                quantile(0.99, "ezmsg_event_loop_lag_seconds", f"{EACH}, ezmsg_event_loop_name", OF_PROCESS),
                 f"{NAME} {{{{ezmsg_event_loop_name}}}}",
             ),
         ),
@@ -73,7 +89,7 @@ def dashboard() -> build.Dashboard:
             Panel(
                 "Memory", "Physical memory. A line that only rises is a leak, or a queue that fills.", "bytes", "edge"
             ),
-            Query(f"sum by ({PROCESS}) ({of_graph('process_memory_usage_bytes', OF_PROCESS)})", NAME),
+            Query(f"sum by ({EACH}) ({of_graph('process_memory_usage_bytes', OF_PROCESS)})", NAME),
         ),
         lines(
             Panel(
@@ -83,11 +99,11 @@ def dashboard() -> build.Dashboard:
                 "ops",
                 "unit",
             ),
-            Query(f"sum by ({PROCESS}) ({rate('cpython_gc_collections_total', OLDEST)})", NAME),
+            Query(rates("cpython_gc_collections_total", EACH, OLDEST), NAME),
         ),
         lines(
             Panel("Threads", "A number that rises is a thread that nobody ends.", "none", "unit"),
-            Query(f"sum by ({PROCESS}) ({of_graph('process_thread_count', OF_PROCESS)})", NAME),
+            Query(f"sum by ({EACH}) ({of_graph('process_thread_count', OF_PROCESS)})", NAME),
         ),
         lines(
             Panel(
@@ -97,7 +113,7 @@ def dashboard() -> build.Dashboard:
                 "control",
                 (800, 1000),
             ),
-            Query(f"sum by ({PROCESS}) ({of_graph('process_unix_file_descriptor_count', OF_PROCESS)})", NAME),
+            Query(f"sum by ({EACH}) ({of_graph('process_unix_file_descriptor_count', OF_PROCESS)})", NAME),
         ),
         lines(
             Panel(
@@ -106,7 +122,7 @@ def dashboard() -> build.Dashboard:
                 "mps",
                 "edge",
             ),
-            Query(f"sum by ({PROCESS}) ({rate('messaging_client_sent_messages_total', OF_PROCESS)})", NAME),
+            Query(rates("messaging_client_sent_messages_total", EACH, OF_PROCESS), NAME),
         ),
         lines(
             Panel(
@@ -115,8 +131,6 @@ def dashboard() -> build.Dashboard:
                 "mps",
                 "edge",
             ),
-            Query(f"sum by ({PROCESS}) ({rate('messaging_client_consumed_messages_total', OF_PROCESS)})", NAME),
+            Query(rates("messaging_client_consumed_messages_total", EACH, OF_PROCESS), NAME),
         ),
-    ):
-        made = made.with_panel(panel)
-    return made
+    )

@@ -12,12 +12,16 @@ from grafana.panels import (
     Query,
     S,
     board,
+    both_ends,
+    filled,
     grown,
     heat,
     lines,
     quantile,
     rate,
+    rates,
     settings_changes,
+    shown,
     variable,
 )
 
@@ -26,7 +30,7 @@ OF_UNIT_OR_NONE = f'{UNIT}=~"$unit|"'
 # The streams of a unit begin with its address.
 TAKEN = f'{S}=~"($unit)/.+"'
 SENT = f'{D}=~"($unit)/.+"'
-TASK_NAME = f"{{{{{UNIT}}}}} {{{{{TASK}}}}}"
+TASK_NAME = f"{shown(UNIT)} {shown(TASK)}"
 
 
 def dashboard() -> build.Dashboard:
@@ -38,9 +42,10 @@ def dashboard() -> build.Dashboard:
             "unit", "Unit", "Addresses of units", f'label_values({{__name__=~"ezmsg_task_.+", job="$graph"}}, {UNIT})'
         ),
     )
-    busy = f"sum by ({UNIT}, {TASK}) ({rate('ezmsg_task_busy_time_seconds_total', OF_UNIT)})"
+    busy = rates("ezmsg_task_busy_time_seconds_total", f"{UNIT}, {TASK}", OF_UNIT)
     errors = grown("ezmsg_task_errors_total", f"{UNIT}, {TASK}, error_type", OF_UNIT)
-    for panel in (
+    return filled(
+        made,
         lines(
             Panel(
                 "Busy share of tasks",
@@ -71,14 +76,7 @@ def dashboard() -> build.Dashboard:
                 "s",
                 "process",
             ),
-            Query(
-                f"histogram_quantile(0.5, sum by ({S}) ({rate('messaging_process_duration_seconds', TAKEN)}))",
-                f"{{{{{S}}}}} p50",
-            ),
-            Query(
-                f"histogram_quantile(0.99, sum by ({S}) ({rate('messaging_process_duration_seconds', TAKEN)}))",
-                f"{{{{{S}}}}} p99",
-            ),
+            *both_ends("messaging_process_duration_seconds", S, TAKEN, shown(S)),
         ),
         lines(
             Panel(
@@ -87,8 +85,8 @@ def dashboard() -> build.Dashboard:
                 "mps",
                 "edge",
             ),
-            Query(f"sum by ({S}) ({rate('messaging_client_consumed_messages_total', TAKEN)})", f"{{{{{S}}}}} in"),
-            Query(f"sum by ({D}) ({rate('messaging_client_sent_messages_total', SENT)})", f"{{{{{D}}}}} out"),
+            Query(rates("messaging_client_consumed_messages_total", S, TAKEN), f"{shown(S)} in"),
+            Query(rates("messaging_client_sent_messages_total", D, SENT), f"{shown(D)} out"),
         ),
         lines(
             Panel(
@@ -113,7 +111,7 @@ def dashboard() -> build.Dashboard:
             ),
             Query(
                 quantile(0.99, "ezmsg_task_span_duration_seconds", f"{UNIT}, ezmsg_span_label", OF_UNIT_OR_NONE),
-                f"{{{{{UNIT}}}}} {{{{ezmsg_span_label}}}}",
+                f"{shown(UNIT)} {{{{ezmsg_span_label}}}}",
             ),
         ),
         lines(
@@ -123,7 +121,7 @@ def dashboard() -> build.Dashboard:
                 "none",
                 "control",
             ),
-            Query(settings_changes(OF_UNIT), f"{{{{{UNIT}}}}}"),
+            Query(settings_changes(OF_UNIT), shown(UNIT)),
         ),
         lines(
             Panel(
@@ -133,11 +131,6 @@ def dashboard() -> build.Dashboard:
                 "edge",
                 handing=(("subscription", S),),
             ),
-            Query(
-                f"histogram_quantile(0.99, sum by ({S}) ({rate('ezmsg_subscriber_queue_duration_seconds', TAKEN)}))",
-                f"{{{{{S}}}}} p99",
-            ),
+            Query(quantile(0.99, "ezmsg_subscriber_queue_duration_seconds", S, TAKEN), f"{shown(S)} p99"),
         ),
-    ):
-        made = made.with_panel(panel)
-    return made
+    )

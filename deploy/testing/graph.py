@@ -10,9 +10,10 @@ It prints the address of its server, and ends, in order, when its standard input
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import sys
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 import numpy as np
@@ -123,13 +124,22 @@ class Sink(ez.Unit):
             raise ValueError("planted")
 
 
-def main() -> None:
-    """Run it."""
+@contextlib.contextmanager
+def serving() -> Iterator[str]:
+    """A server of its own, whose address is printed."""
     server = ez.GraphServer()
     server.start("127.0.0.1:0")
     print(server.address, flush=True)
-    source, check, slow, leaky, sink = Source(), Check(), Slow(), Leaky(), Sink()
     try:
+        yield str(server.address)
+    finally:
+        server.stop()
+
+
+def main() -> None:
+    """Run it."""
+    source, check, slow, leaky, sink = Source(), Check(), Slow(), Leaky(), Sink()
+    with serving() as address:
         ez.run(
             SOURCE=source,
             CHECK=check,
@@ -143,10 +153,8 @@ def main() -> None:
                 (slow.OUTPUT, sink.INPUT),
             ],
             process_components=[slow, leaky, sink],
-            graph_address=str(server.address),
+            graph_address=address,
         )
-    finally:
-        server.stop()
 
 
 if __name__ == "__main__":

@@ -10,26 +10,22 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-import subprocess
-import sys
 import tempfile
 import time
 import uuid
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO
 
 import ezmsg.core as ez
 from deploy.testing.binaries import Binaries, ensure
+from deploy.testing.programs import Program, exporting, program
 from deploy.testing.promql import Prometheus
-from deploy.testing.stack import Stack, StackError, wait_until
+from deploy.testing.stack import Stack, wait_until
 from ezmsg.core.dag import CyclicException
 from ezmsg.core.graphmeta import HistogramValue
 
-ROOT = Path(__file__).parents[2]
-SERVICE = "planted"
-INTERVAL_MS = 1000
+SERVICE, HEALTHY = "planted", "healthy"
 PROCESSES = f'ezmsg_graph_process_count{{job="{SERVICE}"}}'
 BOOT_ID = "/proc/sys/kernel/random/boot_id"
 EDGES = (
@@ -55,6 +51,7 @@ class Played:
 
     stack: Stack
     start_s: float
+    collector_killed_s: float = 0.0
     quiet_s: float = 0.0
     end_s: float = 0.0
     processes: int = 0
@@ -67,10 +64,10 @@ class Played:
 @contextlib.contextmanager
 def play(binaries: Binaries, directory: Path) -> Iterator[Played]:
     """Play it; the stack runs on in the block, the graph has ended."""
-    with Stack(binaries, directory) as stack:
+    with Stack(binaries, directory) as stack, stack.telling():
         played = Played(stack, time.time())
-        with _graph(stack, directory) as (address, graph, elsewhere):
-            _crash_and_recover(stack, lambda: asyncio.run(_change_settings(address)))
+        with _graph(stack, directory) as (address, graph, elsewhere), _healthy(stack, directory) as healthy:
+            _crash_and_recover(played, lambda: asyncio.run(_change_settings(address)))
             wait_until(lambda: _has_all(stack), "metrics of all edges are in Prometheus")
             scraped = "min(count_over_time(otelcol_exporter_sent_spans[30s]))"
             wait_until(
@@ -79,25 +76,27 @@ def play(binaries: Binaries, directory: Path) -> Iterator[Played]:
             firing = f'ALERTS{{alertstate="firing", job="{SERVICE}"}}'
             wait_until(lambda: stack.prometheus.query(firing), "an alert fires")
             played.processes = int(stack.prometheus.number(PROCESSES) or 0)
-            _end_in_order(elsewhere)
+            elsewhere.end_in_order()
             wait_until(
                 lambda: stack.prometheus.number(PROCESSES) == played.processes - 1, "a process less is in Prometheus"
             )
             asyncio.run(_fall_silent(address, played))
             played.quiet_s = time.time()
-            _end_in_order(graph)
+            graph.end_in_order()
+            healthy.end_in_order()
         _await_goodbye(played)
         played.end_s = time.time()
         yield played
 
 
-def _crash_and_recover(stack: Stack, change_settings: Callable[[], None]) -> None:
-    pause_s = seconds() / 4
+def _crash_and_recover(played: Played, change_settings: Callable[[], None]) -> None:
+    stack, pause_s = played.stack, seconds() / 4
     sent = f'sum(messaging_client_sent_messages_total{{job="{SERVICE}"}})'
     wait_until(lambda: (stack.prometheus.number(sent) or 0) > 0, "the first messages are counted in Prometheus")
     time.sleep(pause_s)
     change_settings()
     stack.collector.kill()
+    played.collector_killed_s = time.time()
     time.sleep(pause_s / 2)
     stack.collector.start()
     time.sleep(pause_s)
@@ -169,47 +168,27 @@ def _await_goodbye(played: Played) -> None:
 
 
 @contextlib.contextmanager
-def _graph(stack: Stack, directory: Path) -> Iterator[tuple[str, subprocess.Popen[str], subprocess.Popen[str]]]:
-    environment = os.environ | {
-        "OTEL_EXPORTER_OTLP_ENDPOINT": stack.endpoint,
-        "OTEL_METRIC_EXPORT_INTERVAL": str(INTERVAL_MS),
-        "OTEL_SERVICE_NAME": SERVICE,
-    }
+def _graph(stack: Stack, directory: Path) -> Iterator[tuple[str, Program, Program]]:
+    environment = exporting(stack.endpoint, SERVICE)
     boot_id = directory / "boot_id"
     boot_id.write_text(f"{uuid.uuid4()}\n", encoding="utf-8")
     with open(directory / "graph.log", "w") as log, contextlib.ExitStack() as ended:
-        graph = ended.enter_context(_program(["-m", "deploy.testing.graph"], environment, log))
-        assert graph.stdout is not None
-        address = graph.stdout.readline().strip()
+        graph = ended.enter_context(program(["deploy.testing.graph"], environment, log))
+        address = graph.said()
         # Another boot id is another host, as far as clocks and shared memory are concerned.
         as_elsewhere = ("unshare", "--mount", "sh", "-c", f'mount --bind {boot_id} {BOOT_ID} && exec "$@"', "sh")
-        arguments = ["-m", "deploy.testing.elsewhere", address]
-        elsewhere = ended.enter_context(_program(arguments, environment, log, as_elsewhere))
-        assert elsewhere.stdout is not None
-        if elsewhere.stdout.readline() != "ready\n" or graph.poll() is not None:
-            raise StackError(f"the graph did not begin:\n{(directory / 'graph.log').read_text()[-4000:]}")
+        elsewhere = ended.enter_context(program(["deploy.testing.elsewhere", address], environment, log, as_elsewhere))
+        assert elsewhere.said() == "ready"
         yield address, graph, elsewhere
 
 
 @contextlib.contextmanager
-def _program(
-    arguments: list[str], environment: Mapping[str, str], log: IO[str], before: tuple[str, ...] = ()
-) -> Iterator[subprocess.Popen[str]]:
-    command = [*before, sys.executable, *arguments]
-    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": log, "text": True}
-    with subprocess.Popen(command, cwd=ROOT, env=environment, **pipes) as program:  # type: ignore[call-overload]
-        try:
-            yield program
-        finally:
-            if program.poll() is None:
-                program.kill()
-
-
-def _end_in_order(program: subprocess.Popen[str]) -> None:
-    assert program.stdin is not None
-    program.stdin.close()
-    if code := program.wait(60):
-        raise StackError(f"{program.args} ended with {code}")
+def _healthy(stack: Stack, directory: Path) -> Iterator[Program]:
+    """A graph in which nothing is wrong, beside the other."""
+    environment = exporting(stack.endpoint, HEALTHY)
+    with open(directory / "healthy.log", "w") as log, program(["deploy.testing.healthy"], environment, log) as healthy:
+        healthy.said()
+        yield healthy
 
 
 def main() -> None:

@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import contextlib
 import re
+import signal
 import socket
 import subprocess
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Self
 
@@ -69,6 +70,13 @@ class Daemon:
         assert self._process is not None
         self._process.kill()
         self._process.wait()
+
+    def stand_still(self, duration_s: float) -> None:
+        """Let it do nothing for a while, as if the machine were too busy."""
+        assert self._process is not None
+        self._process.send_signal(signal.SIGSTOP)
+        time.sleep(duration_s)
+        self._process.send_signal(signal.SIGCONT)
 
     def stop(self) -> None:
         """End it in order."""
@@ -143,6 +151,16 @@ class Stack:
             directory / "prometheus.log",
             f"{self.prometheus.url}/-/ready",
         )
+
+    @contextlib.contextmanager
+    def telling(self) -> Iterator[None]:
+        """Let an error of the block have the ends of all logs with it."""
+        try:
+            yield
+        except StackError as error:
+            for log in sorted(self._directory.glob("*.log")):
+                error.add_note(f"--- {log.name}\n{log.read_text(encoding='utf-8', errors='replace')[-3000:]}")
+            raise
 
     def __enter__(self) -> Self:
         self.tempo.start()

@@ -19,6 +19,7 @@ from ezmsg.core.dag import CyclicException
 from ezmsg.core.errors import BackendProcessFailed, BackendProcessLost, NotSpawnable, SeveralMains, StateNotInitialized
 from ezmsg.core.graphserver import GraphServer
 from ezmsg.core.telemetry import pump
+from tests import leaks
 from tests.core.rununits import (
     Chain,
     Collector,
@@ -166,7 +167,34 @@ def test_components_come_as_keywords_or_as_one_mapping(caplog: pytest.LogCapture
 def test_without_components_there_is_nothing_to_run() -> None:
     ez.run()
     ez.run({})
-    ez.run(A=ez.Collection())
+
+
+def test_a_run_without_units_says_so_and_of_a_class_that_should_be_an_object(caplog: pytest.LogCaptureFixture) -> None:
+    class Forgetful(ez.Collection):
+        CHILD = Counter
+
+    ez.run(A=ez.Collection(), B=Forgetful())
+
+    assert [record.getMessage() for record in caplog.records] == [
+        f"nothing runs: there is no unit in A, B ({Forgetful.__qualname__}.CHILD is a class: make one, Counter())"
+    ]
+
+
+def test_a_stream_that_cannot_be_opened_is_named() -> None:
+    class Wrong(Counter):
+        async def initialize(self) -> None:
+            self.OUTPUT.num_buffers = 0
+
+    with pytest.raises(ValueError, match="num_buffers") as caught:
+        ez.run(WRONG=Wrong())
+
+    assert "raised while WRONG/OUTPUT was opened" in caught.value.__notes__
+
+
+@pytest.mark.parametrize("address", [5, ("127.0.0.1", 1 << 16), ("127.0.0.1",), "nowhere"])
+def test_what_is_no_address_is_refused(address: Any) -> None:
+    with pytest.raises(ValueError, match="address"):
+        ez.run(COUNTER=Counter(), graph_address=address)
 
 
 def test_run_system_runs_a_system() -> None:
@@ -319,7 +347,6 @@ def test_run_connects_to_the_server_that_is_there_and_leaves_nothing_on_it(serve
     runner.run_blocking()
 
     assert not runner.graph_server_spawned
-    runner.release()  # now, not when the last thread that knows it is gone
 
     async def look() -> Any:
         async with ez.GraphContext(server.address) as context:
@@ -512,6 +539,16 @@ def test_a_runner_that_ended_by_itself_can_be_stopped() -> None:
     runner.stop()
 
     assert not runner.running
+
+
+def test_a_runner_that_ended_keeps_no_descriptors_and_tells_how_its_processes_ended() -> None:
+    runner = ez.GraphRunner(CHAIN=Chain(is_split=True))
+    before = dict(leaks.descriptors())
+
+    runner.run_blocking()
+
+    assert dict(leaks.descriptors()).keys() <= before.keys()
+    assert [process.exitcode for process in runner.processes[1:]] == [0, 0]
 
 
 def test_stop_ends_a_run_that_blocks_another_thread() -> None:

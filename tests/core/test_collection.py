@@ -173,6 +173,17 @@ def test_a_child_called_like_a_member_is_refused(name: str) -> None:
         type("Wrong", (ez.Collection,), {name: Child()})
 
 
+def test_a_task_on_a_collection_is_warned_of(caplog: pytest.LogCaptureFixture) -> None:
+    class Busy(ez.Collection):
+        @ez.task
+        async def work(self) -> None:
+            pass
+
+    assert [record.getMessage() for record in caplog.records] == [
+        f"{Busy.__qualname__}.work will not run: only a Unit has tasks"
+    ]
+
+
 @pytest.mark.parametrize("method", ["network", "configure", "process_components"])
 def test_an_async_method_is_refused(method: str) -> None:
     async def function(self: Any) -> Any:

@@ -104,6 +104,15 @@ def test_apply_settings_replaces_them() -> None:
     assert unit.SETTINGS is None
 
 
+def test_settings_of_another_class_are_used_and_warned_of(caplog: pytest.LogCaptureFixture) -> None:
+    given: Any = {"factor": 4}
+    for unit in (Scaler(settings=given), Scaler()):
+        unit.apply_settings(given)
+        assert unit.SETTINGS is given
+    text = f"Scaler.SETTINGS is {given!r}, which is no {__name__}.Gain"
+    assert [record.getMessage() for record in caplog.records] == 3 * [text]
+
+
 def test_default_types_are_settings_and_state() -> None:
     class Bare(ez.Unit):
         pass

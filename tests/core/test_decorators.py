@@ -114,6 +114,17 @@ def test_what_runs_in_a_thread_is_no_async_function(function: Any) -> None:
         ez.thread(act)
 
 
+@pytest.mark.parametrize("decorator", [ez.task, ez.main, ez.timeit, ez.publisher(ez.OutputStream(int))])
+def test_what_takes_no_mark_is_told(decorator: Any) -> None:
+    with pytest.raises(ValueError, match=r"^@\w+: it marks functions, not 5"):
+        decorator(5)
+
+
+def test_process_is_for_classes() -> None:
+    with pytest.raises(ValueError, match="@process: it marks classes of units, not <Unit"):
+        ez.process(ez.Unit())  # type: ignore[type-var]
+
+
 def test_process_marks_a_class() -> None:
     @ez.process
     class Alone(ez.Unit):

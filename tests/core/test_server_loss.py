@@ -200,7 +200,10 @@ async def test_persistent_edges_come_back_from_the_journal(graph: Restartable) -
     assert dag.edge_owners == {("A", "B"): {"persistent"}, ("B", "C"): {"persistent"}}
 
 
-async def test_an_orderly_end_leaves_no_journal_and_nobody_looking_for_a_server(graph: Restartable) -> None:
+async def test_an_orderly_end_leaves_no_journal_and_nobody_looking_for_a_server(
+    graph: Restartable, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", "ezmsg")
     path = journal_path(Address.from_string(graph.address))
     service = GraphService(graph.address)
     await service.connect("A", "B")
@@ -214,6 +217,7 @@ async def test_an_orderly_end_leaves_no_journal_and_nobody_looking_for_a_server(
                 await asyncio.sleep(0.01)
         with pytest.raises(ConnectionLost, match="the GraphServer stops"):
             await context.snapshot()
+        assert any("ended: messages go on" in message for message in caplog.messages)
         await graph.start()
         assert (await service.dag()).edge_owners == {}
         with pytest.raises(ConnectionLost, match="the GraphServer stops"):
@@ -222,9 +226,10 @@ async def test_an_orderly_end_leaves_no_journal_and_nobody_looking_for_a_server(
 
 async def test_what_is_asked_while_there_is_no_server_waits_as_long_as_its_time_limit_says(graph: Restartable) -> None:
     async with GraphContext(graph.address) as context:
+        assert context.is_connected
         await graph.kill()
         async with asyncio.timeout(BACK_S):
-            while context._session.is_up:
+            while context.is_connected:
                 await asyncio.sleep(0.01)
         with pytest.raises(ConnectionLost, match=r"is not back after 1\.1 s"):
             await context.process_request("U", "ECHO", timeout=0.1)
@@ -233,7 +238,9 @@ async def test_what_is_asked_while_there_is_no_server_waits_as_long_as_its_time_
         waiting = asyncio.create_task(context.connect("A", "B"))
         await graph.start()
         await asyncio.wait_for(waiting, BACK_S)
+        assert context.is_connected
         assert "A" in (await context.snapshot()).graph
+    assert not context.is_connected
 
 
 async def test_a_context_is_left_at_once_while_there_is_no_server(graph: Restartable) -> None:

@@ -78,6 +78,22 @@ def test_a_queue_that_holds_nothing_is_refused(kind: Any, max_queue: int, leaky:
         kind(int, leaky=leaky, max_queue=max_queue)
 
 
+@pytest.mark.parametrize(
+    ("kind", "wrong"),
+    [
+        (ez.InputStream, {"max_queue": "3"}),
+        (ez.OutputStream, {"num_buffers": 0}),
+        (ez.OutputStream, {"num_buffers": "many"}),
+        (ez.OutputStream, {"port": 1 << 16}),
+        (ez.OutputRelay, {"num_buffers": None}),
+        (ez.OutputRelay, {"port": "http"}),
+    ],
+)
+def test_numbers_that_cannot_be_used_are_refused_by_name(kind: Any, wrong: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match=rf"^{next(iter(wrong))}=.* cannot be used: expected .*"):
+        kind(int, **wrong)
+
+
 def test_attributes_are_mutable() -> None:
     stream = ez.OutputStream(int)
     stream.num_buffers = 1

@@ -262,6 +262,44 @@ def test_a_method_that_is_overridden_must_be_decorated_again() -> None:
     assert unit.main is not None
 
 
+def test_an_override_without_decorators_is_warned_of(caplog: pytest.LogCaptureFixture) -> None:
+    class Base(ez.Unit):
+        @ez.task
+        async def go(self) -> None:
+            pass
+
+        @ez.task
+        async def rest(self) -> None:
+            pass
+
+    class Forgetful(Base):
+        rest: Any = None  # on purpose
+
+        async def go(self) -> None:
+            pass
+
+    assert [record.getMessage() for record in caplog.records] == [
+        f"{Forgetful.__qualname__}.go will not run: it overrides a function with decorators, and has none itself"
+    ]
+
+
+def test_a_publisher_without_yield_is_warned_of(caplog: pytest.LogCaptureFixture) -> None:
+    class Silent(ez.Unit):
+        OUTPUT = ez.OutputStream(int)
+
+        @ez.publisher(OUTPUT)
+        async def go(self) -> Any:
+            return self.OUTPUT, 1
+
+        @ez.publisher(OUTPUT)
+        @abstractmethod
+        async def leave_open(self) -> Any: ...
+
+    assert [record.getMessage() for record in caplog.records] == [
+        f"{Silent.__qualname__}.go publishes nothing: it has no yield"
+    ]
+
+
 def test_a_task_of_the_base_uses_the_stream_of_the_subclass() -> None:
     class Wide(Scaler):
         INPUT = ez.InputStream(int, leaky=True)

@@ -7,6 +7,7 @@ What stands in a comment on the line before a block decides:
 - `<!-- goes on -->`: a program that runs until the page is over; the next block waits for its output.
 - `<!-- after Ctrl-C in: TEXT -->`: programs that go on and have TEXT in their block are interrupted before.
 - `<!-- again until it prints this -->`: it is run until its output is as shown.
+- `<!-- in a terminal until it shows TEXT -->`: in a terminal of 80 by 24; gets `q` once TEXT is there, and ends.
 - `<!-- fails -->`: it ends with an exit code other than 0, and what it prints includes its errors.
 
 A Python block with a title is saved under that name for the blocks below, one without is run. A block `output` says
@@ -30,6 +31,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
+from tests.docs.terminal import Terminal
+
 REPOSITORY = Path(__file__).parents[2]
 PATIENCE_S = 60.0
 OWN_SERVER = "<!-- a GraphServer of its own -->"
@@ -39,6 +42,7 @@ FENCE = re.compile(
     re.MULTILINE | re.DOTALL,
 )
 RUNNABLE = ("python", "sh")
+IN_TERMINAL = "in a terminal until it shows "
 
 
 @dataclass(frozen=True)
@@ -51,6 +55,11 @@ class Block:
     mark: str = ""
     title: str = ""
     own_server: bool = False
+
+    @property
+    def command(self) -> str:
+        """What its mark asks for, without what it is about."""
+        return IN_TERMINAL if self.mark.startswith(IN_TERMINAL) else self.mark.partition(":")[0]
 
     @property
     def is_ours(self) -> bool:
@@ -93,6 +102,8 @@ class Reader:
         # Where `examples` is, too: readers are told to be in the clone.
         here = {"PATH": path, "PYTHONPATH": str(REPOSITORY), "PYTHONUNBUFFERED": "1", "PYTHONWARNINGS": "error"}
         self._environment = os.environ | here
+        # What `make setup` has made.
+        (directory / ".venv").symlink_to(sys.prefix)
         self._port = _free_port()
         self._address = {"EZMSG_GRAPHSERVER_ADDR": f"127.0.0.1:{self._port}"}
         # Of OTLP receivers.
@@ -127,6 +138,8 @@ class Reader:
             (self._directory / block.title).write_text(block.code, encoding="utf-8")
         elif mark == "goes on":
             self._running.append(_Program(block, self._start(block), where, self._here(expected or "")))
+        elif mark.startswith(IN_TERMINAL):
+            self._show(block, where, mark.removeprefix(IN_TERMINAL))
         elif mark == "again until it prints this":
             self._repeat(block, where, expected)
         else:
@@ -169,6 +182,13 @@ class Reader:
             text=True,
             start_new_session=True,
         )
+
+    def _show(self, block: Block, where: str, text: str) -> None:
+        """Start it in a terminal, wait for a text on the screen, and type `q`."""
+        with Terminal(["sh", "-ec", block.code], self._directory, self._environment | self._address) as terminal:
+            assert terminal.shows(text, PATIENCE_S), f"{where} does not show {text!r}\n{terminal.shown}"
+            terminal.type("q")
+            assert terminal.ended(PATIENCE_S) == 0, f"{where}: {terminal.shown}"
 
     def _saved(self, block: Block) -> Path:
         """A program of a file, so that processes it makes find what it defines."""

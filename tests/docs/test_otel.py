@@ -90,17 +90,18 @@ def test_a_graph_exports_to_a_vendor(tmp_path: Path) -> None:
     prepare(tmp_path, "graph.py", "otel-collector.md")
     with_key, with_certificates = blocks("otel-vendor.md", "sh")
     files = tmp_path / "server.pem", tmp_path / "server-key.pem"
-    # The CA of the first one would be a public one, which needs no variable.
-    for commands, tls, trusted in (
-        (with_key, Tls(*files), {"OTEL_EXPORTER_OTLP_CERTIFICATE": "ca.pem"}),
-        (with_certificates, Tls(*files, client_ca=tmp_path / "ca.pem"), {}),
-    ):
-        with HttpReceiver(tls=tls) as receiver:
-            with running(tmp_path, commands.replace("https://otlp.example.com", receiver.endpoint), **trusted):
-                assert receiver.store.wait_for(lambda receiver=receiver: bool(receiver.store.spans), PATIENCE_S)
-            headers = receiver.store.arrived[0].headers
-            if commands is with_key:
-                assert (headers["api-key"], headers["content-encoding"]) == ("0123456789abcdef", "gzip")
+    with contextlib.ExitStack() as stack:
+        by_key = stack.enter_context(HttpReceiver(tls=Tls(*files)))
+        by_certificate = stack.enter_context(HttpReceiver(tls=Tls(*files, client_ca=tmp_path / "ca.pem")))
+        # The CA of the first one would be a public one, which needs no variable.
+        trusted = {"OTEL_EXPORTER_OTLP_CERTIFICATE": "ca.pem"}
+        with_key = with_key.replace("https://otlp.example.com", by_key.endpoint)
+        with_certificates = with_certificates.replace("https://otlp.example.com", by_certificate.endpoint)
+        with running(tmp_path, with_key, **trusted), running(tmp_path, with_certificates):
+            for store in (by_key.store, by_certificate.store):
+                assert store.wait_for(lambda store=store: bool(store.spans), PATIENCE_S)
+    headers = by_key.store.arrived[0].headers
+    assert (headers["api-key"], headers["content-encoding"]) == ("0123456789abcdef", "gzip")
 
 
 def test_a_program_with_an_sdk_exports_itself_and_a_trace_passes_through(

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.docs import severalhosts
 from tests.docs.blocks import REPOSITORY, Reader, blocks_of, pages
 
 TUTORIAL = [page for page in pages() if page.parent.name == "tutorial"]
@@ -24,3 +25,8 @@ def test_the_tutorial_does_what_it_says_from_its_first_page_to_its_last(tmp_path
 def test_a_page_does_what_it_says(tmp_path: Path, page: Path) -> None:
     with Reader(tmp_path) as reader:
         reader.read(page.name, blocks_of(page.read_text(encoding="utf-8")))
+
+
+@pytest.mark.timeout(180)
+def test_a_publisher_of_one_host_reaches_another_as_told(tmp_path: Path) -> None:
+    assert severalhosts.follow(tmp_path) == "got a sample\n"

@@ -15,10 +15,12 @@ import pytest
 
 from ezmsg.core.command import build_parser
 from ezmsg.core.commands.checks.environment import known_variables
-from tests.docs.blocks import REPOSITORY, RUNNABLE, blocks_of, matches, pages
+from tests.docs.blocks import IN_TERMINAL, REPOSITORY, RUNNABLE, blocks_of, matches, pages
 
 DOCS = REPOSITORY / "docs"
-MARKS = ("", "goes on", "fails", "after Ctrl-C in", "again until it prints this")
+MARKS = ("", "goes on", "fails", "after Ctrl-C in", "again until it prints this", IN_TERMINAL)
+# Those that need Docker, and hooks from elsewhere.
+NOT_RUN = 3
 LINK = re.compile(r"(?<!!)\[[^\]\[]*\]\(([^)#\s]+)(?:#[^)\s]*)?\)")
 PUBLIC_MODULES = (
     "ezmsg.core",
@@ -41,6 +43,21 @@ PUBLIC_MODULES = (
     "ezmsg.core.sync",
     "ezmsg.core.unit",
     "ezmsg.otel",
+    "ezmsg.util.debuglog",
+    "ezmsg.util.gen_to_unit",
+    "ezmsg.util.generator",
+    "ezmsg.util.messagecodec",
+    "ezmsg.util.messagegate",
+    "ezmsg.util.messagelogger",
+    "ezmsg.util.messagequeue",
+    "ezmsg.util.messagereplay",
+    "ezmsg.util.messages.axisarray",
+    "ezmsg.util.messages.chunker",
+    "ezmsg.util.messages.key",
+    "ezmsg.util.messages.modify",
+    "ezmsg.util.messages.util",
+    "ezmsg.util.rate",
+    "ezmsg.util.terminate",
 )
 """Those programs import from. Publisher and Subscriber are names of `ezmsg.core`."""
 
@@ -83,10 +100,10 @@ def test_every_block_is_executed_or_says_why_not() -> None:
                     unknown.append(f"{page.name}:{block.line}: there is no {path}")
             elif block.mark.startswith("not run: "):
                 not_run += 1
-            elif block.mark.partition(":")[0] not in MARKS:
+            elif block.command not in MARKS:
                 unknown.append(f"{page.name}:{block.line}: <!-- {block.mark} --> means nothing")
     assert unknown == []
-    assert not_run <= 20, "more and more of the documentation is not run"
+    assert not_run <= NOT_RUN, "less of the documentation is run than was"
 
 
 def public_names(module: Any) -> Iterator[str]:

@@ -25,6 +25,7 @@ from ezmsg.tui.app import GraphApp
 from ezmsg.tui.edgedetail import EdgeDetail
 from ezmsg.tui.edges import CulpritLine
 from ezmsg.tui.livetable import LiveTable
+from ezmsg.tui.session import LOST
 from ezmsg.tui.settingsform import FieldRow, SettingsForm
 from ezmsg.tui.top import TopApp
 from ezmsg.tui.traces import TraceTree
@@ -280,7 +281,10 @@ async def test_all_survive_the_loss_of_the_server_and_its_orderly_end() -> None:
         for app in apps:
             await stack.enter_async_context(shown(app))
         await until(lambda: topology.graph and all(app.measures.edges for app in measuring))
-        await asyncio.to_thread(servers.restart)
+        await asyncio.to_thread(servers.server.die)
+        # At once, and what was measured before fades.
+        await until(lambda: all(app.trouble == LOST and app.screen.has_class("lost") for app in apps))
+        await asyncio.to_thread(servers.start)
         await until(lambda: any("was lost" in change for _, change in topology.changes))
         await until(lambda: any("was lost" in event for event in settings.events))
         for app in measuring:

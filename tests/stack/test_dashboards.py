@@ -10,11 +10,15 @@ from typing import Any
 import pytest
 import yaml
 
-from deploy.testing.scenario import SERVICE, Played
+from deploy.testing.promql import Prometheus
+from deploy.testing.scenario import HEALTHY, SERVICE, Played
+from deploy.testing.troubles import SERVICE as TROUBLED
+from deploy.testing.troubles import STALE_S, Troubled
 from grafana.generate import DIRECTORY, generated
 from grafana.panels import TITLES, uid
-from grafana.queries import LABEL_VALUES, Asked, dashboards, queries
+from grafana.queries import LABEL_VALUES, Asked, dashboards, of_panel, queries
 from tests.stack.names import NOT_YET, known_metrics, metrics_in
+from tests.stack.pending import EMPTY_WHEN_HEALTHY, NEVER_SEEN_BAD
 
 PROVISIONING = Path(__file__).parents[2] / "grafana/provisioning"
 VALUES = dict.fromkeys(("destination", "subscription", "unit", "process"), ".*") | {
@@ -123,17 +127,57 @@ def test_a_query_names_only_metrics_that_exist(asked: Asked) -> None:
 
 @each_query()
 def test_a_query_has_an_answer_once_the_faults_are_planted(played: Played, asked: Asked) -> None:
-    prometheus, expr = played.stack.prometheus, asked.filled(VALUES)
+    if not metrics_in(asked.expr) & NOT_YET:
+        assert has_answer(played, asked, SERVICE)
+
+
+@each_query()
+def test_a_query_has_an_answer_in_a_healthy_graph_unless_it_asks_for_what_went_wrong(
+    played: Played, asked: Asked
+) -> None:
+    if not metrics_in(asked.expr) & NOT_YET:
+        assert has_answer(played, asked, HEALTHY) != (asked.place in EMPTY_WHEN_HEALTHY)
+
+
+def test_what_is_empty_in_a_healthy_graph_is_asked() -> None:
+    assert {asked.place for asked in queries()} >= EMPTY_WHEN_HEALTHY.keys()
+
+
+def has_answer(played: Played, asked: Asked, graph: str) -> bool:
+    """Whether Prometheus has data, other than NaN, for a query about a graph."""
+    prometheus, expr = played.stack.prometheus, asked.filled(VALUES | {"graph": graph})
     if asked.kind == "label_values":
         found = LABEL_VALUES.fullmatch(expr)
         assert found
-        answer: list[Any] = prometheus.label_values(found["label"], found["selector"] or "")
-    elif asked.kind == "instant":
-        answer = prometheus.query(expr, played.quiet_s)
-    else:
-        answer = prometheus.query_range(expr, played.start_s, played.quiet_s, 2)
-    if metrics_in(asked.expr) & NOT_YET:
+        return bool(prometheus.label_values(found["label"], found["selector"] or ""))
+    if asked.kind == "instant":
+        return bool(prometheus.query(expr, played.quiet_s))
+    answer = prometheus.query_range(expr, played.start_s, played.quiet_s, 2)
+    return any("histograms" in one or any(value != "NaN" for _, value in one["values"]) for one in answer)
+
+
+@each_panel()
+def test_a_panel_that_says_what_is_bad_has_been_seen_so(
+    played: Played, troubled: Troubled, name: str, panel: dict[str, Any]
+) -> None:
+    values = [step["value"] for step in panel["fieldConfig"]["defaults"]["thresholds"]["steps"][1:]]
+    if not values or panel["title"] in NEVER_SEEN_BAD:
         return
-    assert answer, expr
-    numbers = [value for one in answer if isinstance(one, dict) for _, value in one.get("values", ())]
-    assert not numbers or any(value != "NaN" for value in numbers), expr
+    worst = max(
+        highest(played.stack.prometheus, panel, name, SERVICE, played.start_s, played.quiet_s),
+        highest(troubled.stack.prometheus, panel, name, TROUBLED, troubled.start_s, troubled.end_s + STALE_S),
+    )
+    assert worst >= values[0]
+
+
+def highest(
+    prometheus: Prometheus, panel: dict[str, Any], name: str, graph: str, start_s: float, end_s: float
+) -> float:
+    """The highest value that a panel shows of a graph."""
+    found = [
+        float(value)
+        for asked in of_panel(name, panel)
+        for one in prometheus.query_range(asked.filled(VALUES | {"graph": graph}), start_s, end_s, 2)
+        for _, value in one.get("values", ())
+    ]
+    return max((value for value in found if value == value), default=0.0)

@@ -39,9 +39,10 @@ def both_arrive(receiver: HttpReceiver) -> bool:
     )
 
 
-def test_a_collector_that_one_has_sends_on(binaries: Binaries, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("page", "service"), [("otel-collector.md", "counting"), ("stack.md", "mygraph")])
+def test_a_collector_that_one_has_sends_on(binaries: Binaries, tmp_path: Path, page: str, service: str) -> None:
     (config,) = blocks("otel-collector.md", "yaml")
-    (commands,) = blocks("otel-collector.md", "sh")
+    (commands,) = blocks(page, "sh")
     prepare(tmp_path, "graph.py", "otel-collector.md")
     (port,) = free_ports(1)
     with HttpReceiver() as receiver:
@@ -53,7 +54,7 @@ def test_a_collector_that_one_has_sends_on(binaries: Binaries, tmp_path: Path) -
                 assert both_arrive(receiver)
         finally:
             daemon.stop()
-    assert receiver.store.service_names() == {"counting"}
+    assert receiver.store.service_names() == {service}
 
 
 def test_a_collector_sends_to_a_vendor_with_a_key_over_tls_compressed(

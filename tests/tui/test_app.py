@@ -61,5 +61,5 @@ async def test_a_mistake_in_a_program_ends_it_with_a_word() -> None:
 async def test_without_a_server_it_waits_for_one() -> None:
     app = Broken("127.0.0.1:1")
     async with app.run_test(size=(80, 24)), asyncio.timeout(30):
-        while app.trouble != "no GraphServer answers: waiting for one":
+        while app.trouble != "no GraphServer answers: waiting for one (ezmsg start)":
             await asyncio.sleep(0.01)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import atexit
-import contextlib
 import logging
 import os
 from collections.abc import Callable, Mapping, Sequence
@@ -16,7 +15,8 @@ from typing import Self, cast
 from ezmsg.core import config
 from ezmsg.core.backendprocess import BackendProcess, DefaultBackendProcess
 from ezmsg.core.collection import Collection, NetworkDefinition
-from ezmsg.core.component import Component
+from ezmsg.core.component import Component, ComponentMeta
+from ezmsg.core.declaration import attributes
 from ezmsg.core.errors import GraphRunnerStartError, InvalidComponents, RunnerMisused
 from ezmsg.core.graphmeta import GraphMetadata
 from ezmsg.core.net.address import AddressType
@@ -27,7 +27,7 @@ from ezmsg.core.runtime.loopthread import LoopThread
 from ezmsg.core.runtime.mainthread import MainThread
 from ezmsg.core.runtime.members import BackendMember, LocalMember, Member
 from ezmsg.core.runtime.metadata import graph_metadata
-from ezmsg.core.runtime.preparation import prepare
+from ezmsg.core.runtime.preparation import prepare, walk
 from ezmsg.core.runtime.run import Run
 from ezmsg.core.runtime.signals import Interrupts
 from ezmsg.core.telemetry import pump
@@ -250,12 +250,6 @@ class GraphRunner:
         elif (error := self._finish(run).error) is not None:
             logger.error("the run had ended with an error", exc_info=error)
 
-    def release(self) -> None:
-        """Let go of what the system keeps of processes that have ended, before this object is collected."""
-        for process in self._processes or ():
-            with contextlib.suppress(ValueError):  # it still runs
-                process.close()
-
     # -- beneath ------------------------------------------------------------------------------------------------------
 
     def _begin(self) -> list[BackendProcess]:
@@ -275,8 +269,19 @@ class GraphRunner:
             raise
         if not self._processes:
             self._phase = _Phase.OVER
+            if self._components:
+                logger.warning("nothing runs: there is no unit in %s%s", ", ".join(self._components), self._forgotten())
         os.environ[PROFILER_ENV] = self._profiler_log_name or DEFAULT_PROFILER_LOG
         return self._processes
+
+    def _forgotten(self) -> str:
+        """A hint at classes of components that are declared where an object of them is meant."""
+        names = [
+            f"{type(component).__qualname__}.{name} is a class: make one, {cls.__name__}()"
+            for component in walk(self._components.values())
+            for name, cls in attributes(type(component), lambda value: isinstance(value, ComponentMeta)).items()
+        ]
+        return f" ({'; '.join(names)})" if names else ""
 
     def _make_processes(self, groups: list[list[Unit]]) -> list[BackendProcess]:
         name = pump.process_name(self._root_name)
@@ -340,6 +345,8 @@ class GraphRunner:
         outcome = run.finish()
         self._phase = _Phase.OVER
         atexit.unregister(self._stop_at_exit)
+        for process in self._processes or ():
+            process.release()
         return outcome
 
     def _stop_at_exit(self) -> None:
@@ -377,14 +384,10 @@ def run(
     **components_kwargs: Component,
 ) -> None:
     """Run a graph of components, and wait until all of it has ended. Takes and raises what GraphRunner does."""
-    runner = GraphRunner(
+    GraphRunner(
         components, root_name, connections, process_components, backend_process, graph_address,
         force_single_process, profiler_log_name, **components_kwargs,
-    )  # fmt: skip
-    try:
-        runner.run_blocking()
-    finally:
-        runner.release()
+    ).run_blocking()  # fmt: skip
 
 
 def run_system(

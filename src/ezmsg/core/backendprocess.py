@@ -60,6 +60,12 @@ class BackendProcess(multiprocessing.Process):
             self._line = None
         return self
 
+    def release(self) -> None:
+        """Close the descriptors that are kept of a process, if it has ended; it still tells how."""
+        if self.ident is not None and self.exitcode is not None:
+            # `close` would take the exit code away, too.
+            self._popen.close()  # pyright: ignore[reportAttributeAccessIssue, reportUnknownMemberType] - multiprocessing
+
     def run(self) -> None:
         """The process."""
         assert self._line is not None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import warnings
 from collections.abc import Collection as AbstractCollection
 from collections.abc import Iterable
@@ -12,7 +13,10 @@ from typing import Any
 
 from ezmsg.core.component import Component, ComponentMeta
 from ezmsg.core.declaration import attributes, name_attributes, refuse
+from ezmsg.core.decorators import WORK_ATTRS, is_marked
 from ezmsg.core.stream import InputStream, OutputStream, Stream
+
+logger = logging.getLogger("ezmsg")
 
 Endpoint = Stream | str | Enum
 NetworkDefinition = Iterable[tuple[Endpoint, Endpoint]]
@@ -30,6 +34,8 @@ class CollectionMeta(ComponentMeta):
         is_async = (iscoroutinefunction, isasyncgenfunction)
         refuse(cls, ("network", "process_components"), is_async, "it must be a plain function, it is not awaited")
         refuse(cls, ("configure",), (*is_async, isgeneratorfunction), "it must be a plain function without yield")
+        for field in attributes(cls, lambda value: any(is_marked(value, mark) for mark in WORK_ATTRS)):
+            logger.warning("%s.%s will not run: only a Unit has tasks", cls.__qualname__, field)
         for field, stream in vars(cls).items():
             if isinstance(stream, (InputStream, OutputStream)):
                 kind = type(stream).__name__

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from abc import ABCMeta
 from collections.abc import Callable
 from copy import deepcopy
@@ -12,7 +13,9 @@ from ezmsg.core.declaration import attributes, declared_class, name_attributes
 from ezmsg.core.errors import DeclarationError
 from ezmsg.core.settings import Settings
 from ezmsg.core.state import State
-from ezmsg.core.stream import Stream
+from ezmsg.core.stream import Stream, type_name
+
+logger = logging.getLogger("ezmsg")
 
 C = TypeVar("C")
 
@@ -58,6 +61,7 @@ class Component(Addressable, metaclass=ComponentMeta):
 
     def __init__(self, *args: Any, settings: Any = None, **kwargs: Any) -> None:
         self.SETTINGS = _settings(type(self).__settings_type__, args, settings, kwargs)  # pyright: ignore[reportConstantRedefinition]
+        self._check_settings()
         self.STATE = None  # pyright: ignore[reportConstantRedefinition]
         self._components: dict[str, Component] = {}
         self._streams = deepcopy(type(self).__streams__)
@@ -70,6 +74,13 @@ class Component(Addressable, metaclass=ComponentMeta):
     def apply_settings(self, settings: Any) -> None:
         """Replace the settings; of use until the component is set up."""
         self.SETTINGS = settings  # pyright: ignore[reportConstantRedefinition]
+        self._check_settings()
+
+    def _check_settings(self) -> None:
+        wanted = type(self).__settings_type__
+        if wanted is not Settings and self.SETTINGS is not None and not isinstance(self.SETTINGS, wanted):
+            text = "%s.SETTINGS is %s, which is no %s"
+            logger.warning(text, label(self), f"{self.SETTINGS!r:.100}", type_name(wanted))
 
     @property
     def streams(self) -> dict[str, Stream]:

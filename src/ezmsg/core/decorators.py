@@ -20,6 +20,8 @@ ZERO_COPY_ATTR = "__ez_zerocopy__"
 PROCESS_ATTR = "__ez_process__"
 LEAKY_ATTR = "__ez_leaky__"
 MAX_QUEUE_ATTR = "__ez_max_queue__"
+WORK_ATTRS = (TASK_ATTR, MAIN_ATTR, THREAD_ATTR)
+"""The marks of what a unit runs."""
 
 Function = Callable[..., Any]
 F = TypeVar("F", bound=Function)
@@ -43,8 +45,8 @@ def publisher(stream: OutputStream) -> Callable[[F], F]:
         raise DecoratorError("publisher", None, f"a task publishes on an OutputStream, not on {stream!r:.100}")
 
     def mark(function: F) -> F:
+        _mark("publisher", function, TASK_ATTR)
         setattr(function, PUBLISHES_ATTR, [*getattr(function, PUBLISHES_ATTR, ()), stream])
-        setattr(function, TASK_ATTR, True)
         return function
 
     return mark
@@ -72,11 +74,11 @@ def subscriber(stream: InputStream, zero_copy: bool = UNSET) -> Callable[[F], F]
     def mark(function: F) -> F:
         if hasattr(function, SUBSCRIBES_ATTR):
             raise DecoratorError("subscriber", _name(function), "a task can receive from one InputStream only")
+        _mark("subscriber", function, TASK_ATTR)
         setattr(function, SUBSCRIBES_ATTR, stream)
         setattr(function, LEAKY_ATTR, stream.leaky)
         setattr(function, MAX_QUEUE_ATTR, stream.max_queue)
         setattr(function, ZERO_COPY_ATTR, not stream.leaky)
-        setattr(function, TASK_ATTR, True)
         return function
 
     return mark
@@ -84,15 +86,13 @@ def subscriber(stream: InputStream, zero_copy: bool = UNSET) -> Callable[[F], F]
 
 def task(function: F) -> F:
     """Mark an async function that is started once, when the unit runs."""
-    setattr(function, TASK_ATTR, True)
-    return function
+    return _mark("task", function, TASK_ATTR)
 
 
 def main(function: F) -> F:
     """Mark a plain function that runs in the main thread of the unit's process; one per process."""
     _must_be_plain("main", function)
-    setattr(function, MAIN_ATTR, True)
-    return function
+    return _mark("main", function, MAIN_ATTR)
 
 
 def thread(function: F) -> F:
@@ -103,19 +103,31 @@ def thread(function: F) -> F:
         stacklevel=2,
     )
     _must_be_plain("thread", function)
-    setattr(function, THREAD_ATTR, True)
-    return function
+    return _mark("thread", function, THREAD_ATTR)
 
 
 def process(cls: C) -> C:
-    """Mark a class of units each of which always runs in a process of its own."""
+    """Mark a class of units each of which always runs in a process of its own.
+
+    Raises:
+        ValueError: It is no class.
+    """
+    if not isinstance(cls, type):  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise DecoratorError("process", None, f"it marks classes of units, not {cls!r:.100}")
     setattr(cls, PROCESS_ATTR, True)
     return cls
 
 
 def timeit(function: F) -> F:
     """Mark a task whose publishing is timed in the log."""
-    setattr(function, TIMEIT_ATTR, True)
+    return _mark("timeit", function, TIMEIT_ATTR)
+
+
+def _mark(decorator: str, function: F, mark: str) -> F:
+    try:
+        setattr(function, mark, True)
+    except AttributeError:
+        raise DecoratorError(decorator, None, f"it marks functions, not {function!r:.100}") from None
     return function
 
 

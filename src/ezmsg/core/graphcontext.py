@@ -103,6 +103,11 @@ class GraphContext(ProcessRequests):
         """Whether this context started the server that it will stop."""
         return self._server is not None
 
+    @property
+    def is_connected(self) -> bool:
+        """Whether the session has a server at this moment; if not, requests wait for its return (for 5 s)."""
+        return self._session is not None and self._session.is_up
+
     # -- the session --------------------------------------------------------------------------------------------------
 
     async def __aenter__(self) -> Self:
@@ -215,6 +220,11 @@ class GraphContext(ProcessRequests):
 
     def on_end(self, reason: str) -> None:
         """Requests fail from now on; messages go on."""
+        if self._session is not None:  # else it is this context that ends
+            logger.info(
+                "the GraphServer at %s ended: messages go on, but nobody new can join. Start this program again to be "
+                "in the graph of another server", self._service.address,
+            )  # fmt: skip
 
     # -- endpoints ----------------------------------------------------------------------------------------------------
 

@@ -245,7 +245,12 @@ class GraphService:
             implicit = self._address is None and not config.graph_address_is_set()
             if not (implicit if auto_start is None else auto_start):
                 raise
-            return self.create_server()
+            asked, server = self.address, self.create_server()
+            logger.info(
+                "no GraphServer answers at %s: this program has one of its own, at %s. ezmsg start makes one where "
+                "programs meet", asked, server.address,
+            )  # fmt: skip
+            return server
         return None
 
     async def open_connection(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:

@@ -13,6 +13,7 @@ from typing import Any, Final, Self
 from weakref import ref
 
 from ezmsg.core.errors import SubscriberClosed
+from ezmsg.core.graphmeta import ProfileChannelType
 from ezmsg.core.messagecache import CachedMessage
 from ezmsg.core.messagechannel import Subscription
 from ezmsg.core.messagemarshal import is_frozen
@@ -50,6 +51,7 @@ class Inbox:
     __slots__ = (
         "_eagerness",
         "_handler",
+        "_is_reached_from_afar",
         "_max_queue",
         "_profiles",
         "_waiters",
@@ -82,6 +84,7 @@ class Inbox:
         self._max_queue = max_queue
         self._profiles = profiles
         self._eagerness = Eagerness()
+        self._is_reached_from_afar = False
         self._waiters: deque[asyncio.Future[None]] = deque()
 
     def accept(self, subscription: Subscription) -> None:
@@ -102,6 +105,7 @@ class Inbox:
                 whose.channel.release(oldest)
             deliver(message)
 
+        self._is_reached_from_afar |= subscription.channel.kind is not ProfileChannelType.LOCAL
         subscription.deliver = deliver_leaky if self._max_queue else deliver
         subscription.queue = None if self._max_queue else queue
         subscription.waiters = waiters
@@ -117,8 +121,8 @@ class Inbox:
             raise SubscriberClosed(self.topic)
         self.rests += 1
         self._profiles.relieve()
-        # Only if nobody waits: who came first is served first.
-        if not self._waiters and await self._eagerness.sees(self._has_news):
+        # Tasks of this loop come without looking. Only if nobody waits: the first is served first.
+        if self._is_reached_from_afar and not self._waiters and await self._eagerness.sees(self._has_news):
             return
         waiter = asyncio.get_running_loop().create_future()
         self._waiters.append(waiter)

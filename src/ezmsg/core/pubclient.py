@@ -333,7 +333,7 @@ class Publisher:
         # Also where it looks without sleeping: who lets go of the slot is to blame.
         self._slots.is_awaited = True
         try:
-            if not await self._eagerness.sees(self._can_go_on):
+            if not (self._remotes.outlets and await self._eagerness.sees(self._can_go_on)):
                 slept_s = message_clock()
                 await self._any_release()
                 self._eagerness.slept(message_clock() - slept_s)

@@ -20,6 +20,7 @@ from ezmsg.core.decorators import (
     TASK_ATTR,
     THREAD_ATTR,
     TIMEIT_ATTR,
+    WORK_ATTRS,
     ZERO_COPY_ATTR,
     Function,
     is_marked,
@@ -88,8 +89,18 @@ class UnitMeta(ComponentMeta):
         for field, function in cls.__tasks__.items():
             _check_streams(cls, field, function)
             _check_call(cls, field, function)
+        _warn_of_lost_tasks(cls)
         for child in attributes(cls, lambda value: isinstance(value, Component)):
             logger.warning("%s.%s will not run: only a Collection has components", cls.__qualname__, child)
+
+
+def _warn_of_lost_tasks(cls: UnitMeta) -> None:
+    for name, value in vars(cls).items():
+        if isinstance(value, FunctionType) and not any(is_marked(value, mark) for mark in WORK_ATTRS):
+            inherited = next((vars(base)[name] for base in cls.__mro__[1:] if name in vars(base)), None)
+            if any(is_marked(inherited, mark) for mark in WORK_ATTRS):
+                text = "%s.%s will not run: it overrides a function with decorators, and has none itself"
+                logger.warning(text, cls.__qualname__, name)
 
 
 def _the_main(cls: UnitMeta) -> Function | None:
@@ -125,6 +136,9 @@ def _check_call(cls: UnitMeta, name: str, function: Function) -> None:
         raise DeclarationError(cls, name, "a task is an async function: write async def")
     if not (inspect.iscoroutinefunction(function) or inspect.isasyncgenfunction(function)):
         logger.warning("%s.%s is no async function: write async def", cls.__qualname__, name)
+    is_abstract = getattr(function, "__isabstractmethod__", False)
+    if hasattr(function, PUBLISHES_ATTR) and inspect.iscoroutinefunction(function) and not is_abstract:
+        logger.warning("%s.%s publishes nothing: it has no yield", cls.__qualname__, name)
     arguments = ["self", "message"] if hasattr(function, SUBSCRIBES_ATTR) else ["self"]
     try:
         inspect.signature(function, follow_wrapped=False).bind(*arguments)

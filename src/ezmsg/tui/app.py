@@ -46,6 +46,8 @@ class GraphApp(App[None]):
     .note { height: auto; color: $text-muted; padding: 0 1; }
     Input > .input--placeholder { color: $text 60%; }
     .title { height: 1; text-style: bold; padding: 0 1; }
+    Screen.lost > * { opacity: 55%; }
+    Screen.lost > #state { opacity: 100%; }
     """
     NAME = "ezmsg"
 
@@ -106,6 +108,8 @@ class GraphApp(App[None]):
             return
         self._is_changed = False
         self._draw_state()
+        # What is shown then is what was: it fades.
+        self.screen.set_class(self.trouble is not None, "lost")
         self.draw()
 
     def _draw_state(self) -> None:

@@ -45,7 +45,7 @@ class EdgeDetail(Static):
         """Show the edge with this key."""
         edge = next((edge for edge in measures.edges if edge_key(edge) == key), None)
         if edge is None:
-            self.update("no edge is selected", layout=False)
+            self.update("", layout=False)
             return
         self.update(self._text(edge, _senders(measures).get(edge.topic)), layout=False)
 

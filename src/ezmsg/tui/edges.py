@@ -11,6 +11,7 @@ from ezmsg.tui.measures import Edge, Measures
 
 # From this share of the time on a publisher is said to be held up.
 HELD_UP = 0.05
+CALM = "#98e024"
 
 
 def edge_key(edge: Edge) -> str:
@@ -25,6 +26,8 @@ def culprit_style(share: float) -> str:
 
 class EdgeTable(LiveTable):
     """One row for each edge: rate, age, queue, waits of the publisher, share of the blame."""
+
+    NOTHING = "no edges yet"
 
     def show_edges(self, measures: Measures) -> None:
         """Show these."""
@@ -72,5 +75,5 @@ class CulpritLine(Static):
     def show_culprit(self, measures: Measures) -> None:
         """Show the worst."""
         worst = 1.0 if measures.stuck else measures.culprits[0].share if measures.culprits else 0.0
-        style = culprit_style(worst) or "green"
+        style = culprit_style(worst) or CALM
         self.update(Text(table.culprit_text(measures), style=style, no_wrap=True, overflow="ellipsis"), layout=False)

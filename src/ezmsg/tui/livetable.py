@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import ClassVar
 
 from rich.text import Text
 from textual.widgets import DataTable
@@ -27,9 +28,13 @@ class Head:
 class LiveTable(DataTable[Text]):
     """Rows of text by key, told from outside as a whole."""
 
+    # Shown where there are no rows.
+    NOTHING: ClassVar[str] = ""
+    # The cursor leaves colours readable, also where the keys go.
     DEFAULT_CSS = """
     LiveTable { height: 1fr; padding: 0 0 0 1; scrollbar-size-vertical: 1; }
     LiveTable > .datatable--header { text-style: bold; }
+    LiveTable:focus > .datatable--cursor { background: $primary-darken-3; }
     """
 
     def __init__(self, *, id: str | None = None) -> None:
@@ -54,7 +59,7 @@ class LiveTable(DataTable[Text]):
             for key, cells in list(rows.items())[:MOST_ROWS]
         }
         self.left_out = max(0, len(rows) - MOST_ROWS)
-        if heads != self._heads or list(wanted) != list(self._shown):
+        if heads != self._heads or list(wanted) != list(self._shown) or (self.NOTHING and not self.row_count):
             self._rebuild(heads, wanted)
             return
         for key, cells in wanted.items():
@@ -88,6 +93,8 @@ class LiveTable(DataTable[Text]):
                 self.add_column(title, width=title.cell_len, key=str(number))
         for key, cells in wanted.items():
             self.add_row(*cells, key=key)
+        if not wanted and self.NOTHING:
+            self.add_row(Text(self.NOTHING, style="dim italic"), *[Text()] * (len(heads) - 1))
         self._heads, self._shown = heads, wanted
         if selected in wanted:
             self.move_cursor(row=list(wanted).index(selected), scroll=False)

@@ -47,6 +47,8 @@ def _styled(text: str, is_stale: bool, style: str = "") -> Text:
 class ProcessTable(LiveTable):
     """One row for each process."""
 
+    NOTHING = "no processes yet"
+
     def show_processes(self, measures: Measures) -> None:
         """Show these."""
         self.show(PROCESS_HEADS, {str(process.process_id): self._row(process) for process in measures.processes})
@@ -71,6 +73,8 @@ class ProcessTable(LiveTable):
 class SenderTable(LiveTable):
     """One row for each topic and process that publishes on it."""
 
+    NOTHING = "no publishers yet"
+
     def show_senders(self, measures: Measures, rates: History) -> None:
         """Show these."""
         self.show(SENDER_HEADS, {sender_key(sender): self._row(sender, rates) for sender in measures.senders})
@@ -91,6 +95,8 @@ class SenderTable(LiveTable):
 
 class ReceiverTable(LiveTable):
     """One row for each edge, as its subscriber sees it."""
+
+    NOTHING = "no subscribers yet"
 
     def show_receivers(self, measures: Measures, rates: History) -> None:
         """Show these."""

@@ -15,8 +15,12 @@ E = TypeVar("E")
 
 # Between attempts to open a session where no server answers, or one refuses.
 RETRY_S = 0.5
+# The loss of a server is told so late at most.
+HEED_S = 0.25
 CONNECTED = ""
 ENDED = "the GraphServer ended: waiting for another"
+LOST = "lost the GraphServer: waiting for it"
+NONE = "no GraphServer answers: waiting for one (ezmsg start)"
 
 Tell = Callable[[str], None]
 
@@ -39,7 +43,12 @@ async def watch(address: AddressType | None, follow: Callable[[GraphContext], Aw
         try:
             async with GraphContext(address, auto_start=False) as context:
                 tell(CONNECTED)
-                await follow(context)
+                heeding = asyncio.create_task(_heed(context, tell), name="heeds the loss of the server")
+                try:
+                    await follow(context)
+                finally:
+                    heeding.cancel()
+                    await asyncio.wait([heeding])
             tell(ENDED)
         except SessionOver:
             tell(ENDED)
@@ -48,12 +57,20 @@ async def watch(address: AddressType | None, follow: Callable[[GraphContext], Aw
         await asyncio.sleep(RETRY_S)
 
 
+async def _heed(context: GraphContext, tell: Tell) -> None:
+    """Tell a loss when it happens: a request waits for the return of the server before it fails."""
+    while True:
+        await asyncio.sleep(HEED_S)
+        if not context.is_connected:
+            tell(LOST)
+
+
 def trouble(error: Exception) -> str:
     """What is wrong, in few words where they say it all."""
     if isinstance(error, ServerUnreachable):
-        return "no GraphServer answers: waiting for one"
+        return NONE
     if isinstance(error, ConnectionLost):
-        return "lost the GraphServer: waiting for its return"
+        return LOST
     return " ".join(str(error).split())
 
 

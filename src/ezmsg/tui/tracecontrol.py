@@ -65,7 +65,7 @@ class TraceForm(Vertical):
         with Horizontal():
             yield Button("Start", id="start", variant="success", compact=True)
             yield Button("Stop", id="stop", variant="error", compact=True)
-            yield Static("", id="trace-state", markup=False)
+            yield Static("off; Enter starts it, Escape leads back to the keys", id="trace-state", markup=False)
 
     def on_mount(self) -> None:
         """Buttons act at once, and again as soon as they are pressed again."""

@@ -74,6 +74,10 @@ class TraceTree(Tree[str]):
             most = max((len(spans) for _, spans in traces), default=0)
             was_open = {next((trace_id for trace_id, spans in traces if len(spans) == most), None)}
         self.clear()
+        if not traces:
+            self.root.add_leaf(
+                Text("no traces yet: of each source, one message a second makes one", style="dim italic")
+            )
         for trace_id, spans in traces:
             is_open = trace_id in was_open
             node = self.root.add(_title(trace_id, spans), data=trace_id, expand=is_open)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import ast
 import asyncio
 import json
+import re
 import signal
 from collections import Counter
 from collections.abc import AsyncIterator
@@ -25,6 +27,7 @@ from ezmsg.core.telemetry import pump
 from tests.core.commands.conftest import Command
 
 PATIENCE_S = 20.0
+HOWTO = Path(__file__).parents[3] / "docs/howto/trace-file.md"
 
 
 @asynccontextmanager
@@ -103,6 +106,23 @@ async def test_every_message_is_traced_until_an_interrupt_and_not_afterwards(
             assert slices(file) == {"publish TOPIC": 3, "process TOPIC": 3}
             while PROFILES.trace_enabled() or begun.next_root_s < float("inf"):
                 await asyncio.sleep(0.01)
+    finally:
+        PROFILES.set_trace_sampling(1.0)
+
+
+async def test_a_program_that_asks_for_traces_gets_them_as_the_how_to_says(server: GraphServer, tmp_path: Path) -> None:
+    [example] = re.findall(r"```python\n(.*?)```", HOWTO.read_text(encoding="utf-8"), re.DOTALL)
+    example = example.replace("ROOT/SOURCE/OUTPUT", "TOPIC").replace("ROOT/SOURCE", "SOURCE").replace("0.1", "1.0")
+    PROFILES.set_trace_sampling(0.0)
+    try:
+        async with hop(server) as (publisher, subscriber), GraphContext(server.address) as context:
+            asking = compile(example, HOWTO, "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
+            await eval(asking, {"context": context})
+            await pass_on(publisher, subscriber, 3)
+            assert await asyncio.to_thread(pump.flush)
+            file = tmp_path / "trace.json"
+            assert await asyncio.to_thread(cmdline, ["trace", "--address", str(server.address), "-o", str(file)]) == 0
+            assert slices(file) == {"publish TOPIC": 3, "process TOPIC": 3}
     finally:
         PROFILES.set_trace_sampling(1.0)
 

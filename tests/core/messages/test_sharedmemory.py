@@ -209,7 +209,8 @@ class Remains:
     def _now() -> tuple[int, int, frozenset[str]]:
         gc.collect()
         maps = Path("/proc/self/maps").read_text()
-        return len(list(leaks.descriptors())), maps.count("memfd:ezmsg"), frozenset(os.listdir("/dev/shm"))
+        named = {name for name in os.listdir(leaks.SHARED_MEMORY) if "ezmsg" in name and name != leaks.FORGOTTEN}
+        return len(list(leaks.descriptors())), maps.count("memfd:ezmsg"), frozenset(named)
 
     async def are_gone(self) -> None:
         """Wait until there is no more than at the beginning."""

@@ -88,6 +88,17 @@ def test_a_stream_of_the_class_is_told_from_that_of_the_instance() -> None:
         address_pairs([(Part.OUTPUT, "b")], "here")
 
 
+def test_an_edge_from_an_input_to_an_output_is_warned_of(caplog: pytest.LogCaptureFixture) -> None:
+    system = placed(collection(A=Part(), B=Part()))
+
+    pairs = address_pairs([(system.B.INPUT, system.A.OUTPUT), (system.A.OUTPUT, system.B.INPUT)], "here")
+
+    assert len(pairs) == 2
+    assert [record.getMessage() for record in caplog.records] == [
+        f"here connects the input {pairs[0][0]} to the output {pairs[0][1]}: a pair is (from, to)"
+    ]
+
+
 # -- relays -------------------------------------------------------------------------------------------------------
 
 

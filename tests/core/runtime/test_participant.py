@@ -398,6 +398,32 @@ def test_what_is_yielded_for_streams_of_others_is_ignored() -> None:
     assert sink.received == [4]
 
 
+def test_what_is_yielded_in_vain_is_told_of_once_and_what_is_no_pair_is_an_error(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    class Wrong(ez.Unit):
+        OUTPUT = ez.OutputStream(int)
+
+        @ez.publisher(OUTPUT)
+        async def publish(self) -> AsyncIterator[Any]:
+            for number in range(3):
+                yield number, self.OUTPUT
+            yield self.OUTPUT
+
+        @ez.publisher(OUTPUT)
+        async def fail(self) -> AsyncIterator[Any]:
+            yield self.OUTPUT, 1
+            raise TypeError("of its own")
+
+    ez.run(WRONG=Wrong())
+
+    in_vain = [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
+    assert in_vain == ["WRONG:publish yields for 0, which is no output of this process: ignored"]
+    errors = {str(record.exc_info[1]) for record in caplog.records if record.exc_info}
+    assert "of its own" in errors
+    assert any(text.startswith("WRONG:publish gave") and "yield self.OUTPUT, message" in text for text in errors)
+
+
 def test_publishers_take_turns() -> None:
     class Notes(Living):
         @ez.publisher(Living.OUTPUT)

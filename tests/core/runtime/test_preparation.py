@@ -200,6 +200,14 @@ def test_what_is_no_component_is_refused_before_anything_is_named(value: Any) ->
     assert prepare({"A": part}) is not None
 
 
+@pytest.mark.parametrize("name", ["", 1, None])
+def test_names_are_text(name: Any) -> None:
+    with pytest.raises(ValueError, match=rf"^{name!r} cannot be the name of a component"):
+        prepare({name: Part()})
+    with pytest.raises(ValueError, match=r"^root_name=5 cannot be used"):
+        prepare({"A": Part()}, root_name=5)  # type: ignore[arg-type]
+
+
 @pytest.mark.parametrize(
     ("method", "result"), [("network", None), ("network", [5]), ("process_components", None), ("configure", 1 / 2)]
 )
@@ -223,3 +231,31 @@ def test_a_single_component_is_no_collection_of_components() -> None:
     part: Any = Part()
     with pytest.raises(TypeError, match=r"^process_components gave"):
         prepare({"A": part}, process_components=part)
+
+
+class Hearing(ez.Unit):
+    INPUT = ez.InputStream(int)
+    INPUT_SETTINGS = ez.InputStream(Gain)
+
+    @ez.subscriber(INPUT)
+    async def hear(self, message: int) -> None:
+        """Hear it."""
+
+    @ez.subscriber(INPUT_SETTINGS)
+    async def change(self, settings: Gain) -> None:
+        """Take them, if they come."""
+
+
+def test_a_stream_to_which_nothing_leads_is_named(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO", "ezmsg")
+    source, fed, unfed = Part(), Hearing(), Hearing()
+    prepare({"A": source, "FED": fed, "UNFED": unfed}, connections=[(source.OUTPUT, fed.INPUT)])
+    (line,) = caplog.messages
+    assert line.startswith("nothing of this run leads to UNFED/INPUT: ")
+
+
+def test_what_is_no_component_of_a_run_gets_no_process_and_is_named(caplog: pytest.LogCaptureFixture) -> None:
+    prepared = prepare({"A": Part()}, process_components=["A"])  # type: ignore[list-item]
+    assert prepared is not None
+    assert len(prepared.processes) == 1
+    assert caplog.messages == ["process_components has 'A', which is none of A: ignored"]

@@ -210,7 +210,7 @@ def test_the_pace_keeps_rings_half_empty():
 def test_between_full_turns_only_rows_are_read():
     pace = Pace(0.02)
     found: list[bool] = []
-    for now, forced in ((0.0, False), (0.02, False), (0.04, True), (0.2, False), (0.3, False)):
-        pace.turn(now, 0.0, is_forced=forced)
+    for turns, forced in ((0.0, False), (0.1, False), (0.2, True), (0.9, False), (1.3, False)):
+        pace.turn(turns * INTERVAL_S, 0.0, is_forced=forced)
         found.append(pace.is_rows_only)
     assert found == [False, True, False, True, False]

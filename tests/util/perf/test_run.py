@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from ezmsg.core.errors import ConfigError
+from ezmsg.core.errors import ConfigError, ServerUnreachable
 from ezmsg.util.perf.impl import Scenario, perform
 from ezmsg.util.perf.run import measured
 from tests.util.perf.conftest import Perf
@@ -44,6 +44,13 @@ def test_a_benchmark_is_written_reported_and_compared(
     assert perf("compare perf_one.txt -b perf_one.txt --no-browser") == 0
     assert Path("compare_one.html").exists()
     assert "1.00" in capsys.readouterr().out
+
+
+def test_a_server_that_is_not_there_is_told_before_the_warm_up(perf: Perf, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("EZMSG_GRAPHSERVER_ADDR", "127.0.0.1:1")
+    with pytest.raises(ServerUnreachable):
+        perf("benchmark --warmup 3600 --name never --no-browser")
+    assert not Path("perf_never.txt").exists()
 
 
 @pytest.mark.parametrize("text", ["", "[]\n1\n", "{}\n{}\n", "no JSON"])

@@ -56,9 +56,8 @@ async def handle_doctor(args: argparse.Namespace) -> int:
 
 async def diagnose(args: argparse.Namespace) -> list[Finding]:
     """Everything there is to say."""
-    named_by = "--address" if args.address else config.GRAPHSERVER_ADDR_ENV
-    if not args.address and not config.graph_address_is_set():
-        named_by = "the default"
+    by_environment = config.GRAPHSERVER_ADDR_ENV if config.graph_address_is_set() else None
+    named_by = "--address" if args.address else by_environment
     try:
         address = graph_address_from_args(args)
     except ValueError as error:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
+import errno
 import logging
 import os
 import signal
@@ -50,7 +51,7 @@ async def handle_serve(args: argparse.Namespace) -> None:
     stopping = asyncio.Event()
     with _heard_signals(stopping.set):
         service = GraphService(address)
-        server: Any = service.create_server()
+        server: Any = _created(service)
         dashboard = None
         try:
             if not address.port:
@@ -66,6 +67,16 @@ async def handle_serve(args: argparse.Namespace) -> None:
             if isinstance(dashboard, DashboardProcess):
                 dashboard.stop()
             server.stop()
+
+
+def _created(service: GraphService) -> object:
+    try:
+        return service.create_server()
+    except OSError as error:
+        if error.errno != errno.EADDRINUSE:
+            raise
+        hint = "ezmsg doctor tells who is there, --address takes another"
+        raise OSError(error.errno, f"{error.strerror}: {hint}") from None
 
 
 async def _ended(server: Any, stopping: asyncio.Event) -> None:

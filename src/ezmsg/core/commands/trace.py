@@ -37,8 +37,8 @@ UNITS_IN_NAME = 3
 STANDARD_OUTPUT = Path("-")
 INTERVAL_S = 0.05
 SPANS_AT_ONCE = 20_000
-# Processes deliver four times a second; what they had at the end is here by then.
-DELIVERY_S = 0.75
+# Processes deliver twice a second; what they had at the end is here by then.
+DELIVERY_S = 1.0
 # A graph without processes says nothing.
 PAUSE_S = 0.2
 # A capture that is killed leaves processes tracing no longer than this.

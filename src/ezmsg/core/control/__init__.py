@@ -8,7 +8,7 @@ from collections.abc import Awaitable
 from typing import Any, Protocol, TypeVar
 
 from ezmsg.core import config
-from ezmsg.core.errors import ConnectionFailed, HandshakeError, ServerUnreachable
+from ezmsg.core.errors import ConfigError, ConnectionFailed, HandshakeError, ServerUnreachable
 from ezmsg.core.net.address import Address, AddressType
 from ezmsg.core.net.authkey import load_key
 from ezmsg.core.net.connection import Connection
@@ -41,11 +41,22 @@ class ControlHandler(Protocol):
 
 
 def resolve(graph_address: AddressType | None) -> Address:
-    """The address of the GraphServer: as given, or the configured default."""
+    """The address of the GraphServer: as given, or the configured default.
+
+    Raises:
+        ValueError: It is no address.
+    """
     if graph_address is None:
         return Address.from_string(config.graph_address())
     if isinstance(graph_address, str):
         return Address.from_string(graph_address)
+    try:
+        _, port = graph_address
+        is_port = 0 <= int(port) < 1 << 16
+    except (TypeError, ValueError):
+        is_port = False
+    if not is_port:
+        raise ConfigError("graph_address", graph_address, "host:port, or a pair of a host and a port (0 to 65535)")
     return Address(*graph_address)
 
 

@@ -51,18 +51,9 @@ class Address(NamedTuple):
         Raises:
             OSError: The host is unknown, or the port is taken or not allowed.
         """
-        return self.bound(resolve_now(self)[0])
-
-    def bound(self, resolved: SocketAddress) -> socket.socket:
-        """As `bind_socket`, where it is known what the system calls this address.
-
-        Raises:
-            OSError: The port is taken or not allowed.
-        """
-        sock = forking.new_socket(resolved.family)
+        resolved = resolve_now(self)[0]
+        sock = unbound(resolved.family)
         try:
-            # Else the port of a server that has just ended is refused for a minute.
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             sock.bind(resolved.sockaddr)
         except OSError as error:
             sock.close()
@@ -90,6 +81,14 @@ def needs_lookup(host: str) -> bool:
     except ValueError:
         return True
     return False
+
+
+def unbound(family: int) -> socket.socket:
+    """A TCP socket to be bound."""
+    sock = forking.new_socket(family)
+    # Else the port of a server that has just ended is refused for a minute.
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    return sock
 
 
 def resolve_now(address: Address) -> list[SocketAddress]:

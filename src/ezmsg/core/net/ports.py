@@ -7,11 +7,12 @@ import socket
 from collections.abc import Collection
 from weakref import WeakValueDictionary
 
-from ezmsg.core.net.address import Address, SocketAddress, resolve_now
+from ezmsg.core.net.address import Address, resolve_now, unbound
 from ezmsg.core.wire.limits import ACCEPT_BACKLOG
 
 # Ports tried by a search before it gives up.
 SEARCHED_PORTS = 4096
+TAKEN = (errno.EADDRINUSE, errno.EACCES)
 # What a search of this process has found and still listens: a graph of hundreds of publishers need not try them again.
 _found: WeakValueDictionary[Address, socket.socket] = WeakValueDictionary()
 
@@ -32,18 +33,30 @@ def listen_from(host: str, first: int, skip: Collection[int] = ()) -> socket.soc
         OSError: The host cannot be bound, or no port is free.
     """
     family, sockaddr = resolve_now(Address(host, first))[0]
+    sock: socket.socket | None = None
     for port in range(first, min(first + SEARCHED_PORTS, 1 << 16)):
         address = Address(host, port)
         if port in skip or ((own := _found.get(address)) is not None and own.fileno() >= 0):
             continue
+        # One socket for all ports that are taken: hundreds are where many graphs run.
+        sock = sock or unbound(family)
         try:
-            sock = _listening(address.bound(SocketAddress(family, (sockaddr[0], port, *sockaddr[2:]))), address)
+            sock.bind((sockaddr[0], port, *sockaddr[2:]))
         except OSError as error:
-            if error.errno not in (errno.EADDRINUSE, errno.EACCES):
+            if error.errno in TAKEN:
+                continue
+            sock.close()
+            raise type(error)(error.errno, f"cannot listen on {address}: {error.strerror}") from None
+        try:
+            _found[address] = _listening(sock, address)
+        except OSError as error:
+            if error.errno not in TAKEN:
                 raise
+            sock = None
         else:
-            _found[address] = sock
             return sock
+    if sock is not None:
+        sock.close()
     raise OSError(errno.EADDRINUSE, f"no port is free on {host} from {first}")
 
 

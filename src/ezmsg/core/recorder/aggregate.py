@@ -9,6 +9,7 @@ from typing import Final, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from ezmsg.core.recorder.distinct import distinct
 from ezmsg.core.recorder.histograms import Column, Exemplar
 from ezmsg.core.recorder.ids import hex_span_id
 from ezmsg.core.recorder.labels import Labels
@@ -276,7 +277,7 @@ class Aggregator:
         labels = chunk.words[:, 0] >> LABEL_SHIFT & LABEL_MASK
         self.series.count_labelled(name, chunk.positions[valid], labels[valid], durations[valid], self.turn)
         sampled = np.flatnonzero((chunk.words[:, 0] & SAMPLED != 0) & valid)
-        for label in np.unique(labels[sampled]).tolist():
+        for label in distinct(labels[sampled]):
             rows = sampled[labels[sampled] == label]
             make = _Exemplars(chunk, rows, durations, end=6)
             self.series.offer_exemplars(name, chunk.positions[rows], durations[rows], make, label)

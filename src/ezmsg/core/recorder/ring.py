@@ -7,6 +7,7 @@ among the rows it never saw.
 
 from __future__ import annotations
 
+import ctypes
 from collections.abc import Sequence
 from typing import Any, Final, NamedTuple
 
@@ -97,7 +98,7 @@ class Ring:
         self.mask = self._size - 1
         self._last = self._size - ROW_BYTES
         # One row more: a pair that begins in the last row is written whole, then its second half put where it belongs.
-        self.buffer = bytearray(self._size + ROW_BYTES)
+        self.buffer = _untouched(self._size + ROW_BYTES)
         self.head = 0
         self.ahead = 2 * ROW_BYTES
         self.marks: Marks = (0, 0, 0, 0)
@@ -254,3 +255,16 @@ def _owed(metas: NDArray[np.int64]) -> NDArray[Any]:
     """How many native samples rows owe, by the first words of their extra rows."""
     emits = metas & _EMITS
     return np.bitwise_count(emits) if emits.any() else emits
+
+
+def _untouched(size: int) -> bytearray:
+    """Memory that the system gives page by page, when rows are written; nothing is read before it was.
+
+    Zeros in all of it take every process a millisecond when it starts, and 2 MiB, also where few rows are ever written.
+    """
+    prototype = ctypes.PYFUNCTYPE(ctypes.py_object, ctypes.c_char_p, ctypes.c_ssize_t)
+    try:
+        make = prototype(("PyByteArray_FromStringAndSize", ctypes.pythonapi))
+    except AttributeError:  # another Python
+        return bytearray(size)
+    return make(None, size)

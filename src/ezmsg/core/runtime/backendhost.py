@@ -12,7 +12,7 @@ from ezmsg.core.net import forking
 from ezmsg.core.runtime.link import BackendEnd
 from ezmsg.core.runtime.loopthread import LoopThread
 from ezmsg.core.runtime.mainthread import MainThread
-from ezmsg.core.runtime.messages import Close, Command, Event, Stop, Terminate, Up
+from ezmsg.core.runtime.messages import Close, Command, Event, Left, Stop, Terminate, Up
 from ezmsg.core.runtime.participant import Participant
 from ezmsg.core.runtime.signals import prepare_backend
 from ezmsg.core.telemetry import pump
@@ -50,6 +50,7 @@ def run_backend(sock: socket.socket, make: MakeParticipant, name: str, strict: b
     main_thread.serve()
     host.stop(LOOP_S)
     pump.shutdown(TELEMETRY_S)
+    line.report(Left())
 
 
 def _orphaned(host: LoopThread, participant: Participant) -> None:

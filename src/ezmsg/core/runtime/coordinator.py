@@ -23,6 +23,7 @@ from ezmsg.core.runtime.messages import (
     Failed,
     Failure,
     Finished,
+    Left,
     Ready,
     Start,
     Stop,
@@ -142,6 +143,8 @@ class Coordinator:
             case Ended(tally):
                 member.tally = tally
                 self._advance(member, State.ENDED)
+            case Left():
+                self._advance(member, State.LEFT)
             case Failed(error):
                 self._fail(error.error(member.label) if isinstance(error, Failure) else error)
             case Terminate(reason):
@@ -167,11 +170,12 @@ class Coordinator:
         try:
             await self._until_stopped(self._work())
             await self._wind_up()
+            # The server has no more to do with processes that end, and they take some milliseconds.
+            await together(self._all_exited(), self._leave())
         finally:
             for member in self._members:
                 await member.detach()
-            if not self._forced.is_set():
-                await self._context.__aexit__(None, None, None)
+            await self._leave()
         tally = _total(self._members)
         return Outcome(self._error, self._is_of_process, tally, self._signal, self._forced.is_set())
 
@@ -227,9 +231,12 @@ class Coordinator:
                 break
             late = "; ".join(member.label for member in self._members if member.state < State.ENDED)
             logger.warning("still waiting for the shutdown of units: %s", late)
-        if any(isinstance(member, BackendMember) for member in self._members):
-            # What nobody needs any more is dropped meanwhile.
-            await together(self._all_exited(), self._context.revert())
+
+    async def _leave(self) -> None:
+        """Leave the graph, once all processes have told it what they had to tell."""
+        await self._all_within(State.LEFT, EXIT_S, of=BackendMember)
+        if not self._forced.is_set():
+            await self._context.__aexit__(None, None, None)
 
     async def _all_exited(self) -> None:
         if not await self._all_within(State.GONE, None if self._strict else EXIT_S, of=BackendMember):

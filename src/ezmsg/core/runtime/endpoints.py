@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
-from collections.abc import Iterable
+from collections.abc import Generator, Iterable
 from functools import partial
 from typing import Any
 
 from ezmsg.core.pubclient import Publisher
 from ezmsg.core.runtime.publishing import Outlets
 from ezmsg.core.runtime.together import in_turns
-from ezmsg.core.stream import InputStream, OutputStream
+from ezmsg.core.stream import InputStream, OutputStream, Stream
 from ezmsg.core.subclient import Subscriber
 from ezmsg.core.unit import Function, Unit, published, subscribed, tasks_of
 
@@ -45,17 +46,19 @@ class Endpoints:
         await in_turns([partial(self._publish, *it, address) for it in outputs])
 
     async def _subscribe(self, unit: Unit, stream: InputStream, tasks: Iterable[str], address: str) -> None:
-        self.subscribers[stream] = await Subscriber.create(
-            stream.address, address, leaky=stream.leaky, max_queue=stream.max_queue,
-            unit=unit.address, task=", ".join(tasks),
-        )  # fmt: skip
+        with _opening(stream):
+            self.subscribers[stream] = await Subscriber.create(
+                stream.address, address, leaky=stream.leaky, max_queue=stream.max_queue,
+                unit=unit.address, task=", ".join(tasks),
+            )  # fmt: skip
 
     async def _publish(self, unit: Unit, stream: OutputStream, address: str) -> None:
-        publisher = await Publisher.create(
-            stream.address, address, host=stream.host, port=stream.port, buf_size=stream.buf_size,
-            num_buffers=stream.num_buffers, start_paused=True, force_tcp=stream.force_tcp,
-            allow_local=stream.allow_local, unit=unit.address, task=", ".join(_senders(unit).get(stream, ())),
-        )  # fmt: skip
+        with _opening(stream):
+            publisher = await Publisher.create(
+                stream.address, address, host=stream.host, port=stream.port, buf_size=stream.buf_size,
+                num_buffers=stream.num_buffers, start_paused=True, force_tcp=stream.force_tcp,
+                allow_local=stream.allow_local, unit=unit.address, task=", ".join(_senders(unit).get(stream, ())),
+            )  # fmt: skip
         self._publishers.append(publisher)
         self.outlets.add(stream, publisher.broadcast)
 
@@ -75,6 +78,15 @@ class Endpoints:
             for task in late:
                 task.cancel()
                 logger.warning("what was published last may not have arrived everywhere within %g s", CLOSE_TIMEOUT_S)
+
+
+@contextlib.contextmanager
+def _opening(stream: Stream) -> Generator[None]:
+    try:
+        yield
+    except Exception as error:
+        error.add_note(f"raised while {stream.address} was opened")
+        raise
 
 
 def receivers(unit: Unit) -> dict[InputStream, dict[str, Function]]:

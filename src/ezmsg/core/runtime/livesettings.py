@@ -18,7 +18,7 @@ from ezmsg.core.graphmeta import (
     SettingsFieldUpdateRequest,
 )
 from ezmsg.core.processclient import ProcessControlClient
-from ezmsg.core.runtime.metadata import SETTINGS_INPUT
+from ezmsg.core.runtime.preparation import SETTINGS_INPUT
 from ezmsg.core.runtime.receiving import Handle
 from ezmsg.core.runtime.settingsgate import SettingsGate
 from ezmsg.core.settingsmeta import settings_snapshot_value

@@ -30,7 +30,8 @@ class State(IntEnum):
     READY = 2
     FINISHED = 3
     ENDED = 4
-    GONE = 5
+    LEFT = 5
+    GONE = 6
 
 
 class Member:

@@ -98,12 +98,17 @@ class Finished:
 
 @dataclass(frozen=True, slots=True)
 class Ended:
-    """Nothing is left."""
+    """Nothing of the units is left."""
 
     tally: Tally
 
 
-Event = Up | Ready | Terminate | Failed | Finished | Ended
+@dataclass(frozen=True, slots=True)
+class Left:
+    """It has no word left for anybody, telemetry included: only the process itself has to end."""
+
+
+Event = Up | Ready | Terminate | Failed | Finished | Ended | Left
 
 
 @dataclass(frozen=True, slots=True)

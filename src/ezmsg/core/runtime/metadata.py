@@ -24,7 +24,7 @@ from ezmsg.core.graphmeta import (
     TopicMetadata,
     UnitMetadata,
 )
-from ezmsg.core.runtime.preparation import walk
+from ezmsg.core.runtime.preparation import SETTINGS_INPUT, walk
 from ezmsg.core.settingsmeta import settings_schema_from_type, settings_snapshot_value
 from ezmsg.core.stream import (
     InputRelay,
@@ -39,7 +39,6 @@ from ezmsg.core.stream import (
 from ezmsg.core.unit import Unit, main_name, published, subscribed, tasks_of, threads_of
 
 SCHEMA_VERSION = 1
-SETTINGS_INPUT = "INPUT_SETTINGS"
 LARGE_BYTES = 1 << 20
 
 

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Mapping
 from enum import Enum
 from typing import Any
 
 from ezmsg.core.errors import InvalidResult, NotAddressed
 from ezmsg.core.relay import Relay, RelayUnit
-from ezmsg.core.stream import InputRelay, Stream
+from ezmsg.core.stream import InputRelay, InputStream, OutputStream, Stream
+
+logger = logging.getLogger("ezmsg")
 
 Pair = tuple[str, str]
 
@@ -32,7 +35,10 @@ def _pair(edge: Any, source: str) -> Pair:
     ends: list[Any] = list(edge) if _is_series(edge) else []
     if len(ends) != 2:
         raise InvalidResult(source, edge, "a pair (from, to)")
-    return _topic(ends[0], source), _topic(ends[1], source)
+    pair = _topic(ends[0], source), _topic(ends[1], source)
+    if isinstance(ends[0], InputStream) and isinstance(ends[1], OutputStream):
+        logger.warning("%s connects the input %s to the output %s: a pair is (from, to)", source, *pair)
+    return pair
 
 
 def _is_series(value: Any) -> bool:

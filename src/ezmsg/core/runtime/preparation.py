@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from collections.abc import Collection as AbstractCollection
 from dataclasses import dataclass
@@ -9,13 +10,16 @@ from typing import Any, TypeVar
 
 from ezmsg.core.collection import Collection, NetworkDefinition
 from ezmsg.core.component import Component
-from ezmsg.core.errors import InvalidResult, NameClash, NotAComponent
+from ezmsg.core.errors import ConfigError, InvalidComponents, InvalidResult, NameClash, NotAComponent
 from ezmsg.core.relay import Relay, RelayUnit, add_hidden_units, relay_settings
 from ezmsg.core.runtime.network import Pair, address_pairs, through_relays
 from ezmsg.core.runtime.placement import place
-from ezmsg.core.unit import Unit
+from ezmsg.core.unit import Unit, published, subscribed, tasks_of
 
+logger = logging.getLogger("ezmsg")
 T = TypeVar("T")
+# The stream through which a component takes new settings.
+SETTINGS_INPUT = "INPUT_SETTINGS"
 
 
 @dataclass(frozen=True)
@@ -64,6 +68,9 @@ def prepare(
     pairs = [pair for collection in collections for pair in _network(collection)]
     pairs += address_pairs(() if connections is None else connections, "connections")
     listed = _series(process_components, "process_components") if process_components is not None else []
+    for entry in listed:
+        if not any(entry is component for component in top.values()):
+            logger.warning("process_components has %.200r, which is none of %s: ignored", entry, ", ".join(top))
     processes = place(top.values(), listed, _listed_by, force_single_process)
     for collection in collections:
         _called(collection, collection.configure)
@@ -71,7 +78,21 @@ def prepare(
         unit.apply_settings(relay_settings(endpoint))
     if not processes:
         return None
-    return Preparation(root_name, top, through_relays(pairs, hidden), processes)
+    edges = through_relays(pairs, hidden)
+    for address in unfed(processes, edges):
+        logger.info("nothing of this run leads to %s: it waits for what other programs connect to it", address)
+    return Preparation(root_name, top, edges, processes)
+
+
+def unfed(processes: Iterable[Iterable[Unit]], edges: Iterable[Pair]) -> list[str]:
+    """The streams that a task receives from, and to which no edge leads. Settings may come or not."""
+    units = [unit for units in processes for unit in units]
+    fed = {end for _, end in edges} | {
+        stream.address for unit in units for task in tasks_of(unit).values() for stream in published(unit, task)
+    }
+    streams = [stream for unit in units for task in tasks_of(unit).values() if (stream := subscribed(unit, task))]
+    addresses = dict.fromkeys(stream.address for stream in streams if stream.name != SETTINGS_INPUT)
+    return [address for address in addresses if address not in fed]
 
 
 def walk(components: Iterable[Component]) -> Iterator[Component]:
@@ -82,9 +103,13 @@ def walk(components: Iterable[Component]) -> Iterator[Component]:
 
 
 def _address(components: Mapping[str, Any], root_name: str | None) -> None:
+    if root_name is not None and not isinstance(root_name, str):  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise ConfigError("root_name", root_name, "None or text")
     for name, component in components.items():
         if not isinstance(component, Component):
             raise NotAComponent(name, component)
+        if not (isinstance(name, str) and name):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise InvalidComponents(f"{name!r:.100} cannot be the name of a component")
     for name, component in components.items():
         component._set_name(name)
         component._set_location([] if root_name is None else [root_name])

@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 from ezmsg.core.addressable import Addressable
-from ezmsg.core.errors import NotAddressed
+from ezmsg.core.errors import InvalidResult, NotAddressed
 from ezmsg.core.turns import one_turn
 
 logger = logging.getLogger("ezmsg")
@@ -55,19 +55,22 @@ def _timed(name: str, publish: Publish) -> Publish:
     return timed
 
 
-def publishing(task: Callable[..., Any], outlets: Outlets) -> Run:
+def publishing(label: str, task: Callable[..., Any], outlets: Outlets) -> Run:
     """A task that publishes what it yields, and lets others run after each message.
 
     Args:
+        label: `unit:name`.
         task: An async generator or coroutine function, or something else that returns what such a function does.
-        outlets: Where it can publish; what is yielded for other streams is ignored.
+        outlets: Where it can publish; what is yielded for other streams is ignored, but told of once.
     """
     if inspect.iscoroutinefunction(task):
         return task
     publishes, find = outlets.by_stream, outlets.find
+    is_told = False
     may_be_coroutine = not inspect.isasyncgenfunction(task)
 
     async def run(*message: Any) -> None:
+        nonlocal is_told
         outputs: Any = task(*message)
         if may_be_coroutine and not hasattr(outputs, "__aiter__"):
             if inspect.isawaitable(outputs):
@@ -79,8 +82,20 @@ def publishing(task: Callable[..., Any], outlets: Outlets) -> Run:
                 if publish is not None:
                     await publish(obj)
                     await one_turn()
-        except BaseException:
+                elif not is_told:
+                    is_told = True
+                    logger.warning("%s yields for %.100r, which is no output of this process: ignored", label, stream)
+        except BaseException as error:
             await outputs.aclose()
+            if isinstance(error, (TypeError, ValueError)) and _is_raised_here(error):
+                raise InvalidResult(
+                    label, error, "pairs (stream, message), as in: yield self.OUTPUT, message"
+                ) from None
             raise
 
     return run
+
+
+def _is_raised_here(error: BaseException) -> bool:
+    """Whether taking apart what was yielded failed, not the task."""
+    return error.__traceback__ is not None and error.__traceback__.tb_next is None

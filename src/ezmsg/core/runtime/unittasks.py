@@ -10,7 +10,7 @@ from ezmsg.core.decorators import TIMEIT_ATTR, Function
 from ezmsg.core.profiling import PROFILES
 from ezmsg.core.runtime.endings import Complete, NormalTermination
 from ezmsg.core.runtime.endpoints import Endpoints, receivers
-from ezmsg.core.runtime.metadata import SETTINGS_INPUT
+from ezmsg.core.runtime.preparation import SETTINGS_INPUT
 from ezmsg.core.runtime.publishing import Run, publishing
 from ezmsg.core.runtime.receiving import Failed, Handle, Several, receive
 from ezmsg.core.runtime.work import Work
@@ -54,7 +54,8 @@ def label_of(unit: Unit, name: str) -> str:
 
 def _run(unit: Unit, name: str, task: Function, endpoints: Endpoints) -> Run:
     is_timed = getattr(task, TIMEIT_ATTR, False)
-    return publishing(task, endpoints.outlets.timed(label_of(unit, name)) if is_timed else endpoints.outlets)
+    label = label_of(unit, name)
+    return publishing(label, task, endpoints.outlets.timed(label) if is_timed else endpoints.outlets)
 
 
 def _counting(unit: str, name: str, run: Run) -> Run:

@@ -17,6 +17,7 @@ from ezmsg.core.profiling import ProfileRegistry
 from ezmsg.core.recorder.processscope import LOOP_LAG
 
 INTERVAL_S: Final = 0.1
+_NUMBER: Final = re.compile(r"[-_ ]?\d+( \(.*\))?$")
 
 
 class LoopLag:
@@ -79,4 +80,4 @@ def loop_name() -> str:
     thread = threading.current_thread()
     if thread is threading.main_thread():
         return "main"
-    return re.sub(r"[-_ ]?\d+( \(.*\))?$", "", thread.name) or "thread"
+    return _NUMBER.sub("", thread.name) or "thread"

@@ -76,7 +76,7 @@ class Overhead:
     Args:
         cpu_time_s: Time this thread has worked.
         clock_s: The time.
-        row_s: What a row costs to write; None to measure it.
+        row_s: What a row costs to write; None to measure it, when it is first asked for.
     """
 
     def __init__(
@@ -86,7 +86,7 @@ class Overhead:
         row_s: float | None = None,
     ) -> None:
         self._cpu_time_s, self._clock_s = cpu_time_s, clock_s
-        self._row_s = row_cost_s() if row_s is None else row_s
+        self._row_s = row_s
         self._before: Reading | None = None
         self._has_complained = False
 
@@ -101,6 +101,8 @@ class Overhead:
         self._before = Reading(now_s, reading_s, recorded["row"], recorded["span"])
         if before is None:
             return
+        if self._row_s is None:
+            self._row_s = row_cost_s()  # not while the process starts, and not at all in one that ends soon
         by_signal = shares(before, self._before, self._row_s)
         recorder.process.costs(by_signal)
         if recorder.cost_budget is not None:

@@ -36,7 +36,7 @@ from ezmsg.core.wire.records import OpenTelemetry
 
 logger = logging.getLogger("ezmsg")
 
-INTERVAL_S: Final = 0.25
+INTERVAL_S: Final = 0.5
 SHORTEST_S: Final = 0.005
 PAUSE_S: Final = 100e-6
 """Between two steps of reading, some 0.2 ms each: a loop that wakes meanwhile waits for one of them, not for all. Long

@@ -152,7 +152,8 @@ class _Handshake:
     def _foreign(self) -> HandshakeError:
         return ForeignPeer(
             self._name,
-            f"it sent {self._received[:SHOWN_BYTES]!r}, which is not this protocol: something else lives there",
+            f"it sent {self._received[:SHOWN_BYTES]!r}, which is not this protocol: something else lives there. Take "
+            "another address; ezmsg doctor tells what it is",
         )
 
     def _take_who(self, received: bytes) -> None:

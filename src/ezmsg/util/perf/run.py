@@ -6,6 +6,7 @@ The first line of the file is what was measured, and on what; the others are a `
 from __future__ import annotations
 
 import argparse
+import asyncio
 import itertools
 import json
 import statistics
@@ -15,6 +16,7 @@ from dataclasses import asdict, dataclass
 from datetime import datetime
 from pathlib import Path
 
+from ezmsg.core.graphcontext import GraphContext
 from ezmsg.util.perf import analysis
 from ezmsg.util.perf.envinfo import environment
 from ezmsg.util.perf.impl import Scenario, Tally, perform
@@ -77,8 +79,10 @@ def benchmark(args: argparse.Namespace) -> int:
     name = args.name or f"{datetime.now():%y%m%d%H%M%S}"
     path, count = Path(f"perf_{name}.txt"), 0
     total = args.repeats * args.iters * sum(1 for _ in scenarios(args))
-    keep_busy(args.warmup)
+    # What keeps it from running is told now, not after the warm-up.
+    asyncio.run(_find_server())
     with quiet(True), path.open("w") as file:
+        keep_busy(args.warmup)
         file.write(json.dumps(environment()) + "\n")
         for _ in range(args.repeats):
             for scenario in scenarios(args):
@@ -90,6 +94,11 @@ def benchmark(args: argparse.Namespace) -> int:
                     print(f"{count}/{total}  {_line(measurement)}", file=sys.stderr, flush=True)
     print(f"written to {path}")
     return analysis.write_report(path, None, Path(f"report_{name}.html"), is_shown=not args.no_browser)
+
+
+async def _find_server() -> None:
+    async with GraphContext():
+        pass
 
 
 def _line(it: Measurement) -> str:

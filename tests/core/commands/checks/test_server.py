@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import socket
 
 import pytest
 
@@ -29,6 +30,18 @@ async def test_a_server_that_answers_is_known_by_process_and_version(server: Gra
     assert found.is_here
     assert found.peer.pid == os.getpid()
     assert [finding.state for finding in findings] == ["ok", "ok", "info"]
+
+
+async def test_a_server_that_nobody_named_need_not_be_there() -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        address = Address(*free.getsockname())
+
+    server, [finding] = await look_at_server(address, None)
+
+    assert (server, finding.state) == (None, "info")
+    assert "nobody answers there" in finding.text
+    assert (await look(address)).remedy == finding.remedy
 
 
 async def test_another_version_is_a_warning(server: GraphServer, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,7 +4,7 @@ import pytest
 from ezmsg.core.errors import ExporterLeased, ProtocolError
 from ezmsg.core.recorder.expand import expand_samples, expand_spans
 from ezmsg.core.recorder.rows import LEASE_TIME, PROCESS, SAMPLE_ROW, SPAN_ROW, meta_word
-from ezmsg.core.server.books import exporter, telemetrylink
+from ezmsg.core.server.books import closedendpoints, exporter
 from ezmsg.core.server.books.telemetry import GONE, LEFT, TelemetryBook
 from ezmsg.core.wire.records import (
     CounterState,
@@ -260,16 +260,57 @@ def test_a_closed_endpoint_is_told_with_its_last_values(book):
     assert (told.batch.counters, told.batch.closed) == ([CounterState(1, {"consumed": 3})], [1])
 
 
-def test_only_so_many_closed_endpoints_are_kept(book, monkeypatch):
-    monkeypatch.setattr(telemetrylink, "CLOSED", 2)
+def close_one(book, index):
+    """An endpoint that opens, counts, and closes, all within one batch."""
+    states = [CounterState(index, {"consumed": index})]
+    book.batch("link", batch(index, endpoints=[endpoint(index)], counters=states, closed=[index]))
+
+
+def test_of_so_many_closed_endpoints_the_last_values_are_kept_and_others_are_counted(book, monkeypatch):
+    monkeypatch.setattr(closedendpoints, "VALUES", 2)
     open_link(book)
     for index in range(1, 6):
-        states = [CounterState(index, {"consumed": index})]
-        book.batch("link", batch(index, endpoints=[endpoint(index)], counters=states, closed=[index]))
+        close_one(book, index)
     book.reader_open("x", EXPORTER)
     [told] = take(book)
-    assert [known.index for known in told.batch.endpoints] == told.batch.closed == [4, 5]
-    assert [state.index for state in told.batch.counters] == [4, 5]
+    assert told.batch.closed == [4, 5]
+    assert told.batch.counters == [CounterState(4, {"consumed": 4}), CounterState(5, {"consumed": 5})]
+    assert told.server_dropped == {"endpoint:closed": 3}
+
+
+def test_closed_endpoints_that_an_exporter_was_told_give_way_without_a_loss(book, monkeypatch):
+    monkeypatch.setattr(closedendpoints, "VALUES", 2)
+    book.reader_open("x", EXPORTER)
+    open_link(book)
+    for index in range(1, 6):
+        close_one(book, index)
+        assert [told.batch.closed for told in take(book)] == [[index]]
+    assert book.reader_take("x") == []
+    close_one(book, 6)
+    assert take(book)[0].server_dropped == {}
+
+
+def test_many_closed_endpoints_are_told_in_several_records(book, monkeypatch):
+    monkeypatch.setattr(exporter, "CLOSED_AT_ONCE", 2)
+    open_link(book)
+    for index in range(1, 6):
+        close_one(book, index)
+    book.reader_open("x", EXPORTER)
+    told = take(book)
+    assert [record.batch.closed for record in told] == [[1, 2], [3, 4], [5]]
+    assert [state.values["consumed"] for record in told for state in record.batch.counters] == [1, 2, 3, 4, 5]
+    # Rows of any of them may come first.
+    assert [known.index for known in told[0].batch.endpoints] == [1, 2, 3, 4, 5]
+
+
+def test_an_endpoint_that_is_told_open_again_is_closed_once(book):
+    open_link(book)
+    close_one(book, 1)
+    close_one(book, 1)
+    book.batch("link", batch(3, endpoints=[endpoint(1)], counters=[CounterState(1, {"consumed": 7})]))
+    book.reader_open("x", EXPORTER)
+    [told] = take(book)
+    assert (told.batch.closed, told.batch.counters) == ([], [CounterState(1, {"consumed": 7})])
 
 
 def test_the_end_of_a_process_is_told_and_then_it_is_forgotten(book):

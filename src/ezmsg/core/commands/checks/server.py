@@ -42,13 +42,14 @@ class Server:
         return self.peer.boot_id == boot_id()
 
 
-async def look_at_server(address: Address, named_by: str) -> tuple[Server | None, list[Finding]]:
+async def look_at_server(address: Address, named_by: str | None) -> tuple[Server | None, list[Finding]]:
     """The server at an address, if one answers, and what is to be said of it.
 
     Args:
         address: Where it should be.
-        named_by: What says so.
+        named_by: What says so; None if nothing does: then it need not be there.
     """
+    is_needed, named_by = named_by is not None, named_by or "the default"
     where = f"{address} ({named_by})"
     facts: dict[str, object] = {"address": str(address), "named_by": named_by, "reachable": False}
     began_s = time.perf_counter()
@@ -59,7 +60,9 @@ async def look_at_server(address: Address, named_by: str) -> tuple[Server | None
         status = await GraphService(address).status()
     except (EzmsgError, OSError, ValueError) as error:
         text, remedy = _explained(error, address)
-        return None, [Finding(TOPIC, "address", "problem", f"{where}: {text}", remedy, {**facts, "error": str(error)})]
+        is_fine = not is_needed and isinstance(error, ServerUnreachable) and not _holders(address)
+        state = "info" if is_fine else "problem"
+        return None, [Finding(TOPIC, "address", state, f"{where}: {text}", remedy, {**facts, "error": str(error)})]
     up_s = (status.unix_ns - status.started_unix_ns) / 1e9
     facts.update(reachable=True, connect_ms=round(took_s * 1e3, 3), pid=peer.pid, version=peer.version, up_s=up_s)
     counts = {
@@ -100,9 +103,14 @@ def _human_duration(seconds: float) -> str:
     return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s" if minutes else f"{rest} s"
 
 
+def _holders(address: Address) -> list[int]:
+    """Processes of this host that listen at an address."""
+    return listeners_on(address.port) if is_loopback(address.host) else []
+
+
 def _explained(error: Exception, address: Address) -> tuple[str, str]:
     """What went wrong, and what to do."""
-    holders = listeners_on(address.port) if is_loopback(address.host) else []
+    holders = _holders(address)
     holder = " and ".join(described(pid) for pid in holders) or "a process that is not shown to this user"
     match error:
         case ServerUnreachable() if not holders:

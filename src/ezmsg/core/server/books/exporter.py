@@ -8,6 +8,7 @@ from ezmsg.core.server.books.telemetrylink import HistogramKey, TelemetryLink
 from ezmsg.core.wire.records import (
     CounterState,
     EndpointRecord,
+    HistogramState,
     OpenTelemetryReader,
     ProcessTelemetry,
     TelemetryBatch,
@@ -17,6 +18,7 @@ UNACKNOWLEDGED: Final = 64
 """Records an exporter is sent before it acknowledges the first."""
 SPANS_AT_ONCE: Final = 4096
 HISTOGRAMS_AT_ONCE: Final = 2000
+CLOSED_AT_ONCE: Final = 200
 
 
 class _View:
@@ -26,10 +28,14 @@ class _View:
         self._link = link
         self.is_told = False
         self.is_dirty = True
-        self._endpoints: dict[int, EndpointRecord] = dict(link.endpoints)
-        self._closed = dict(link.closed)
+        # Those that closed as well: rows may name them long before their last values are told.
+        self._endpoints: dict[int, EndpointRecord] = {endpoint.index: endpoint for endpoint in link.closed.records()}
+        self._endpoints |= link.endpoints
+        self._closed: dict[int, None] = dict.fromkeys(link.closed)
         self._counters: dict[int, None] = dict.fromkeys(link.counters)
-        self._histograms: dict[HistogramKey, None] = dict.fromkeys(link.histograms)
+        self._histograms: dict[tuple[int, HistogramKey], None] = dict.fromkeys(
+            (index, key) for index, known in link.histograms.items() for key in known
+        )
         self._labels = dict(link.labels)
         self._position = position
 
@@ -40,7 +46,7 @@ class _View:
             self._endpoints[endpoint.index] = endpoint
         self._closed.update(dict.fromkeys(batch.closed))
         self._counters.update((counters.index, None) for counters in batch.counters)
-        self._histograms.update(((state.index, state.name, state.label), None) for state in batch.histograms)
+        self._histograms.update(((state.index, (state.name, state.label)), None) for state in batch.histograms)
         self._labels.update(batch.labels)
 
     def greet_again(self) -> None:
@@ -54,10 +60,12 @@ class _View:
         link.lost["span:server_ring"] += read.evicted + read.cleared
         self._position = read.position
         link.exported = max(link.exported, read.position)
-        keys = list(self._histograms)[:HISTOGRAMS_AT_ONCE]
-        for key in keys:
-            del self._histograms[key]
+        histograms = self._take_histograms()
         self.is_dirty = self._position < link.spans.end or bool(self._histograms)
+        # An endpoint is closed when its last rows have been told.
+        closed = [] if self.is_dirty else self._take_closed()
+        last = [values for index in closed if (values := link.closed.tell(index)) is not None]
+        self.is_dirty = self.is_dirty or bool(self._closed)
         is_last = link.is_gone and not self.is_dirty
         telemetry = ProcessTelemetry(
             link_id=link.hello.link_id,
@@ -67,12 +75,12 @@ class _View:
                 process_id=link.process_id,
                 mono_ns=link.mono_ns,
                 endpoints=list(self._endpoints.values()),
-                # An endpoint is closed when its last values have been told.
-                closed=[] if self.is_dirty else list(self._closed),
+                closed=closed,
                 counters=[
-                    CounterState(index, link.counters[index]) for index in self._counters if index in link.counters
+                    *(CounterState(index, link.counters[index]) for index in self._counters if index in link.counters),
+                    *(CounterState(values.endpoint.index, values.counters) for values in last if values.counters),
                 ],
-                histograms=[link.histograms[key] for key in keys if key in link.histograms],
+                histograms=[*histograms, *(state for values in last for state in values.histograms)],
                 labels=self._labels,
                 spans=read.rows.tobytes(),
                 recorded=link.recorded,
@@ -86,9 +94,22 @@ class _View:
         )
         self.is_told = True
         self._endpoints, self._counters, self._labels = {}, {}, {}
-        if not self.is_dirty:
-            self._closed = {}
         return telemetry
+
+    def _take_histograms(self) -> list[HistogramState]:
+        taken: list[HistogramState] = []
+        for index, key in list(self._histograms)[:HISTOGRAMS_AT_ONCE]:
+            del self._histograms[index, key]
+            # It may have closed meanwhile.
+            if (state := self._link.histograms.get(index, {}).get(key)) is not None:
+                taken.append(state)
+        return taken
+
+    def _take_closed(self) -> list[int]:
+        taken = list(self._closed)[:CLOSED_AT_ONCE]
+        for index in taken:
+            del self._closed[index]
+        return taken
 
 
 class Exporter:

@@ -11,6 +11,7 @@ from ezmsg.core.errors import ProtocolError
 from ezmsg.core.recorder.distinct import distinct
 from ezmsg.core.recorder.rowlog import RowArray, RowLog
 from ezmsg.core.recorder.rows import SAMPLE_ROW, SPAN_ROW, is_follower
+from ezmsg.core.server.books.closedendpoints import ClosedEndpoints, LastValues
 from ezmsg.core.wire.records import (
     ClockAnchor,
     EndpointRecord,
@@ -19,10 +20,6 @@ from ezmsg.core.wire.records import (
     TelemetryBatch,
 )
 
-CLOSED: Final = 1000
-"""Closed endpoints whose last values are kept for an exporter still to come."""
-RECORDS: Final = 8192
-"""Endpoints remembered in all, to explain rows that were not read yet."""
 ENDPOINTS: Final = 16_384
 HISTOGRAMS: Final = 4 * ENDPOINTS
 LABELS: Final = 65_536
@@ -31,7 +28,8 @@ LABELS: Final = 65_536
 NO_GOODBYE: Final = "link:no_goodbye"
 """The end of a process that did not take its leave: what it recorded since its last batch is lost, and not counted."""
 
-HistogramKey = tuple[int, str, str]
+HistogramKey = tuple[str, str]
+"""Name and label, of one endpoint."""
 
 
 def span_rows(data: bytes) -> RowArray:
@@ -66,6 +64,8 @@ class TelemetryLink:
         anchor: How its times become Unix time.
         connections: Open connections of this link: two for a moment when it reconnects.
         exported: Position in `spans` up to which exporters were sent rows.
+        endpoints: Those that are open.
+        closed: Those that are not.
         lost: What was given up here, by `kind:reason`.
     """
 
@@ -75,9 +75,9 @@ class TelemetryLink:
         self.spans = RowLog(SPAN_ROW, span_limit, is_follower)
         self.exported = 0
         self.endpoints: dict[int, EndpointRecord] = {}
-        self.closed: dict[int, None] = {}
+        self.closed = ClosedEndpoints()
         self.counters: dict[int, dict[str, int]] = {}
-        self.histograms: dict[HistogramKey, HistogramState] = {}
+        self.histograms: dict[int, dict[HistogramKey, HistogramState]] = {}
         self.labels: dict[int, str] = {}
         self.recorded: dict[str, int] = {}
         self.dropped: dict[str, int] = {}
@@ -86,11 +86,13 @@ class TelemetryLink:
         self.mono_ns = hello.mono_ns
         self.last_seq = -1
         self.is_final = False
-        self._records: dict[int, EndpointRecord] = {}
+        self._histograms = 0
 
     def losses(self) -> dict[str, int]:
         """What was given up here, and one item for the end without a goodbye of a process that was killed."""
         lost = {reason: count for reason, count in self.lost.items() if count}
+        if self.closed.untold:
+            lost["endpoint:closed"] = self.closed.untold
         return lost | {NO_GOODBYE: 1} if self.is_gone and not self.is_final else lost
 
     @property
@@ -111,21 +113,15 @@ class TelemetryLink:
             if len(self.endpoints) >= ENDPOINTS and endpoint.index not in self.endpoints:
                 self.lost["endpoint:limit"] += 1
                 continue
-            self.endpoints[endpoint.index] = self._records[endpoint.index] = endpoint
-            self.closed.pop(endpoint.index, None)
-        while len(self._records) > RECORDS:
-            del self._records[next(iter(self._records))]
+            self.endpoints[endpoint.index] = endpoint
+            self.closed.discard(endpoint.index)
         for counters in batch.counters:
             if len(self.counters) < ENDPOINTS or counters.index in self.counters:
                 self.counters[counters.index] = counters.values
             else:
                 self.lost["counters:limit"] += 1
         for histogram in batch.histograms:
-            key = (histogram.index, histogram.name, histogram.label)
-            if len(self.histograms) < HISTOGRAMS or key in self.histograms:
-                self.histograms[key] = histogram
-            else:
-                self.lost["histogram:limit"] += 1
+            self._take(histogram)
         for code, label in batch.labels.items():
             if len(self.labels) < LABELS or code in self.labels:
                 self.labels[code] = label
@@ -139,16 +135,24 @@ class TelemetryLink:
 
     def explain(self, indices: RowArray) -> list[EndpointRecord]:
         """The endpoints that rows name."""
-        return [self._records[index] for index in distinct(indices) if index in self._records]
+        known = (self.endpoints.get(index) or self.closed.record(index) for index in distinct(indices))
+        return [endpoint for endpoint in known if endpoint is not None]
+
+    def _take(self, histogram: HistogramState) -> None:
+        known = self.histograms.get(histogram.index, {})
+        key = (histogram.name, histogram.label)
+        if key not in known:
+            if self._histograms >= HISTOGRAMS:
+                self.lost["histogram:limit"] += 1
+                return
+            self._histograms += 1
+            self.histograms[histogram.index] = known
+        known[key] = histogram
 
     def _close(self, index: int) -> None:
-        if index not in self.endpoints:
+        endpoint = self.endpoints.pop(index, None)
+        if endpoint is None:
             return
-        self.closed[index] = None
-        if len(self.closed) <= CLOSED:
-            return
-        oldest = next(iter(self.closed))
-        del self.closed[oldest], self.endpoints[oldest]
-        self.counters.pop(oldest, None)
-        for key in [key for key in self.histograms if key[0] == oldest]:
-            del self.histograms[key]
+        histograms = list(self.histograms.pop(index, {}).values())
+        self._histograms -= len(histograms)
+        self.closed.add(LastValues(endpoint, self.counters.pop(index, {}), histograms))

@@ -1,0 +1,115 @@
+"""What goes wrong in the end: a graph that is stuck and then gone, a collector that cannot send and then is gone.
+
+    python -m deploy.testing.troubles        # plays it, and then serves what Prometheus knows until Ctrl-C
+
+It has a stack of its own, so that it can be played beside `deploy.testing.scenario`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import ezmsg.core as ez
+from deploy.testing.alerts import condition, has
+from deploy.testing.binaries import Binaries, ensure
+from deploy.testing.otlp import send_old_points, send_spans
+from deploy.testing.programs import Program, exporting, program
+from deploy.testing.stack import Stack, wait_until
+
+SERVICE = "troubled"
+STALE_S = 75.0
+"""Longer than what is called stale: Prometheus is asked for a moment that is still to come, in which nothing came."""
+QUEUED_SPANS = 45_000
+"""Of the 50000 that the collector keeps for Tempo."""
+
+
+@dataclass
+class Troubled:
+    """What is known of it. `killed_s` is when all of the graph was killed."""
+
+    stack: Stack
+    start_s: float
+    killed_s: float = 0.0
+    end_s: float = 0.0
+
+    def await_alert(self, alert: str, labels: str = "") -> None:
+        """Wait until the condition of an alert holds, of series with these labels."""
+        wait_until(lambda: has(self.stack.prometheus.query(condition(alert)), labels), f"{alert} {labels}")
+
+
+@contextlib.contextmanager
+def play(binaries: Binaries, directory: Path) -> Iterator[Troubled]:
+    """Play it; Prometheus still answers in the block, everything else is gone."""
+    with Stack(binaries, directory) as stack, stack.telling(), open(directory / "graph.log", "w") as log:
+        troubled = Troubled(stack, time.time())
+        # A Tempo that wants a key.
+        stack.tempo.behave("status", code="PERMISSION_DENIED")
+        environment = exporting(stack.endpoint, SERVICE, EZMSG_TRACE_RATIO="1", OTEL_BSP_MAX_QUEUE_SIZE="8")
+        with program(["deploy.testing.troubled"], environment, log) as graph:
+            address = graph.said()
+            with program(["deploy.testing.troubled", address], environment, log) as doomed:
+                for alert in ("PublisherStalled", "MessageTooOld", "EventLoopLag", "TelemetryDropping"):
+                    troubled.await_alert(f"Ezmsg{alert}")
+                # Longer than an export may take.
+                stack.collector.stand_still(2.5)
+                asyncio.run(_wait_in_vain(address))
+                asyncio.run(_kill_while_asked(address, doomed))
+            troubled.await_alert("EzmsgControlFailures", "by=process error_type=PROCESS_DISCONNECTED")
+            troubled.await_alert("EzmsgTelemetryDropping", "ezmsg_telemetry_reason=no_goodbye")
+        troubled.killed_s = time.time()
+        _fail_to_export(troubled)
+        stack.collector.kill()
+        troubled.await_alert("EzmsgCollectorDown")
+        troubled.end_s = time.time()
+        yield troubled
+
+
+async def _wait_in_vain(address: str) -> None:
+    """Ask for what takes too long: a publisher that is stuck, a process whose loop is blocked."""
+    async with ez.GraphContext(address) as graph:
+        with contextlib.suppress(TimeoutError):
+            await graph.sync(timeout=1.0)
+        await graph.resume()
+        for _ in range(2):
+            await graph.process_request("DOOMED", "ANYTHING", timeout=30.0)
+
+
+async def _kill_while_asked(address: str, doomed: Program) -> None:
+    """Ask a process for something and kill it, before it answers."""
+    async with ez.GraphContext(address) as graph:
+        doomed.stop()
+        asked = asyncio.create_task(graph.process_request("DOOMED", "ANYTHING", timeout=30.0))
+        await asyncio.sleep(0)
+        await graph.snapshot()  # answered after the request was passed on
+        doomed.kill()
+        await asked
+
+
+def _fail_to_export(troubled: Troubled) -> None:
+    """Let Prometheus refuse the points of a clock that is wrong; then take Tempo away and let spans pile up."""
+    send_old_points(troubled.stack.endpoint)
+    for exporter in ("otlp_http/prometheus", "otlp_grpc/tempo"):
+        troubled.await_alert("EzmsgCollectorExportFailing", f"exporter={exporter}")
+    troubled.stack.tempo.stop()
+    send_spans(troubled.stack.endpoint, QUEUED_SPANS)
+    full = "otelcol_exporter_queue_size / otelcol_exporter_queue_capacity > 0.8"
+    wait_until(lambda: troubled.stack.prometheus.query(full), "the queue of spans is full")
+
+
+def main() -> None:
+    """Play it and wait."""
+    with tempfile.TemporaryDirectory(prefix="ezmsg-stack-") as directory, play(ensure(), Path(directory)) as troubled:
+        print(f"Prometheus at {troubled.stack.prometheus.url}; Ctrl-C ends it", flush=True)
+        with contextlib.suppress(KeyboardInterrupt):
+            while True:
+                time.sleep(60)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,84 @@
+"""Endpoints of one process that closed: what they measured last, and what rows still call them.
+
+They lie encoded, in a fifth of the memory: sessions come and go for days, and few are ever asked for again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Final
+
+import msgspec
+
+from ezmsg.core.wire.records import EndpointRecord, HistogramState
+
+VALUES: Final = 1000
+"""Endpoints whose last values wait for an exporter that is still to come."""
+RECORDS: Final = 4096
+"""Endpoints that rows may still name."""
+
+
+class LastValues(msgspec.Struct, array_like=True, frozen=True):
+    """All that is known of an endpoint when it closes."""
+
+    endpoint: EndpointRecord
+    counters: dict[str, int]
+    histograms: list[HistogramState]
+
+
+_ENCODER = msgspec.msgpack.Encoder()
+_VALUES = msgspec.msgpack.Decoder(LastValues)
+_RECORD = msgspec.msgpack.Decoder(EndpointRecord)
+
+
+class ClosedEndpoints:
+    """The newest of them. Iterates over the indices of those whose values are still here, the oldest first.
+
+    Attributes:
+        untold: Endpoints whose last values no exporter was told before they had to give way.
+    """
+
+    def __init__(self) -> None:
+        self._values: dict[int, bytes] = {}
+        self._records: dict[int, bytes] = {}
+        self._untold: set[int] = set()
+        self.untold = 0
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(self._values)
+
+    def add(self, last: LastValues) -> None:
+        """One closed; what it said when it closed before is forgotten."""
+        index = last.endpoint.index
+        self.discard(index)
+        self._values[index] = _ENCODER.encode(last)
+        self._records[index] = _ENCODER.encode(last.endpoint)
+        self._untold.add(index)
+        if len(self._values) > VALUES:
+            oldest = next(iter(self._values))
+            del self._values[oldest]
+            self.untold += oldest in self._untold
+            self._untold.discard(oldest)
+        if len(self._records) > RECORDS:
+            del self._records[next(iter(self._records))]
+
+    def discard(self, index: int) -> None:
+        """It is open again: its process lost its link, and tells everything once more."""
+        self._values.pop(index, None)
+        self._records.pop(index, None)
+        self._untold.discard(index)
+
+    def tell(self, index: int) -> LastValues | None:
+        """The last values of one, for an exporter; None when they had to give way."""
+        self._untold.discard(index)
+        encoded = self._values.get(index)
+        return None if encoded is None else _VALUES.decode(encoded)
+
+    def record(self, index: int) -> EndpointRecord | None:
+        """What rows mean by an index."""
+        encoded = self._records.get(index)
+        return None if encoded is None else _RECORD.decode(encoded)
+
+    def records(self) -> list[EndpointRecord]:
+        """What rows mean by all indices that are remembered."""
+        return [_RECORD.decode(encoded) for encoded in self._records.values()]

@@ -1,0 +1,35 @@
+"""What all records have in common: their base, and what fields may be."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import msgspec
+from msgspec import Meta
+
+from ezmsg.core.wire.limits import NAME_LENGTH
+
+__all__ = ["Name", "Number", "Port", "Record", "Seconds", "Tally", "Timestamp"]
+
+
+# What fields may be, where a peer could put something absurd: refused before a server gets to see it.
+Name = Annotated[str, Meta(max_length=NAME_LENGTH)]
+
+
+Port = Annotated[int, Meta(ge=0, le=65535)]
+
+
+Number = Annotated[int, Meta(ge=1, le=1 << 32)]
+
+
+Seconds = Annotated[float, Meta(ge=0, le=1e9)]
+
+
+Tally = Annotated[dict[Name, int], Meta(max_length=256)]
+
+
+Timestamp = Annotated[float, Meta(ge=-1e12, le=1e12)]
+
+
+class Record(msgspec.Struct, frozen=True, omit_defaults=True):
+    """Base of everything that travels as a record."""

@@ -1,0 +1,30 @@
+"""What tasks yield."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+
+from ezmsg.core.runtime.publishing import Outlets, publishing
+
+
+@pytest.mark.parametrize("yielded", ["a message", 7, ([], [])])
+async def test_a_yield_without_a_stream_says_what_a_task_yields(yielded: Any) -> None:
+    async def task() -> AsyncIterator[Any]:
+        yield yielded
+
+    with pytest.raises((TypeError, ValueError)) as failure:
+        await publishing(task, Outlets())()
+    assert "yield self.OUTPUT, message" in failure.value.__notes__[0]
+
+
+async def test_a_mistake_in_a_task_is_left_as_it_is() -> None:
+    async def task() -> AsyncIterator[Any]:
+        raise ValueError("no")
+        yield
+
+    with pytest.raises(ValueError, match="no") as failure:
+        await publishing(task, Outlets())()
+    assert not hasattr(failure.value, "__notes__")
