@@ -170,7 +170,7 @@ def dashboard() -> build.Dashboard:
                 "Bps",
                 "process",
             ),
-            Query(rates("ezmsg_channel_io_bytes_total", D, SENT), f"{topic} sent"),
+            Query(rates("ezmsg_channel_io_bytes_total", f"{D}, {K}", SENT), f"{kind} sent"),
             Query(rates("ezmsg_channel_io_bytes_total", f"{D}, {K}", RECEIVED), f"{kind} received"),
         ),
         lines(

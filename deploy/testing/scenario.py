@@ -56,6 +56,7 @@ class Played:
     end_s: float = 0.0
     processes: int = 0
     native_counts: Counts = field(default_factory=dict[tuple[str, str], int])
+    native_counters: dict[tuple[str, str, str], int] = field(default_factory=dict[tuple[str, str, str], int])
     native_histograms: dict[tuple[str, str, str], HistogramValue] = field(
         default_factory=dict[tuple[str, str, str], HistogramValue]
     )
@@ -127,8 +128,11 @@ async def _fall_silent(address: str, played: Played) -> None:
         played.native_counts = now
         for snapshot in (await graph.profiling_snapshot_all()).values():
             for edge in snapshot.edges:
+                key = edge.topic, edge.subscription or ""
                 for name, histogram in edge.histograms.items():
-                    played.native_histograms[edge.topic, edge.subscription or "", name] = histogram
+                    played.native_histograms[*key, name] = histogram
+                if key in ENDPOINTS:
+                    played.native_counters.update({(*key, name): count for name, count in edge.counters.items()})
     prometheus = played.stack.prometheus
     wait_until(lambda: counted_messages(prometheus) == now, "Prometheus has counted what the native API has")
 

@@ -56,6 +56,7 @@ def play(binaries: Binaries, directory: Path) -> Iterator[Troubled]:
             with program(["deploy.testing.troubled", address], environment, log) as doomed:
                 for alert in ("PublisherStalled", "MessageTooOld", "EventLoopLag", "TelemetryDropping"):
                     troubled.await_alert(f"Ezmsg{alert}")
+                troubled.await_alert("EzmsgBackpressure", "messaging_destination_name=STUCK/OUTPUT")
                 # Longer than an export may take.
                 stack.collector.stand_still(2.5)
                 asyncio.run(_wait_in_vain(address))

@@ -72,7 +72,7 @@ def key(attributes: dict[str, Any]) -> tuple[Any, ...]:
         ((1, "inflight", 5), "ezmsg.publisher.message.inflight", {D: OUT}, 5),
         ((1, "num_buffers", 5), "ezmsg.publisher.buffer.limit", {D: OUT}, 5),
         ((1, "shm_reallocations", 5), "ezmsg.publisher.shm.reallocations", {D: OUT}, 5),
-        ((1, "bytes", 5), "ezmsg.channel.io", {D: OUT, "network.io.direction": "transmit"}, 5),
+        ((1, "bytes_by:tcp", 5), "ezmsg.channel.io", {D: OUT, K: "tcp", "network.io.direction": "transmit"}, 5),
         ((2, "bytes", 5), "ezmsg.channel.io", {D: OUT, K: "shm", "network.io.direction": "receive"}, 5),
         (
             (2, "clock_anomalies:negative", 5),
@@ -116,7 +116,7 @@ def test_counters_become_sums(
             {D: OUT, S: IN, "error.type": "KeyError"} | PROCESSING,
         ),
         (1, "backpressure", "", "ezmsg.publisher.backpressure.duration", {D: OUT}),
-        (1, "serialize", "", "ezmsg.publisher.serialize.duration", {D: OUT}),
+        (1, "serialize", "tcp", "ezmsg.publisher.serialize.duration", {D: OUT, K: "tcp"}),
         (1, "interval", "", "ezmsg.publisher.interval", {D: OUT}),
         (2, "transport", "", "ezmsg.channel.transport.duration", {D: OUT, K: "shm"}),
         (2, "queue", "", "ezmsg.subscriber.queue.duration", {D: OUT, S: IN}),

@@ -15,7 +15,6 @@ PENDING: dict[MetricSpec, str] = {}
 
 # fmt: off
 NEVER_SEEN: dict[tuple[str, str], str] = {
-    ("ezmsg.publisher.serialize.duration", "ezmsg.channel.kind"): "a message is serialized once for all channels",
 }
 """Attributes of metrics that arrive without them."""
 # fmt: on

@@ -24,6 +24,7 @@ PLANTED = {
 }
 """Faults of a graph that goes on, and what tells them from others."""
 TROUBLES = {
+    "EzmsgBackpressure": ("messaging_destination_name=STUCK/OUTPUT",),
     "EzmsgPublisherStalled": ("messaging_destination_name=STUCK/OUTPUT",),
     "EzmsgMessageTooOld": ("messaging_destination_subscription_name=LATE/INPUT",),
     "EzmsgEventLoopLag": ("",),

@@ -173,11 +173,12 @@ def test_a_panel_that_says_what_is_bad_has_been_seen_so(
 def highest(
     prometheus: Prometheus, panel: dict[str, Any], name: str, graph: str, start_s: float, end_s: float
 ) -> float:
-    """The highest value that a panel shows of a graph."""
+    """The highest value that a panel shows of a graph, with rates of less than a minute."""
+    values = VALUES | {"graph": graph, "__rate_interval": "10s"}
     found = [
         float(value)
         for asked in of_panel(name, panel)
-        for one in prometheus.query_range(asked.filled(VALUES | {"graph": graph}), start_s, end_s, 2)
+        for one in prometheus.query_range(asked.filled(values), start_s, end_s, 2)
         for _, value in one.get("values", ())
     ]
     return max((value for value in found if value == value), default=0.0)

@@ -10,7 +10,7 @@ import pytest
 from deploy.testing.scenario import HEALTHY, SERVICE, Played, counted_messages
 from examples.otlp_store import SeenSpan
 from ezmsg.otel import semconv
-from ezmsg.otel.semconv import METRICS, OVERFLOW, fed_by
+from ezmsg.otel.semconv import METRICS, MetricSpec, fed_by
 from tests.stack.names import COMMON, attributes_of, by_name, in_prometheus, label
 from tests.stack.pending import NEVER_SEEN, PENDING
 
@@ -36,19 +36,14 @@ def test_a_metric_arrives_under_its_name_with_its_type_and_labels(played: Played
     assert {"histogram" if "histogram" in one else "number" for one in found} == {
         "histogram" if specs[0].kind == "histogram" else "number"
     }
-    allowed = {label(attribute): attribute for attribute in (*attributes_of(specs), OVERFLOW)}
-    seen: set[str] = set()
+    labels: dict[MetricSpec, set[str]] = {spec: set() for spec in specs}
     for one in found:
-        labels = one["metric"].keys() - COMMON
-        assert labels <= allowed.keys()
-        seen |= {allowed[key] for key in labels}
         values = one["metric"]
-        assert any(all(values.get(label(key)) == value for key, value in spec.constants) for spec in specs), (
-            "constant attributes"
-        )
-    expected = attributes_of(specs) - {semconv.PROCESS_NAME}
-    never = {attribute for metric, attribute in NEVER_SEEN if metric == name}
-    assert seen == expected - never
+        (spec,) = (spec for spec in specs if all(values.get(label(key)) == value for key, value in spec.constants))
+        labels[spec] |= values.keys() - COMMON
+    for spec, seen in labels.items():
+        never = {attribute for metric, attribute in NEVER_SEEN if metric == name}
+        assert seen == {label(attribute) for attribute in attributes_of([spec]) - {semconv.PROCESS_NAME} - never}
 
 
 def test_nothing_arrives_that_is_not_in_the_table(played: Played) -> None:
@@ -84,6 +79,26 @@ def test_crashes_of_collector_and_prometheus_lose_no_count(played: Played) -> No
         window_s = int(played.quiet_s - played.start_s)
         resets = played.stack.prometheus.query(f'resets({name}{{job="{SERVICE}"}}[{window_s}s])', played.quiet_s)
         assert {one["value"][1] for one in resets} == {"0"}
+
+
+def test_crashes_lose_nothing_of_any_counter_of_publishers_and_edges(played: Played) -> None:
+    compared: set[str] = set()
+    for (topic, subscription, counter), native in played.native_counters.items():
+        name, _, value = counter.partition(":")
+        spec = fed_by("edge" if subscription else "publisher").get(name)
+        own = {semconv.DESTINATION, *([semconv.SUBSCRIPTION] if subscription else [])}
+        if spec is None or spec.kind != "counter" or not own <= {*spec.attributes}:
+            continue
+        labels = {semconv.DESTINATION: topic, semconv.SUBSCRIPTION: subscription, **dict(spec.constants)}
+        if spec.label:
+            labels[spec.label] = value
+        selector = ", ".join(f'{label(key)}="{wanted}"' for key, wanted in labels.items() if wanted)
+        told = played.stack.prometheus.number(
+            f'sum({in_prometheus(spec)}{{job="{SERVICE}", {selector}}})', played.quiet_s
+        )
+        assert told == pytest.approx(native / spec.per_unit), (counter, selector)
+        compared.add(name)
+    assert compared >= {"sent", "bytes_by", "backpressure_ns", "blame_ns", "consumed", "dropped"}
 
 
 @pytest.mark.parametrize("q", [0.5, 0.9, 0.99])

@@ -420,6 +420,7 @@ class Publisher:
     def _choose_ways(self) -> None:
         self._locals = tuple(outlet for outlet in self._outlets if isinstance(outlet, LocalLink))
         self._remotes.outlets = tuple(outlet for outlet in self._outlets if isinstance(outlet, ChannelOutlet))
+        self._metrics.goes_by(self._remotes.way)
         only = self._locals[0] if len(self._outlets) == 1 and self._locals else None
         self._direct = None if only is None else only.direct
 

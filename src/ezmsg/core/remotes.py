@@ -10,6 +10,7 @@ from typing import Any
 
 from ezmsg.core import config
 from ezmsg.core.errors import MessageNotSerializable, MessageTooLarge, SharedMemoryUnavailable
+from ezmsg.core.graphmeta import ProfileChannelType
 from ezmsg.core.messagemarshal import Encoded, Encoder
 from ezmsg.core.profiling import message_clock
 from ezmsg.core.transport import PublisherDoor, shm, tcp
@@ -74,6 +75,13 @@ class Remotes:
     def reallocations(self) -> int:
         """How often messages outgrew their places in shared memory."""
         return 0 if self.memory is None else self.memory.reallocations
+
+    @property
+    def way(self) -> ProfileChannelType:
+        """Where bytes go: SHM if some channel sees shared memory; UNKNOWN if there are no channels."""
+        if any(outlet.reads_segment for outlet in self.outlets):
+            return ProfileChannelType.SHM
+        return ProfileChannelType.TCP if self.outlets else ProfileChannelType.UNKNOWN
 
     # -- sending ------------------------------------------------------------------------------------------------------
 

@@ -54,3 +54,4 @@ async def test_bytes_that_lie_in_shared_memory_are_received_as_those_of_a_socket
     (of_publisher, of_edge) = registry.snapshot().edges
     assert of_edge.channel_kind is ProfileChannelType[kind]
     assert of_edge.counters["bytes"] == pytest.approx(of_publisher.counters["bytes"], rel=0.001)
+    assert of_publisher.counters[f"bytes_by:{kind.lower()}"] == of_publisher.counters["bytes"]

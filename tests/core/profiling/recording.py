@@ -6,6 +6,7 @@ from ezmsg.core.graphmeta import ProcessProfilingTraceBatch, ProfileChannelType,
 from ezmsg.core.profiling import EdgeMetrics, ProfileRegistry, PublisherMetrics, message_clock
 
 LOCAL, SHM, TCP = ProfileChannelType.LOCAL, ProfileChannelType.SHM, ProfileChannelType.TCP
+UNKNOWN = ProfileChannelType.UNKNOWN
 SECOND = 1_000_000_000
 
 

@@ -5,7 +5,7 @@ import pytest
 
 from ezmsg.core import profiling
 from ezmsg.core.graphmeta import ProfileChannelType
-from tests.core.profiling.recording import LOCAL, SECOND, SHM, TCP, begin_trace, publish, receive, wait
+from tests.core.profiling.recording import LOCAL, SECOND, SHM, TCP, UNKNOWN, begin_trace, publish, receive, wait
 
 
 def test_a_snapshot_shows_totals_and_gauges(registry, publisher, subscriber, edge):
@@ -18,6 +18,17 @@ def test_a_snapshot_shows_totals_and_gauges(registry, publisher, subscriber, edg
     assert shown.num_buffers == 8
     received = snapshot.subscribers[f"IN:{subscriber.id}"]
     assert (received.topic, received.messages_received_total, received.channel_kind_last) == ("IN", 1, SHM)
+
+
+def test_bytes_and_serializations_are_counted_by_the_way_they_leave_and_in_all(registry, publisher):
+    for number, (way, size) in enumerate(((TCP, 100), (SHM, 50), (TCP, 10), (UNKNOWN, 0))):
+        publisher.goes_by(way)
+        publish(publisher, number, serialize=7 if size else 0, size=size)
+    (of_publisher,) = registry.snapshot().edges
+    counters = of_publisher.counters
+    assert (counters["bytes_by:tcp"], counters["bytes_by:shm"], counters["bytes"]) == (110, 50, 160)
+    serialized = of_publisher.histograms["serialize"]
+    assert (serialized.count, serialized.sum, serialized.max) == (3, pytest.approx(21e-9), 7e-9)
 
 
 def test_before_its_first_message_a_subscriber_does_not_know_its_channel(registry, subscriber):

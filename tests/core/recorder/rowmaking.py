@@ -19,7 +19,7 @@ from ezmsg.core.recorder.rows import (
     meta_word,
 )
 
-SHM = ProfileChannelType.SHM
+SHM, TCP, UNKNOWN = ProfileChannelType.SHM, ProfileChannelType.TCP, ProfileChannelType.UNKNOWN
 TRACE_ID = 0x0123456789ABCDEF_FEDCBA9876543210
 
 Row = Sequence[int]
@@ -35,9 +35,10 @@ def publish(
     serialize: int = 0,
     size: int = 0,
     flags: int = 0,
+    way: ProfileChannelType = UNKNOWN,
 ) -> Row:
     end = start if end is None else end
-    return (meta_word(PUBLISH, index) | flags, number, start, start, end, wait, serialize, size)
+    return (meta_word(PUBLISH, index, way) | flags, number, start, start, end, wait, serialize, size)
 
 
 def process(

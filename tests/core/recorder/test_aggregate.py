@@ -6,7 +6,7 @@ from ezmsg.core.recorder.aggregate import Aggregator
 from ezmsg.core.recorder.labels import Labels
 from ezmsg.core.recorder.rows import ERROR, FOREIGN, INSTANT
 from ezmsg.core.wire.records import HistogramState
-from tests.core.recorder.rowmaking import process, publish, sampled, table, user_span
+from tests.core.recorder.rowmaking import SHM, TCP, process, publish, sampled, table, user_span
 
 
 @pytest.fixture
@@ -37,6 +37,15 @@ def test_a_publish_counts_its_duration_and_only_waits_and_serializations_that_ha
     assert summary(found["publish"]) == (2, 400, 100, 300)
     assert summary(found["backpressure"]) == (1, 40, 40, 40)
     assert summary(found["serialize"]) == (1, 7, 7, 7)
+
+
+def test_serializations_are_told_apart_by_the_way_that_messages_leave(aggregator: Aggregator):
+    rows = [publish(1, number, 1000 * number, serialize=7, way=way) for number, way in enumerate((SHM, TCP, TCP))]
+    aggregator.add(table(*rows))
+    found = states(aggregator, 1)
+    assert summary(found["serialize:shm"]) == (1, 7, 7, 7)
+    assert summary(found["serialize:tcp"]) == (2, 14, 7, 7)
+    assert found["publish"].count == 3
 
 
 def test_intervals_go_from_start_to_start_also_across_reads_and_per_publisher(aggregator: Aggregator):

@@ -96,12 +96,13 @@ def test_a_run_of_an_edge_counts_what_a_closer_look_counts(first: list[list[int]
 def test_a_run_of_a_publisher_counts_what_a_closer_look_counts(sent: list[list[int]]):
     # Words are origin, start, end, wait, serialize.
     sent = [[0, start + 20_000 * number, end + 20_000 * number, 0, 0] for number, (start, end, *_) in enumerate(sent)]
-    rows = written(PUBLISH_META, sent)
+    rows = written(meta_word(PUBLISH, PUBLISHER, ProfileChannelType.TCP), sent)
     rows[:, 5:7] = 0
-    rows[::2, 5].view(np.float64)[:] = 4e-6
+    rows[::2, 5:7].view(np.float64)[:] = 4e-6
     quick, thorough = both_ways(rows)
     assert quick == thorough
-    assert (PUBLISHER, "backpressure") in quick
+    assert quick.keys() >= {(PUBLISHER, "backpressure"), (PUBLISHER, "serialize")}
+    assert quick[PUBLISHER, "serialize"].label == "tcp"
 
 
 @settings(deadline=None)

@@ -9,13 +9,17 @@ from typing import Final, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from ezmsg.core.graphmeta import ProfileChannelType
 from ezmsg.core.recorder.distinct import distinct
 from ezmsg.core.recorder.histograms import Column, Exemplar
 from ezmsg.core.recorder.ids import hex_span_id
-from ezmsg.core.recorder.labels import Labels
+from ezmsg.core.recorder.labels import NO_LABEL, Labels
 from ezmsg.core.recorder.processscope import ProcessScope
 from ezmsg.core.recorder.ring import Rows
 from ezmsg.core.recorder.rows import (
+    CHANNEL_MASK,
+    CHANNEL_SHIFT,
+    CHANNELS,
     ERROR,
     EXTENDED,
     FIRST_TIME,
@@ -68,6 +72,7 @@ class Aggregator:
     def __init__(self, labels: Labels) -> None:
         """Make an aggregator that knows no endpoint."""
         self.series = SeriesTable(labels)
+        self._labels = labels
         self.turn = 0
         # By position: anomalies, and number and start of the last message published.
         self._foreign = np.zeros(0, dtype=np.int64)
@@ -154,7 +159,10 @@ class Aggregator:
         position = self.series.position(index)
         if position == NOWHERE:
             return len(run.at)
-        self.series.count_run(position, durations.histograms, self.turn)
+        labels: dict[str, int] = {}
+        if "serialize" in durations.histograms:
+            labels["serialize"] = self._way(run.meta >> CHANNEL_SHIFT & CHANNEL_MASK)
+        self.series.count_run(position, durations.histograms, labels, self.turn)
         sampled = run.sampled
         if sampled is not None:
             for name in EXEMPLARY & durations.by_row.keys():
@@ -163,7 +171,8 @@ class Aggregator:
                     happened = of_sampled > 0
                     of_sampled, rows = of_sampled[happened], rows[happened]
                 if len(rows):
-                    self.series.offer(position, name, of_sampled, _RunExemplars(run, rows, of_sampled, end))
+                    make = _RunExemplars(run, rows, of_sampled, end)
+                    self.series.offer(position, name, of_sampled, make, labels.get(name, NO_LABEL))
         return 0
 
     def _hand_publishes(self, rows: Rows, at: Column, hops: Column) -> int:
@@ -201,7 +210,11 @@ class Aggregator:
         words = chunk.words
         self._count("publish", chunk, words[:, 4] - words[:, 3], words[:, 0] & INSTANT == 0, end=4)
         self._count("backpressure", chunk, words[:, 5], words[:, 5] > 0, end=4)
-        self._count("serialize", chunk, words[:, 6], words[:, 6] > 0, end=4)
+        serialized = words[:, 6] > 0
+        if serialized.any():
+            ways = np.array([self._way(code) for code in range(len(CHANNELS))])
+            ways = ways[words[:, 0] >> CHANNEL_SHIFT & CHANNEL_MASK]
+            self._count_labelled("serialize", chunk, words[:, 6], serialized, ways, end=4)
         self._intervals(chunk)
 
     def _process(self, chunk: _Chunk) -> None:
@@ -218,7 +231,7 @@ class Aggregator:
         self._count("queue", chunk, queue, queued, end=6)
         failed = words[:, 0] & ERROR != 0
         self._count("process", chunk, process, processed & ~failed, end=6)
-        self._count_labelled("process", chunk, process, processed & failed)
+        self._count_labelled("process", chunk, process, processed & failed, _labels(words), end=6)
         backwards = (~aged & ~ageless) | (~transported & ~foreign) | ~queued | ~processed
         np.add.at(self._foreign, chunk.positions[ageless], 1)
         np.add.at(self._negative, chunk.positions[backwards], 1)
@@ -232,7 +245,7 @@ class Aggregator:
         durations = words[:, 6] - words[:, 5]
         is_span = words[:, 0] & KIND_MASK == SPAN
         self._count("process", chunk, durations, ~is_span & (durations >= 0))
-        self._count_labelled("span", chunk, durations, is_span & (durations >= 0))
+        self._count_labelled("span", chunk, durations, is_span & (durations >= 0), _labels(words), end=6)
 
     def _intervals(self, chunk: _Chunk) -> None:
         """From the start of one message to the start of the next, where both are known."""
@@ -271,15 +284,21 @@ class Aggregator:
         else:
             self.series.count(name, chunk.positions[valid], durations[valid], self.turn)
 
-    def _count_labelled(self, name: str, chunk: _Chunk, durations: Column, valid: Mask) -> None:
+    def _way(self, channel: int) -> int:
+        """The label of a way that messages leave the process."""
+        kind = CHANNELS[channel]
+        return NO_LABEL if kind is ProfileChannelType.UNKNOWN else self._labels.code(kind.value.lower())
+
+    def _count_labelled(
+        self, name: str, chunk: _Chunk, durations: Column, valid: Mask, labels: Column, end: int
+    ) -> None:
         if not valid.any():
             return
-        labels = chunk.words[:, 0] >> LABEL_SHIFT & LABEL_MASK
         self.series.count_labelled(name, chunk.positions[valid], labels[valid], durations[valid], self.turn)
         sampled = np.flatnonzero((chunk.words[:, 0] & SAMPLED != 0) & valid)
         for label in distinct(labels[sampled]):
             rows = sampled[labels[sampled] == label]
-            make = _Exemplars(chunk, rows, durations, end=6)
+            make = _Exemplars(chunk, rows, durations, end)
             self.series.offer_exemplars(name, chunk.positions[rows], durations[rows], make, label)
 
 
@@ -311,6 +330,10 @@ class _RunExemplars:
         row = int(self.sampled[n])
         end_s = float(self.run.times[self.end - FIRST_TIME, row])
         return int(self.durations[n]), round(end_s * 1e9), *_hex_ids(self.run.extra(row))
+
+
+def _labels(words: Rows) -> Column:
+    return words[:, 0] >> LABEL_SHIFT & LABEL_MASK
 
 
 def _hex_ids(extra: Rows | None) -> tuple[str, str]:

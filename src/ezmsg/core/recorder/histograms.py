@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Final
 
 import numpy as np
@@ -90,6 +91,22 @@ class Histograms:
     def changed_since(self, series: Series, turn: int) -> bool:
         """Whether a series changed after a turn."""
         return bool(self._changed[series.slot] > turn)
+
+    def sum_of(self, several: Sequence[Series]) -> HistogramValue:
+        """Several series, at least one, as if they were one."""
+        slots = [series.slot for series in several]
+        counts = self._counts[slots].sum(axis=0)
+        scale, offset, buckets = compact(counts)
+        return HistogramValue(
+            count=int(counts.sum()),
+            sum=int(self._sums[slots].sum()) / 1e9,
+            min=int(self._mins[slots].min()) / 1e9,
+            max=int(self._maxs[slots].max()) / 1e9,
+            zero_count=int(counts[0]),
+            scale=scale,
+            offset=offset,
+            counts=buckets,
+        )
 
     def state(self, series: Series) -> HistogramState:
         """One series as it travels."""

@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from typing import Final
 from uuid import UUID
 
+from ezmsg.core.graphmeta import ProfileChannelType
 from ezmsg.core.recorder.ids import chance
 from ezmsg.core.recorder.labels import Labels
 from ezmsg.core.recorder.ring import Ring
@@ -78,6 +79,7 @@ class PublisherMetrics:
         "_selector",
         "_thin_mask",
         "_wait_meta",
+        "_ways",
         "bytes",
         "endpoint_id",
         "graph",
@@ -121,6 +123,8 @@ class PublisherMetrics:
         self.ring, self._labels, self._clock = ring, labels, clock
         self.meta = meta_word(PUBLISH, index)
         self._wait_meta = meta_word(WAIT, index)
+        # The way that bytes go now, and how many had gone each way when it was taken.
+        self._ways: tuple[str, dict[str, int]] = "", {}
         self._link_meta = meta_word(LINK, index)
         self.last_start_s = NO_PREVIOUS_S
         self.waits = Waits()
@@ -315,6 +319,14 @@ class PublisherMetrics:
             self._root_period_s = 1 / rate_hz
             self.next_root_s = ALWAYS
 
+    def goes_by(self, way: ProfileChannelType) -> None:
+        """From now on messages leave the process this way; UNKNOWN: they do not.
+
+        A message is serialised once: where some channels see shared memory and others do not, this is SHM.
+        """
+        self._ways = "" if way is ProfileChannelType.UNKNOWN else way.value.lower(), self._bytes_by_way()
+        self.meta = meta_word(PUBLISH, self.index, way)
+
     def thin_roots(self, throttle: int) -> None:
         """Begin one trace in two to this power of those that are due."""
         self._root_mask = (1 << throttle) - 1
@@ -327,6 +339,8 @@ class PublisherMetrics:
             "inflight": self.inflight,
             "shm_reallocations": self.shm_reallocations,
         }
+        for way, size in self._bytes_by_way().items():
+            values[f"bytes_by:{way}"] = size
         return values | self.waits.counters()
 
     @property
@@ -335,6 +349,10 @@ class PublisherMetrics:
         return self._selector
 
     # -- beneath ------------------------------------------------------------------------------------------------------
+
+    def _bytes_by_way(self) -> dict[str, int]:
+        way, before = self._ways
+        return before | {way: before.get(way, 0) + self.bytes - sum(before.values())} if way else before
 
     def _record_wait(self, message_id: int, start_s: float, end_s: float, wait_s: float) -> None:
         words = (message_id, 0.0, start_s, end_s, wait_s, 0.0, 0)

@@ -95,11 +95,13 @@ class SeriesTable:
             slots = self._slots[CODES[name]][positions]
         self.histograms.add(slots, durations_ns, turn)
 
-    def count_run(self, position: int, histograms: dict[str, Counted], turn: int) -> None:
-        """Count what a run of rows of one endpoint gave."""
+    def count_run(self, position: int, histograms: dict[str, Counted], labels: dict[str, int], turn: int) -> None:
+        """Count what a run of rows of one endpoint gave; `labels` are for some of the names."""
         for name, counted in histograms.items():
             slot = int(self._slots[CODES[name], position])
-            if slot == NOWHERE:
+            if label := labels.get(name):
+                slot = self._one(int(self._index[position]), name, label).slot
+            elif slot == NOWHERE:
                 slot = self._slots[CODES[name], position] = self._one(int(self._index[position]), name, 0).slot
             self.histograms.add_counted(slot, counted, turn)
 

@@ -110,16 +110,21 @@ def _edge(recorder: Recorder, endpoint: Endpoint) -> EdgeProfile:
     record, counters, aggregator = endpoint.record, endpoint.counters(), recorder.digest.aggregator
     if record.subscription:
         counters["clock_anomalies"] = sum(aggregator.anomalies(endpoint.index))
-    states = map(aggregator.series.histograms.state, aggregator.series.of(endpoint.index))
+    table, series = aggregator.series.histograms, aggregator.series.of(endpoint.index)
+    histograms = {
+        f"{one.name}:{one.label}" if one.label else one.name: histogram_value(table.state(one))
+        for one in series
+        if one.name != "serialize"
+    }
+    if ways := [one for one in series if one.name == "serialize"]:
+        histograms["serialize"] = table.sum_of(ways)
     return EdgeProfile(
         topic=record.topic,
         subscription=record.subscription or None,
         endpoint_id=record.endpoint_id,
         channel_kind=CHANNELS[record.channel_kind],
         counters=counters,
-        histograms={
-            f"{state.name}:{state.label}" if state.label else state.name: histogram_value(state) for state in states
-        },
+        histograms=histograms,
     )
 
 
