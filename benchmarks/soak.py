@@ -172,7 +172,8 @@ class Soak:
             while not self._is_over:
                 worker = await Worker.start(f"churning {number}", "churning", *where, "--number", number)
                 await worker.hear()
-                await asyncio.sleep(random.uniform(1.0, 8.0))
+                # The last one is waited for.
+                await asyncio.sleep(random.uniform(1.0, min(8.0, 1.0 + self._options.seconds)))
                 if random.random() < 0.8:
                     await worker.kill()
                     self.kills += 1

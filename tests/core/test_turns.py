@@ -1,6 +1,29 @@
 """When it pays to look again before sleeping, on a loop that has nothing else to do."""
 
-from ezmsg.core.turns import PAUSE, SOON_S, TRIES, TURNS, Eagerness
+import pytest
+
+from ezmsg.core import turns
+from ezmsg.core.turns import CROWDED_S, LONGEST_PAUSE, PAUSE, SOON_S, TRIES, TURNS, Eagerness
+
+pytestmark = pytest.mark.usefixtures("core")
+
+
+class Core:
+    """A core, and how long others have it whenever they are let: what a real one does depends on who else is there."""
+
+    def __init__(self) -> None:
+        self.now_s = self.others_s = 0.0
+
+    def sched_yield(self) -> None:
+        self.now_s += self.others_s
+
+
+@pytest.fixture
+def core(monkeypatch):
+    core = Core()
+    monkeypatch.setattr(turns.os, "sched_yield", core.sched_yield)
+    monkeypatch.setattr(turns, "perf_counter", lambda: core.now_s)
+    return core
 
 
 class Watched:
@@ -59,3 +82,37 @@ async def test_seeing_it_once_pays_for_all_tries_before():
     for _ in range(TRIES + 1):
         await eagerness.sees(watched)
     assert watched.looks == TRIES * TURNS
+
+
+async def test_whoever_shares_its_core_sleeps_at_once_and_for_longer_each_time(core):
+    eagerness, watched = Eagerness(), Watched(None)
+    eagerness.slept(SOON_S / 2)
+    core.others_s = 2 * CROWDED_S
+    for _ in range(1 + 2 * PAUSE):
+        assert not await eagerness.sees(watched)
+    assert watched.looks == 2
+    for _ in range(4 * PAUSE):
+        await eagerness.sees(watched)
+    assert watched.looks == 3
+
+
+async def test_on_a_core_that_is_always_crowded_it_looks_all_but_never(core):
+    eagerness, watched = Eagerness(), Watched(None)
+    eagerness.slept(SOON_S / 2)
+    core.others_s = 2 * CROWDED_S
+    while watched.looks < 10:
+        await eagerness.sees(watched)
+    for _ in range(LONGEST_PAUSE):
+        await eagerness.sees(watched)
+    assert watched.looks == 11
+
+
+async def test_what_was_let_first_may_be_who_is_waited_for(core):
+    eagerness = Eagerness()
+    eagerness.slept(SOON_S / 2)
+    core.others_s = 2 * CROWDED_S
+    assert await eagerness.sees(Watched(1))
+    core.others_s = 0.0
+    watched = Watched(None)
+    assert not await eagerness.sees(watched)
+    assert watched.looks == TURNS

@@ -243,3 +243,36 @@ async def test_an_agent_that_is_killed_is_started_again_doubles_nothing_and_coun
     assert len(received) + sum(lost.values()) == 3 * SPANS == len(native)
     assert any(reason == "exporter_gone" and count for (_, reason), count in lost.items())
     assert sent_and_consumed(receiver) == (3 * MESSAGES, 3 * MESSAGES)
+
+
+@pytest.mark.parametrize("receiver", ["http"], indirect=True)
+async def test_the_culprit_of_a_complete_stall_is_exported_while_it_lasts(
+    receiver: Receiver, server: GraphServer
+) -> None:
+    def caused(topic: str) -> list[float]:
+        name, subscription = "ezmsg.graph.backpressure.culprit", {"messaging.destination.subscription.name": topic}
+        return [point.value for point in receiver.store.points(name, **subscription)]
+
+    async with GraphContext(server.address) as context:
+        await context.connect("SOURCE", "RELAY.IN")
+        await context.connect("RELAY.OUT", "SINK")
+        source = await context.publisher("SOURCE", num_buffers=1)
+        onward = await context.publisher("RELAY.OUT", num_buffers=1)
+        relay, sink = await context.subscriber("RELAY.IN"), await context.subscriber("SINK")
+
+        async def feed() -> None:
+            while True:
+                await source.broadcast("data")
+
+        async def pass_on() -> None:
+            while True:
+                async with relay.recv_zero_copy() as message:
+                    await onward.broadcast(message)
+
+        tasks = [asyncio.create_task(feed()), asyncio.create_task(pass_on())]
+        async with sink.recv_zero_copy():
+            await until(lambda: len(caused("SINK")) > 1 and caused("SINK")[-1] > caused("SINK")[0] > 0)
+            assert sum(caused("RELAY.IN")[-1:]) < 0.1 * caused("SINK")[-1]
+        for task in tasks:
+            task.cancel()
+        await asyncio.wait(tasks)

@@ -153,7 +153,8 @@ class GraphContext(ProcessRequests):
         self._edges, self._metadata = set(), None
         if session is None:
             return
-        if await self._confirmed(session, r.CloseSession(), timeout_s):
+        # A server of ours ends, and with it whatever it would confirm.
+        if self._server is None and await self._confirmed(session, r.CloseSession(), timeout_s):
             await session.close()
         else:
             await session.abort()

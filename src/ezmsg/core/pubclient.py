@@ -168,7 +168,7 @@ class Publisher:
             if self._listener.door:
                 self._remotes.open_memory(self._held, buf_size)
             self._metrics.inflight_gauge = lambda: self._slots.inflight
-            self._metrics.holder_gauge = self._holder_of
+            self._metrics.waits.holder = self._holder_of
             if local:
                 DOORS.open(self, self._loop)
             await self._control.introduce()
@@ -329,7 +329,7 @@ class Publisher:
             self._warned_s = began_s
             logger.warning("%s under subscriber backpressure!", self.topic)
         slot, context = self._slot, get_current_message()
-        self._metrics.wait_began(began_s, slot, "" if context is None else context.holds)
+        self._metrics.waits.began(began_s, slot, "" if context is None else context.holds)
         # Also where it looks without sleeping: who lets go of the slot is to blame.
         self._slots.is_awaited = True
         try:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Generator
+from time import perf_counter
 from types import coroutine
 from typing import Final
 
@@ -18,6 +19,11 @@ SOON_S: Final = 150e-6
 TRIES: Final = 8
 PAUSE: Final = 256
 """After so many tries in vain, so many waits without one."""
+CROWDED_S: Final = 100e-6
+"""Whoever lets others have its core for so long shares it with one that computes. It comes back behind that one, where
+who sleeps would come before it as soon as there is something to do: looking costs far more than it saves."""
+LONGEST_PAUSE: Final = 1 << 16
+"""The pause doubles up to this as long as the core is crowded."""
 
 
 @coroutine
@@ -30,34 +36,63 @@ class Eagerness:
     """Waits for one thing again and again, and decides whether to look a few times before sleeping.
 
     Two processes that answer each other find out at the same time that it pays: both sleep for short times only.
+
+    Args:
+        soon_s: It may pay after having slept for less than this.
     """
 
-    __slots__ = ("_is_dense", "_paused", "_tries")
+    __slots__ = ("_is_dense", "_pause", "_paused", "_soon_s", "_tries")
 
-    def __init__(self) -> None:
+    def __init__(self, soon_s: float = SOON_S) -> None:
+        self._soon_s = soon_s
         self._is_dense = False
         self._tries = TRIES
-        self._paused = 0
+        self._pause, self._paused = PAUSE, 0
 
     async def sees(self, is_there: Callable[[], bool]) -> bool:
         """Look for a few turns of the loop, if that may pay; whether it is there."""
+        if not self.begins():
+            return False
+        for _ in range(TURNS):
+            is_alone = self.lets_others()
+            await one_turn()
+            if is_there():
+                self.saw()
+                return True
+            if not is_alone:
+                return False
+        self.saw_nothing()
+        return False
+
+    def begins(self) -> bool:
+        """Whether to look now."""
         if not self._is_dense:
             return False
         if not self._tries:
             self._paused += 1
-            if self._paused < PAUSE:
+            if self._paused < self._pause:
                 return False
             self._paused, self._tries = 0, TRIES
-        for _ in range(TURNS):
-            # Whoever else wants this core goes first: it may be who we wait for.
-            os.sched_yield()
-            await one_turn()
-            if is_there():
-                self._tries = TRIES
-                return True
-        self._tries -= 1
+        return True
+
+    def lets_others(self) -> bool:
+        """Let whoever else wants this core go first: it may be who we wait for. Whether it makes sense to go on."""
+        began_s = perf_counter()
+        os.sched_yield()
+        if perf_counter() - began_s < CROWDED_S:
+            return True
+        self._tries = self._paused = 0
+        self._pause = min(2 * self._pause, LONGEST_PAUSE)
         return False
+
+    def saw(self) -> None:
+        """It was there."""
+        self._tries, self._pause = TRIES, PAUSE
+
+    def saw_nothing(self) -> None:
+        """It was not."""
+        self._tries -= 1
 
     def slept(self, seconds: float) -> None:
         """Where it was not seen, so long was slept."""
-        self._is_dense = seconds < SOON_S
+        self._is_dense = seconds < self._soon_s

@@ -149,7 +149,7 @@ async def test_who_never_lets_go_is_blamed_while_the_publisher_still_waits(
     await publisher.broadcast(1)
     async with running(take(fast), publisher.broadcast(2)), stuck.recv_zero_copy():
         async with asyncio.timeout(20):
-            while fast.has_message or publisher._metrics.holder_gauge(0) != "STUCK":
+            while fast.has_message or publisher._metrics.waits.holder(0) != "STUCK":
                 await asyncio.sleep(0)
         found = await report_of_a_stall(context, publisher)
         assert [(wait.topic, wait.subscription) for wait in found.waits] == [("A", "STUCK")]

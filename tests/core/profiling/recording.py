@@ -47,7 +47,7 @@ def publish(
 
 def wait(metrics: PublisherMetrics, wait_ns: int, holder: str) -> None:
     """A publisher waited for a subscriber."""
-    metrics.wait_began(message_clock(), 0, "")
+    metrics.waits.began(message_clock(), 0, "")
     metrics.wait_ended(wait_ns, holder)
 
 

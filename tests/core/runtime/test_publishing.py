@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from ezmsg.core.errors import InvalidResult
 from ezmsg.core.runtime.publishing import Outlets, publishing
 
 
@@ -15,9 +16,8 @@ async def test_a_yield_without_a_stream_says_what_a_task_yields(yielded: Any) ->
     async def task() -> AsyncIterator[Any]:
         yield yielded
 
-    with pytest.raises((TypeError, ValueError)) as failure:
-        await publishing(task, Outlets())()
-    assert "yield self.OUTPUT, message" in failure.value.__notes__[0]
+    with pytest.raises(InvalidResult, match=r"^UNIT:task gave .*yield self\.OUTPUT, message"):
+        await publishing("UNIT:task", task, Outlets())()
 
 
 async def test_a_mistake_in_a_task_is_left_as_it_is() -> None:
@@ -25,6 +25,6 @@ async def test_a_mistake_in_a_task_is_left_as_it_is() -> None:
         raise ValueError("no")
         yield
 
-    with pytest.raises(ValueError, match="no") as failure:
-        await publishing(task, Outlets())()
-    assert not hasattr(failure.value, "__notes__")
+    with pytest.raises(ValueError, match=r"^no$") as failure:
+        await publishing("UNIT:task", task, Outlets())()
+    assert not isinstance(failure.value, InvalidResult)

@@ -56,9 +56,9 @@ def test_a_batch_tells_endpoints_once_and_what_changed(registry, collector, publ
 
 def test_a_wait_that_is_on_is_told_in_every_batch_and_counted_once(collector, publisher):
     holders = ["A", "B"]
-    publisher.holder_gauge = lambda slot: holders.pop(0)
+    publisher.waits.holder = lambda slot: holders.pop(0)
     began_s = message_clock()
-    publisher.wait_began(began_s, 0, "IN")
+    publisher.waits.began(began_s, 0, "IN")
     first, second = (collect(collector).counters[0].values for _ in range(2))
     assert 0 < first["blame_ns:A"] == second["blame_ns:A"] == first["chain_ns:IN\0A"]
     assert second["backpressure_ns"] == second["blame_ns:A"] + second["blame_ns:B"]

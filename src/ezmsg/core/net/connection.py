@@ -20,6 +20,7 @@ from ezmsg.core.errors import (
     TooManyRequests,
     Unanswerable,
 )
+from ezmsg.core.net.attention import attention_of
 from ezmsg.core.net.controlstream import ControlStream
 from ezmsg.core.net.guard import Guard
 from ezmsg.core.net.latereply import LateReply
@@ -104,6 +105,7 @@ class Connection(ControlStream):
         self._last_id = 0
         self._waiting: dict[int, Heard] = {}
         self._answering: dict[asyncio.Future[Record] | LateReply, int] = {}
+        self._attention = attention_of(self._loop)
 
     @classmethod
     async def over(
@@ -240,6 +242,7 @@ class Connection(ControlStream):
 
     def frame_received(self, frame: Frame) -> None:
         """Dispatch a record: an answer, a request or a notice. What nobody wants is not even decoded."""
+        self._attention.heard(self._loop)
         opcode, flags, request_id = frame.opcode, frame.flags, frame.request_id
         if flags == REPLY:
             if request_id not in self._waiting:

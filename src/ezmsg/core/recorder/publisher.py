@@ -5,7 +5,6 @@ Times are seconds of `rows.clock`, as floats; see `rows`.
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Sequence
 from typing import Final
 from uuid import UUID
@@ -30,22 +29,15 @@ from ezmsg.core.recorder.rows import (
     SELECTED,
     SERIALIZE,
     WAIT,
-    clock,
     meta_word,
     pack_extra,
     pack_row,
 )
 from ezmsg.core.recorder.selection import Selector
+from ezmsg.core.recorder.waits import Waits
 
 NEVER: Final = float("inf")
 ALWAYS: Final = -NEVER
-CHAIN_SEPARATOR: Final = "\0"
-"""Between the two topics of a counter `chain_ns`: whose message was handled while waiting, and who made it wait."""
-
-HOLDERS: Final = 100
-"""Holders of slots, and chains, counted apart; further ones are counted as `OTHERS`: a link takes 256 counters."""
-OTHERS: Final = "…other"
-
 PublishTrace = tuple[bytes, int, int, Sequence[tuple[bytes, int]]]
 """Trace id (16 bytes), span id of this publish, that of its parent (0: root), and trace and span ids of what else it
 follows from."""
@@ -64,10 +56,9 @@ class PublisherMetrics:
         ring: Where they go.
         sent: Messages published.
         bytes: Their size in all.
-        backpressure_ns: Time they waited for a slot.
+        waits: How long they waited for a slot.
         last_start_s: When `broadcast` was entered last.
         inflight_gauge: Tells the messages not yet released; set by the publisher.
-        holder_gauge: Tells, in any thread, the topic of the subscriber that holds a slot; set by the publisher.
         shm_reallocations: How often the shared memory grew; the publisher adds to it.
         thinned: Rows left out to stay within the row budget.
         roots: Traces that were due to begin here.
@@ -77,9 +68,7 @@ class PublisherMetrics:
 
     __slots__ = (
         "_blame",
-        "_chains",
         "_clock",
-        "_holders",
         "_inflight",
         "_labels",
         "_link_meta",
@@ -89,18 +78,11 @@ class PublisherMetrics:
         "_root_ratio",
         "_selector",
         "_thin_mask",
-        "_wait_began_s",
         "_wait_meta",
-        "_wait_slot",
-        "_wait_told_ns",
-        "_wait_within",
-        "_waits",
         "_ways",
-        "backpressure_ns",
         "bytes",
         "endpoint_id",
         "graph",
-        "holder_gauge",
         "id",
         "index",
         "inflight_gauge",
@@ -118,6 +100,7 @@ class PublisherMetrics:
         "thinned",
         "timed",
         "topic",
+        "waits",
     )
 
     def __init__(
@@ -135,9 +118,8 @@ class PublisherMetrics:
         self.graph = graph
         self.id, self.topic, self.num_buffers, self.index = publisher_id, topic, num_buffers, index
         self.endpoint_id = f"{topic}:{publisher_id}"
-        self.sent = self.bytes = self.backpressure_ns = self.shm_reallocations = self.thinned = self._inflight = 0
+        self.sent = self.bytes = self.shm_reallocations = self.thinned = self._inflight = 0
         self.inflight_gauge: Callable[[], int] | None = None
-        self.holder_gauge: Callable[[int], str] = _nobody
         self.ring, self._labels, self._clock = ring, labels, clock
         self.meta = meta_word(PUBLISH, index)
         self._wait_meta = meta_word(WAIT, index)
@@ -145,12 +127,8 @@ class PublisherMetrics:
         self._ways: tuple[str, dict[str, int]] = "", {}
         self._link_meta = meta_word(LINK, index)
         self.last_start_s = NO_PREVIOUS_S
+        self.waits = Waits()
         self._blame = 0
-        self._holders: dict[str, int] = {}
-        self._chains: dict[str, int] = {}
-        # The wait that is on: whoever reads counts what is behind of it (told), whoever waits the rest.
-        self._wait_began_s, self._wait_slot, self._wait_within, self._wait_told_ns = NEVER, 0, "", 0
-        self._waits = threading.Lock()
         self.timed = self.is_plain = self._recording = False
         self.teller = 0
         self._selector: Selector | None = None
@@ -190,7 +168,7 @@ class PublisherMetrics:
         self.sent += 1
         self.bytes += size
         if wait_s:
-            self.backpressure_ns += round(wait_s * 1e9)
+            self.waits.add(round(wait_s * 1e9))
         self.record(message_id, origin_s, start_s, end_s, wait_s, serialize_s, size, fanout, trace)
 
     def record(
@@ -272,23 +250,9 @@ class PublisherMetrics:
         if self._recording:
             self.ring.put(self.meta, message_id, origin_s, start_s, end_s, 0.0, 0.0, 0)
 
-    def wait_began(self, began_s: float, slot: int, within: str) -> None:
-        """A broadcast waits for a slot: one at a time. Until `wait_ended`, readers count what they see of it.
-
-        Args:
-            began_s: Since when.
-            slot: Which.
-            within: The topic of the subscriber whose message is handled, and so holds up others, meanwhile.
-        """
-        self._wait_slot, self._wait_within, self._wait_told_ns = slot, within, 0
-        # Last: from here on, readers look at the others.
-        self._wait_began_s = began_s
-
     def wait_ended(self, wait_ns: int, holder: str) -> None:
-        """The wait is over: it took so long, and `holder` held the slot last."""
-        with self._waits:
-            self._wait_began_s = NEVER
-            self._count_wait(wait_ns, holder)
+        """As `Waits.ended`; the broadcast about to be recorded is the one that waited."""
+        self.waits.ended(wait_ns, holder)
         if self.timed:
             self._blame = self._labels.code(holder)
 
@@ -320,7 +284,7 @@ class PublisherMetrics:
     def record_backpressure_wait(self, wait_ns: int, msg_seq: int | None = None) -> None:
         """Count time that message `msg_seq` (default: the next) waited for a slot; it ended now."""
         seq = self.sent if msg_seq is None else msg_seq
-        self.backpressure_ns += wait_ns
+        self.waits.add(wait_ns)
         if self.timed:
             now_ns = self._clock()
             self._record_wait(seq, (now_ns - wait_ns) / 1e9, now_ns / 1e9, wait_ns / 1e9)
@@ -369,21 +333,15 @@ class PublisherMetrics:
 
     def counters(self) -> dict[str, int]:
         """Totals and last gauges, by the names of the wire; a wait that is on counts up to now."""
-        self._count_running_wait()
         values = {
             "sent": self.sent,
             "bytes": self.bytes,
-            "backpressure_ns": self.backpressure_ns,
             "inflight": self.inflight,
             "shm_reallocations": self.shm_reallocations,
         }
         for way, size in self._bytes_by_way().items():
             values[f"bytes_by:{way}"] = size
-        for holder, wait_ns in list(self._holders.items()):
-            values[f"blame_ns:{holder}"] = wait_ns
-        for chain, wait_ns in list(self._chains.items()):
-            values[f"chain_ns:{chain}"] = wait_ns
-        return values
+        return values | self.waits.counters()
 
     @property
     def selector(self) -> Selector | None:
@@ -395,23 +353,6 @@ class PublisherMetrics:
     def _bytes_by_way(self) -> dict[str, int]:
         way, before = self._ways
         return before | {way: before.get(way, 0) + self.bytes - sum(before.values())} if way else before
-
-    def _count_running_wait(self) -> None:
-        with self._waits:
-            if (began_s := self._wait_began_s) < NEVER:
-                self._count_wait(round((clock() - began_s) * 1e9), self.holder_gauge(self._wait_slot))
-
-    def _count_wait(self, wait_ns: int, holder: str) -> None:
-        """Count a wait up to now; what was told of it before stays with who held the slot then."""
-        more_ns = max(0, wait_ns - self._wait_told_ns)
-        self._wait_told_ns += more_ns
-        self.backpressure_ns += more_ns
-        self._add_blame(holder, more_ns, self._wait_within)
-
-    def _add_blame(self, holder: str, wait_ns: int, within: str) -> None:
-        _add_bounded(self._holders, holder, wait_ns)
-        if within:
-            _add_bounded(self._chains, f"{within}{CHAIN_SEPARATOR}{holder}", wait_ns)
 
     def _record_wait(self, message_id: int, start_s: float, end_s: float, wait_s: float) -> None:
         words = (message_id, 0.0, start_s, end_s, wait_s, 0.0, 0)
@@ -425,13 +366,3 @@ class PublisherMetrics:
                 return
         if self._recording:
             self.ring.put(self._wait_meta, *words)
-
-
-def _nobody(slot: int) -> str:
-    return ""
-
-
-def _add_bounded(counts: dict[str, int], name: str, wait_ns: int) -> None:
-    if name not in counts and len(counts) >= HOLDERS:
-        name = OTHERS
-    counts[name] = counts.get(name, 0) + wait_ns

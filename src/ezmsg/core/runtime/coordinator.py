@@ -222,6 +222,8 @@ class Coordinator:
                 if isinstance(member, BackendMember) and member.state is State.LAUNCHED:
                     member.withdraw()
             self._tell(Stop(self._is_interrupted))
+            if len(self._members) == 1:
+                self._tell(Close())  # it waits for nobody
             if not await self._all_within(State.FINISHED, None if self._strict else REACT_S):
                 self._give_up(State.FINISHED)
         self._tell(Close())

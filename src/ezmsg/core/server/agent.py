@@ -67,7 +67,7 @@ class AgentProcess:
     async def stop(self, desk: TelemetryDesk) -> None:
         """Let it export what it has, at most two seconds since `joined`, then end it."""
         loop = asyncio.get_running_loop()
-        deadline_s = self._deadline_s or loop.time() + DRAIN_TIMEOUT_S
+        self._deadline_s = deadline_s = self._deadline_s or loop.time() + DRAIN_TIMEOUT_S
         if self._watching is None or self._process is None:
             return
         if self._is_running():

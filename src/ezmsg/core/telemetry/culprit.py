@@ -17,7 +17,7 @@ from ezmsg.core.graphmeta import (
     BackpressureWait,
     ProcessProfilingSnapshot,
 )
-from ezmsg.core.recorder.publisher import CHAIN_SEPARATOR
+from ezmsg.core.recorder.waits import CHAIN_SEPARATOR
 
 # Blame is passed on so many times; units may form a circle.
 HOPS = 256
