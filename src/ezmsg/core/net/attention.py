@@ -9,8 +9,8 @@ from weakref import WeakKeyDictionary
 
 from ezmsg.core.turns import Eagerness
 
-TURNS: Final = 24
-"""Some 100 µs: what a request takes on its way through a server to another process and back, if all are awake."""
+TURNS: Final = 40
+"""Some 200 µs: what a request takes on its way through a server to another process and back, if all are awake."""
 SOON_S: Final = 600e-6
 """As long as that may take where all of them have to be woken up."""
 
