@@ -26,6 +26,8 @@ from ezmsg.core.graphmeta import ProcessControlErrorCode
 SERVICE = "troubled"
 STALE_S = 75.0
 """Longer than what is called stale: Prometheus is asked for a moment that is still to come, in which nothing came."""
+LIMITS = "ezmsg:message_age:limit_seconds"
+"""What a rule records for the first time some seconds after Prometheus has begun."""
 QUEUED_SPANS = 45_000
 """Of the 50000 that the collector keeps for Tempo."""
 
@@ -58,6 +60,7 @@ def play(binaries: Binaries, directory: Path) -> Iterator[Troubled]:
                 for alert in ("PublisherStalled", "MessageTooOld", "EventLoopLag", "TelemetryDropping"):
                     troubled.await_alert(f"Ezmsg{alert}")
                 troubled.await_alert("EzmsgBackpressure", "messaging_destination_name=STUCK/OUTPUT")
+                wait_until(lambda: stack.prometheus.query(LIMITS), "Prometheus knows the limits of topics")
                 # Longer than an export may take.
                 stack.collector.stand_still(2.5)
                 asyncio.run(_wait_in_vain(address))

@@ -11,7 +11,7 @@ import pytest
 from deploy.testing.alerts import RULES, alerts, condition, has
 from deploy.testing.binaries import Binaries
 from deploy.testing.scenario import HEALTHY, SERVICE, Played
-from deploy.testing.troubles import STALE_S, Troubled
+from deploy.testing.troubles import LIMITS, STALE_S, Troubled
 from tests.stack.names import known_metrics, metrics_in
 
 TESTS = RULES.parents[1] / "tests/ezmsg.yml"
@@ -78,9 +78,9 @@ def test_an_alert_sees_what_does_not_survive(troubled: Troubled, alert: str, lab
 
 def test_a_topic_may_have_a_limit_of_its_own_for_the_age_of_data(troubled: Troubled) -> None:
     """ARCHIVE is as late as LATE, and may be."""
-    found = troubled.stack.prometheus.query_range(
-        condition("EzmsgMessageTooOld"), troubled.start_s, troubled.killed_s, 2
-    )
+    once_known = f"({condition('EzmsgMessageTooOld')}) and on () {LIMITS}"
+    found = troubled.stack.prometheus.query_range(once_known, troubled.start_s, troubled.killed_s, 1)
+    assert has(found, "messaging_destination_subscription_name=LATE/INPUT")
     assert not has(found, "messaging_destination_subscription_name=ARCHIVE/INPUT")
 
 
