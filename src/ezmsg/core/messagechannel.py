@@ -171,6 +171,7 @@ class Channel:
                     self._blame(shared.remaining)
                 return
             shared.obj = None
+            self._blamed = message.subscription.number
             self.acknowledge_for(message.message_id, message.subscription.topic)
             return
         self.acknowledge(message.message_id)
