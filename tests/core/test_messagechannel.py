@@ -28,21 +28,29 @@ class FakeInlet:
         pass
 
 
-def subscribe(channel: Channel, topic: str) -> list[CachedMessage]:
-    """What a new subscriber is handed."""
-    received: list[CachedMessage] = []
+def new_channel() -> tuple[Channel, Any]:
+    """A channel, and its inlet."""
+    inlet: Any = FakeInlet()
+    channel = Channel("publisher", "TOPIC", 3)
+    channel.opened(inlet, ProfileChannelType.TCP)
+    return channel, inlet
+
+
+def subscribed(channel: Channel, topic: str, received: list[CachedMessage]) -> Subscription:
+    """A new subscriber, and where it puts what it is handed."""
     metrics: Any = None
     subscription = Subscription(channel, topic, metrics, lambda _: None)
     subscription.deliver, subscription.queue = received.append, None
     channel.subscribe(subscription)
-    return received
+    return subscription
 
 
 def test_the_last_that_holds_a_message_is_told_also_after_another_acknowledged() -> None:
-    inlet: Any = FakeInlet()
-    channel = Channel("publisher", "TOPIC", 3)
-    channel.opened(inlet, ProfileChannelType.TCP)
-    leaky, slow = subscribe(channel, "LEAKY"), subscribe(channel, "SLOW")
+    channel, inlet = new_channel()
+    leaky: list[CachedMessage] = []
+    slow: list[CachedMessage] = []
+    subscribed(channel, "LEAKY", leaky)
+    subscribed(channel, "SLOW", slow)
     for message_id in range(3):
         channel.receive(message_id, "message", 0.0, 0.0, 0.0, 0, None)
     channel.release(slow[0])
@@ -54,3 +62,13 @@ def test_the_last_that_holds_a_message_is_told_also_after_another_acknowledged()
     channel.release(leaky[2])
 
     assert inlet.holder == "SLOW"
+
+
+def test_who_left_is_not_told_as_the_one_that_holds_messages() -> None:
+    channel, inlet = new_channel()
+    first, *_ = (subscribed(channel, topic, []) for topic in ("A", "B", "C", "D"))
+    assert inlet.holder == "A"
+
+    channel.unsubscribe(first)
+
+    assert inlet.holder == "B"
