@@ -541,6 +541,18 @@ def test_a_runner_that_ended_by_itself_can_be_stopped() -> None:
     assert not runner.running
 
 
+def test_a_process_that_somebody_closed_has_nothing_left_to_release() -> None:
+    runner = ez.GraphRunner(CHAIN=Chain(is_split=True))
+    runner.run_blocking()
+    process = runner.processes[1]
+    process.close()
+
+    process.release()
+
+    with pytest.raises(ValueError, match="closed"):
+        _ = process.exitcode
+
+
 def test_a_runner_that_ended_keeps_no_descriptors_and_tells_how_its_processes_ended() -> None:
     runner = ez.GraphRunner(CHAIN=Chain(is_split=True))
     before = dict(leaks.descriptors())

@@ -24,3 +24,10 @@ def test_annotations_of_records_can_be_resolved(record: type) -> None:
 
 def test_tracebacks_name_errors_by_the_module_they_are_imported_from() -> None:
     assert {getattr(errors, name).__module__ for name in errors.__all__} == {"ezmsg.core.errors"}
+
+
+def test_pickles_of_errors_name_nothing_but_the_module_they_are_imported_from() -> None:
+    pickled = pickle.dumps(errors.ConfigError("port", -1, "a port"))
+
+    assert b"ezmsg.core.errors." not in pickled
+    assert str(pickle.loads(pickled)) == str(errors.ConfigError("port", -1, "a port"))

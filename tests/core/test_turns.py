@@ -1,5 +1,7 @@
 """When it pays to look again before sleeping, on a loop that has nothing else to do."""
 
+import asyncio
+
 import pytest
 
 from ezmsg.core import turns
@@ -116,3 +118,16 @@ async def test_what_was_let_first_may_be_who_is_waited_for(core):
     watched = Watched(None)
     assert not await eagerness.sees(watched)
     assert watched.looks == TURNS
+
+
+async def test_several_that_look_at_the_same_time_pause_as_well():
+    eagerness, watched = Eagerness(), Watched(None)
+    eagerness.slept(SOON_S / 2)
+
+    async def look_often():
+        for _ in range(2 * TRIES):
+            await eagerness.sees(watched)
+
+    await asyncio.gather(*(look_often() for _ in range(3)))
+
+    assert watched.looks <= (TRIES + 2) * TURNS

@@ -295,6 +295,10 @@ def test_a_publisher_without_yield_is_warned_of(caplog: pytest.LogCaptureFixture
         @abstractmethod
         async def leave_open(self) -> Any: ...
 
+        @ez.publisher(OUTPUT)
+        async def fill_in(self) -> Any:
+            raise NotImplementedError
+
     assert [record.getMessage() for record in caplog.records] == [
         f"{Silent.__qualname__}.go publishes nothing: it has no yield"
     ]

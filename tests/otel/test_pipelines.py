@@ -308,6 +308,25 @@ def test_stopping_leaves_an_export_that_hangs(spans_of: SpansOf, process: Proces
     assert (totals.exported["span"], dropped(ledger)) == (0, {"shutdown": 512})
 
 
+def test_what_is_given_up_while_it_is_encoded_is_not_exported_too(
+    registry: Registry, process: Process, ledger: Ledger
+) -> None:
+    class GivenUp(RequestEncoder):
+        def encode(self, *args: Any) -> Any:
+            pipeline.give_up()
+            return super().encode(*args)
+
+    sender = FakeSender()
+    pipeline = SpanPipeline(sender, GivenUp(), registry.resource, ledger, settings(span_batch=512))
+    pipeline.offer(process, ANCHOR, span_rows(7))
+    pipeline.start()
+
+    pipeline.flush(PATIENCE_S)
+
+    assert (ids(sender), dropped(ledger), pipeline.usage) == ([], {"shutdown": 7}, 0)
+    assert pipeline.stop(PATIENCE_S)
+
+
 def test_each_change_of_state_is_one_line(
     spans_of: SpansOf, process: Process, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -32,6 +32,12 @@ def test_a_delta_replaces_what_it_names_and_keeps_the_rest() -> None:
     assert process.counters[2] == {"consumed": 9}
 
 
+def test_a_message_is_not_held_any_more_when_that_is_not_told() -> None:
+    held = telemetry(1, counters=[counters(2, consumed=9, holding_ns=5)])
+    process = fed(first(), held, telemetry(2, counters=[counters(2, consumed=10)]))
+    assert process.counters[2] == {"consumed": 10}
+
+
 def test_who_a_process_is_comes_with_its_first_delivery_only() -> None:
     process = fed(first(), telemetry(1, process_id=""))
     assert process.hello is not None

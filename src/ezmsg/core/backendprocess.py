@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import multiprocessing
 import socket
 from collections.abc import Sequence
@@ -62,9 +63,10 @@ class BackendProcess(multiprocessing.Process):
 
     def release(self) -> None:
         """Close the descriptors that are kept of a process, if it has ended; it still tells how."""
-        if self.ident is not None and self.exitcode is not None:
-            # `close` would take the exit code away, too.
-            self._popen.close()  # pyright: ignore[reportAttributeAccessIssue, reportUnknownMemberType] - multiprocessing
+        with contextlib.suppress(ValueError):  # whoever started it has closed it
+            if self.ident is not None and self.exitcode is not None:
+                # `close` would take the exit code away, too.
+                self._popen.close()  # pyright: ignore[reportAttributeAccessIssue, reportUnknownMemberType] - multiprocessing
 
     def run(self) -> None:
         """The process."""

@@ -119,12 +119,12 @@ class Channel:
         self._listen(tuple(s for s in self._subscriptions if s is not subscription))
 
     def _listen(self, subscriptions: tuple[Subscription, ...]) -> None:
-        self._subscriptions = subscriptions
+        is_fewer, self._subscriptions = len(subscriptions) < len(self._subscriptions), subscriptions
         self._blamed = 0
         self._numbers = sum(subscription.number for subscription in subscriptions)
         if self._inlet is not None:
-            if 1 <= len(subscriptions) <= 2:
-                # Of two, the other is told when the first lets go: see `release`.
+            if 1 <= len(subscriptions) <= 2 or (subscriptions and is_fewer):
+                # Of two, the other is told when the first lets go: see `release`. Who left is not to blame any more.
                 self._inlet.holder_is(subscriptions[0].topic)
             only = subscriptions[0] if len(subscriptions) == 1 else None
             self._inlet.only_listener(None if only is None or only.queue is None else only)
@@ -171,6 +171,7 @@ class Channel:
                     self._blame(shared.remaining)
                 return
             shared.obj = None
+            self._blamed = message.subscription.number
             self.acknowledge_for(message.message_id, message.subscription.topic)
             return
         self.acknowledge(message.message_id)

@@ -68,7 +68,8 @@ class Eagerness:
         """Whether to look now."""
         if not self._is_dense:
             return False
-        if not self._tries:
+        # Fewer than none, where several tried at the same time.
+        if self._tries <= 0:
             self._paused += 1
             if self._paused < self._pause:
                 return False

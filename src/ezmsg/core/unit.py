@@ -136,7 +136,8 @@ def _check_call(cls: UnitMeta, name: str, function: Function) -> None:
         raise DeclarationError(cls, name, "a task is an async function: write async def")
     if not (inspect.iscoroutinefunction(function) or inspect.isasyncgenfunction(function)):
         logger.warning("%s.%s is no async function: write async def", cls.__qualname__, name)
-    is_abstract = getattr(function, "__isabstractmethod__", False)
+    # Of a base class, for others to fill in.
+    is_abstract = getattr(function, "__isabstractmethod__", "NotImplementedError" in function.__code__.co_names)
     if hasattr(function, PUBLISHES_ATTR) and inspect.iscoroutinefunction(function) and not is_abstract:
         logger.warning("%s.%s publishes nothing: it has no yield", cls.__qualname__, name)
     arguments = ["self", "message"] if hasattr(function, SUBSCRIBES_ATTR) else ["self"]

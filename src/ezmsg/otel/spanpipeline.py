@@ -50,6 +50,8 @@ class SpanPipeline(Pipeline[SpanBatch[Payload]]):
         self._waiting_since_s = 0.0
         self._ready: SpanBatch[Payload] | None = None
         self._ready_from: Counter[str] = Counter()
+        # How often what waited was dropped: what is being encoded then has been counted.
+        self._drops = 0
         self._recent = RecentIds(REMEMBERED_IDS)
 
     @property
@@ -101,26 +103,31 @@ class SpanPipeline(Pipeline[SpanBatch[Payload]]):
             left = self._backlog()
             self._queue.clear()
             self._ready, self._waiting = None, 0
+            self._drops += 1
         if left:
             self._ledger.dropped("span", "shutdown", left)
 
     def _take(self) -> SpanBatch[Payload] | None:
         if self._ready is None:
             with self._changed:
-                chunks = self._next_rows()
+                drops, chunks = self._drops, self._next_rows()
             batch = self._encoder.encode(chunks, self._resource_of)
             while batch.size > MAX_REQUEST_BYTES and self._batch > 1:
                 with self._changed:
+                    if self._drops != drops:
+                        return None
                     self._batch //= 2
                     self._queue.extendleft(reversed(chunks))
                     chunks = self._next_rows()
                 batch = self._encoder.encode(chunks, self._resource_of)
             rows = sum(map(len, chunks))
-            if batch.rows < rows:
-                self._ledger.dropped("span", "unreadable", rows - batch.rows)
             with self._changed:
+                if self._drops != drops:
+                    return None
                 self._ready = batch if batch.rows else None
                 self._waiting -= rows
+            if batch.rows < rows:
+                self._ledger.dropped("span", "unreadable", rows - batch.rows)
             self._ready_from = Counter()
             for chunk in chunks:
                 self._ready_from[chunk.process.link_id] += len(chunk)

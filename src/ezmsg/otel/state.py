@@ -80,7 +80,10 @@ class Process:
                 self.counters.setdefault(endpoint.index, {})["num_buffers"] = endpoint.num_buffers
         self.labels.update(batch.labels)
         for counters in batch.counters:
-            self.counters.setdefault(counters.index, {}).update(counters.values)
+            values = self.counters.setdefault(counters.index, {})
+            # It is told as long as a message is handled; that it is over, by leaving it out.
+            values.pop("holding_ns", None)
+            values.update(counters.values)
         for histogram in batch.histograms:
             key = (histogram.index, histogram.name, histogram.label)
             self.histograms[key] = histogram

@@ -99,6 +99,14 @@ def test_an_edge_from_an_input_to_an_output_is_warned_of(caplog: pytest.LogCaptu
     ]
 
 
+def test_a_collection_may_pass_on_what_it_gets(caplog: pytest.LogCaptureFixture) -> None:
+    part = placed(collection(A=Part())).A
+
+    assert address_pairs([(part.INPUT, part.OUTPUT)], "here") == [(part.INPUT.address, part.OUTPUT.address)]
+
+    assert not caplog.records
+
+
 # -- relays -------------------------------------------------------------------------------------------------------
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -27,4 +28,25 @@ async def test_a_mistake_in_a_task_is_left_as_it_is() -> None:
 
     with pytest.raises(ValueError, match=r"^no$") as failure:
         await publishing("UNIT:task", task, Outlets())()
+    assert not isinstance(failure.value, InvalidResult)
+
+
+class Failing:
+    """An iterator whose awaitables raise without a frame, as compiled ones do."""
+
+    def __aiter__(self) -> Failing:
+        return self
+
+    def __anext__(self) -> asyncio.Future[Any]:
+        future = asyncio.get_running_loop().create_future()
+        future.set_exception(ValueError("no"))
+        return future
+
+    async def aclose(self) -> None:
+        pass
+
+
+async def test_a_mistake_in_compiled_code_is_left_as_it_is() -> None:
+    with pytest.raises(ValueError, match=r"^no$") as failure:
+        await publishing("UNIT:task", Failing, Outlets())()
     assert not isinstance(failure.value, InvalidResult)

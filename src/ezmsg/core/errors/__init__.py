@@ -12,6 +12,7 @@ from ezmsg.core.errors.memory import *
 from ezmsg.core.errors.messages import *
 from ezmsg.core.errors.requests import *
 from ezmsg.core.errors.root import *
+from ezmsg.core.errors.root import _restored  # pyright: ignore[reportPrivateUsage] - pickles name it
 from ezmsg.core.errors.runs import *
 from ezmsg.core.errors.settings import *
 from ezmsg.core.errors.tls import *
@@ -31,3 +32,4 @@ __all__ += commands.__all__
 # In which room of this package a class stands is nobody's business: tracebacks and pickles say `ezmsg.core.errors`.
 for _name in __all__:
     globals()[_name].__module__ = __name__
+_restored.__module__ = __name__

@@ -36,7 +36,9 @@ def _pair(edge: Any, source: str) -> Pair:
     if len(ends) != 2:
         raise InvalidResult(source, edge, "a pair (from, to)")
     pair = _topic(ends[0], source), _topic(ends[1], source)
-    if isinstance(ends[0], InputStream) and isinstance(ends[1], OutputStream):
+    is_backwards = isinstance(ends[0], InputStream) and isinstance(ends[1], OutputStream)
+    # From the input to the output of one component is the way past it: a collection may pass on what it gets.
+    if is_backwards and ends[0].location != ends[1].location:
         logger.warning("%s connects the input %s to the output %s: a pair is (from, to)", source, *pair)
     return pair
 

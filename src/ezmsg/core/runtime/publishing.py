@@ -77,25 +77,21 @@ def publishing(label: str, task: Callable[..., Any], outlets: Outlets) -> Run:
                 await outputs
             return
         try:
-            async for stream, obj in outputs:
-                publish = publishes.get(stream) or find(stream)
+            async for output in outputs:
+                try:
+                    stream, obj = output
+                    publish = publishes.get(stream) or find(stream)
+                except (TypeError, ValueError) as error:
+                    expected = "pairs (stream, message), as in: yield self.OUTPUT, message"
+                    raise InvalidResult(label, error, expected) from None
                 if publish is not None:
                     await publish(obj)
                     await one_turn()
                 elif not is_told:
                     is_told = True
                     logger.warning("%s yields for %.100r, which is no output of this process: ignored", label, stream)
-        except BaseException as error:
+        except BaseException:
             await outputs.aclose()
-            if isinstance(error, (TypeError, ValueError)) and _is_raised_here(error):
-                raise InvalidResult(
-                    label, error, "pairs (stream, message), as in: yield self.OUTPUT, message"
-                ) from None
             raise
 
     return run
-
-
-def _is_raised_here(error: BaseException) -> bool:
-    """Whether taking apart what was yielded failed, not the task."""
-    return error.__traceback__ is not None and error.__traceback__.tb_next is None

@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+from msgspec import structs
 
 from ezmsg.core.errors import ExporterLeased, ProtocolError
 from ezmsg.core.recorder.expand import expand_samples, expand_spans
@@ -276,6 +277,19 @@ def test_of_so_many_closed_endpoints_the_last_values_are_kept_and_others_are_cou
     assert told.batch.closed == [4, 5]
     assert told.batch.counters == [CounterState(4, {"consumed": 4}), CounterState(5, {"consumed": 5})]
     assert told.server_dropped == {"endpoint:closed": 3}
+
+
+def test_publishers_whose_last_values_gave_way_have_no_buffers(book, monkeypatch):
+    monkeypatch.setattr(closedendpoints, "VALUES", 1)
+    open_link(book)
+    for index in (1, 2):
+        closed = [] if index == 2 else [index]
+        publisher = structs.replace(endpoint(index), num_buffers=32)
+        book.batch("link", batch(index, endpoints=[publisher], closed=closed))
+    close_one(book, 3)
+    book.reader_open("x", EXPORTER)
+    [told] = take(book)
+    assert {known.index: known.num_buffers for known in told.batch.endpoints if known.index < 3} == {1: 0, 2: 32}
 
 
 def test_closed_endpoints_that_an_exporter_was_told_give_way_without_a_loss(book, monkeypatch):

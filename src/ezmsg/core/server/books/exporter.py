@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Final
 
+from msgspec import structs
+
 from ezmsg.core.server.books.telemetrylink import HistogramKey, TelemetryLink
 from ezmsg.core.wire.records import (
     CounterState,
@@ -28,8 +30,11 @@ class _View:
         self._link = link
         self.is_told = False
         self.is_dirty = True
-        # Those that closed as well: rows may name them long before their last values are told.
-        self._endpoints: dict[int, EndpointRecord] = {endpoint.index: endpoint for endpoint in link.closed.records()}
+        # Those that closed as well: rows may name them long before their last values are told, or if those gave way,
+        # and it is not told that they closed. They have no buffers any more.
+        self._endpoints: dict[int, EndpointRecord] = {
+            endpoint.index: structs.replace(endpoint, num_buffers=0) for endpoint in link.closed.records()
+        }
         self._endpoints |= link.endpoints
         self._closed: dict[int, None] = dict.fromkeys(link.closed)
         self._counters: dict[int, None] = dict.fromkeys(link.counters)
