@@ -19,7 +19,7 @@ SOON_S: Final = 150e-6
 TRIES: Final = 8
 PAUSE: Final = 256
 """After so many tries in vain, so many waits without one."""
-CROWDED_S: Final = 100e-6
+CROWDED_S: Final = 1e-3
 """Whoever lets others have its core for so long shares it with one that computes. It comes back behind that one, where
 who sleeps would come before it as soon as there is something to do: looking costs far more than it saves."""
 LONGEST_PAUSE: Final = 1 << 16

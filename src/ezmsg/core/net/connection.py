@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import socket
 from collections.abc import Awaitable, Callable
 from functools import partial
@@ -105,7 +106,8 @@ class Connection(ControlStream):
         self._last_id = 0
         self._waiting: dict[int, Heard] = {}
         self._answering: dict[asyncio.Future[Record] | LateReply, int] = {}
-        self._attention = attention_of(self._loop)
+        # Another loop of this process needs the interpreter, rather than somebody who is awake.
+        self._attention = None if peer.pid == os.getpid() else attention_of(self._loop)
 
     @classmethod
     async def over(
@@ -242,7 +244,8 @@ class Connection(ControlStream):
 
     def frame_received(self, frame: Frame) -> None:
         """Dispatch a record: an answer, a request or a notice. What nobody wants is not even decoded."""
-        self._attention.heard(self._loop)
+        if self._attention is not None:
+            self._attention.heard(self._loop)
         opcode, flags, request_id = frame.opcode, frame.flags, frame.request_id
         if flags == REPLY:
             if request_id not in self._waiting:
