@@ -8,7 +8,7 @@ import pytest
 
 from ezmsg.core.dag import CyclicException
 from ezmsg.core.errors import SessionClosed
-from ezmsg.core.graphcontext import GraphContext
+from ezmsg.core.graphcontext import CLIENTS, GraphContext
 from ezmsg.core.graphmeta import Edge
 from ezmsg.core.graphserver import GraphServer, GraphService
 
@@ -68,6 +68,20 @@ async def test_revert_drops_what_the_session_made_and_leaves_it_open(context: Gr
     assert not publisher.running
     assert (await context.snapshot()).graph == {}
     await context.connect("A", "B")
+
+
+async def test_publishers_and_subscribers_that_were_closed_are_forgotten(context: GraphContext) -> None:
+    kept = await context.publisher("KEPT"), await context.subscriber("KEPT")
+    for _ in range(CLIENTS):
+        ends = await context.publisher("T"), await context.subscriber("T")
+        for end in ends:
+            end.close()
+            await end.wait_closed()
+    assert f"clients={2 + 2 * CLIENTS}" not in repr(context)
+    await kept[0].broadcast(1)
+    assert await kept[1].recv() == 1
+    await context.revert()
+    assert "clients=0" in repr(context)
 
 
 async def test_closing_the_session_alone_is_idempotent_and_leaving_afterwards_is_fine(server: GraphServer) -> None:

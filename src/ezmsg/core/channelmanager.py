@@ -75,6 +75,11 @@ class LoopChannels:
         self._closing.add(closing)
         closing.add_done_callback(self._closing.discard)
 
+    @property
+    def is_settled(self) -> bool:
+        """Whether the channels that were closed are gone."""
+        return not self._closing
+
     async def wait_closed(self) -> None:
         """Wait until the channels that were closed are gone."""
         while self._closing:
@@ -124,6 +129,11 @@ class ChannelManager:
     def close(self, channel: Channel) -> None:
         """One user on the running loop is done with the channel; the last one closes it."""
         self._here().close(channel)
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether `wait_closed` has nothing to wait for."""
+        return self._here().is_settled
 
     async def wait_closed(self) -> None:
         """Wait until the channels closed on the running loop are gone."""

@@ -51,6 +51,8 @@ T = TypeVar("T")
 # How long leaving a context waits for a server that does not answer; and the session, if the clients took all of it.
 CLOSE_TIMEOUT_S = 1.0
 LAST_TIMEOUT_S = 0.25
+CLIENTS = 64
+"""From so many publishers and subscribers on, a context forgets those that were closed before it."""
 
 
 class _Observer(ProcessRequests):
@@ -88,6 +90,7 @@ class GraphContext(ProcessRequests):
         self._metadata: GraphRecord | None = None
         self._reader = str(uuid4())
         self._clients: set[Publisher | Subscriber] = set()
+        self._forget_at = CLIENTS
 
     def __repr__(self) -> str:
         state = "closed" if self._session is None else f"session={self._session_id}"
@@ -242,6 +245,10 @@ class GraphContext(ProcessRequests):
         return self.graph_address
 
     def _keep(self, client: Any) -> Any:
+        if len(self._clients) >= self._forget_at:
+            # The program closed some of them long ago.
+            self._clients = {client for client in self._clients if not client.is_gone}
+            self._forget_at = max(CLIENTS, 2 * len(self._clients))
         self._clients.add(client)
         return client
 

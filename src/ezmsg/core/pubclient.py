@@ -495,6 +495,11 @@ class Publisher:
         self._leaving.add(asyncio.ensure_future(self._listener.close()))
         self._control.close_soon()
 
+    @property
+    def is_gone(self) -> bool:
+        """Whether it was closed, and `wait_closed` has nothing to wait for."""
+        return self._is_closed and self._control.is_gone and all(left.done() for left in self._leaving)
+
     async def wait_closed(self) -> None:
         """Wait until what was sent is delivered and nothing of this publisher is left."""
         if self._leaving:

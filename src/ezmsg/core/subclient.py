@@ -328,6 +328,12 @@ class Subscriber:
         self._profiles.unregister_subscriber(self.id)
         self._control.close_soon()
 
+    @property
+    def is_gone(self) -> bool:
+        """Whether it was closed, and `wait_closed` has nothing to wait for."""
+        is_left = self._control.is_gone and all(rejoining.done() for rejoining in self._rejoining.values())
+        return self._inbox.is_closed and is_left and self._channels.is_settled
+
     async def wait_closed(self) -> None:
         """Wait until nothing of this subscriber is left."""
         if self._rejoining:

@@ -230,6 +230,11 @@ class ServerLink:
         if client is not None:
             await (client.abort() if is_abort else client.close())
 
+    @property
+    def is_gone(self) -> bool:
+        """Whether it was closed, and `wait_closed` has nothing to wait for."""
+        return self._closing is not None and self._closing.done()
+
     async def wait_closed(self) -> None:
         """Wait until the connection is gone."""
         if self._closing is not None:
