@@ -268,7 +268,7 @@ def close_one(book, index):
 
 
 def test_of_so_many_closed_endpoints_the_last_values_are_kept_and_others_are_counted(book, monkeypatch):
-    monkeypatch.setattr(closedendpoints, "VALUES", 2)
+    monkeypatch.setattr(closedendpoints, "KEPT", 2)
     open_link(book)
     for index in range(1, 6):
         close_one(book, index)
@@ -279,8 +279,8 @@ def test_of_so_many_closed_endpoints_the_last_values_are_kept_and_others_are_cou
     assert told.server_dropped == {"endpoint:closed": 3}
 
 
-def test_publishers_whose_last_values_gave_way_have_no_buffers(book, monkeypatch):
-    monkeypatch.setattr(closedendpoints, "VALUES", 1)
+def test_of_publishers_whose_last_values_gave_way_nothing_is_told(book, monkeypatch):
+    monkeypatch.setattr(closedendpoints, "KEPT", 1)
     open_link(book)
     for index in (1, 2):
         closed = [] if index == 2 else [index]
@@ -289,11 +289,11 @@ def test_publishers_whose_last_values_gave_way_have_no_buffers(book, monkeypatch
     close_one(book, 3)
     book.reader_open("x", EXPORTER)
     [told] = take(book)
-    assert {known.index: known.num_buffers for known in told.batch.endpoints if known.index < 3} == {1: 0, 2: 32}
+    assert {known.index: known.num_buffers for known in told.batch.endpoints if known.index < 3} == {2: 32}
 
 
 def test_closed_endpoints_that_an_exporter_was_told_give_way_without_a_loss(book, monkeypatch):
-    monkeypatch.setattr(closedendpoints, "VALUES", 2)
+    monkeypatch.setattr(closedendpoints, "KEPT", 2)
     book.reader_open("x", EXPORTER)
     open_link(book)
     for index in range(1, 6):

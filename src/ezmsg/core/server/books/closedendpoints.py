@@ -12,10 +12,8 @@ import msgspec
 
 from ezmsg.core.wire.records import EndpointRecord, HistogramState
 
-VALUES: Final = 1000
-"""Endpoints whose last values wait for an exporter that is still to come."""
-RECORDS: Final = 4096
-"""Endpoints that rows may still name."""
+KEPT: Final = 1000
+"""The newest that wait for an exporter that is still to come, and that rows may name."""
 
 
 class LastValues(msgspec.Struct, array_like=True, frozen=True):
@@ -28,11 +26,10 @@ class LastValues(msgspec.Struct, array_like=True, frozen=True):
 
 _ENCODER = msgspec.msgpack.Encoder()
 _VALUES = msgspec.msgpack.Decoder(LastValues)
-_RECORD = msgspec.msgpack.Decoder(EndpointRecord)
 
 
 class ClosedEndpoints:
-    """The newest of them. Iterates over the indices of those whose values are still here, the oldest first.
+    """The newest of them. Iterates over their indices, the oldest first.
 
     Attributes:
         untold: Endpoints whose last values no exporter was told before they had to give way.
@@ -40,7 +37,6 @@ class ClosedEndpoints:
 
     def __init__(self) -> None:
         self._values: dict[int, bytes] = {}
-        self._records: dict[int, bytes] = {}
         self._untold: set[int] = set()
         self.untold = 0
 
@@ -52,20 +48,16 @@ class ClosedEndpoints:
         index = last.endpoint.index
         self.discard(index)
         self._values[index] = _ENCODER.encode(last)
-        self._records[index] = _ENCODER.encode(last.endpoint)
         self._untold.add(index)
-        if len(self._values) > VALUES:
+        if len(self._values) > KEPT:
             oldest = next(iter(self._values))
             del self._values[oldest]
             self.untold += oldest in self._untold
             self._untold.discard(oldest)
-        if len(self._records) > RECORDS:
-            del self._records[next(iter(self._records))]
 
     def discard(self, index: int) -> None:
         """It is open again: its process lost its link, and tells everything once more."""
         self._values.pop(index, None)
-        self._records.pop(index, None)
         self._untold.discard(index)
 
     def tell(self, index: int) -> LastValues | None:
@@ -76,9 +68,9 @@ class ClosedEndpoints:
 
     def record(self, index: int) -> EndpointRecord | None:
         """What rows mean by an index."""
-        encoded = self._records.get(index)
-        return None if encoded is None else _RECORD.decode(encoded)
+        encoded = self._values.get(index)
+        return None if encoded is None else _VALUES.decode(encoded).endpoint
 
     def records(self) -> list[EndpointRecord]:
-        """What rows mean by all indices that are remembered."""
-        return [_RECORD.decode(encoded) for encoded in self._records.values()]
+        """What rows mean by the indices of all of them."""
+        return [_VALUES.decode(encoded).endpoint for encoded in self._values.values()]
