@@ -30,7 +30,7 @@ class _View:
         self._link = link
         self.is_told = False
         self.is_dirty = True
-        # Those that closed as well: rows may name them before their last values are told. They have no buffers any more.
+        # Those that closed as well: rows may name them before their last values are told. They have no buffers now.
         self._endpoints: dict[int, EndpointRecord] = {
             endpoint.index: structs.replace(endpoint, num_buffers=0) for endpoint in link.closed.records()
         }
