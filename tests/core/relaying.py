@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import socket
 
 from ezmsg.core.net.address import Address
 
@@ -21,17 +22,19 @@ class Relay:
 
     async def open(self) -> None:
         """Let peers in, for the first time or again."""
-        self._listener = await asyncio.start_server(self._relay, *self.address)
-        self.address = Address(*self._listener.sockets[0].getsockname()[:2])
+        self._listener = socket.create_server(self.address)
+        self._listener.setblocking(False)
+        self.address = Address(*self._listener.getsockname()[:2])
+        asyncio.get_running_loop().add_reader(self._listener, self._accept)
 
     async def close(self) -> None:
         """Lose everybody, and let nobody in."""
+        asyncio.get_running_loop().remove_reader(self._listener)
         self._listener.close()
         while self._tasks:
             for end in (*self._peers, *self._peers.values()):
                 end.transport.abort()
             await asyncio.wait(self._tasks, timeout=0.01)
-        await self._listener.wait_closed()
 
     def cut(self) -> None:
         """Lose the peers; the server does not notice."""
@@ -39,21 +42,25 @@ class Relay:
         for peer in self._peers:
             peer.transport.abort()
 
-    async def _relay(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        assert task is not None
-        self._tasks.add(task)
+    def _accept(self) -> None:
+        # Not asyncio.start_server: what that had accepted when it was closed it never closes (Python 3.11).
+        with contextlib.suppress(BlockingIOError):
+            peer, _ = self._listener.accept()
+            task = asyncio.create_task(self._relay(peer))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+
+    async def _relay(self, peer: socket.socket) -> None:
+        reader, writer = await asyncio.open_connection(sock=peer)
         try:
             server_reader, server = await asyncio.open_connection(*self._server)
         except OSError:
             writer.transport.abort()
-            self._tasks.discard(task)
             return
         self._peers[writer] = server
         await asyncio.gather(self._copy(reader, server), self._copy(server_reader, writer))
         del self._peers[writer]
         self._left.discard(server)
-        self._tasks.discard(task)
         for end in (writer, server):
             end.close()
             with contextlib.suppress(OSError):
