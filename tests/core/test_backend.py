@@ -6,7 +6,6 @@ import asyncio
 import multiprocessing
 import os
 import signal
-import socket
 import threading
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
@@ -32,15 +31,15 @@ from tests.core.rununits import (
     PidOf,
     WaitsInSetup,
 )
+from tests.ports import KeptPort
 
 DEADLINE_S = 20
 
 
 @pytest.fixture
-def unused_tcp_port() -> int:
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        return sock.getsockname()[1]
+def unused_tcp_port() -> Iterator[int]:
+    with KeptPort() as port:
+        yield port.address.port
 
 
 @pytest.fixture(params=["fork", "spawn"])

@@ -29,7 +29,7 @@ async def relay(server: GraphServer) -> AsyncIterator[Relay]:
     relay = Relay(server.address)
     await relay.open()
     yield relay
-    await relay.close()
+    await relay.end()
 
 
 async def until(holds: Callable[[], Any]) -> None:

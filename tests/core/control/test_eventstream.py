@@ -21,7 +21,7 @@ async def host() -> AsyncIterator[ScriptedServer]:
     host.answer = lambda record: StreamOpened("one")
     await host.up()
     yield host
-    await host.down()
+    await host.close()
 
 
 async def told(queue: asyncio.Queue[Record]) -> Record:
