@@ -500,6 +500,28 @@ async def test_leaving_goes_on_quietly_when_the_server_is_frozen() -> None:
         await asyncio.to_thread(server.stop)
 
 
+async def test_leaving_that_is_cancelled_while_the_server_is_frozen_leaves_no_connection_behind() -> None:
+    server = GraphServer()
+    server.start("127.0.0.1:0")
+    thaw = threading.Event()
+    try:
+        context = await GraphContext(server.address).__aenter__()
+        session = context._session
+        assert session is not None
+        assert server._loop is not None
+        server._loop.call_soon_threadsafe(thaw.wait)
+        leaving = asyncio.create_task(context.__aexit__(None, None, None))
+        while context.is_connected:
+            await asyncio.sleep(0)
+        leaving.cancel()  # it waits for the server to confirm
+        await asyncio.wait([leaving])
+        assert leaving.cancelled()
+        assert session.is_gone
+    finally:
+        thaw.set()
+        await asyncio.to_thread(server.stop)
+
+
 # -- creation that fails half-way -------------------------------------------------------------------------------------
 
 
