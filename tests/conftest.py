@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import signal
 import tempfile
 from collections.abc import Generator, Iterator
 from multiprocessing import resource_tracker
@@ -28,6 +29,10 @@ os.environ["EZMSG_AUTHKEY_FILE"] = str(HOME / "authkey")
 os.environ["TMPDIR"] = tempfile.tempdir = str(TEMPORARY)
 # gRPC, once a test has loaded it, would keep descriptors of its own across every fork.
 os.environ["GRPC_ENABLE_FORK_SUPPORT"] = "0"
+
+# A shell that runs the tests in the background has it ignored, which every program of a test would inherit.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 hypothesis.settings.register_profile("no-deadline", deadline=None)  # speed belongs to benchmarks
 hypothesis.settings.load_profile("no-deadline")

@@ -33,7 +33,7 @@ from tests.core.rununits import (
 )
 from tests.ports import KeptPort
 
-DEADLINE_S = 20
+DEADLINE_S = 40
 
 
 @pytest.fixture

@@ -33,7 +33,7 @@ from ezmsg.core.wire.values import packed
 from tests.core.metadatamaking import graph
 from tests.core.wire.recordmaking import records_of
 
-PATIENCE_S = 20.0
+PATIENCE_S = 40.0
 HELLO = r.OpenTelemetry(1, "host", "boot", "process", 1, 1, 1, "link")
 PUBLISHER = r.OpenPublisher("publisher", "TOPIC", 1, "boot", "127.0.0.1", 1)
 SUBSCRIBER = r.OpenSubscriber("subscriber", "TOPIC", 1, "boot")

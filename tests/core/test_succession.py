@@ -28,7 +28,7 @@ from tests.core.control.scriptedserver import ScriptedServer
 from tests.core.mortalserver import Successors
 from tests.core.relaying import Relay
 
-PATIENCE_S = 20.0
+PATIENCE_S = 40.0
 
 
 @pytest.fixture

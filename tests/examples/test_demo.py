@@ -43,7 +43,7 @@ def played() -> Iterator[Played]:
         demos = demo("--seconds", "3"), demo("--seconds", "2", **{ENDPOINT: receiver.endpoint})
         outputs: list[str] = []
         for process in demos:
-            output, errors = process.communicate(timeout=50)
+            output, errors = process.communicate(timeout=120)
             assert errors == ""
             outputs.append(output)
         yield Played(*outputs, receiver)
@@ -81,11 +81,11 @@ def test_ctrl_c_after_the_first_line_ends_it_cleanly() -> None:
         os.killpg(process.pid, interrupt)
     for process in processes.values():
         # Two seconds are promised; the rest is for a busy machine.
-        output, errors = process.communicate(timeout=10)
+        output, errors = process.communicate(timeout=120)
         assert process.returncode == 130
         assert "Traceback" not in output + errors
     # What serves the others, like the tracker of resources, ends when it sees that they have.
-    assert not psutil.wait_procs(children, timeout=10)[1]
+    assert not psutil.wait_procs(children, timeout=40)[1]
 
 
 @pytest.mark.parametrize("seconds", ["0", "301", "soon"])

@@ -33,7 +33,7 @@ from tests.core.mortalserver import Successors
 
 ROOT = Path(__file__).parents[2]
 SIZE = (80, 24)
-DEADLINE_S = 30
+DEADLINE_S = 40
 # Seconds over which figures are taken: some messages.
 LOOK_S = 0.1
 

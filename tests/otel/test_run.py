@@ -22,7 +22,7 @@ from tests.core.rununits import Collector, Counter, CounterSettings, Forwarder
 COUNT = 20
 NODE_INFO = "ezmsg.graph.node.info"
 UNITS = str(Path(__file__).with_name("units.py"))
-TIMEOUT_S = 50.0
+TIMEOUT_S = 120.0
 
 
 @pytest.fixture(autouse=True)

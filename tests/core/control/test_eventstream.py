@@ -12,7 +12,7 @@ from ezmsg.core.control.eventstream import event_stream
 from ezmsg.core.wire.records import EventAck, OpenEventStream, Record, StreamOpened, TopologyEvent
 from tests.core.control.scriptedserver import ScriptedServer
 
-PATIENCE_S = 20.0
+PATIENCE_S = 40.0
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@ from ezmsg.core.net.authkey import AuthKey
 from ezmsg.core.wire.records import CloseSession, Done, GetGraph, Goodbye, OpenSession, Record
 from tests.core.control.scriptedserver import ScriptedServer, never
 
-PATIENCE_S = 20.0
+PATIENCE_S = 40.0
 
 
 class Place:

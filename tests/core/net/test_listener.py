@@ -244,7 +244,7 @@ async def test_a_port_can_be_used_again_at_once(serving) -> None:
 
 def test_connections_queue_before_anybody_accepts() -> None:
     with bind_tcp("127.0.0.1", 0, KEY) as sock:
-        waiting = [socket.create_connection(sock.getsockname(), timeout=5) for _ in range(600)]
+        waiting = [socket.create_connection(sock.getsockname(), timeout=40) for _ in range(600)]
         for connection in waiting:
             connection.close()
 

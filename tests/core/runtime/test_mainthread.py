@@ -11,7 +11,7 @@ import pytest
 
 from ezmsg.core.runtime.mainthread import MainThread
 
-DEADLINE_S = 20
+DEADLINE_S = 40
 
 
 @pytest.fixture

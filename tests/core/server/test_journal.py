@@ -253,6 +253,6 @@ else:
 def test_a_program_that_ends_deletes_it_and_one_that_is_killed_or_only_forked_does_not(
     way: str, address: Address
 ) -> None:
-    done = subprocess.run([sys.executable, "-c", PROGRAM, str(address), way], timeout=20, stderr=subprocess.PIPE)
+    done = subprocess.run([sys.executable, "-c", PROGRAM, str(address), way], timeout=120, stderr=subprocess.PIPE)
     assert b"AssertionError" not in done.stderr
     assert journal_path(address).exists() == (way == "kill")
