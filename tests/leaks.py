@@ -25,6 +25,8 @@ DESCRIPTORS = Path("/proc/self/fd" if sys.platform == "linux" else "/dev/fd")
 # Kept until exit by multiprocessing, by design: its heap, and the directory of its sockets.
 MULTIPROCESSING_HEAP = "/dev/shm/pym-"
 MULTIPROCESSING_DIR = "pymp-"
+# What is ours has this in its name; others of the machine may leave behind what they like.
+OURS = "ezmsg"
 # Left behind on purpose, by the test of this guard in another process at the same time.
 FORGOTTEN = "ezmsg-forgotten"
 
@@ -83,7 +85,7 @@ class Snapshot:
             threads={thread: repr(thread) for thread in threading.enumerate()},
             pids=frozenset(psutil.pids()),
             descriptors=dict(descriptors()),
-            shared_memory=frozenset(os.listdir(SHARED_MEMORY) if SHARED_MEMORY.exists() else ()),
+            shared_memory=frozenset(shared_memory()),
             files=frozenset(files(temporary)),
         )
 
@@ -160,6 +162,12 @@ def descriptors() -> Iterator[tuple[tuple[int, int, int], str]]:
             continue
         if not target.startswith(MULTIPROCESSING_HEAP):
             yield (int(name), status.st_dev, status.st_ino), f"{name} {target}"
+
+
+def shared_memory() -> Iterator[str]:
+    for name in os.listdir(SHARED_MEMORY) if SHARED_MEMORY.exists() else ():
+        if OURS in name:
+            yield name
 
 
 def files(directory: Path) -> Iterator[str]:

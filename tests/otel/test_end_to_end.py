@@ -47,11 +47,15 @@ def server(receiver: Receiver) -> Iterator[GraphServer]:
 
 def agents() -> list[psutil.Process]:
     """The agents this process has started, and that still run."""
-    return [
-        child
-        for child in psutil.Process().children()
-        if child.status() != psutil.STATUS_ZOMBIE and "ezmsg.otel" in child.cmdline()
-    ]
+    return [child for child in psutil.Process().children() if is_agent(child)]
+
+
+def is_agent(process: psutil.Process) -> bool:
+    """Whether it is one, and not at its end."""
+    try:
+        return process.status() != psutil.STATUS_ZOMBIE and "ezmsg.otel" in process.cmdline()
+    except psutil.Error:
+        return False
 
 
 def sent_and_consumed(receiver: Receiver) -> tuple[int | float, int | float]:

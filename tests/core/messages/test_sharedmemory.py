@@ -206,18 +206,17 @@ class Remains:
         self._before = self._now()
 
     @staticmethod
-    def _now() -> tuple[int, int, frozenset[str]]:
+    def _now() -> tuple[int, int]:
         gc.collect()
         maps = Path("/proc/self/maps").read_text()
-        named = {name for name in os.listdir(leaks.SHARED_MEMORY) if "ezmsg" in name and name != leaks.FORGOTTEN}
-        return len(list(leaks.descriptors())), maps.count("memfd:ezmsg"), frozenset(named)
+        return len(list(leaks.descriptors())), maps.count("memfd:ezmsg")
 
     async def are_gone(self) -> None:
         """Wait until there is no more than at the beginning."""
         try:
             await until(lambda: self._now() == self._before)
         except TimeoutError:
-            pytest.fail(f"open descriptors, mappings, files: {self._before} before, now {self._now()}")
+            pytest.fail(f"open descriptors and mappings: {self._before} before, now {self._now()}")
 
 
 def moment(random: random.Random) -> Callable[[], Any]:
