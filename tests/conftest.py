@@ -3,6 +3,7 @@
 import contextlib
 import os
 import signal
+import sys
 import tempfile
 from collections.abc import Generator, Iterator
 from multiprocessing import resource_tracker
@@ -30,6 +31,10 @@ os.environ["TMPDIR"] = tempfile.tempdir = str(TEMPORARY)
 # gRPC, once a test has loaded it, would keep descriptors of its own across every fork.
 os.environ["GRPC_ENABLE_FORK_SUPPORT"] = "0"
 
+# Where bytecode is not kept, as in many containers, each of the hundreds of programs of tests would compile all of
+# ezmsg again, which takes three times as long as to import it.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+sys.dont_write_bytecode = False
 # A shell that runs the tests in the background has it ignored, which every program of a test would inherit.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
