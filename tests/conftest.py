@@ -39,8 +39,15 @@ sys.dont_write_bytecode = False
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
-hypothesis.settings.register_profile("no-deadline", deadline=None)  # speed belongs to benchmarks
-hypothesis.settings.load_profile("no-deadline")
+hypothesis.settings.register_profile(
+    "same-always",
+    # Speed belongs to benchmarks.
+    deadline=None,
+    suppress_health_check=[hypothesis.HealthCheck.too_slow],
+    # What passed passes again. With FUZZ=1 in the environment every run looks for something new.
+    derandomize="FUZZ" not in os.environ,
+)
+hypothesis.settings.load_profile("same-always")
 
 UNFINISHED_TASKS = leaks.UnfinishedTasks()
 

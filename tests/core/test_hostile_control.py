@@ -553,7 +553,7 @@ def test_no_record_of_any_peer_is_an_error_of_the_server(server: GraphServer, ca
 
     with asyncio.Runner() as runner, caplog.at_level(logging.ERROR, "ezmsg"):
 
-        @settings(max_examples=150, deadline=None)
+        @settings(max_examples=80, deadline=None)
         @given(OPENED, st.lists(st.tuples(RECORDS, FLAGS), max_size=8))
         def check(opened: r.Record | None, said: list[tuple[r.Record, int]]) -> None:
             runner.run(talk(opened, said))
@@ -587,7 +587,7 @@ def test_bytes_of_any_kind_end_one_connection_at_most(server: GraphServer, caplo
 
     with asyncio.Runner() as runner, caplog.at_level(logging.ERROR, "ezmsg"):
 
-        @settings(max_examples=150, deadline=None)
+        @settings(max_examples=80, deadline=None)
         @given(st.lists(headers | st.binary(max_size=200), max_size=10).map(b"".join))
         def check(data: bytes) -> None:
             runner.run(talk(data))
