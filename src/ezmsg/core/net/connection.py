@@ -8,7 +8,7 @@ import os
 import socket
 from collections.abc import Awaitable, Callable
 from functools import partial
-from typing import Any, Protocol, Self
+from typing import Any, Final, Protocol, Self
 
 from ezmsg.core.errors import (
     BacklogFull,
@@ -76,6 +76,20 @@ class Handler(Protocol):
     def on_closed(self, connection: Any, error: Exception | None, /) -> None:
         """The connection is gone, in order (None) or for this reason. Called once."""
         ...
+
+
+class _Nobody:
+    """The handler of what ended: the one that was is not kept by it."""
+
+    def on_request(self, connection: Any, record: Record, /) -> Record:
+        raise ConnectionLost(str(connection))
+
+    def on_notice(self, connection: Any, record: Record, /) -> None: ...
+
+    def on_closed(self, connection: Any, error: Exception | None, /) -> None: ...
+
+
+NOBODY: Final = _Nobody()
 
 
 class Connection(ControlStream):
@@ -368,6 +382,7 @@ class Connection(ControlStream):
             self._handler.on_closed(self, error)
         except Exception:
             logger.exception("%s: on_closed failed", self.name)
+        self._handler = NOBODY
 
     async def wait_closed(self) -> None:
         """Wait until the connection is gone, and all work for the peer has ended."""
