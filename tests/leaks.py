@@ -20,6 +20,7 @@ import psutil
 
 # Threads and processes may need long on a busy machine; only a test that leaks waits for all of it.
 SETTLE_S = 15.0
+COLLECT_S = 0.5
 SHARED_MEMORY = Path("/dev/shm")
 DESCRIPTORS = Path("/proc/self/fd" if sys.platform == "linux" else "/dev/fd")
 # Kept until exit by multiprocessing, by design: its heap, and the directory of its sockets.
@@ -130,9 +131,14 @@ def since(before: Snapshot, temporary: Path) -> Leaks:
     if not leaks:
         return leaks
 
+    collect_s = 0.0
+
     def is_settled() -> bool:
-        nonlocal leaks
-        gc.collect()
+        nonlocal leaks, collect_s
+        # Threads and processes end by themselves; what else is left may be garbage, which takes long to collect.
+        if not (leaks.threads or leaks.processes) and time.monotonic() >= collect_s:
+            gc.collect()
+            collect_s = time.monotonic() + COLLECT_S
         leaks = Leaks.between(before, Snapshot.take(temporary), temporary)
         return not leaks
 
