@@ -270,6 +270,11 @@ class ProfileRegistry:
         with self._lock:
             return graph_address in self._graphs
 
+    @property
+    def has_any_endpoints(self) -> bool:
+        """Whether any graph has endpoints here."""
+        return bool(self._graphs)
+
     def forget_graph(self, graph_address: str) -> None:
         """The GraphServer ended in order: endpoints it leaves behind belong to no graph, nor to its successor."""
         with self._lock:
