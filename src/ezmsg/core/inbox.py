@@ -324,12 +324,20 @@ class Lease:
                     message.origin_s, message.publish_s, message.channel_s, self.start_s, message_clock(), size,
                 )  # fmt: skip
                 ring.head = offset + ROW_BYTES
+            elif publisher:
+                ring.put_hop(
+                    meta, message.message_id,
+                    message.origin_s, message.publish_s, message.channel_s, self.start_s, message_clock(), publisher,
+                    trace, own[1],
+                )  # fmt: skip
             else:
                 ring.put_span(
                     meta, message.message_id,
                     message.origin_s, message.publish_s, message.channel_s, self.start_s, message_clock(), size,
                     trace[0], own[1], trace[1], 0.0, 0, 0,
                 )  # fmt: skip
+        elif publisher:
+            subscription.channel.record_publish(message)
         self._message = None  # a task begun in the block may keep the lease as its context
         if message.shared is None:
             subscription.channel.acknowledge(message.message_id)

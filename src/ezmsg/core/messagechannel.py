@@ -160,8 +160,8 @@ class Channel:
     def release(self, message: CachedMessage) -> None:
         """One subscriber let go of a message, read or not."""
         message.obj = None
-        if message.publisher and self._inlet is not None:
-            self._inlet.record_publish(message)
+        if message.publisher:
+            self.record_publish(message)
         shared = message.shared
         if shared is not None:
             shared.holders -= 1
@@ -175,6 +175,11 @@ class Channel:
             self.acknowledge_for(message.message_id, message.subscription.topic)
             return
         self.acknowledge(message.message_id)
+
+    def record_publish(self, message: CachedMessage) -> None:
+        """Have the publisher record itself what was left to a receiver that does not."""
+        if self._inlet is not None:
+            self._inlet.record_publish(message)
 
     def _blame(self, number: int) -> None:
         """Only this subscriber still holds a message: whoever waits for it shall know before it is released."""

@@ -224,12 +224,12 @@ class Publisher:
             if start_s >= metrics.next_root_s and metrics.begin_root(start_s):
                 trace = begin_trace()
         direct = self._direct
-        if direct is None or wait_s or not metrics.is_plain:
+        if direct is None or wait_s or not metrics.is_plain or (trace is not None and trace[3]):
             self._publish(obj, origin_s, start_s, publish_s, wait_s, trace)
             if self._remotes.lent:
                 await self._remotes.settle()
             return
-        # One subscriber of this loop is all: it records the publish together with what it does itself.
+        # One subscriber of this loop is all: it records the publish together with what it does itself, and its trace.
         message_id = self._next_id
         self._next_id = metrics.sent = message_id + 1
         self._held[slot] = self._bits
@@ -239,20 +239,12 @@ class Publisher:
         else:
             self._slot = 0
             self._looks = True
-        if trace is None:
-            metrics.last_start_s = start_s
-            direct.queue.append(CachedMessage(
-                direct, message_id, obj, origin_s, start_s, message_clock(), 0, None, None, metrics.teller
-            ))  # fmt: skip
-            if direct.waiters:
-                direct.wake()
-            return
-        # Both ends of a traced message record themselves.
-        direct.queue.append(CachedMessage(direct, message_id, obj, origin_s, publish_s, publish_s, 0, trace))
+        metrics.last_start_s = start_s
+        direct.queue.append(CachedMessage(
+            direct, message_id, obj, origin_s, start_s, message_clock(), 0, trace, None, metrics.teller
+        ))  # fmt: skip
         if direct.waiters:
             direct.wake()
-        if metrics.timed:
-            metrics.record(message_id, origin_s, start_s, message_clock(), 0.0, 0.0, 0, 1, trace)
 
     def _publish(
         self,
@@ -427,7 +419,10 @@ class Publisher:
     def record_publish(self, message: CachedMessage) -> None:
         """Record the publish of a message, which was left to a receiver that does not read it."""
         message.publisher = 0
-        self._metrics.record_late(message.message_id, message.origin_s, message.publish_s, message.channel_s)
+        self._metrics.record_late(
+            message.message_id, message.origin_s, message.publish_s, message.channel_s, message.trace
+        )
+        message.publish_s = message.channel_s  # what is left of it is a hand-over
 
     def _slot_freed(self, bit: int = 0) -> None:
         self._slots.is_awaited = False

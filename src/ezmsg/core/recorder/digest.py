@@ -61,6 +61,7 @@ class Digest:
         self._stale = 0
         # Memory new for every piece would have to be zeroed by the system first.
         self._pairs = np.empty((ROWS_AT_ONCE + 1, 2 * ROW_WORDS), dtype=np.int64)
+        self._spans = np.empty((2 * len(self._pairs), 2 * ROW_WORDS), dtype=np.int64)
 
     def add(self, taken: Taken, generation: int, find: Find, pause: Pause = no_pause) -> None:
         """Take in what was read from a ring.
@@ -99,7 +100,7 @@ class Digest:
 
     def _keep(self, pairs: Rows, generation: int, find: Find) -> None:
         """Rows with extra rows into spans and samples."""
-        spans = span_rows(pairs)
+        spans = span_rows(pairs, self._spans)
         if spans is not None:
             self._keep_spans(spans, find)
         sampled = sample_rows(pairs, generation)

@@ -242,13 +242,22 @@ class PublisherMetrics:
         )  # fmt: skip
         ring.mark(offset + 128, spans, samples)
 
-    def record_late(self, message_id: int, origin_s: float, start_s: float, end_s: float) -> None:
-        """Record a plain broadcast after later ones have begun.
+    def record_late(
+        self, message_id: int, origin_s: float, start_s: float, end_s: float, trace: PublishTrace | None = None
+    ) -> None:
+        """Record a broadcast to one subscriber of this loop after later ones have begun.
 
         A native trace that was set in the meantime does not select it, and the next interval does not begin with it.
         """
-        if self._recording:
+        if not self._recording:
+            return
+        if trace is None:
             self.ring.put(self.meta, message_id, origin_s, start_s, end_s, 0.0, 0.0, 0)
+        else:
+            self.ring.put_span(
+                self.meta, message_id, origin_s, start_s, end_s, 0.0, 0.0, 0,
+                trace[0], trace[1], trace[2], NO_PREVIOUS_S, 1, 0,
+            )  # fmt: skip
 
     def wait_ended(self, wait_ns: int, holder: str) -> None:
         """As `Waits.ended`; the broadcast about to be recorded is the one that waited."""
