@@ -21,13 +21,17 @@ from ezmsg.core.messagecache import CachedMessage
 from ezmsg.core.messagemarshal import Encoded
 from ezmsg.core.net.address import AddressType, boot_id
 from ezmsg.core.profiling import (
+    LATER,
     PROFILES,
     ProfileRegistry,
     PublisherMetrics,
     PublishTrace,
+    TraceIds,
     begin_trace,
     get_current_message,
     message_clock,
+    new_span_id,
+    new_trace_id,
     random_bits,
 )
 from ezmsg.core.remotes import Remotes
@@ -217,14 +221,18 @@ class Publisher:
             context.is_answered = True
             origin_s = context.origin_s
             within = context.trace
+            if within is LATER:
+                within = context.known_trace()
             trace = None if within is None else (within[0], random_bits(64) or 1, within[1], context.links)
         else:
             origin_s = start_s
             trace = None
             if start_s >= metrics.next_root_s and metrics.begin_root(start_s):
-                trace = begin_trace()
-        direct = self._direct
-        if direct is None or wait_s or not metrics.is_plain or (trace is not None and trace[3]):
+                trace = begin_trace(metrics.ids)
+        direct, teller = self._direct, metrics.teller
+        if trace is not None and (not teller or (type(trace) is tuple and trace[3])):
+            direct = None
+        if direct is None or wait_s or not metrics.is_plain:
             self._publish(obj, origin_s, start_s, publish_s, wait_s, trace)
             if self._remotes.lent:
                 await self._remotes.settle()
@@ -241,7 +249,7 @@ class Publisher:
             self._looks = True
         metrics.last_start_s = start_s
         direct.queue.append(CachedMessage(
-            direct, message_id, obj, origin_s, start_s, message_clock(), 0, trace, None, metrics.teller
+            direct, message_id, obj, origin_s, start_s, message_clock(), 0, trace, None, teller
         ))  # fmt: skip
         if direct.waiters:
             direct.wake()
@@ -253,9 +261,11 @@ class Publisher:
         start_s: float,
         publish_s: float,
         wait_s: float,
-        trace: PublishTrace | None,
+        ids: PublishTrace | TraceIds | None,
     ) -> None:
         """Send a message to every channel, and record that."""
+        # To travel, ids have to be known; random ones are had for less than calculated ones.
+        trace = (new_trace_id(), new_span_id(), 0, ()) if isinstance(ids, TraceIds) else ids
         encoded: Encoded | None = None
         serialize_s, size = 0.0, 0
         remotes = self._remotes
@@ -418,10 +428,10 @@ class Publisher:
 
     def record_publish(self, message: CachedMessage) -> None:
         """Record the publish of a message, which was left to a receiver that does not read it."""
-        message.publisher = 0
-        self._metrics.record_late(
-            message.message_id, message.origin_s, message.publish_s, message.channel_s, message.trace
-        )
+        message.publisher, trace = 0, message.trace
+        if isinstance(trace, TraceIds):
+            message.trace = trace = trace.publish(message.message_id)
+        self._metrics.record_late(message.message_id, message.origin_s, message.publish_s, message.channel_s, trace)
         message.publish_s = message.channel_s  # what is left of it is a hand-over
 
     def _slot_freed(self, bit: int = 0) -> None:

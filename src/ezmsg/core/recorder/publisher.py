@@ -10,6 +10,7 @@ from typing import Final
 from uuid import UUID
 
 from ezmsg.core.graphmeta import ProfileChannelType
+from ezmsg.core.recorder.calculated import TraceIds
 from ezmsg.core.recorder.ids import chance
 from ezmsg.core.recorder.labels import Labels
 from ezmsg.core.recorder.ring import Ring
@@ -53,6 +54,7 @@ class PublisherMetrics:
         timed: Whether durations are recorded at all.
         teller: What a receiver in the same loop is told that records the publish as well: `index`, or 0 if nobody does.
         meta: The first word of the rows.
+        ids: Those of the traces that begin here, where they are calculated.
         ring: Where they go.
         sent: Messages published.
         bytes: Their size in all.
@@ -84,6 +86,7 @@ class PublisherMetrics:
         "endpoint_id",
         "graph",
         "id",
+        "ids",
         "index",
         "inflight_gauge",
         "is_plain",
@@ -122,6 +125,7 @@ class PublisherMetrics:
         self.inflight_gauge: Callable[[], int] | None = None
         self.ring, self._labels, self._clock = ring, labels, clock
         self.meta = meta_word(PUBLISH, index)
+        self.ids = TraceIds()
         self._wait_meta = meta_word(WAIT, index)
         # The way that bytes go now, and how many had gone each way when it was taken.
         self._ways: tuple[str, dict[str, int]] = "", {}

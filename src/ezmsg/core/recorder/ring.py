@@ -52,8 +52,9 @@ Marks = tuple[int, int, int, int]
 class Taken(NamedTuple):
     """What one read found.
 
-    Rows as they were written; whether none of them has an extra row; how many records they are: a row and its extra row
-    count once, a hop twice; and what was lost of it: what was overwritten unread counts once a row, whatever it was.
+    Rows as they were written; whether none of them has an extra row, or will get one; how many records they are: a row
+    and its extra row count once, a hop twice; and what was lost of it: what was overwritten unread counts once a row,
+    whatever it was.
     """
 
     rows: Rows
@@ -266,23 +267,25 @@ class Ring:
         words = rows[:, 0].copy()
         flags = int(np.bitwise_or.reduce(words))
         hops = int(np.count_nonzero(words & HOP)) if flags & HOP else 0
-        if not flags & EXTENDED and marks == before:
+        if not flags & _SPAN and marks == before:
             return Taken(rows, True, len(rows) + hops, lost_rows, 0, 0)
-        extended = np.flatnonzero(words & EXTENDED)
-        spans = _spans_of(words[extended])
-        owed = _owed(words[extended + 1])
+        marked = np.flatnonzero(words & _SPAN)
+        spans = _spans_of(words[marked])
+        extended = words[marked] & EXTENDED != 0
+        owed = np.zeros(len(marked), dtype=np.int64)
+        owed[extended] = _owed(words[marked[extended] + 1])
         # The others the marks do not know yet: what was written while we read them.
-        known = int(np.searchsorted(extended, (marks[0] - first) // ROW_BYTES - 2, side="right"))
-        seen = (len(extended), int(spans.sum()), int(owed.sum()))
-        ahead = (len(extended) - known, int(spans[known:].sum()), int(owed[known:].sum()))
+        known = int(np.searchsorted(marked, (marks[0] - first) // ROW_BYTES - 1, side="right"))
+        seen = (int(np.count_nonzero(extended)), int(spans.sum()), int(owed.sum()))
+        ahead = (int(np.count_nonzero(extended[known:])), int(spans[known:].sum()), int(owed[known:].sum()))
         self._accounted = (marks[0], marks[1] + ahead[0], marks[2] + ahead[1], marks[3] + ahead[2])
         extras, lost_spans, lost_samples = (self._accounted[n + 1] - before[n + 1] - seen[n] for n in range(3))
-        records = len(rows) - len(extended) + hops
-        return Taken(rows, not len(extended), records, lost_rows - extras, lost_spans, lost_samples)
+        records = len(rows) - seen[0] + hops
+        return Taken(rows, not len(marked), records, lost_rows - extras, lost_spans, lost_samples)
 
 
 def _spans_of(metas: NDArray[np.int64]) -> NDArray[np.int64]:
-    """How many spans rows with an extra row are: one that is a hop is two."""
+    """How many spans rows are: one that is a hop is two."""
     return (metas & SAMPLED != 0) * (1 + (metas & HOP != 0))
 
 
