@@ -112,6 +112,7 @@ class Inbox:
         subscription.queue = None if self._max_queue else queue
         subscription.waiters = waiters
         subscription.wake = wake_one
+        subscription.taken = self._taken
 
     async def arrival(self) -> None:
         """Wait for a notification. Cancelled, it passes its wake-up on.
@@ -175,6 +176,9 @@ class Inbox:
         task = asyncio.current_task()
         handler = None if self._handler is None else self._handler()
         return self.inputs if self.inputs is None or handler is task else ()
+
+    def _taken(self) -> CachedMessage | None:
+        return None if self.held is None else self.held.measured
 
     def holding(self) -> tuple[EdgeMetrics, float] | None:
         """What measures the message that is handled now, and since when it is, in s; may be asked from any thread."""

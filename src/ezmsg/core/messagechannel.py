@@ -32,15 +32,17 @@ class Subscription:
         queue: Where `deliver` puts it; None where that is not all, because old messages may have to give way.
         waiters: Not empty when somebody waits for a message in the queue, and wants a call of `wake`.
         wake: Wakes one of them.
+        taken: Tells the message that was taken last of all, while it is held.
         number: Its own among those of the channel.
     """
 
-    __slots__ = ("channel", "deliver", "ended", "metrics", "number", "queue", "topic", "waiters", "wake")
+    __slots__ = ("channel", "deliver", "ended", "metrics", "number", "queue", "taken", "topic", "waiters", "wake")
 
     deliver: Callable[[CachedMessage], None]
     queue: deque[CachedMessage] | None
     waiters: deque[Any]
     wake: Callable[[], None]
+    taken: Callable[[], CachedMessage | None]
 
     def __init__(
         self, channel: Channel, topic: str, metrics: EdgeMetrics, ended: Callable[[Subscription], None]

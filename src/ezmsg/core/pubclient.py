@@ -487,8 +487,8 @@ class Publisher:
         self._running.set()
         DOORS.close(self.publisher_id)
         if self._direct is not None:
-            for message in self._direct.queue:
-                if message.publisher == self._metrics.index:
+            for message in (*self._direct.queue, self._direct.taken()):
+                if message is not None and message.publisher == self._metrics.index:
                     self.record_publish(message)
         self._profiles.unregister_publisher(self.id)
         for outlet in list(self._outlets):
