@@ -454,7 +454,7 @@ class Lease:
             return copy.deepcopy(obj)
         if pending.is_in_segment:
             return pending.decode_own()
-        is_only_holder = message.shared is None or message.shared.holders == 1
+        is_only_holder = message.shared is None or message.shared.holders.bit_count() == 1
         return obj if is_only_holder else copy.deepcopy(obj)
 
     def keep_context(self) -> None:

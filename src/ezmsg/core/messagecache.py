@@ -18,16 +18,12 @@ class CacheMiss(EzmsgError, KeyError):
 
 
 class Shared:
-    """What the subscribers of one channel share of a message: how many still hold it, and its object once decoded.
+    """What the subscribers of one channel share of a message: who holds it, a bit each, and its object once decoded."""
 
-    `remaining` is the sum of the numbers of those who hold it: of the last one, its number.
-    """
+    __slots__ = ("holders", "obj")
 
-    __slots__ = ("holders", "obj", "remaining")
-
-    def __init__(self, holders: int, remaining: int) -> None:
+    def __init__(self, holders: int) -> None:
         self.holders = holders
-        self.remaining = remaining
         self.obj: Any = None
 
 
