@@ -173,6 +173,7 @@ class Publisher:
                 self._remotes.open_memory(self._held, buf_size)
             self._metrics.inflight_gauge = lambda: self._slots.inflight
             self._metrics.waits.holder = self._holder_of
+            self._metrics.pending = self._pending
             if local:
                 DOORS.open(self, self._loop)
             await self._control.introduce()
@@ -426,6 +427,18 @@ class Publisher:
         only = self._locals[0] if len(self._outlets) == 1 and self._locals else None
         self._direct = None if only is None else only.direct
 
+    def _left_to_receiver(self) -> list[CachedMessage]:
+        """Messages whose publish is left to be recorded by the only receiver; may be asked from any thread."""
+        direct, index = self._direct, self._metrics.index
+        if direct is None:
+            return []
+        taken: CachedMessage | None = direct.taken()
+        waiting: list[CachedMessage] = list(direct.queue.copy())
+        return [message for message in (taken, *waiting) if message is not None and message.publisher == index]
+
+    def _pending(self) -> list[CachedMessage]:
+        return [message for message in self._left_to_receiver() if message.trace is not None]
+
     def record_publish(self, message: CachedMessage) -> None:
         """Record the publish of a message, which was left to a receiver that does not read it."""
         message.publisher, trace = 0, message.trace
@@ -486,10 +499,8 @@ class Publisher:
         self._blocked = self._looks = True
         self._running.set()
         DOORS.close(self.publisher_id)
-        if self._direct is not None:
-            for message in (*self._direct.queue, self._direct.taken()):
-                if message is not None and message.publisher == self._metrics.index:
-                    self.record_publish(message)
+        for message in self._left_to_receiver():
+            self.record_publish(message)
         self._profiles.unregister_publisher(self.id)
         for outlet in list(self._outlets):
             outlet.close_soon()

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import random
+from collections import Counter
+from contextlib import suppress
+
 import numpy as np
 import pytest
 
@@ -168,3 +172,80 @@ async def test_a_subscriber_that_records_nothing_leaves_the_publish_to_its_publi
     (of_publisher, of_edge) = registry.snapshot().edges
     assert of_publisher.histograms["publish"].count == 1
     assert "process" not in of_edge.histograms
+
+
+async def test_what_was_published_is_told_before_it_is_received(
+    context: GraphContext, registry: ProfileRegistry
+) -> None:
+    publisher, subscriber = await pair(context, registry)
+    registry.set_trace_sampling(0.0, 1.0)
+    await publisher.broadcast(0)
+    await publisher.broadcast(1)
+    async with subscriber.recv_zero_copy():
+        told = by_name(registry)
+        assert list(told) == ["publish A"]
+        assert [span.attributes["messaging.message.id"] for span in told["publish A"]] == ["0", "1"]
+    await subscriber.recv()
+    left = by_name(registry)
+    assert list(left) == ["process A"]
+    for published, processed in zip(told["publish A"], left["process A"], strict=True):
+        assert (processed.trace_id, processed.parent_span_id) == (published.trace_id, published.span_id)
+        assert processed.attributes["ezmsg.transport.time"] == 0
+        assert published.end_unix_ns <= processed.start_unix_ns
+
+
+@pytest.mark.parametrize("seed", range(3))
+async def test_whenever_one_reads_every_span_is_told_once(
+    context: GraphContext, registry: ProfileRegistry, seed: int
+) -> None:
+    publisher, subscriber = await pair(context, registry)
+    onward, last = (
+        await context.publisher("B", profiles=registry),
+        await context.subscriber("B", profiles=registry),
+    )
+    registry.set_trace_sampling(0.0, 1.0)
+    chance = random.Random(seed)
+    sent = received = passed_on = 0
+    told: list[TraceSpan] = []
+    for _ in range(300):
+        step = chance.choice(("send", "send", "receive", "fail", "pass on", "own", "read", "drain"))
+        if step == "send" and sent - received < 30:
+            await publisher.broadcast(sent)
+            sent += 1
+        elif step == "read":
+            told += registry.trace_batch(10_000).spans
+        elif step == "drain":
+            registry.snapshot()
+        elif step != "send" and received < sent:
+            received += 1
+            if step == "own":
+                await subscriber.recv()
+                continue
+            with suppress(KeyError):
+                async with subscriber.recv_zero_copy():
+                    if chance.random() < 0.3:
+                        told += registry.trace_batch(10_000).spans
+                    if step == "pass on" and passed_on < 20:
+                        passed_on += 1
+                        await onward.broadcast(received)
+                    elif step == "fail":
+                        raise KeyError
+    for _ in range(passed_on // 2):
+        async with last.recv_zero_copy():
+            pass
+    told += registry.trace_batch(10_000).spans
+    subscriber.close()
+    last.close()
+    told += registry.trace_batch(10_000).spans
+    assert Counter(span.name for span in told) == {
+        "publish A": sent, "process A": received, "publish B": passed_on, "process B": passed_on // 2,
+    }  # fmt: skip
+    assert len({span.span_id for span in told}) == len(told)
+    assert {span.trace_id for span in told} == {span.trace_id for span in told if span.name == "publish A"}
+    snapshot = registry.snapshot()
+    count = len(told) + sum(len(span.links) for span in told if span.kind == "PRODUCER")
+    assert (snapshot.recorded["span"], snapshot.recorded["row"], snapshot.dropped) == (count, count, {})
+    published = {
+        edge.topic: edge.histograms["publish"].count for edge in snapshot.edges if "publish" in edge.histograms
+    }
+    assert published == {"A": sent, "B": passed_on}

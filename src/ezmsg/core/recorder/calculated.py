@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from ezmsg.core.recorder.distinct import distinct
 from ezmsg.core.recorder.ids import random_bits
 from ezmsg.core.recorder.ring import Rows
-from ezmsg.core.recorder.rows import EXTENDED, EXTRA, ROW_WORDS, SAMPLED
+from ezmsg.core.recorder.rows import EXTENDED, EXTRA, HOP, ROW_WORDS, SAMPLED
 
 _MASK: Final = (1 << 64) - 1
 # Odd, so that an id comes again after 2^64 messages only; and such that the ids of messages one after another, and each
@@ -80,13 +80,15 @@ def with_ids(rows: Rows, ids_of: Callable[[int], TraceIds | None], into: Rows) -
     for index in [int(publishers[0])] if (publishers == publishers[0]).all() else distinct(publishers):
         known, of_publisher = ids_of(index), publishers == index
         if known is None:
+            # Without HOP, the publish was told before.
+            lost += int((1 + (rows[at[of_publisher], 0] & HOP != 0)).sum())
             rows[at[of_publisher], 0] &= ~SAMPLED
-            lost += 2 * int(np.count_nonzero(of_publisher))
         else:
             extras[of_publisher] = known.extras(ids[of_publisher])
     if lost:
         return with_ids(rows, ids_of, into)[0], lost
     rows[at, 0] |= EXTENDED
+    rows[at[rows[at, 0] & HOP == 0], 7] = 0
     if len(at) < len(rows):
         return np.insert(rows, at + 1, extras, axis=0), 0
     made = into[: 2 * len(rows)]

@@ -15,6 +15,7 @@ from ezmsg.core.recorder.calculated import TraceIds, with_ids
 from ezmsg.core.recorder.details import with_details
 from ezmsg.core.recorder.endpoints import Endpoint
 from ezmsg.core.recorder.labels import Labels
+from ezmsg.core.recorder.pending import Pending
 from ezmsg.core.recorder.pieces import ROWS_AT_ONCE, Piece, parts, rows_in_ns
 from ezmsg.core.recorder.publisher import PublisherMetrics
 from ezmsg.core.recorder.ring import Rows, Taken
@@ -48,6 +49,7 @@ class Digest:
         rows: Rows that were read.
         records: Records that were written to rings, read or lost; a row may be two (see `rows.HOP`).
         lost: What was lost before it came here, by `kind:reason`.
+        pending: What was told of publishes before it was recorded.
         is_detailed: Whether deliveries and times in queues become spans as well.
     """
 
@@ -58,6 +60,7 @@ class Digest:
         self.samples = RowStore(SAMPLE_ROW, sample_limit)
         self.rows = self.records = 0
         self.lost: Counter[str] = Counter()
+        self.pending = Pending()
         self.is_detailed = config.trace_is_detailed()
         self._labels = labels
         self._stale = 0
@@ -85,6 +88,8 @@ class Digest:
             if taken.is_plain:
                 piece = Piece(part, is_plain=True)
             else:
+                part, told = self.pending.without_told(part)
+                self.records -= told
                 whole, given_up = with_ids(part, lambda index: _ids_of(find(index)), self._whole)
                 self.lost["span:unknown_endpoint"] += given_up
                 piece = Piece(whole)

@@ -6,7 +6,7 @@ Times are seconds of `rows.clock`, as floats; see `rows`.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Final
+from typing import Any, Final, Protocol
 from uuid import UUID
 
 from ezmsg.core.graphmeta import ProfileChannelType
@@ -44,6 +44,16 @@ PublishTrace = tuple[bytes, int, int, Sequence[tuple[bytes, int]]]
 follows from."""
 
 
+class PendingMessage(Protocol):
+    """What is known of a message before its receiver is done with it."""
+
+    message_id: int
+    origin_s: float
+    publish_s: float
+    channel_s: float
+    trace: Any
+
+
 class PublisherMetrics:
     """Counts and records what one publisher does. Used by one thread at a time, the one that registered it.
 
@@ -61,6 +71,7 @@ class PublisherMetrics:
         waits: How long they waited for a slot.
         last_start_s: When `broadcast` was entered last.
         inflight_gauge: Tells the messages not yet released; set by the publisher.
+        pending: Tells the traced messages that their receiver is to record, and has not yet; set by the publisher.
         shm_reallocations: How often the shared memory grew; the publisher adds to it.
         thinned: Rows left out to stay within the row budget.
         roots: Traces that were due to begin here.
@@ -94,6 +105,7 @@ class PublisherMetrics:
         "meta",
         "next_root_s",
         "num_buffers",
+        "pending",
         "ring",
         "roots",
         "roots_thinned",
@@ -123,6 +135,7 @@ class PublisherMetrics:
         self.endpoint_id = f"{topic}:{publisher_id}"
         self.sent = self.bytes = self.shm_reallocations = self.thinned = self._inflight = 0
         self.inflight_gauge: Callable[[], int] | None = None
+        self.pending: Callable[[], Sequence[PendingMessage]] = tuple
         self.ring, self._labels, self._clock = ring, labels, clock
         self.meta = meta_word(PUBLISH, index)
         self.ids = TraceIds()
