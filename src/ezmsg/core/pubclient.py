@@ -429,9 +429,10 @@ class Publisher:
 
     def _left_to_receiver(self) -> list[CachedMessage]:
         """Messages whose publish is left to be recorded by the only receiver; may be asked from any thread."""
-        direct, index = self._direct, self._metrics.index
+        direct = self._direct
         if direct is None:
             return []
+        index = self._metrics.index
         taken: CachedMessage | None = direct.taken()
         waiting: list[CachedMessage] = list(direct.queue.copy())
         return [message for message in (taken, *waiting) if message is not None and message.publisher == index]
