@@ -41,6 +41,11 @@ INPUTS: Final = 16
 for one among them, or publishes nothing ever."""
 
 
+OVERLAPPING: Final = 256
+"""Leases of one subscriber that are known at once. Of one beyond that, a publish that its receiver is to record is told
+when the lease is left, not before."""
+
+
 class Inbox:
     """Notifications in the order they came, for one event loop.
 
@@ -62,6 +67,7 @@ class Inbox:
         "held",
         "inputs",
         "is_closed",
+        "others",
         "queue",
         "rests",
         "retired",
@@ -71,8 +77,9 @@ class Inbox:
     def __init__(self, topic: str, max_queue: int, profiles: ProfileRegistry) -> None:
         self.topic = topic
         self.queue: deque[CachedMessage] = deque()
-        # The lease that was entered last, for `sweep`.
+        # The lease that was entered last, and those entered before that were not left yet.
         self.held: Lease | None = None
+        self.others: deque[Lease] = deque(maxlen=OVERLAPPING)
         self.is_closed = False
         # What was handled since something was published, the inputs of what will be; None when there were too many.
         self.inputs: tuple[Input, ...] | None = ()
@@ -180,8 +187,18 @@ class Inbox:
         handler = None if self._handler is None else self._handler()
         return self.inputs if self.inputs is None or handler is task else ()
 
-    def _taken(self) -> CachedMessage | None:
-        return None if self.held is None else self.held.measured
+    def let_go(self, lease: Lease) -> None:
+        """A lease was left while others are not, or its copy is used no more."""
+        if self.held is lease:
+            self.held = self.others.pop() if self.others else None
+        else:
+            with suppress(ValueError):
+                self.others.remove(lease)
+
+    def _taken(self) -> list[CachedMessage]:
+        # Each once: meanwhile one may come to be among the others, or from there.
+        leases = dict.fromkeys((*self.others.copy(), self.held))
+        return [message for lease in leases if lease is not None and (message := lease.measured) is not None]
 
     def holding(self) -> tuple[EdgeMetrics, float] | None:
         """What measures the message that is handled now, and since when it is, in s; may be asked from any thread."""
@@ -205,9 +222,7 @@ class Inbox:
 
     def sweep(self) -> None:
         """Close the measurements of retired publishers of which nothing is left."""
-        busy = {id(message.subscription) for message in self.queue}
-        if self.held is not None and (measured := self.held.measured) is not None:
-            busy.add(id(measured.subscription))
+        busy = {id(message.subscription) for message in (*self.queue, *self._taken())}
         for subscription in [retired for retired in self.retired if id(retired) not in busy]:
             self.retired.remove(subscription)
             subscription.metrics.close()
@@ -293,6 +308,8 @@ class Lease:
                 self._release(message, type(error).__qualname__)
                 raise
         self._token = set_current_message(self)
+        if inbox.held is not None:
+            inbox.others.append(inbox.held)
         inbox.held = self
         return obj
 
@@ -301,7 +318,10 @@ class Lease:
     ) -> Awaitable[None]:
         # Not a coroutine: there is nothing to wait for, and awaiting a finished future costs less.
         inbox = self.inbox
-        inbox.held = None
+        if inbox.others:
+            inbox.let_go(self)
+        else:
+            inbox.held = None
         if self.is_answered:
             inbox.inputs = ()
         elif inbox.inputs is not None:
@@ -353,6 +373,8 @@ class Lease:
                     trace, own[1],
                 )  # fmt: skip
             else:
+                if own is LATER:  # the publisher recorded the publish itself meanwhile
+                    own = self._ids.process(self._number)
                 ring.put_span(
                     meta, message.message_id,
                     message.origin_s, message.publish_s, message.channel_s, self.start_s, message_clock(), size,
@@ -437,8 +459,7 @@ class Lease:
         del self._left
         self._record(message, publish_s, error)
         inbox = self.inbox
-        if inbox.held is self:
-            inbox.held = None
+        inbox.let_go(self)
         if inbox.retired:
             inbox.sweep()
 

@@ -35,7 +35,7 @@ class Subscription:
         queue: Where `deliver` puts it; None where that is not all, because old messages may have to give way.
         waiters: Not empty when somebody waits for a message in the queue, and wants a call of `wake`.
         wake: Wakes one of them.
-        taken: Tells the message that was taken last of all, while it is held.
+        taken: Tells the messages that were taken and are still held; may be asked from any thread.
         bit: What it is among those of the channel.
     """
 
@@ -45,7 +45,7 @@ class Subscription:
     queue: deque[CachedMessage] | None
     waiters: deque[Any]
     wake: Callable[[], None]
-    taken: Callable[[], CachedMessage | None]
+    taken: Callable[[], list[CachedMessage]]
 
     def __init__(
         self, channel: Channel, topic: str, metrics: EdgeMetrics, ended: Callable[[Subscription], None]

@@ -425,7 +425,13 @@ class Publisher:
         self._remotes.outlets = tuple(outlet for outlet in self._outlets if isinstance(outlet, ChannelOutlet))
         self._metrics.goes_by(self._remotes.way)
         only = self._locals[0] if len(self._outlets) == 1 and self._locals else None
-        self._direct = None if only is None else only.direct
+        direct = None if only is None else only.direct
+        # Who records for us does it where we do: another recorder does not know us.
+        if direct is not None and direct.metrics.ring is not self._metrics.ring:
+            direct = None
+        if direct is not self._direct:
+            self._record_left()
+        self._direct = direct
 
     def _left_to_receiver(self) -> list[CachedMessage]:
         """Messages whose publish is left to be recorded by the only receiver; may be asked from any thread."""
@@ -433,9 +439,13 @@ class Publisher:
         if direct is None:
             return []
         index = self._metrics.index
-        taken: CachedMessage | None = direct.taken()
-        waiting: list[CachedMessage] = list(direct.queue.copy())
-        return [message for message in (taken, *waiting) if message is not None and message.publisher == index]
+        left: list[CachedMessage] = [*direct.taken(), *direct.queue.copy()]
+        return [message for message in left if message.publisher == index]
+
+    def _record_left(self) -> None:
+        """Record what was left to a receiver that we are about to lose sight of."""
+        for message in self._left_to_receiver():
+            self.record_publish(message)
 
     def _pending(self) -> list[CachedMessage]:
         return [message for message in self._left_to_receiver() if message.trace is not None]
@@ -500,8 +510,7 @@ class Publisher:
         self._blocked = self._looks = True
         self._running.set()
         DOORS.close(self.publisher_id)
-        for message in self._left_to_receiver():
-            self.record_publish(message)
+        self._record_left()
         self._profiles.unregister_publisher(self.id)
         for outlet in list(self._outlets):
             outlet.close_soon()

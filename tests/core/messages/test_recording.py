@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import random
 from collections import Counter
 from contextlib import suppress
@@ -249,3 +250,82 @@ async def test_whenever_one_reads_every_span_is_told_once(
         edge.topic: edge.histograms["publish"].count for edge in snapshot.edges if "publish" in edge.histograms
     }
     assert published == {"A": sent, "B": passed_on}
+
+
+async def test_a_message_that_outlives_its_publisher_keeps_its_ids_whoever_took_it(
+    context: GraphContext, registry: ProfileRegistry
+) -> None:
+    publisher, subscriber = await pair(context, registry)
+    await publisher.broadcast("one")
+    await asyncio.create_task(subscriber.recv())  # from now on nobody asks for the ids of what is handled
+    registry.set_trace_sampling(0.0, 1.0)
+    await publisher.broadcast("two")
+    async with subscriber.recv_zero_copy():
+        publisher.close()
+    spans = by_name(registry)
+    (published,), (processed,) = spans["publish A"], spans["process A"]
+    assert int(processed.span_id, 16)
+    assert (processed.trace_id, processed.parent_span_id) == (published.trace_id, published.span_id)
+
+
+async def test_messages_of_several_workers_are_told_however_they_and_their_publisher_end(
+    context: GraphContext, registry: ProfileRegistry
+) -> None:
+    publisher, subscriber = await pair(context, registry)
+    registry.set_trace_sampling(0.0, 1.0)
+    entered: asyncio.Queue[None] = asyncio.Queue()
+    leave = [asyncio.Event() for _ in range(3)]
+
+    async def work(number: int) -> None:
+        async with subscriber.recv_zero_copy():
+            entered.put_nowait(None)
+            await leave[number].wait()
+
+    workers = [asyncio.create_task(work(number)) for number in range(3)]
+    for number in range(3):
+        await publisher.broadcast(number)
+        await entered.get()
+    told = by_name(registry)["publish A"]
+    assert [span.attributes["messaging.message.id"] for span in told] == ["0", "1", "2"]
+    leave[2].set()
+    await workers[2]
+    publisher.close()
+    registry.snapshot()
+    for number in (0, 1):
+        leave[number].set()
+        await workers[number]
+    left = by_name(registry)
+    assert list(left) == ["process A"]
+    assert {span.parent_span_id for span in left["process A"]} == {span.span_id for span in told}
+    snapshot = registry.snapshot()
+    assert (snapshot.recorded["span"], snapshot.recorded["row"], snapshot.dropped) == (6, 6, {})
+
+
+async def test_a_publish_is_told_once_though_its_subscriber_closes_before_the_message_is_let_go(
+    context: GraphContext, registry: ProfileRegistry
+) -> None:
+    publisher, subscriber = await pair(context, registry)
+    registry.set_trace_sampling(0.0, 1.0)
+    await publisher.broadcast(0)
+    async with subscriber.recv_zero_copy():
+        told = by_name(registry)["publish A"]
+        registry.set_trace_sampling(0.0, 0.0)
+        subscriber.close()
+        for number in range(publisher.num_buffers + 1):
+            await publisher.broadcast(number)
+        registry.snapshot()
+    assert len(told) == 1
+    assert told[0].span_id not in {span.span_id for span in by_name(registry)["publish A"]}
+
+
+async def test_each_recorder_has_what_its_own_endpoints_did(context: GraphContext, registry: ProfileRegistry) -> None:
+    another = ProfileRegistry()
+    await context.publisher("C", profiles=another)
+    publisher = await context.publisher("A", profiles=registry)
+    subscriber = await context.subscriber("A", profiles=another)
+    for number in range(3):
+        await publisher.broadcast(number)
+        await subscriber.recv()
+    (of_publisher,), (of_other, of_edge) = registry.snapshot().edges, another.snapshot().edges
+    assert of_publisher.histograms["publish"].count == of_edge.histograms["process"].count == 3
+    assert not of_other.histograms
