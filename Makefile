@@ -81,6 +81,7 @@ docs-test: $(STAMP)
 
 bench: $(STAMP)
 	$(BIN)/python benchmarks/compare.py $(BENCH_ARGS)
+	$(BIN)/python -m benchmarks.steps
 
 overhead: $(STAMP)
 	$(BIN)/python benchmarks/overhead.py $(OVERHEAD_ARGS)

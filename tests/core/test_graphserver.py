@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import socket
 import threading
 import time
@@ -11,14 +12,18 @@ from pathlib import Path
 
 import pytest
 
+from ezmsg.core.control import ControlClient
 from ezmsg.core.dag import CyclicException
 from ezmsg.core.errors import ConfigError, InsecureBind, ServerUnreachable
 from ezmsg.core.graphcontext import GraphContext
 from ezmsg.core.graphserver import GraphServer, GraphService
 from ezmsg.core.net.address import Address
+from ezmsg.core.net.connection import Connection
 from ezmsg.core.netprotocol import close_stream_writer
+from ezmsg.core.processclient import ProcessControlClient
 from ezmsg.core.pubclient import Publisher
 from ezmsg.core.server.journal import Journal, journal_path
+from ezmsg.core.server.peers import Peer
 
 
 @pytest.fixture
@@ -238,3 +243,26 @@ async def test_create_server_takes_a_free_port_and_the_service_then_knows_it() -
         assert server.address.port != GraphService.PORT_DEFAULT
     finally:
         server.stop()
+
+
+async def test_what_ended_is_not_left_to_the_garbage_collector() -> None:
+    server = GraphServer()
+    server.start(("127.0.0.1", 0))
+    gc.collect()
+    gc.disable()
+    gc.set_debug(gc.DEBUG_SAVEALL)
+    try:
+        for number in range(3):
+            process = ProcessControlClient(server.address)
+            await process.register([f"U{number}"])
+            async with GraphContext(server.address) as context:
+                await context.connect("A", "B")
+            await process.close()
+        server.stop()
+        gc.collect()
+        left = [item for item in gc.garbage if isinstance(item, (Connection, ControlClient, Peer))]
+    finally:
+        gc.set_debug(0)
+        gc.garbage.clear()
+        gc.enable()
+    assert not left

@@ -202,6 +202,7 @@ class _Welcomed(Peer):
     def on_closed(self, connection: Connection, error: Exception | None) -> None:
         """Forget it."""
         self._known.discard(connection)
+        self.connection = None
         super().on_closed(connection, error)
 
 

@@ -309,9 +309,9 @@ class ProcessControlClient:
             answer.set_exception(error)
 
     def _span(self, record: r.ProcessRequest) -> OperationSpan:
-        graph = "" if self._control is None else str(self._control.address)
+        graph = "" if self._control is None else self._control.address
         return answering(
-            record.operation, record.unit_address, str(self.client_id), graph, record.traceparent, self._profiles
+            record.operation, record.unit_address, self.client_id, graph, record.traceparent, self._profiles
         )
 
     async def _answer(self, record: r.ProcessRequest) -> r.Record:

@@ -378,23 +378,25 @@ async def test_what_waits_fails_at_once_when_the_peer_goes(serving, gate) -> Non
 async def test_closing_tells_both_sides_once_and_in_order(serving) -> None:
     handler = Recorder()
     async with serving.both(handler) as (client, server):
+        at_server = server._handler
         await asyncio.gather(client.close(), client.close(), server.close())
         assert client.closed
         assert server.closed
     await client.close()
     client.abort()
     assert handler.ends == [None]
-    assert server._handler.ends == [None]
+    assert at_server.ends == [None]
     assert repr(client) == "<Connection the server closed>"
 
 
 async def test_what_was_written_before_a_close_arrives(serving) -> None:
     async with serving.both() as (client, server):
+        handler = server._handler
         for number in range(1000):
             client.notify(Goodbye(f"{number} {'x' * 1000}"))
         await client.close(5.0)
         await server.wait_closed()
-        assert [int(notice.reason.split()[0]) for notice in server._handler.notices] == list(range(1000))
+        assert [int(notice.reason.split()[0]) for notice in handler.notices] == list(range(1000))
 
 
 async def test_what_was_written_before_a_close_arrives_although_something_was_left_unread(serving) -> None:

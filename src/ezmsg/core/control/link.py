@@ -229,6 +229,7 @@ class ServerLink:
             client = client or self._client
         if client is not None:
             await (client.abort() if is_abort else client.close())
+        self._client = None
 
     @property
     def is_gone(self) -> bool:

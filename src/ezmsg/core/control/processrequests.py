@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import logging
 import math
 import pickle
 from typing import Any, TypeVar
-from uuid import UUID, uuid4
+from uuid import UUID
 
 from ezmsg.core.control.link import ServerLink
 from ezmsg.core.control.spans import asking
@@ -22,6 +23,7 @@ from ezmsg.core.graphmeta import (
     ProcessStats,
     ProfilingTraceControl,
 )
+from ezmsg.core.profiling import random_bits
 from ezmsg.core.wire import records as r
 from ezmsg.core.wire.limits import ROUTED_PER_CLIENT
 
@@ -32,6 +34,8 @@ T = TypeVar("T")
 SERVER_TIMEOUT_S = 1.0
 # Half of what a requester may have in flight: the other half is for the program.
 SNAPSHOTS_AT_ONCE = ROUTED_PER_CLIENT // 2
+# The same few processes answer again and again.
+_id_of = functools.lru_cache(maxsize=256)(UUID)
 
 
 class ProcessRequests:
@@ -88,10 +92,10 @@ class ProcessRequests:
         if not 0 <= timeout < math.inf:
             raise ValueError(f"timeout must be seconds, 0 or more, not {timeout:g}")
         target = "" if process_id is None else str(process_id)
-        with asking(name, unit_address or "", target, str(self._active().address)) as span:
+        with asking(name, unit_address or "", target, self._active().address) as span:
             request = r.ProcessRequest(
                 unit_address or "", name, bytes(payload) if payload else None, timeout,
-                target, self._reader, str(uuid4()), span.traceparent,
+                target, self._reader, f"{random_bits(128):032x}", span.traceparent,
             )  # fmt: skip
             response = await self._route(request, process_id)
             if not response.ok:
@@ -128,7 +132,7 @@ class ProcessRequests:
             payload=answer.payload,
             error=answer.error,
             error_code=None if answer.error_code is None else ProcessControlErrorCode(answer.error_code),
-            process_id=None if answer.process_id is None else UUID(answer.process_id),
+            process_id=None if answer.process_id is None else _id_of(answer.process_id),
         )
 
     def decode_process_payload(self, response: ProcessControlResponse, expected_type: type[T] = object) -> T:

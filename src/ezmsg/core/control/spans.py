@@ -51,12 +51,13 @@ class OperationSpan:
         kind: int,
         name: str,
         unit: str,
-        detail: str,
-        graph: str,
+        detail: object,
+        graph: object,
         trace: tuple[bytes, int] | None,
         profiles: ProfileRegistry = PROFILES,
     ) -> None:
-        self._what, self._graph, self._profiles = (kind, name, unit, detail), graph, profiles
+        # Made text only where a span is recorded.
+        self._what, self._detail, self._graph, self._profiles = (kind, name, unit), detail, graph, profiles
         # Trace id, the id of this span, that of its parent.
         self._trace = None if trace is None else (trace[0], new_span_id(), trace[1])
         self._token: Token[CurrentMessage | None] | None = None
@@ -80,10 +81,11 @@ class OperationSpan:
             return
         reset_current_message(self._token)
         name = self.error if kind is None else kind.__qualname__
-        self._profiles.record_operation(*self._what, self._start_ns, PROFILE_TIME(), self._trace, name, self._graph)
+        detail, graph = str(self._detail), str(self._graph)
+        self._profiles.record_operation(*self._what, detail, self._start_ns, PROFILE_TIME(), self._trace, name, graph)
 
 
-def asking(operation: str, unit: str, process_id: str, graph: str) -> OperationSpan:
+def asking(operation: str, unit: str, process_id: str, graph: object) -> OperationSpan:
     """What is asked of a process, at who asks."""
     trace = _here() or outer_trace()
     if trace is None and operation not in _NOT_BEGUN and PROFILES.begins_operation(operation):
@@ -92,7 +94,7 @@ def asking(operation: str, unit: str, process_id: str, graph: str) -> OperationS
 
 
 def answering(
-    operation: str, unit: str, process_id: str, graph: str, traceparent: str, profiles: ProfileRegistry
+    operation: str, unit: str, process_id: object, graph: object, traceparent: str, profiles: ProfileRegistry
 ) -> OperationSpan:
     """What is asked of a process, there."""
     return OperationSpan(CONTROL_SERVER, operation, unit, process_id, graph, _trace_of(traceparent), profiles)
@@ -110,7 +112,7 @@ def _here() -> tuple[bytes, int] | None:
 
 def _trace_of(traceparent: str) -> tuple[bytes, int] | None:
     """Trace and span of a W3C header; None if it has none that is sampled."""
-    match = _TRACEPARENT.fullmatch(traceparent)
+    match = _TRACEPARENT.fullmatch(traceparent) if traceparent else None
     if match is None or not int(match[3], 16) & 1:
         return None
     ids = bytes.fromhex(match[1]), int(match[2], 16)

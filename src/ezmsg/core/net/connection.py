@@ -8,7 +8,7 @@ import os
 import socket
 from collections.abc import Awaitable, Callable
 from functools import partial
-from typing import Any, Protocol, Self
+from typing import Any, Final, Protocol, Self
 
 from ezmsg.core.errors import (
     BacklogFull,
@@ -76,6 +76,20 @@ class Handler(Protocol):
     def on_closed(self, connection: Any, error: Exception | None, /) -> None:
         """The connection is gone, in order (None) or for this reason. Called once."""
         ...
+
+
+class _Nobody:
+    """The handler of what ended: the one that was is not kept by it."""
+
+    def on_request(self, connection: Any, record: Record, /) -> Record:
+        raise ConnectionLost(str(connection))
+
+    def on_notice(self, connection: Any, record: Record, /) -> None: ...
+
+    def on_closed(self, connection: Any, error: Exception | None, /) -> None: ...
+
+
+NOBODY: Final = _Nobody()
 
 
 class Connection(ControlStream):
@@ -147,7 +161,11 @@ class Connection(ControlStream):
             ConnectionLost: The connection is gone, or went before the answer came.
             BacklogFull: It is revocable, and too much waits for the peer already.
         """
-        return await self.request_nowait(record, timeout_s, revocable=revocable)
+        future, request_id, timer = self._asked(record, timeout_s, revocable)
+        try:
+            return await future
+        finally:
+            self._forget(request_id, timer, revocable, future)
 
     def request_nowait(
         self, record: Record, timeout_s: float | None = None, *, revocable: bool = False
@@ -159,13 +177,19 @@ class Connection(ControlStream):
             FrameTooLarge: The record is larger than a frame may be.
             BacklogFull: It is revocable, and too much waits for the peer already.
         """
+        future, request_id, timer = self._asked(record, timeout_s, revocable)
+        future.add_done_callback(partial(self._forget, request_id, timer, revocable))
+        return future
+
+    def _asked(
+        self, record: Record, timeout_s: float | None, revocable: bool
+    ) -> tuple[asyncio.Future[Record], int, asyncio.TimerHandle | None]:
         future: asyncio.Future[Record] = self._loop.create_future()
         request_id = self.ask(record, partial(_settle, future), revocable=revocable)
         timer = None
         if timeout_s is not None:
             timer = self._loop.call_later(timeout_s, self._expire, future, type(record).__name__, timeout_s)
-        future.add_done_callback(partial(self._forget, request_id, timer, revocable))
-        return future
+        return future, request_id, timer
 
     def ask(self, record: Record, heard: Heard, *, revocable: bool = False) -> int:
         """As `request`, without a future: `heard` is called as soon as there is an answer, or can be none.
@@ -368,6 +392,7 @@ class Connection(ControlStream):
             self._handler.on_closed(self, error)
         except Exception:
             logger.exception("%s: on_closed failed", self.name)
+        self._handler = NOBODY
 
     async def wait_closed(self) -> None:
         """Wait until the connection is gone, and all work for the peer has ended."""

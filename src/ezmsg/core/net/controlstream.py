@@ -58,7 +58,8 @@ class ControlStream(FrameStream):
                 # Most frames are alone: for them, no further turn of the loop to look for followers.
                 self._sent_s = now_s
                 self._transport.write(frame)
-                self._drop_if_slow()
+                if self._transport.get_write_buffer_size():
+                    self._drop_if_slow()
                 return
             self._in_turn = True
             self._loop.call_soon(self._end_turn)

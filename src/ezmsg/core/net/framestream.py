@@ -252,6 +252,9 @@ class FrameStream(asyncio.BufferedProtocol):
         self._followers_bytes = 0
         if self._is_watched:
             LATE.forget(self)
+        # What ended is gone at once, not when the garbage collector comes by: no cycle is left.
+        self._transport = None
+        self._decoder.close()
         if self._error is None and exc is not None:
             self._error = self._lost_to(exc)
         self._lost.set()

@@ -278,6 +278,7 @@ class SocketTransport(asyncio.Transport):
         self._is_lost = True
         if self._watch is not None:
             self._watch.cancel()
+            self._watch = None
         self._loop.remove_reader(self._fd)
         self._loop.remove_writer(self._fd)
         self._waiting.clear()

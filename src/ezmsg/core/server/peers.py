@@ -144,6 +144,7 @@ class Peer:
             self._core.seats.pop((self._role, self._id), None)
             CLOSERS[self._role](self)
             self._role = None
+        self._connection = None
 
     # -- sessions -----------------------------------------------------------------------------------------------------
 

@@ -111,6 +111,12 @@ class FrameDecoder:
         """Whether the stream stands between two frames: it may end here."""
         return self._head is None and self._start == self._end
 
+    def close(self) -> None:
+        """Let go of the memory: nothing comes any more."""
+        self._view = self._own = memoryview(b"")
+        self._head, self._start, self._end = None, 0, 0
+        self._allocate = new_body
+
     @property
     def apart_bytes(self) -> int:
         """The size of the large body that is on its way, received so far or not."""

@@ -22,7 +22,7 @@ import hmac
 import os
 import struct
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from ezmsg.core.errors import (
     AuthenticationFailed,
@@ -91,7 +91,8 @@ class _Handshake:
         self._transcript = b""
         self._peer: PeerInfo | None = None
         self._is_done = False
-        self._step: Callable[[bytes], bytes] = self._prefix
+        # Not bound: a method that its own object keeps would be left to the garbage collector.
+        self._step: Callable[[Any, bytes], bytes] = type(self)._prefix
 
     @property
     def wanted(self) -> int:
@@ -119,16 +120,16 @@ class _Handshake:
         if len(data) > self.wanted or self._budget < 0:
             raise HandshakeError(self._name, "it sent more than a handshake takes")
         self._received += data
-        if self._step == self._prefix and not MAGIC.startswith(self._received[: len(MAGIC)]):
+        if self._step is type(self)._prefix and not MAGIC.startswith(self._received[: len(MAGIC)]):
             raise self._foreign()
         if len(self._received) < self._expected:
             return b""
         received, self._received = self._received, b""
-        return self._step(received)
+        return self._step(self, received)
 
     def hung_up(self) -> HandshakeError:
         """The error of a peer that closed the connection before the handshake was done."""
-        if self._step != self._prefix:
+        if self._step is not type(self)._prefix:
             return HandshakeError(self._name, "it hung up in the middle of the handshake")
         if not self._received:
             return HandshakeAbandoned(self._name, "it hung up")
@@ -201,7 +202,7 @@ class ClientHandshake(_Handshake):
             raise VersionMismatch(self._name, PROTOCOL_VERSION, version)
         if length not in (_CHALLENGE_BYTES, _VERDICT.size):
             raise HandshakeError(self._name, f"it announces a message of {length} bytes")
-        self._step = self._challenge if length == _CHALLENGE_BYTES else self._verdict
+        self._step = ClientHandshake._challenge if length == _CHALLENGE_BYTES else ClientHandshake._verdict
 
     def _challenge(self, received: bytes) -> bytes:
         if self._peer is not None:
@@ -214,7 +215,7 @@ class ClientHandshake(_Handshake):
         self._transcript += mac
         self._take_who(who)
         proof = _PROOF.pack(ACCEPTED, self._mac(_CLIENT_LABEL))
-        self._step, self._expected = self._prefix, _PREFIX.size
+        self._step, self._expected = ClientHandshake._prefix, _PREFIX.size
         return proof
 
     def _verdict(self, received: bytes) -> bytes:
@@ -274,7 +275,7 @@ class ServerHandshake(_Handshake):
             raise HandshakeError(self._name, f"it announces a hello of {length} bytes")
         # Also a hello of another version is read to its end: closing with bytes unread would discard our answer.
         self._theirs = version
-        self._step = self._hello
+        self._step = ServerHandshake._hello
 
     def _hello(self, received: bytes) -> bytes:
         if self._theirs != PROTOCOL_VERSION:
@@ -288,7 +289,7 @@ class ServerHandshake(_Handshake):
         self._transcript += received + challenge
         mac = self._mac(_SERVER_LABEL)
         self._transcript += mac
-        self._step, self._expected = self._proof, _PROOF.size
+        self._step, self._expected = ServerHandshake._proof, _PROOF.size
         return challenge + mac
 
     def _proof(self, received: bytes) -> bytes:
