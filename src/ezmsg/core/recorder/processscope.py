@@ -136,8 +136,9 @@ def system_values() -> dict[str, int]:
         # One of the descriptors is that of the look itself.
         values["descriptors"] = len(os.listdir(_DESCRIPTORS)) - 1
         values["threads"] = len(os.listdir(_PROC / "task"))
-        pages = int((_PROC / "statm").read_text().split()[1])
-        values["memory_bytes"] = pages * resource.getpagesize()
+        # As text it takes three times as long.
+        with open(_PROC / "statm", "rb", buffering=0) as statm:
+            values["memory_bytes"] = int(statm.read().split()[1]) * resource.getpagesize()
     except (OSError, IndexError, ValueError):
         pass  # not Linux, or out of descriptors: the rest is told all the same
     for generation, stats in enumerate(gc.get_stats()):
