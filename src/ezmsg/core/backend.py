@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import contextlib
 import logging
 import os
 from collections.abc import Callable, Mapping, Sequence
@@ -17,9 +18,10 @@ from ezmsg.core.backendprocess import BackendProcess, DefaultBackendProcess
 from ezmsg.core.collection import Collection, NetworkDefinition
 from ezmsg.core.component import Component, ComponentMeta
 from ezmsg.core.declaration import attributes
-from ezmsg.core.errors import GraphRunnerStartError, InvalidComponents, RunnerMisused
+from ezmsg.core.errors import ConfigError, GraphRunnerStartError, InvalidComponents, RunnerMisused
 from ezmsg.core.graphmeta import GraphMetadata
 from ezmsg.core.net.address import AddressType
+from ezmsg.core.net.forking import put_off
 from ezmsg.core.runtime.coordinator import Outcome
 from ezmsg.core.runtime.launch import launch
 from ezmsg.core.runtime.leaving import leave
@@ -220,13 +222,16 @@ class GraphRunner:
         processes = self._begin()
         if not processes:
             return
-        run = self._start_run(self._launch(processes), lambda: None)
-        atexit.register(self._stop_at_exit)
-        try:
-            has_started = run.wait_started()
-        except BaseException:  # KeyboardInterrupt, or what a signal handler of the program raises
-            self.stop()
-            raise
+        with contextlib.ExitStack() as signals:
+            signals.enter_context(put_off())
+            run = self._start_run(self._launch(processes), lambda: None)
+            atexit.register(self._stop_at_exit)
+            try:
+                signals.close()
+                has_started = run.wait_started()
+            except BaseException:  # KeyboardInterrupt, or what a signal handler of the program raises
+                self.stop()
+                raise
         if not has_started:
             outcome = self._finish(run)
             error = outcome.error
@@ -259,6 +264,10 @@ class GraphRunner:
             raise RunnerMisused("GraphRunner cannot be restarted" if is_over else "GraphRunner is already running")
         self._phase = _Phase.RUNNING
         try:
+            if not _is_backend(self._backend_process):
+                expected = "a subclass of ezmsg.core.backendprocess.BackendProcess, such as DefaultBackendProcess"
+                raise ConfigError("backend_process", self._backend_process, expected)
+            profiler_log = _log_name(self._profiler_log_name)
             self._context = ExecutionContext.setup(
                 self._components, self._root_name, self._connections,
                 self._process_components, self._force_single_process,
@@ -271,7 +280,7 @@ class GraphRunner:
             self._phase = _Phase.OVER
             if self._components:
                 logger.warning("nothing runs: there is no unit in %s%s", ", ".join(self._components), self._forgotten())
-        os.environ[PROFILER_ENV] = self._profiler_log_name or DEFAULT_PROFILER_LOG
+        os.environ[PROFILER_ENV] = profiler_log
         return self._processes
 
     def _forgotten(self) -> str:
@@ -300,18 +309,21 @@ class GraphRunner:
     def _run_here(self, processes: list[BackendProcess], main_thread: MainThread) -> Outcome:
         """Run the first process in this one, and the others beside it."""
         first, *others = processes
-        backends = self._launch(others)
-        host = LoopThread("ezmsg units", strict=first.strict)
-        host.start()
-        make = partial(first.participant, host=host, main_thread=main_thread)
-        local = LocalMember(host, make, [unit.address for unit in first.units])
-        try:
-            with pump.named(first.name):
-                run = self._start_run([local, *backends], main_thread.end)
-                outcome = self._serve(main_thread, run)
-        except BaseException:
-            host.stop(LOOP_S)
-            raise
+        with contextlib.ExitStack() as signals:
+            # Between the start of processes and a run that sees to their end no handler of the program may raise.
+            signals.enter_context(put_off())
+            backends = self._launch(others)
+            host = LoopThread("ezmsg units", strict=first.strict)
+            host.start()
+            make = partial(first.participant, host=host, main_thread=main_thread)
+            local = LocalMember(host, make, [unit.address for unit in first.units])
+            try:
+                with pump.named(first.name):
+                    run = self._start_run([local, *backends], main_thread.end)
+                    outcome = self._serve(main_thread, run, signals.close)
+            except BaseException:
+                host.stop(LOOP_S)
+                raise
         if not outcome.is_forced:
             host.stop(0.0 if local.is_given_up else None if first.strict else LOOP_S)
         return outcome
@@ -331,9 +343,10 @@ class GraphRunner:
         if self._run is not None:
             self._run.interrupt(count, number)
 
-    def _serve(self, main_thread: MainThread, run: Run) -> Outcome:
+    def _serve(self, main_thread: MainThread, run: Run, hear_signals: Callable[[], object]) -> Outcome:
         """Lend this thread to a `main` function, until the run has ended."""
         try:
+            hear_signals()
             main_thread.serve()
         except BaseException:  # what a signal handler of the program raises
             run.interrupt()
@@ -353,6 +366,18 @@ class GraphRunner:
         # Before multiprocessing waits for the processes, which end only when they are told to.
         if self._phase is _Phase.RUNNING:
             self.stop()
+
+
+def _is_backend(value: object) -> bool:
+    return isinstance(value, type) and issubclass(value, BackendProcess)
+
+
+def _log_name(value: object) -> str:
+    if value is None or value == "":
+        return DEFAULT_PROFILER_LOG
+    if not isinstance(value, str) or "\0" in value:
+        raise ConfigError("profiler_log_name", value, "the name of a file")
+    return value
 
 
 def _named(components: object, keywords: dict[str, Component]) -> dict[str, Component]:

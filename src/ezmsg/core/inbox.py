@@ -54,6 +54,7 @@ class Inbox:
         "_eagerness",
         "_handler",
         "_is_reached_from_afar",
+        "_loop",
         "_max_queue",
         "_profiles",
         "_waiters",
@@ -79,7 +80,9 @@ class Inbox:
         # Of publishers that ended, while messages of theirs are still queued or held.
         self.retired: list[Subscription] = []
         # Finished: what leaving a lease is awaited with.
-        self.done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        # Kept: asking for the running one is a system call in Python 3.11.
+        self._loop = asyncio.get_running_loop()
+        self.done: asyncio.Future[None] = self._loop.create_future()
         self.done.set_result(None)
         # How often somebody had to wait for a message.
         self.rests = 0
@@ -127,7 +130,7 @@ class Inbox:
         # Tasks of this loop come without looking. Only if nobody waits: the first is served first.
         if self._is_reached_from_afar and not self._waiters and await self._eagerness.sees(self._has_news):
             return
-        waiter = asyncio.get_running_loop().create_future()
+        waiter = self._loop.create_future()
         self._waiters.append(waiter)
         began_s = message_clock()
         try:

@@ -281,6 +281,11 @@ class ProfileRegistry:
         with self._lock:
             return graph_address in self._graphs
 
+    @property
+    def has_any_endpoints(self) -> bool:
+        """Whether any graph has endpoints here."""
+        return bool(self._graphs)
+
     def forget_graph(self, graph_address: str) -> None:
         """The GraphServer ended in order: endpoints it leaves behind belong to no graph, nor to its successor."""
         with self._lock:
@@ -395,6 +400,10 @@ class ProfileRegistry:
     def task_failed(self, unit: str, task: str, error: str) -> None:
         """Count an error of a task that was not handling a message; `error` is the name of its type."""
         self.recorder.process.task_failed(unit, task, error)
+
+    def unlogged(self, unit: str, count: int = 1) -> None:
+        """Count messages that a unit was to write to a log, and did not."""
+        self.recorder.process.unlogged(unit, count)
 
     def begins_operation(self, operation: str) -> bool:
         """Whether an operation that is part of no trace begins one."""
