@@ -318,6 +318,8 @@ SCOPE_METRICS: tuple[MetricSpec, ...] = (
              "Objects that were collected."),
     _counter("cpython.gc.uncollectable_objects", "{object}", "scope.gc_uncollectable", _GC,
              "Objects that could not be collected."),
+    _counter("ezmsg.logger.dropped.messages", "{message}", "scope.unlogged", (UNIT_ADDRESS,),
+             "Messages that a message logger did not write."),
     _gauge("ezmsg.telemetry.overhead", "1", "scope.overhead_ppm", (TELEMETRY_SIGNAL,),
            "Share of one core that telemetry takes in the process.", per_unit=1_000_000),
 )
@@ -363,8 +365,8 @@ METRICS: tuple[MetricSpec, ...] = (
 )
 
 
-GRAPH_WIDE = tuple(spec.name for spec in METRICS if spec.feed.startswith(("server.", "graph.")))
-"""Metrics of the GraphServer, or of all processes together: an agent exports them, no process by itself."""
+OF_SERVER = tuple(spec.name for spec in METRICS if spec.feed.startswith(("server.", "graph.")) and spec is not CULPRIT)
+"""What the GraphServer knows: an agent exports it, or in `global` mode the process of the server."""
 
 
 def fed_by(source: Literal["publisher", "edge", "histogram", "busy", "scope", "server"]) -> dict[str, MetricSpec]:
