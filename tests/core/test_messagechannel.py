@@ -84,3 +84,20 @@ def test_who_left_is_not_told_as_the_one_that_holds_messages() -> None:
     channel.unsubscribe(first)
 
     assert inlet.holder == "B"
+
+
+def test_who_left_with_the_oldest_message_is_told_rather_than_somebody_who_holds_nothing() -> None:
+    channel, inlet = new_channel()
+    kept: list[CachedMessage] = []
+    read: list[CachedMessage] = []
+    leaver = subscribed(channel, "LEAVER", kept)
+    subscribed(channel, "STAYS", read)
+    channel.receive(0, "message", 0.0, 0.0, 0.0, 0, None)
+    channel.unsubscribe(leaver)
+    assert inlet.holder == "STAYS"  # as long as it holds the message, too
+
+    channel.release(read[0])
+
+    assert inlet.holder == "LEAVER"
+    channel.release(kept[0])
+    assert inlet.holder == "STAYS"

@@ -72,6 +72,7 @@ class Channel:
         "_numbered",
         "_shared",
         "_subscriptions",
+        "_topics",
         "acknowledge",
         "acknowledge_for",
         "ended_with",
@@ -94,6 +95,8 @@ class Channel:
         self._subscriptions: tuple[Subscription, ...] = ()
         # The bits of all subscriptions, and the place of the one given last.
         self._bits = self._numbered = 0
+        # Of subscribers, by their bits, also of those that left and may still hold messages.
+        self._topics: dict[int, str] = {}
         # What several hold, the oldest first: its slot is the one that a publisher waits for.
         self._shared: deque[Shared] = deque()
         # Whom the publisher knows as who holds that; 0 for nobody.
@@ -122,7 +125,8 @@ class Channel:
         places = max(BITS, 2 * len(self._subscriptions))
         while self._bits >> self._numbered & 1:
             self._numbered = (self._numbered + 1) % places
-        subscription.bit = 1 << self._numbered
+        subscription.bit = bit = 1 << self._numbered
+        self._topics[bit] = subscription.topic
         self._numbered = (self._numbered + 1) % places
         self._listen((*self._subscriptions, subscription))
 
@@ -194,7 +198,7 @@ class Channel:
         waiting.popleft()
         while waiting and not waiting[0].holders:
             waiting.popleft()
-        if waiting and not waiting[0].holders & self._blamed:
+        if not (waiting[0].holders if waiting else self._bits) & self._blamed:
             self._tell_holder()
 
     def record_publish(self, message: CachedMessage) -> None:
@@ -204,13 +208,12 @@ class Channel:
 
     def _tell_holder(self) -> None:
         """Name one who holds the oldest message, or will: who waits for it shall know before it is released."""
-        # Who left is not to blame any more.
-        holding = (self._shared[0].holders if self._shared else 0) & self._bits or self._bits
-        for subscription in self._subscriptions:
-            if subscription.bit & holding and self._inlet is not None:
-                self._blamed = subscription.bit
-                self._inlet.holder_is(subscription.topic)
-                return
+        oldest = self._shared[0].holders if self._shared else 0
+        # Who left is to blame only where nobody else is.
+        holding = oldest & self._bits or oldest or self._bits
+        if holding and self._inlet is not None:
+            self._blamed = holding & -holding
+            self._inlet.holder_is(self._topics[self._blamed])
 
     def decode(self, message: CachedMessage) -> Any:
         """The object of a message that arrived as bytes, decoded once.
