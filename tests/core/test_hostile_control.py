@@ -177,7 +177,7 @@ ROLES: dict[type[r.Record], tuple[r.Record, set[type[r.Record]]]] = {
     r.OpenSession: (r.OpenSession(), {r.RevertSession, r.RegisterMetadata, r.CloseSession}),
     r.OpenProcess: (
         r.OpenProcess(1, "host"),
-        {r.ProcessRegister, r.ProcessUpdateOwnership, r.ReportSettings, r.CloseProcess},
+        {r.ProcessRegister, r.ProcessUpdateOwnership, r.ReportSettings},
     ),
     r.OpenPublisher: (PUBLISHER, set()),
     r.OpenSubscriber: (SUBSCRIBER, set()),
@@ -194,7 +194,6 @@ BELONGING: dict[type[r.Record], r.Record] = {
     r.ProcessRegister: r.ProcessRegister(1, "host", ["MINE"]),
     r.ProcessUpdateOwnership: r.ProcessUpdateOwnership(["MINE"], []),
     r.ReportSettings: r.ReportSettings("VICTIM", VALUE, 1.0),
-    r.CloseProcess: r.CloseProcess(),
 }
 
 

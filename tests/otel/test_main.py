@@ -82,7 +82,7 @@ def endpoint(receiver: HttpReceiver) -> dict[str, str]:
     [
         (["--nonsense"], "unrecognized arguments"),
         (["--graph", "nowhere"], "expected host:port"),
-        (["--graph", "127.0.0.1:99999"], "is no port"),
+        (["--graph", "127.0.0.1:99999"], "a port of 0 to 65535"),
         (["--wait", "soon"], "invalid float value"),
     ],
 )

@@ -148,7 +148,7 @@ class GraphContext(ProcessRequests):
             server, self._server = self._server, None
             if server is not None:
                 self._given = server.address
-                await asyncio.to_thread(server.stop)
+                await server.stopped()
 
     async def _close_session(self, timeout_s: float = CLOSE_TIMEOUT_S) -> None:
         """Close only the session; its edges, metadata and settings are gone when this returns."""

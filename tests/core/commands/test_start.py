@@ -61,9 +61,8 @@ def test_a_server_that_cannot_start_is_told_and_why(
     assert cmdline(["start", "--address", free_address]) == 1
     output, errors = capfd.readouterr()
     assert output == ""
-    served, started = errors.splitlines()
-    assert served.startswith("ezmsg serve: EZMSG_OTEL='nonsense' cannot be used")
-    assert started.startswith(f"ezmsg start: the GraphServer at {free_address} did not start: it ended with exit code")
+    assert errors.startswith("ezmsg serve: EZMSG_OTEL='nonsense' cannot be used")
+    assert errors.count("\n") == 1
 
 
 # -- with another process and service ---------------------------------------------------------------------------------

@@ -37,6 +37,10 @@ from ezmsg.core.wire.records import OpenTelemetry
 logger = logging.getLogger("ezmsg")
 
 INTERVAL_S: Final = 0.5
+CALM_S: Final = 5.0
+CALM_INTERVAL_S: Final = 1.0
+"""How often once nobody has opened or closed an endpoint, or asked for anything, for CALM_S. A turn takes a millisecond
+or two, however little there is to read: where a process handles a hundred messages a second, a tenth of all it does."""
 SHORTEST_S: Final = 0.005
 PAUSE_S: Final = 100e-6
 """Between two steps of reading, some 0.2 ms each: a loop that wakes meanwhile waits for one of them, not for all. Long
@@ -179,7 +183,7 @@ class TelemetryPump:
                     return
                 if graph not in self._links:
                     self._links[graph] = TelemetryLink(
-                        graph, Collector(self._registry, graph, with_system=True, pause=_pause), say_hello,
+                        graph, Collector(self._registry, graph, with_system=True, pause=self._pause), say_hello,
                         self._registry.set_anchor, self._dial, listener=self._listener,
                     )  # fmt: skip
                 if self._thread is None:
@@ -235,7 +239,7 @@ class TelemetryPump:
         if not any(link.socket for link in links.values()):
             # No server listens: totals go on, rows wait in bounded stores.
             with recorder.reading:
-                recorder.drain(_pause)
+                recorder.drain(self._pause)
         delays = [math.inf]
         for graph, link in links.items():
             is_wanted = self._registry.has_endpoints(graph) and not link.is_stale
@@ -247,6 +251,11 @@ class TelemetryPump:
         self._drop({graph: link for graph, link in links.items() if link.is_over})
         is_stuck = any(link.is_stuck for link in links.values())
         return min(*delays, pace.wait_s(is_tracing=self._registry.trace_enabled())), is_stuck
+
+    def _pause(self) -> None:
+        # Not when nobody writes any more: somebody waits for the end of this process.
+        if self._registry.has_any_endpoints and not self._is_ending:
+            time.sleep(PAUSE_S)
 
     def _finish(self, link: TelemetryLink) -> None:
         try:
@@ -263,10 +272,6 @@ class TelemetryPump:
                     del self._links[graph]
             if self._registry.has_endpoints(graph):
                 self._graph_changed(graph, True)
-
-
-def _pause() -> None:
-    time.sleep(PAUSE_S)
 
 
 class Waker:
@@ -310,24 +315,27 @@ class Pace:
     def __init__(self, trace_interval_s: float) -> None:
         """Begin with a full turn."""
         self._trace_interval_s = trace_interval_s
-        self._last_s = self._full_s = -math.inf
-        self._limit_s = INTERVAL_S
+        self._last_s = self._full_s = self._asked_s = -math.inf
+        self._interval_s = self._limit_s = INTERVAL_S
         self.is_rows_only = False
 
     def turn(self, now_s: float, unread: float, *, is_forced: bool) -> None:
-        """Rings are read now, the fullest being `unread` full (0 to 1); everything else is told every INTERVAL_S."""
+        """Rings are read now, the fullest being `unread` full (0 to 1); everything else is told once an interval."""
         elapsed_s, self._last_s = now_s - self._last_s, now_s
+        if is_forced or elapsed_s == math.inf:
+            self._asked_s = now_s
+        self._interval_s = INTERVAL_S if now_s - self._asked_s < CALM_S else CALM_INTERVAL_S
         if unread > 0 and elapsed_s < math.inf:
             self._limit_s = max(SHORTEST_S, elapsed_s * RING_SHARE / unread)
         else:
-            self._limit_s = INTERVAL_S
-        self.is_rows_only = not is_forced and now_s - self._full_s < INTERVAL_S
+            self._limit_s = self._interval_s
+        self.is_rows_only = not is_forced and now_s - self._full_s < self._interval_s
         if not self.is_rows_only:
             self._full_s = now_s
 
     def wait_s(self, *, is_tracing: bool) -> float:
         """Seconds until the next turn."""
-        return min(INTERVAL_S, self._limit_s, self._trace_interval_s if is_tracing else INTERVAL_S)
+        return min(self._interval_s, self._limit_s, self._trace_interval_s if is_tracing else self._interval_s)
 
 
 PUMP = TelemetryPump(PROFILES)
