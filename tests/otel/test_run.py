@@ -62,12 +62,13 @@ def is_agent(process: psutil.Process) -> bool:
 
 
 NOT_HERE = {
-    # Nobody waits for a slot, no process is asked, and all clocks are the same.
+    # Nobody waits for a slot, no process is asked, no message is logged, and all clocks are the same.
     "ezmsg.publisher.backpressure.blame",
     "ezmsg.publisher.backpressure.duration",
     "ezmsg.graph.backpressure.culprit",
     "ezmsg.process.control.duration",
     "ezmsg.channel.clock.anomalies",
+    "ezmsg.logger.dropped.messages",
 }
 
 
