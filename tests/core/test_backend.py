@@ -6,7 +6,6 @@ import asyncio
 import multiprocessing
 import os
 import signal
-import socket
 import threading
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
@@ -14,6 +13,7 @@ from typing import Any
 import pytest
 
 import ezmsg.core as ez
+from ezmsg.core import backend
 from ezmsg.core.backend import ExecutionContext
 from ezmsg.core.dag import CyclicException
 from ezmsg.core.errors import (
@@ -39,15 +39,15 @@ from tests.core.rununits import (
     PidOf,
     WaitsInSetup,
 )
+from tests.ports import KeptPort
 
-DEADLINE_S = 20
+DEADLINE_S = 40
 
 
 @pytest.fixture
-def unused_tcp_port() -> int:
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        return sock.getsockname()[1]
+def unused_tcp_port() -> Iterator[int]:
+    with KeptPort() as port:
+        yield port.address.port
 
 
 @pytest.fixture(params=["fork", "spawn"])
@@ -124,6 +124,28 @@ def test_run_leaves_handlers_of_the_program_alone() -> None:
         signal.signal(signal.SIGTERM, before)
 
     assert heard == [signal.SIGTERM]
+
+
+@pytest.mark.parametrize("way", ["run_blocking", "start"])
+def test_an_exception_of_a_signal_handler_before_the_run_has_begun_leaves_no_process_behind(
+    way: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Run(backend.Run):
+        """Begins when the processes are there already, and nobody else would see to their end."""
+
+        def __init__(self, *arguments: Any) -> None:
+            os.kill(os.getpid(), signal.SIGTERM)
+            super().__init__(*arguments)
+
+    monkeypatch.setattr(backend, "Run", Run)
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        runner = ez.GraphRunner(CHAIN=Chain(is_split=True))
+        with pytest.raises(KeyboardInterrupt):
+            getattr(runner, way)()
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    # The leak guard looks for processes.
 
 
 def test_an_exception_of_a_signal_handler_ends_the_run_and_leaves_it() -> None:

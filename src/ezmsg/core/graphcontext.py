@@ -156,11 +156,12 @@ class GraphContext(ProcessRequests):
         self._edges, self._metadata = set(), None
         if session is None:
             return
-        # A server of ours ends, and with it whatever it would confirm.
-        if self._server is None and await self._confirmed(session, r.CloseSession(), timeout_s):
-            await session.close()
-        else:
-            await session.abort()
+        is_confirmed = False
+        try:
+            # A server of ours ends, and with it whatever it would confirm.
+            is_confirmed = self._server is None and await self._confirmed(session, r.CloseSession(), timeout_s)
+        finally:  # also when cancelled meanwhile
+            await (session.close() if is_confirmed else session.abort())
 
     async def _confirmed(self, session: ServerLink, record: r.Record, timeout_s: float) -> bool:
         if not session.is_up:

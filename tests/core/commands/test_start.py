@@ -43,7 +43,7 @@ def test_it_returns_when_the_server_answers_though_its_output_is_read_to_the_end
 def test_something_else_at_the_address_is_told_in_one_line(capsys: pytest.CaptureFixture[str]) -> None:
     with socket.create_server(("127.0.0.1", 0)) as stranger, ThreadPoolExecutor(1) as pool:
         starting = pool.submit(cmdline, ["start", "--address", f"127.0.0.1:{stranger.getsockname()[1]}"])
-        stranger.settimeout(20)
+        stranger.settimeout(40)
         caller, _ = stranger.accept()
         caller.sendall(b"HTTP/1.1 400 Bad Request\r\n\r\n")
         assert starting.result() == 1

@@ -21,7 +21,7 @@ WORKER = Path(__file__).with_name("hostworker.py")
 PORTS = {"tls": 25978, "plain": 25979}
 OTHER = {"a": "b", "b": "a"}
 # Longer when it is run by hand.
-CUT_S = float(os.environ.get("TWO_HOSTS_CUT_S", "3"))
+CUT_S = float(os.environ.get("TWO_HOSTS_CUT_S", "1"))
 
 
 class Stream(NamedTuple):
@@ -71,7 +71,7 @@ class Graphs:
 
     async def logged(self, worker: Worker, text: str) -> None:
         """Wait until a process has logged this."""
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(40):
             while text not in self.log(worker):
                 await asyncio.sleep(0.05)
 

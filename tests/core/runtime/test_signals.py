@@ -19,9 +19,12 @@ import psutil
 import pytest
 
 RUNNER = Path(__file__).parents[2] / "shutdown_runner.py"
-DEADLINE_S = 20
+DEADLINE_S = 40
 METHODS = ("single", "fork", "spawn")
 SOURCE, SINK = "SYSTEM/SOURCE", "SYSTEM/SINK"
+
+# Scenarios that a program gives up.
+ENDLESS = ("works", "ignores", "blocks", "starts")
 
 # What a shell or a supervisor sees of a process that died of SIGINT.
 OF_SIGINT = (-signal.SIGINT, 130)
@@ -34,7 +37,7 @@ class Program:
         self.process = subprocess.Popen(
             [sys.executable, "-W", "error", str(RUNNER), *arguments],
             stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
-            env=os.environ | (env or {}),
+            env=os.environ | ({} if arguments[0] in ENDLESS else {"PATIENT": "1"}) | (env or {}),
         )  # fmt: skip
         self.lines: list[str] = []
         self.errors = ""
@@ -154,8 +157,11 @@ def test_strictly_a_program_waits_for_what_blocks(start: type[Program]) -> None:
     program.signal_group(signal.SIGINT)
     program.wait_for(f"bye {SINK}")
     threading.Event().wait(0.2)  # one that comes at once counts as the same
-    for _ in range(2):
-        assert program.process.poll() is None
+    assert program.process.poll() is None
+    program.signal_group(signal.SIGINT)
+    threading.Event().wait(0.2)
+    assert program.process.poll() is None
+    while program.process.poll() is None:  # two are enough, but a busy machine may hear them as one
         program.signal_group(signal.SIGINT)
         threading.Event().wait(0.2)
 

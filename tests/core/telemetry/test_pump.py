@@ -7,7 +7,7 @@ import pytest
 
 from ezmsg.core.profiling import ProfileRegistry
 from ezmsg.core.telemetry.link import Listener
-from ezmsg.core.telemetry.pump import INTERVAL_S, SHORTEST_S, Pace, TelemetryPump
+from ezmsg.core.telemetry.pump import CALM_INTERVAL_S, CALM_S, INTERVAL_S, SHORTEST_S, Pace, TelemetryPump
 from ezmsg.core.wire.records import Goodbye, ProcessTelemetry
 from tests.core.profiling.recording import begin_trace, publish
 from tests.core.telemetry.serving import GRAPH, PATIENCE_S, FakeServer
@@ -194,6 +194,18 @@ def test_the_pace_is_slow_without_a_trace_and_fast_with_one():
     pace.turn(0.0, 0.0, is_forced=False)
     assert pace.wait_s(is_tracing=False) == INTERVAL_S
     assert pace.wait_s(is_tracing=True) == 0.02
+
+
+def test_the_pace_is_slower_where_nobody_has_asked_for_anything_for_long():
+    pace = Pace(0.02)
+    pace.turn(0.0, 0.0, is_forced=True)
+    pace.turn(CALM_S - 0.1, 0.0, is_forced=False)
+    assert pace.wait_s(is_tracing=False) == INTERVAL_S
+    pace.turn(CALM_S, 0.0, is_forced=False)
+    assert pace.wait_s(is_tracing=False) == CALM_INTERVAL_S
+    assert pace.wait_s(is_tracing=True) == 0.02
+    pace.turn(CALM_S + 0.1, 0.0, is_forced=True)
+    assert pace.wait_s(is_tracing=False) == INTERVAL_S
 
 
 def test_the_pace_keeps_rings_half_empty():

@@ -26,7 +26,16 @@ from ezmsg.core.wire.messages import (
     encode_in_segment,
     encode_plain,
 )
-from ezmsg.core.wire.records import MESSAGE_OPCODE, ChannelOpened, Done, OpenChannel, Record, Refusal, encode_record
+from ezmsg.core.wire.records import (
+    MESSAGE_OPCODE,
+    ChannelOpened,
+    Done,
+    OpenChannel,
+    Record,
+    Refusal,
+    SlotHolder,
+    encode_record,
+)
 from tests import hostile
 
 TRACE = (bytes(range(1, 17)), 0x1112131415161718)
@@ -356,6 +365,31 @@ async def test_acknowledgements_go_together_and_half_of_the_slots_at_once(channe
     got = b""
     while len(got) < len(expected):
         got += await loop.sock_recv(theirs, 1000)
+    assert got == expected
+
+
+async def test_the_message_that_came_last_is_acknowledged_at_once_and_others_soon(channel) -> None:
+    inlet, receiver, theirs = channel
+    await hostile.send(theirs, ANSWER + message(7, 0) + message(8, 0))
+    for _ in range(2):
+        await received(receiver)
+    inlet.acknowledge(8)
+    assert theirs.recv(1000) == encode_ack([8])
+    inlet.acknowledge(7)
+    with pytest.raises(BlockingIOError):
+        theirs.recv(1000)
+    assert await asyncio.get_running_loop().sock_recv(theirs, 1000) == encode_ack([7])
+
+
+async def test_who_held_a_message_is_told_before_it_is_acknowledged(channel) -> None:
+    inlet, receiver, theirs = channel
+    await hostile.send(theirs, ANSWER + message(7, 0))
+    await received(receiver)
+    inlet.acknowledge_for(7, "SLOW")
+    expected = record(SlotHolder("SLOW"), 0) + encode_ack([7])
+    got = b""
+    while len(got) < len(expected):
+        got += await asyncio.get_running_loop().sock_recv(theirs, 1000)
     assert got == expected
 
 

@@ -1,7 +1,8 @@
 """How late event loops are: what runs in them without a break holds up everything else.
 
-A timer in each loop that has endpoints of a graph, ten times a second. A loop that sleeps in the operating system wakes
-up to a millisecond late by itself: asyncio rounds up to whole ones.
+A timer in each loop that has endpoints of a graph, five times a second; not oftener, as it wakes loops that have
+nothing else to do. A loop that sleeps in the operating system wakes up to a millisecond late by itself: asyncio rounds
+up to whole ones.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from weakref import WeakKeyDictionary
 from ezmsg.core.profiling import ProfileRegistry
 from ezmsg.core.recorder.processscope import LOOP_LAG
 
-INTERVAL_S: Final = 0.1
+INTERVAL_S: Final = 0.2
 _NUMBER: Final = re.compile(r"[-_ ]?\d+( \(.*\))?$")
 
 

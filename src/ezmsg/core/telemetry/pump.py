@@ -37,6 +37,10 @@ from ezmsg.core.wire.records import OpenTelemetry
 logger = logging.getLogger("ezmsg")
 
 INTERVAL_S: Final = 0.5
+CALM_S: Final = 5.0
+CALM_INTERVAL_S: Final = 1.0
+"""How often once nobody has opened or closed an endpoint, or asked for anything, for CALM_S. A turn takes a millisecond
+or two, however little there is to read: where a process handles a hundred messages a second, a tenth of all it does."""
 SHORTEST_S: Final = 0.005
 PAUSE_S: Final = 100e-6
 """Between two steps of reading, some 0.2 ms each: a loop that wakes meanwhile waits for one of them, not for all. Long
@@ -311,24 +315,27 @@ class Pace:
     def __init__(self, trace_interval_s: float) -> None:
         """Begin with a full turn."""
         self._trace_interval_s = trace_interval_s
-        self._last_s = self._full_s = -math.inf
-        self._limit_s = INTERVAL_S
+        self._last_s = self._full_s = self._asked_s = -math.inf
+        self._interval_s = self._limit_s = INTERVAL_S
         self.is_rows_only = False
 
     def turn(self, now_s: float, unread: float, *, is_forced: bool) -> None:
-        """Rings are read now, the fullest being `unread` full (0 to 1); everything else is told every INTERVAL_S."""
+        """Rings are read now, the fullest being `unread` full (0 to 1); everything else is told once an interval."""
         elapsed_s, self._last_s = now_s - self._last_s, now_s
+        if is_forced or elapsed_s == math.inf:
+            self._asked_s = now_s
+        self._interval_s = INTERVAL_S if now_s - self._asked_s < CALM_S else CALM_INTERVAL_S
         if unread > 0 and elapsed_s < math.inf:
             self._limit_s = max(SHORTEST_S, elapsed_s * RING_SHARE / unread)
         else:
-            self._limit_s = INTERVAL_S
-        self.is_rows_only = not is_forced and now_s - self._full_s < INTERVAL_S
+            self._limit_s = self._interval_s
+        self.is_rows_only = not is_forced and now_s - self._full_s < self._interval_s
         if not self.is_rows_only:
             self._full_s = now_s
 
     def wait_s(self, *, is_tracing: bool) -> float:
         """Seconds until the next turn."""
-        return min(INTERVAL_S, self._limit_s, self._trace_interval_s if is_tracing else INTERVAL_S)
+        return min(self._interval_s, self._limit_s, self._trace_interval_s if is_tracing else self._interval_s)
 
 
 PUMP = TelemetryPump(PROFILES)

@@ -168,8 +168,8 @@ class Source:
             raise ProtocolError(f"an array of {template.spec.nbytes} bytes came with {stop - at}")
         return template.join(chunk, start + template.constant, template.spec.view(chunk, at))
 
-    def see(self, chunk: Chunk, start: int, stop: int, layout: int) -> int:
-        """A message came of which so many bytes lie in shared memory; arguments as for `decode_placed`."""
+    def see(self, chunk: Chunk, start: int, stop: int, layout: int) -> Placed:
+        """A message came that lies in shared memory: where; arguments as for `decode_placed`."""
         raise ProtocolError("a message claims to be in shared memory, of which this connection has none")
 
     def buffers(self, at: Placed) -> list[memoryview]:
@@ -189,6 +189,7 @@ class Undecoded(msgspec.Struct, gc=False):
         chunk: The memory that holds it.
         start: Where it begins there, behind its times.
         stop: Where it ends.
+        at: Where its buffers are, if they are in shared memory.
     """
 
     source: Source
@@ -196,6 +197,7 @@ class Undecoded(msgspec.Struct, gc=False):
     chunk: Chunk
     start: int
     stop: int
+    at: Placed | None = None
 
     def decode(self) -> Any:
         """The message; whatever its unpickling raises comes through."""
@@ -205,7 +207,7 @@ class Undecoded(msgspec.Struct, gc=False):
             return self.source.array(self.chunk, self.start, layout >> NUMBER_SHIFT, self.stop)
         if plain == COMPOSITE:
             return self.source.composite(self.chunk, self.start, self.stop)
-        codec, head, buffers, at = decode_content(self.chunk, layout, self.start, self.stop)
+        codec, head, buffers, at = decode_content(self.chunk, layout, self.start, self.stop, self.at)
         return decode(codec, head, buffers if at is None else self.source.buffers(at))
 
     @property
@@ -220,7 +222,7 @@ class Undecoded(msgspec.Struct, gc=False):
 
     def decode_own(self) -> Any:
         """The message once more, with nothing in it that lies in a segment."""
-        codec, head, buffers, at = decode_content(self.chunk, self.layout, self.start, self.stop)
+        codec, head, buffers, at = decode_content(self.chunk, self.layout, self.start, self.stop, self.at)
         if at is not None:
             buffers = [memoryview(bytearray(buffer)) for buffer in self.source.buffers(at)]
         return decode(codec, head, buffers)

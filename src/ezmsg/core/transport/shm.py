@@ -215,15 +215,14 @@ class SegmentSource(Source):
         self._windows: dict[int, memoryview | None] = {}
         self._has_all = True
 
-    def see(self, chunk: Chunk, start: int, stop: int, layout: int) -> int:
-        """A message came that lies in the memory: map it, if that was not done yet; how many bytes lie there."""
+    def see(self, chunk: Chunk, start: int, stop: int, layout: int) -> Placed:
+        """A message came that lies in the memory: where. Maps it, if that was not done yet."""
         at = decode_placed(chunk, start, stop, layout)
-        nbytes = sum(at.sizes)
         window = self._windows.get(at.window)
         if window is not None and len(window) == at.window_bytes:
-            return nbytes
+            return at
         if at.window in self._windows and window is None:
-            return nbytes
+            return at
         try:
             self._windows[at.window] = self._segment.map_range(at.window, at.window_bytes, writable=True)
         except SharedMemoryUnavailable as error:
@@ -237,7 +236,7 @@ class SegmentSource(Source):
             # Of places that were outgrown: the oldest. What still lies there is read.
             del self._windows[next(iter(self._windows))]
             self._has_all = False
-        return nbytes
+        return at
 
     def buffers(self, at: Placed) -> list[memoryview]:
         """The buffers of a message."""

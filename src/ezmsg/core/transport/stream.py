@@ -115,6 +115,17 @@ class MessageSocket(FrameStream):
         opcode, body = encode_record(record)
         self.write(encode_frame(opcode, body, 0, flags))
 
+    def write_alone(self, frame: bytes) -> None:
+        """As `write`, of a frame after which none is expected in this turn of the loop: no turn begins with it.
+
+        To end one, the loop would have to turn once more.
+        """
+        if self._in_turn:
+            self.write(frame)
+        elif not self._is_closing and self._transport is not None:
+            with self._sending:
+                self._transport.write(frame)
+
     def close_soon(self) -> None:
         """Begin to close: what was written is still delivered, for LINGER_S at most."""
         if self._closing is None:
@@ -212,6 +223,7 @@ class ChannelInlet(MessageSocket):
         self._placed: set[int] = set()
         self._is_leaving = False
         self._acks: list[int] = []
+        self._newest = -1
         self._holder = ""
         self._ack_at = 1
         self._acks_scheduled = False
@@ -242,20 +254,22 @@ class ChannelInlet(MessageSocket):
         if not found:
             return
         now_s = message_clock()
+        self._newest = found[-1][0]
         receive, source, is_foreign = self._receiver.receive, self._source, self._is_foreign
         for message_id, publish_s, origin_s, layout, start, stop in found:
-            trace = None
+            trace = at = None
             if layout & _SAMPLED:
                 trace = decode_trace(chunk, start, stop)
                 start += TRACE_BYTES
                 layout &= ~_SAMPLED
             size = stop - start
             if layout & _SEGMENT:
-                size += source.see(chunk, start, stop, layout)
+                at = source.see(chunk, start, stop, layout)
+                size += sum(at.sizes)
                 self._placed.add(message_id)
             if is_foreign:
                 origin_s = UNKNOWN_ORIGIN_S
-            message = Undecoded(source, layout, chunk, start, stop)
+            message = Undecoded(source, layout, chunk, start, stop, at)
             receive(message_id, message, origin_s, publish_s, now_s, size, trace)
 
     def _answered(self, record: Record) -> None:
@@ -306,14 +320,17 @@ class ChannelInlet(MessageSocket):
         return self._acknowledge
 
     def _acknowledge(self, message_id: int) -> None:
-        """Release a message at the publisher: at half its slots at once, else when this turn of the loop ends."""
+        """Release a message at the publisher: at half its slots at once, and with the message that came last.
+
+        Most likely nothing follows it then. Others wait for the end of the turn of the loop.
+        """
         if self._placed:
             self._placed.discard(message_id)
             if self._is_leaving:
                 self.close_soon()
         acks = self._acks
         acks.append(message_id)
-        if len(acks) >= self._ack_at:
+        if message_id == self._newest or len(acks) >= self._ack_at:
             self._send_acks()
         elif not self._acks_scheduled:
             self._acks_scheduled = True
@@ -343,7 +360,7 @@ class ChannelInlet(MessageSocket):
 
     def _send_acks(self) -> None:
         acks, self._acks = self._acks, []
-        self.write(encode_ack(acks))
+        self.write_alone(encode_ack(acks))
 
 
 # -- connecting -------------------------------------------------------------------------------------------------------

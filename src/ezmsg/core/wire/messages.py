@@ -243,7 +243,7 @@ class Content(NamedTuple):
     placed: Placed | None = None
 
 
-def decode_content(chunk: Chunk, layout: int, start: int, stop: int) -> Content:
+def decode_content(chunk: Chunk, layout: int, start: int, stop: int, at: Placed | None = None) -> Content:
     """Take a message apart.
 
     Args:
@@ -251,6 +251,7 @@ def decode_content(chunk: Chunk, layout: int, start: int, stop: int) -> Content:
         layout: As its frame says.
         start: Where it begins behind its times, trace context included if `layout` says that it is sampled.
         stop: Where it ends.
+        at: Where its buffers are, if they are in a segment and that was looked up already.
 
     Raises:
         ProtocolError: The sizes do not add up.
@@ -270,14 +271,14 @@ def decode_content(chunk: Chunk, layout: int, start: int, stop: int) -> Content:
             raise ProtocolError(f"a message of {stop - start} bytes has {number} of padding")
         content = view[start : stop - number]
         return Content(codec, content, [content] if codec else [])
-    return _decode_table(view, codec, flags, number, start, stop)
-
-
-def _decode_table(view: memoryview, codec: int, flags: int, count: int, start: int, stop: int) -> Content:
-    body = start - FIELDS_BYTES  # as if there were no trace context
-    at: Placed | None = None
     if flags & SEGMENT:
-        at = decode_placed(view, start, stop, count << NUMBER_SHIFT)
+        at = at or decode_placed(view, start, stop, number << NUMBER_SHIFT)
+    return _decode_table(view, codec, at, number, start, stop)
+
+
+def _decode_table(view: memoryview, codec: int, at: Placed | None, count: int, start: int, stop: int) -> Content:
+    body = start - FIELDS_BYTES  # as if there were no trace context
+    if at is not None:
         start += _WINDOW.size
     if start + 8 * (count + 1) > stop:
         raise ProtocolError(f"a message of {stop - body} bytes claims {count} buffers")

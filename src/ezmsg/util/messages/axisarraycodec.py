@@ -1,8 +1,9 @@
 """How an AxisArray travels between processes: see `ezmsg.core.compositecodec`.
 
-Constant are names, units, key and attributes. With each message go its array, gain and offset of linear axes, and the
-coordinates of others. What is not as plain as that needs pickle: subclasses, arrays of other libraries, attributes that
-are neither text nor numbers, coordinates that are large, or objects.
+Constant are names, units, key and attributes. With each message go its array, attributes that are floats (times, most
+often), gain and offset of linear axes, and the coordinates of others. What is not as plain as that needs pickle:
+subclasses, arrays of other libraries, attributes that are neither text nor numbers, coordinates that are large, or
+objects.
 
 Importing `ezmsg.util.messages.axisarray` makes it so.
 """
@@ -22,8 +23,9 @@ from ezmsg.core.compositecodec import Data, Form, Join, register
 from ezmsg.util.messages.axes import CoordinateAxis, LinearAxis
 from ezmsg.util.messages.axisarray import AxisArray
 
-COORDINATES_MAX: Final = 4096
-"""Bytes of the coordinates of an axis: more are better not copied into every message."""
+COORDINATES_MAX: Final = 16384
+"""Bytes of the coordinates of an axis, such as the names of some hundred channels: more are better not copied into
+every message. To copy so many some times takes less than half of what pickle does."""
 _KNOWN: Final = 64
 """Constant parts remembered: several signals may take turns on one stream."""
 _PLAIN_KINDS: Final = frozenset("biufcSU")
@@ -32,6 +34,7 @@ _FIELDS: Final = 5
 _AXIS_FIELDS: Final = 3
 
 _LINEAR: Final = struct.Struct("<dd")
+_FLOAT: Final = struct.Struct("<d")
 _encode = msgspec.msgpack.Encoder().encode
 
 Outline = list[Any]
@@ -58,11 +61,17 @@ class Splitter:
                 return None
             if type(dims) is not list or type(axes) is not dict or type(attrs) is not dict or type(key) is not str:
                 return None
-            for value in attrs.values():
-                if type(value) not in _ATTRIBUTES:
+            variable = b""
+            fixed: list[Any] = []
+            for name, value in attrs.items():
+                if type(value) is float and type(name) is str:
+                    fixed.append(name)
+                    variable += _FLOAT.pack(value)
+                elif type(value) in _ATTRIBUTES:
+                    fixed.append((name, value))
+                else:
                     return None
             outline: Outline = []
-            variable = b""
             for name, axis in axes.items():
                 if len(axis.__dict__) != _AXIS_FIELDS:
                     return None
@@ -80,15 +89,15 @@ class Splitter:
                 else:
                     return None
             # As bytes, 1, 1.0 and True are different, and what is changed in place is noticed.
-            rest = _encode((dims, key, attrs))
+            rest = _encode((dims, key, fixed))
             if rest != self._rest or outline != self._outline:
-                self._last = self._constant(message, outline, rest)
+                self._last = self._constant(message, outline, fixed, rest)
                 self._rest, self._outline = rest, outline
         except (TypeError, ValueError, OverflowError, AttributeError, struct.error):
             return None  # whatever it is, it is no plain message
         return None if self._last is None else (self._last, variable, data)
 
-    def _constant(self, message: AxisArray, outline: Outline, rest: bytes) -> bytes | None:
+    def _constant(self, message: AxisArray, outline: Outline, fixed: list[Any], rest: bytes) -> bytes | None:
         """The constant part of a message; None if it needs pickle."""
         known = self._known
         key = (rest, tuple(outline))
@@ -96,7 +105,7 @@ class Splitter:
             if len(known) >= _KNOWN:
                 known.clear()
             is_plain = _is_plain(message.dims, message.attrs, outline)
-            part = (message.dims, message.key, message.attrs, outline)
+            part = (message.dims, message.key, fixed, outline)
             known[key] = pickle.dumps(part, protocol=5) if is_plain else None
         return known[key]
 
@@ -124,9 +133,12 @@ Make = Callable[[Data, int], Any]
 
 
 def _join(part: bytes) -> Join:
-    dims, key, attrs, outline = pickle.loads(part)
+    dims, key, fixed, outline = pickle.loads(part)
+    floats = [name for name in fixed if type(name) is str]
+    attrs = dict((name, 0.0) if type(name) is str else name for name in fixed)
+    read_floats = struct.Struct(f"<{len(floats)}d").unpack_from
     makers: list[tuple[str, int, Make]] = []
-    place = 0
+    place = len(floats) * _FLOAT.size
     for name, unit, *rest in outline:
         if len(rest) == 2:
             makers.append((name, place, _linear(unit, *rest)))
@@ -143,6 +155,8 @@ def _join(part: bytes) -> Join:
         message.dims = dims.copy()
         message.axes = {name: make(memory, start + at) for name, at, make in makers}
         message.attrs = attrs.copy()
+        if floats:
+            message.attrs.update(zip(floats, read_floats(memory, start), strict=True))
         message.key = key
         return message
 
