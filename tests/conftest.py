@@ -1,7 +1,10 @@
 """A clean environment for all tests, and a guard that fails those which leave something behind."""
 
 import contextlib
+import gc
 import os
+import signal
+import sys
 import tempfile
 from collections.abc import Generator, Iterator
 from multiprocessing import resource_tracker
@@ -29,14 +32,35 @@ os.environ["TMPDIR"] = tempfile.tempdir = str(TEMPORARY)
 # gRPC, once a test has loaded it, would keep descriptors of its own across every fork.
 os.environ["GRPC_ENABLE_FORK_SUPPORT"] = "0"
 
-hypothesis.settings.register_profile("no-deadline", deadline=None)  # speed belongs to benchmarks
-hypothesis.settings.load_profile("no-deadline")
+# Where bytecode is not kept, as in many containers, each of the hundreds of programs of tests would compile all of
+# ezmsg again, which takes three times as long as to import it.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+sys.dont_write_bytecode = False
+# A shell that runs the tests in the background has it ignored, which every program of a test would inherit.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
+hypothesis.settings.register_profile(
+    "same-always",
+    # Speed belongs to benchmarks.
+    deadline=None,
+    suppress_health_check=[hypothesis.HealthCheck.too_slow],
+    # What passed passes again. With FUZZ=1 in the environment every run looks for something new.
+    derandomize="FUZZ" not in os.environ,
+)
+hypothesis.settings.load_profile("same-always")
 
 UNFINISHED_TASKS = leaks.UnfinishedTasks()
 
 
 def pytest_configure() -> None:
     resource_tracker.ensure_running()  # a process and a descriptor that multiprocessing keeps until exit
+
+
+def pytest_collection_finish() -> None:
+    # All tests and what they import stay; without them a full collection, of which there are many, takes a tenth.
+    gc.collect()
+    gc.freeze()
 
 
 def pytest_unconfigure() -> None:

@@ -21,6 +21,11 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import ezmsg.core as ez
+from ezmsg.core.runtime import coordinator, loopthread, participant
+
+if "PATIENT" in os.environ:
+    # What ends in order may take long on a busy machine; only what never ends is given up as soon as users want.
+    participant.GRACE_S = loopthread.GRACE_S = coordinator.REACT_S = coordinator.CLOSE_S = coordinator.EXIT_S = 40.0
 
 warnings.filterwarnings("ignore", category=DeprecationWarning, message="thread is deprecated")
 

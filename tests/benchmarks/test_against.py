@@ -19,7 +19,7 @@ def started(name: str, *arguments: str) -> subprocess.Popen[str]:
 
 
 def cells_of(name: str) -> list[str]:
-    output, _ = started(name, "--list").communicate(timeout=55)
+    output, _ = started(name, "--list").communicate(timeout=120)
     return output.split()
 
 
@@ -40,7 +40,7 @@ def test_every_cell_can_be_measured(tmp_path: Path, name: str) -> None:
         for half, file in zip(halves, files, strict=True)
     ]
     for program in programs:
-        _, errors = program.communicate(timeout=55)
+        _, errors = program.communicate(timeout=120)
         assert program.returncode == 0, errors
     rows = measured(files)
     assert {row["cell"] for row in rows} == set(cells)
@@ -49,6 +49,6 @@ def test_every_cell_can_be_measured(tmp_path: Path, name: str) -> None:
 
 def test_an_unknown_cell_is_refused() -> None:
     program = started("control.py", "--only", "nothing-of-this-name")
-    _, errors = program.communicate(timeout=55)
+    _, errors = program.communicate(timeout=120)
     assert program.returncode == 2
     assert "no such cell" in errors

@@ -17,7 +17,7 @@ def run(script: str, *arguments: str) -> subprocess.CompletedProcess[str]:
         env=os.environ | {"EZMSG_AUTHKEY": "0" * 64},
         capture_output=True,
         text=True,
-        timeout=50,
+        timeout=120,
     )
 
 

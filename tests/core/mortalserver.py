@@ -5,6 +5,7 @@ from __future__ import annotations
 from ezmsg.core.graphserver import GraphServer
 from ezmsg.core.net.address import Address
 from ezmsg.core.server.journal import Journal
+from tests.ports import KeptPort
 
 
 class MortalServer(GraphServer):
@@ -28,10 +29,8 @@ class Successors:
     """Servers at one address, one after the other."""
 
     def __init__(self) -> None:
-        server = MortalServer()
-        server.start("127.0.0.1:0")
-        server.stop()
-        self.address: Address = server.address
+        self._port = KeptPort()
+        self.address: Address = self._port.address
         self.start()
 
     def start(self) -> None:
@@ -41,3 +40,8 @@ class Successors:
     def restart(self) -> None:
         self.server.die()
         self.start()
+
+    def close(self) -> None:
+        """End the last one; none follows."""
+        self.server.stop()
+        self._port.close()

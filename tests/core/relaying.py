@@ -7,6 +7,7 @@ import contextlib
 import socket
 
 from ezmsg.core.net.address import Address
+from tests.ports import KeptPort
 
 
 class Relay:
@@ -14,7 +15,8 @@ class Relay:
 
     def __init__(self, server: Address) -> None:
         self._server = server
-        self.address = Address("127.0.0.1", 0)
+        self._port = KeptPort()
+        self.address = self._port.address
         self._peers: dict[asyncio.StreamWriter, asyncio.StreamWriter] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         # Ends at the server whose peer was cut off.
@@ -24,7 +26,6 @@ class Relay:
         """Let peers in, for the first time or again."""
         self._listener = socket.create_server(self.address)
         self._listener.setblocking(False)
-        self.address = Address(*self._listener.getsockname()[:2])
         asyncio.get_running_loop().add_reader(self._listener, self._accept)
 
     async def close(self) -> None:
@@ -35,6 +36,11 @@ class Relay:
             for end in (*self._peers, *self._peers.values()):
                 end.transport.abort()
             await asyncio.wait(self._tasks, timeout=0.01)
+
+    async def end(self) -> None:
+        """Close for good."""
+        await self.close()
+        self._port.close()
 
     def cut(self) -> None:
         """Lose the peers; the server does not notice."""

@@ -93,7 +93,7 @@ def test_headers_are_remembered_up_to_a_limit(monkeypatch: pytest.MonkeyPatch, c
 # -- heads that nobody here wrote -------------------------------------------------------------------------------------
 
 
-@settings(max_examples=500)
+@settings(max_examples=200)
 @given(st.binary(max_size=80), st.binary(max_size=80))
 def test_garbage_for_a_header_is_refused(head: bytes, buffer: bytes) -> None:
     read(head, buffer)
@@ -103,7 +103,7 @@ names = st.sampled_from([b"<f8", b"|O", b"|S0", b"|V0", b"T", b"<U3", b"i4,O", b
 sides = st.integers(0, 4) | st.sampled_from([2**31, 2**32 - 1, 2**62, 2**63 - 1, 2**63, 2**64 - 1])
 
 
-@settings(max_examples=500)
+@settings(max_examples=200)
 @given(st.lists(sides, max_size=70), names | st.binary(max_size=12), st.integers(0, 255), st.binary(max_size=200))
 @example([1], b"|O", WRITABLE, b"\xaa" * 8)
 @example([10**14], b"|S0", WRITABLE, b"")
@@ -112,7 +112,7 @@ def test_a_forged_header_is_refused_or_harmless(shape: list[int], name: bytes, f
     read(forged(tuple(shape), name, flags), buffer)
 
 
-@settings(max_examples=300)
+@settings(max_examples=150)
 @given(st.data())
 def test_a_damaged_header_is_refused_or_harmless(data: st.DataObject) -> None:
     head = bytearray(forged((2, 3), b"<f8"))

@@ -6,7 +6,6 @@ import asyncio
 import multiprocessing
 import os
 import signal
-import socket
 import threading
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
@@ -16,7 +15,14 @@ import pytest
 import ezmsg.core as ez
 from ezmsg.core.backend import ExecutionContext
 from ezmsg.core.dag import CyclicException
-from ezmsg.core.errors import BackendProcessFailed, BackendProcessLost, NotSpawnable, SeveralMains, StateNotInitialized
+from ezmsg.core.errors import (
+    BackendProcessFailed,
+    BackendProcessLost,
+    ConfigError,
+    NotSpawnable,
+    SeveralMains,
+    StateNotInitialized,
+)
 from ezmsg.core.graphserver import GraphServer
 from ezmsg.core.telemetry import pump
 from tests import leaks
@@ -32,15 +38,15 @@ from tests.core.rununits import (
     PidOf,
     WaitsInSetup,
 )
+from tests.ports import KeptPort
 
-DEADLINE_S = 20
+DEADLINE_S = 40
 
 
 @pytest.fixture
-def unused_tcp_port() -> int:
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        return sock.getsockname()[1]
+def unused_tcp_port() -> Iterator[int]:
+    with KeptPort() as port:
+        yield port.address.port
 
 
 @pytest.fixture(params=["fork", "spawn"])
@@ -162,6 +168,17 @@ def test_components_come_as_keywords_or_as_one_mapping(caplog: pytest.LogCapture
     ez.run(alone)  # pyright: ignore[reportArgumentType]
     assert alone.address == "SYSTEM"
     assert "deprecated" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("argument", "value"),
+    [("backend_process", int), ("profiler_log_name", 5), ("graph_address", "nowhere"), ("root_name", 5)],
+)
+def test_an_argument_that_cannot_be_used_is_refused_with_what_is_expected(argument: str, value: Any) -> None:
+    arguments: dict[str, Any] = {argument: value}
+    with pytest.raises(ConfigError, match="cannot be used: expected") as caught:
+        ez.run(UNIT=Idle(), **arguments)
+    assert caught.value.value == str(value)
 
 
 def test_without_components_there_is_nothing_to_run() -> None:

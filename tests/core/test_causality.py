@@ -237,7 +237,7 @@ async def by_tasks(out: Publisher) -> None:
 
 def from_thread(out: Publisher, loop: asyncio.AbstractEventLoop) -> None:
     for number in range(2):
-        asyncio.run_coroutine_threadsafe(out.broadcast(number), loop).result(10)
+        asyncio.run_coroutine_threadsafe(out.broadcast(number), loop).result(40)
 
 
 async def by_to_thread(out: Publisher) -> None:
@@ -639,7 +639,7 @@ async def spans_of(context: GraphContext, count: int) -> Spans:
     """As many spans as the native stream is expected to deliver."""
     spans: list[TraceSpan] = []
     stream = context.subscribe_profiling_trace(ProfilingStreamControl(max_samples=10_000, include_spans=True))
-    async with asyncio.timeout(20), contextlib.aclosing(stream):
+    async with asyncio.timeout(40), contextlib.aclosing(stream):
         async for delivery in stream:
             spans += [span for batch in delivery.batches.values() for span in batch.spans]
             if len(spans) >= count:

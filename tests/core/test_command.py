@@ -147,7 +147,7 @@ def test_the_end_of_who_reads_the_output_is_no_traceback(server: GraphServer) ->
     assert process.stdout is not None
     process.stdout.close()
     process.stdout = None
-    _, errors = process.communicate(timeout=30)
+    _, errors = process.communicate(timeout=120)
     assert process.returncode == 1
     assert errors == ""
 

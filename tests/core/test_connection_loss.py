@@ -21,7 +21,7 @@ from ezmsg.core.wire import records as r
 from tests.core import metadatamaking
 from tests.core.relaying import Relay
 
-PATIENCE_S = 20.0
+PATIENCE_S = 40.0
 
 
 @pytest.fixture
@@ -29,7 +29,7 @@ async def relay(server: GraphServer) -> AsyncIterator[Relay]:
     relay = Relay(server.address)
     await relay.open()
     yield relay
-    await relay.close()
+    await relay.end()
 
 
 async def until(holds: Callable[[], Any]) -> None:

@@ -26,7 +26,7 @@ from tests.core.controlmachine import TIMEOUT_S, ControlMachine, Events, fuzzing
 from tests.core.controlmodel import PERSISTENT
 from tests.core.metadatamaking import graph
 
-PATIENCE_S = 20.0
+PATIENCE_S = 40.0
 
 
 def echo(request: ProcessControlRequest) -> ProcessControlResponse:

@@ -57,6 +57,15 @@ def test_publisher_wants_an_output_stream(stream: Any) -> None:
         ez.publisher(stream)
 
 
+def test_a_mistake_in_a_class_body_tells_the_class_and_the_line() -> None:
+    with pytest.raises(ValueError, match=rf"@publisher: .*not on 'OUT' \(class .*Wrong, {__file__}, line \d+\)$"):
+
+        class Wrong(ez.Unit):  # pyright: ignore[reportUnusedClass] - it cannot be made
+            @ez.publisher("OUT")  # type: ignore[arg-type] - the mistake
+            async def go(self) -> AsyncIterator[Any]:
+                yield OUT, 1
+
+
 def test_subscriber_marks_a_task_with_what_its_stream_says(function: Any) -> None:
     assert ez.subscriber(IN)(function) is function
     assert function.__ez_subscribes__ is IN

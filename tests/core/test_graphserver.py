@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import gc
-import socket
 import threading
 import time
 from collections.abc import Iterator
@@ -24,15 +23,14 @@ from ezmsg.core.processclient import ProcessControlClient
 from ezmsg.core.pubclient import Publisher
 from ezmsg.core.server.journal import Journal, journal_path
 from ezmsg.core.server.peers import Peer
+from tests.ports import KeptPort
 
 
 @pytest.fixture
 def free_address() -> Iterator[str]:
     """An address nobody listens on."""
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        port = sock.getsockname()[1]
-    return f"127.0.0.1:{port}"
+    with KeptPort() as port:
+        yield str(port.address)
 
 
 def test_a_server_has_no_address_before_it_starts() -> None:

@@ -16,7 +16,7 @@ ATTACKS = 2000
 AT_ONCE = 200
 
 
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(300)
 async def test_2000_hostile_connections_cost_a_working_graph_no_message(
     server: GraphServer, context: GraphContext, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -6,7 +6,7 @@ from typing import Any
 
 from ezmsg.core.graphmeta import ProfileChannelType
 from ezmsg.core.messagecache import CachedMessage
-from ezmsg.core.messagechannel import Channel, Subscription
+from ezmsg.core.messagechannel import BITS, Channel, Subscription
 
 
 class FakeInlet:
@@ -45,7 +45,7 @@ def subscribed(channel: Channel, topic: str, received: list[CachedMessage]) -> S
     return subscription
 
 
-def test_the_last_that_holds_a_message_is_told_also_after_another_acknowledged() -> None:
+def test_whoever_holds_the_oldest_message_is_told_as_soon_as_the_one_before_is_released() -> None:
     channel, inlet = new_channel()
     leaky: list[CachedMessage] = []
     slow: list[CachedMessage] = []
@@ -55,13 +55,25 @@ def test_the_last_that_holds_a_message_is_told_also_after_another_acknowledged()
         channel.receive(message_id, "message", 0.0, 0.0, 0.0, 0, None)
     channel.release(slow[0])
     channel.release(leaky[1])  # it gave way in its queue, while the first is handled
-    assert inlet.holder == "SLOW"
-    channel.release(leaky[0])
     assert inlet.holder == "LEAKY"
 
-    channel.release(leaky[2])
+    channel.release(leaky[0])
 
     assert inlet.holder == "SLOW"
+    channel.release(leaky[2])
+    assert inlet.holder == "SLOW"
+
+
+def test_bits_are_few_however_many_come_and_go() -> None:
+    channel, inlet = new_channel()
+    subscribed(channel, "STAYS", [])
+    for number in range(200):
+        received: list[CachedMessage] = []
+        comes = subscribed(channel, f"COMES{number}", received)
+        assert comes.bit.bit_length() <= BITS
+        channel.receive(number, "message", 0.0, 0.0, 0.0, 0, None)
+        assert inlet.holder == "STAYS"
+        channel.unsubscribe(comes)
 
 
 def test_who_left_is_not_told_as_the_one_that_holds_messages() -> None:

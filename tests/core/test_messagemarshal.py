@@ -94,13 +94,13 @@ def assert_as_pickled(obj: Any, encoder: Encoder | None = None) -> None:
 # -- arrays -----------------------------------------------------------------------------------------------------------
 
 
-@settings(max_examples=400)
+@settings(max_examples=200)
 @given(arrays())
 def test_an_array_comes_back_as_from_pickle(array: np.ndarray) -> None:
     assert_as_pickled(array)
 
 
-@settings(max_examples=300)
+@settings(max_examples=150)
 @given(arrays(), arrays())
 def test_arrays_inside_objects_come_back_as_from_pickle(one: np.ndarray, other: np.ndarray) -> None:
     assert_as_pickled(Message(one, {"list": [other, (one, other)], "data": Message(other)}))

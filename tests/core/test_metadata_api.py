@@ -127,7 +127,7 @@ async def test_a_killed_process_takes_its_session_and_its_units_along(context: G
     topology = context.subscribe_topology_events()
     seen: set[str] = set()
     await worker.kill()
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(40):
         while not {f"GRAPH_CHANGED {session} end", f"PROCESS_CHANGED {client_id} end"} <= seen:
             event = await anext(topology)
             what = f"{event.event_type.value} {event.source_session_id or event.source_process_id}"

@@ -201,7 +201,6 @@ async def test_a_server_that_does_not_answer_is_a_timeout_by_name(
     await client.connect()
     await worker.halt()
     monkeypatch.setattr(processclient, "COMMAND_TIMEOUT_S", 0.05)
-    monkeypatch.setattr(processclient, "CLOSE_TIMEOUT_S", 0.05)
     with pytest.raises(RuntimeError, match=r"Timed out waiting .* PROCESS_REGISTER"):
         await client.register(["X"])
     await client.close()
@@ -215,7 +214,7 @@ async def test_the_units_of_a_killed_process_are_free(
     pending = asyncio.create_task(context.process_request("UNIT", "STUCK", timeout=60))
     assert await worker.line() == "stuck"
     await worker.kill()
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(40):
         await pending  # that it is gone is known now
     await other.register(["UNIT"])
     assert await units(context) == {other.process_id: ["UNIT"]}
@@ -242,7 +241,7 @@ async def test_close_cancels_handlers_and_does_not_wait_for_them(
     owner.set_request_handler(handler)
     pending = asyncio.create_task(context.process_request("A", "STUBBORN", timeout=60))
     await started.wait()
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(40):
         await owner.close()
         response = await pending
     assert cancelled.is_set()
@@ -250,7 +249,7 @@ async def test_close_cancels_handlers_and_does_not_wait_for_them(
     assert response.error_code is ProcessControlErrorCode.PROCESS_DISCONNECTED
     assert response.error == "Owning process disconnected before response"
     release.set()
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(40):
         await ended.wait()
 
 
@@ -260,7 +259,7 @@ async def test_a_handler_may_close_its_own_process(context: GraphContext, owner:
         return ProcessControlResponse(request.request_id, True)
 
     owner.set_request_handler(handler)
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(40):
         response = await context.process_request("A", "STOP", timeout=60)
     assert response.error_code is ProcessControlErrorCode.PROCESS_DISCONNECTED
     assert (await context.process_request("A", "STOP")).error_code is ProcessControlErrorCode.UNROUTABLE_UNIT
@@ -275,7 +274,7 @@ async def test_requests_that_meet_a_closing_process_are_all_answered(
         asked = [asyncio.create_task(context.process_request("SHORT", "PING", timeout=60)) for _ in range(5)]
         closing = asyncio.create_task(client.close())
         asked += [asyncio.create_task(context.process_request("SHORT", "PING", timeout=60)) for _ in range(5)]
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(40):
             responses = await asyncio.gather(*asked)
             await closing
         assert {response.error_code for response in responses} <= {

@@ -85,7 +85,7 @@ class Stuck:
             self._changed.notify_all()
 
     async def until(self, **expected: int) -> None:
-        async with asyncio.timeout(20), self._changed:
+        async with asyncio.timeout(40), self._changed:
             await self._changed.wait_for(lambda: all(getattr(self, name) >= count for name, count in expected.items()))
 
 
@@ -96,7 +96,7 @@ def ask_stuck(
 
 
 async def answered(*asked: asyncio.Task[ProcessControlResponse]) -> list[ProcessControlResponse]:
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(40):
         return await asyncio.gather(*asked)
 
 
@@ -360,7 +360,7 @@ async def test_a_request_that_cannot_be_written_is_a_failed_route(
     waiting = asyncio.create_task(context.process_request("UNIT", "ECHO", payload=bytes(LARGE), timeout=LONG_S))
     await asyncio.sleep(0)
     await context.process_request("NOWHERE", "PING", timeout=LONG_S)  # behind it: now it waits for the process
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(40):
         response = await another.process_request("UNIT", "ECHO", payload=bytes(LARGE), timeout=LONG_S)
     assert (response.ok, response.error_code) == (False, Code.ROUTE_WRITE_FAILED)
     assert response.process_id == UUID(worker.ready)
@@ -468,7 +468,7 @@ async def test_snapshots_of_all_processes_are_asked_for_at_once(server: GraphSer
 
     processes = [RawProcess(answer) for _ in range(count)]
     clients = [await process.open(server) for process in processes]
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(40):
         snapshots = await context.profiling_snapshot_all(timeout_per_process=LONG_S)
     assert set(snapshots) == {process.process_id for process in processes}
     for client in clients:
@@ -483,7 +483,7 @@ async def test_snapshots_of_all_leave_out_whoever_does_not_answer_well(
     await worker.halt()
     assert set(await context.profiling_snapshot_all(timeout_per_process=0.2)) == {bare.process_id}
     worker.go_on()
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(40):
         snapshots = await context.profiling_snapshot_all(timeout_per_process=LONG_S)
     assert set(snapshots) == {bare.process_id, UUID(worker.ready)}
     await garbage.close()
@@ -510,7 +510,7 @@ async def test_a_stuck_handler_holds_up_nobody(
     bare.set_request_handler(echo)
     asked = ask_stuck(context, MANY)
     await stuck.until(started=MANY)
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(40):
         for _ in range(10):
             assert (await context.process_ping("UNIT", timeout=LONG_S)).process_id == owner.process_id
             assert (await context.process_stats(process_id=bare.process_id, timeout=LONG_S)).owned_units == []
@@ -668,7 +668,7 @@ async def test_the_end_of_the_server_ends_requests_and_handlers(
     asked = ask_stuck(context, 3)
     await stuck.until(started=3)
     await asyncio.to_thread(server.stop)
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(40):
         results = await asyncio.gather(*asked, return_exceptions=True)
     assert all(
         isinstance(result, ConnectionLost) or result.error_code is Code.PROCESS_DISCONNECTED  # type: ignore[union-attr]
@@ -704,7 +704,7 @@ async def test_requests_to_a_server_that_stands_still_end_by_name(
         monkeypatch.setattr(graphcontext, "GRAPH_TIMEOUT_S", 0.05)
         monkeypatch.setattr(asking, "GRAPH_TIMEOUT_S", 0.05)
         monkeypatch.setenv("EZMSG_SUBSCRIBER_UPDATE_TIMEOUT_SEC", "0")
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(40):
             response = await context.process_request("UNIT", "PING", timeout=0.05)
             assert (response.ok, response.error_code) == (False, Code.TIMEOUT)
             assert f"the GraphServer at {worker.ready} does not answer" in (response.error or "")

@@ -142,7 +142,7 @@ async def test_a_slow_handler_times_out_and_holds_up_nobody(
         return ProcessControlResponse(request.request_id, True)
 
     process.set_request_handler(handler)
-    slow = [asyncio.create_task(context.process_request("UNIT", "SLOW", timeout=30)) for _ in range(50)]
+    slow = [asyncio.create_task(context.process_request("UNIT", "SLOW", timeout=60)) for _ in range(50)]
     for _ in range(10):
         await context.process_ping("UNIT")
     response = await context.process_request("UNIT", "SLOW", timeout=0.05)
@@ -166,11 +166,11 @@ async def test_closing_with_requests_pending_tells_each_requester_at_once(
         raise AssertionError("never")
 
     process.set_request_handler(handler)
-    pending = [asyncio.create_task(context.process_request("UNIT", "NEVER", timeout=30)) for _ in range(5)]
+    pending = [asyncio.create_task(context.process_request("UNIT", "NEVER", timeout=60)) for _ in range(5)]
     for _ in pending:
         await started.acquire()
-    await asyncio.wait_for(process.close(), 20)
-    for response in await asyncio.wait_for(asyncio.gather(*pending), 20):
+    await asyncio.wait_for(process.close(), 40)
+    for response in await asyncio.wait_for(asyncio.gather(*pending), 40):
         assert response.error_code is ProcessControlErrorCode.PROCESS_DISCONNECTED
 
 

@@ -80,7 +80,7 @@ class Reader:
         self.batches: list[ProfilingTraceStreamBatch] = []
 
     async def next(self) -> ProfilingTraceStreamBatch:
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(40):
             batch = await anext(self.stream)
         self.batches.append(batch)
         return batch
@@ -161,7 +161,7 @@ async def test_a_snapshot_tells_of_the_process_and_of_messages_that_wait(
     flow = await Flow.open(context)
     await flow.publisher.broadcast(1)
     await flow.publisher.broadcast(2)
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(40):
         while "main" not in (snapshot := await context.process_profiling_snapshot("UNIT")).process.loop_lag:
             await asyncio.sleep(0.01)
     assert snapshot.process.memory_bytes > 1_000_000
@@ -178,7 +178,7 @@ async def test_snapshots_of_several_processes_are_keyed_by_client_id(
     worker = await start_process("own", server.address, "OTHER")
     await worker.tell("5")
     assert await worker.line() == "published"
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(40):
         snapshots = await context.profiling_snapshot_all(timeout_per_process=20)
     other = UUID(worker.ready)
     assert set(snapshots) == {process.process_id, other}
@@ -380,7 +380,7 @@ async def test_without_empty_batches_only_processes_with_samples_come(
     worker = await start_process("own", server.address, "OTHER")
     other = UUID(worker.ready)
     all_of_them, only_ours = Reader(context), Reader(context, process_ids=[process.process_id])
-    assert (await context.process_set_profiling_trace("OTHER", ON, timeout=20)).ok
+    assert (await context.process_set_profiling_trace("OTHER", ON, timeout=40)).ok
     await worker.tell("3")
     assert await worker.line() == "published"
     async with aclosing(all_of_them.stream), aclosing(only_ours.stream):
@@ -429,7 +429,7 @@ async def test_a_stream_connects_at_its_first_batch_and_ends_silently_with_the_s
     reader = Reader(context, include_empty_batches=True)
     await reader.next()
     await asyncio.to_thread(server.stop)
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(40):
         async for _ in reader.stream:
             pass
     await unused.stream.aclose()

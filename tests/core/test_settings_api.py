@@ -187,7 +187,7 @@ async def test_a_stream_replays_and_goes_on_and_ends_with_the_server() -> None:
     async with GraphContext(server.address) as context:
         stream = context.subscribe_settings_events()
         await context.register_metadata(graph("UNIT"))
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(40):
             first = await anext(stream)
             assert first == (await context.settings_events())[0]
             process = ProcessControlClient(server.address)
@@ -317,7 +317,7 @@ async def test_new_settings_arrive_although_their_publisher_is_closed_at_once(
         subscriber = await unit.subscriber(input_topic or "UNIT/INPUT_SETTINGS")
         for gain in range(20):
             await context.update_settings("UNIT", Gain(gain), input_topic=input_topic)
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(40):
             assert [(await subscriber.recv()).gain for _ in range(20)] == list(range(20))
     assert context._clients == set()
 

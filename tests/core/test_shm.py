@@ -25,7 +25,6 @@ from ezmsg.core.errors import (
     UnknownSharedMemory,
 )
 from ezmsg.core.graphserver import GraphServer, GraphService
-from ezmsg.core.segment import memory_directory
 from ezmsg.core.shm import SHMContext
 from ezmsg.core.wire.records import AttachShm, CreateShm, Record
 from tests.core.forked import in_child
@@ -34,6 +33,7 @@ from tests.core.workerprocess import Worker
 LINUX = pytest.mark.skipif(sys.platform != "linux", reason="only Linux has it")
 WORKER = Path(__file__).with_name("shmworker.py")
 Start = Callable[..., Awaitable[Worker]]
+Files = Callable[[], list[Path]]
 
 
 @pytest.fixture
@@ -64,8 +64,11 @@ async def close(*contexts: SHMContext) -> None:
         await context.wait_closed()
 
 
-def files() -> list[Path]:
-    return list(Path(memory_directory()).glob("ezmsg-*"))
+@pytest.fixture
+def files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Files:
+    """The memory of the server of this process that has a name, in a directory that others do not use."""
+    monkeypatch.setattr("ezmsg.core.server.shm.memory_directory", lambda: str(tmp_path))
+    return lambda: list(tmp_path.glob("ezmsg-*"))
 
 
 def held_by_server() -> list[str]:
@@ -80,7 +83,7 @@ def held_by_server() -> list[str]:
 
 
 async def until_gone(service: GraphService, name: str) -> None:
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(40):
         while True:
             try:
                 await close(await service.attach_shm(name))
@@ -163,7 +166,7 @@ assert kept[0].sum() == 0
 @pytest.mark.parametrize("end", ["close", "leave"])
 async def test_a_process_that_keeps_views_ends_quietly(service: GraphService, end: str) -> None:
     command = [sys.executable, "-W", "error", "-X", "dev", "-c", KEEPER, str(service.address), end]
-    ended = await asyncio.to_thread(subprocess.run, command, capture_output=True, timeout=30, text=True)
+    ended = await asyncio.to_thread(subprocess.run, command, capture_output=True, timeout=120, text=True)
     assert ended.returncode == 0, ended.stderr
     # A context that was not closed is told of by asyncio, as an unclosed transport.
     assert "BufferError" not in ended.stderr if end == "leave" else not ended.stderr
@@ -218,7 +221,9 @@ async def test_a_killed_creator_leaves_the_memory_to_who_attached(service: Graph
 
 
 @LINUX
-async def test_when_all_holders_are_killed_the_server_holds_nothing(service: GraphService, start: Start) -> None:
+async def test_when_all_holders_are_killed_the_server_holds_nothing(
+    service: GraphService, start: Start, files: Files
+) -> None:
     creator = await start("create", service.address)
     name = creator.ready.split()[1]
     attacher = await start("attach", service.address, name)
@@ -249,7 +254,7 @@ async def test_a_server_that_is_stopped_from_within_the_loop_ends_access(
     attached = await service.attach_shm(created.name)
     kept = attached[0]
     server.stop()
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(40):
         await created.wait_closed()
         await attached.wait_closed()
     for context in (created, attached):
@@ -262,7 +267,7 @@ async def test_a_server_that_is_stopped_from_within_the_loop_ends_access(
 async def test_a_server_that_is_asked_to_shut_down_ends_access(service: GraphService) -> None:
     context = await service.create_shm(1, 4096)
     await service.shutdown()
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(40):
         await context.wait_closed()
     with pytest.raises(BufferError, match="ended"):
         context[0]
@@ -275,7 +280,7 @@ async def test_a_server_that_is_killed_leaves_the_memory_to_its_holders_and_noth
     created = await service.create_shm(1, 4096)
     attached = await service.attach_shm(created.name)
     await worker.kill()
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(40):
         await created.wait_closed()
         await attached.wait_closed()
     created[0][0] = 5
@@ -283,9 +288,7 @@ async def test_a_server_that_is_killed_leaves_the_memory_to_its_holders_and_noth
     assert "the server is lost" in repr(attached)
     with pytest.raises(ServerUnreachable):
         await service.attach_shm(created.name)
-    if sys.platform == "linux":
-        assert files() == []
-    await close(created, attached)
+    await close(created, attached)  # the leak guard looks for files
 
 
 # -- refusals ---------------------------------------------------------------------------------------------------------
@@ -407,7 +410,7 @@ def _no_proc(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("_no_proc")
 async def test_without_proc_the_memory_is_a_file_of_this_user_until_the_last_holder_is_gone(
-    service: GraphService, start: Start
+    service: GraphService, start: Start, files: Files
 ) -> None:
     context = await service.create_shm(2, 4096)
     (file,) = files()
@@ -422,7 +425,9 @@ async def test_without_proc_the_memory_is_a_file_of_this_user_until_the_last_hol
 
 
 @pytest.mark.usefixtures("_no_proc")
-async def test_without_proc_the_file_is_gone_with_the_server(server: GraphServer, service: GraphService) -> None:
+async def test_without_proc_the_file_is_gone_with_the_server(
+    server: GraphServer, service: GraphService, files: Files
+) -> None:
     context = await service.create_shm(1, 4096)
     server.stop()
     assert files() == []
@@ -431,7 +436,7 @@ async def test_without_proc_the_file_is_gone_with_the_server(server: GraphServer
 
 @LINUX
 async def test_a_creator_that_cannot_open_descriptors_of_the_server_gets_a_file(
-    service: GraphService, monkeypatch: pytest.MonkeyPatch
+    service: GraphService, files: Files, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     stat_of = os.stat
 

@@ -28,14 +28,14 @@ from tests.core.control.scriptedserver import ScriptedServer
 from tests.core.mortalserver import Successors
 from tests.core.relaying import Relay
 
-PATIENCE_S = 20.0
+PATIENCE_S = 40.0
 
 
 @pytest.fixture
 def servers() -> Iterator[Successors]:
     servers = Successors()
     yield servers
-    servers.server.stop()
+    servers.close()
 
 
 @pytest.fixture
@@ -44,7 +44,7 @@ async def relay(servers: Successors) -> AsyncIterator[Relay]:
     relay = Relay(servers.address)
     await relay.open()
     yield relay
-    await relay.close()
+    await relay.end()
 
 
 @pytest.fixture
@@ -178,7 +178,7 @@ async def test_a_session_that_is_reverted_while_it_comes_back_is_reverted_at_the
         opened.set()
         assert isinstance(await asyncio.wait_for(host.asked.get(), PATIENCE_S), r.RevertSession)
         await until(lambda: context._session is not None and context._session.is_up)
-    await host.down()
+    await host.close()
 
 
 # -- who is late ------------------------------------------------------------------------------------------------------

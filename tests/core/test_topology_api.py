@@ -132,7 +132,7 @@ async def test_a_stream_ends_silently_with_its_server() -> None:
         await take(stream, 1)
         rest = asyncio.create_task(_all(stream))
         await asyncio.to_thread(server.stop)
-        assert await asyncio.wait_for(rest, 10) == []
+        assert await asyncio.wait_for(rest, 40) == []
 
 
 async def _all(stream: Events) -> list[TopologyChangedEvent]:

@@ -20,7 +20,7 @@ class Worker:
 
     async def line(self) -> str:
         assert self.process.stdout is not None
-        line = await asyncio.wait_for(asyncio.to_thread(self.process.stdout.readline), 20)
+        line = await asyncio.wait_for(asyncio.to_thread(self.process.stdout.readline), 40)
         assert line, f"the worker ended with {self.process.poll()}"
         return line.strip()
 

@@ -6,7 +6,6 @@ import contextlib
 import os
 import re
 import signal
-import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -16,6 +15,7 @@ import pytest
 import trustme
 
 from examples.otlp_receiver import HttpReceiver, Tls
+from tests.ports import KeptPort
 
 HOWTO = Path(__file__).parents[2] / "docs/howto"
 TRACE = "0af7651916cd43dd8448eb211c80319c"
@@ -44,19 +44,19 @@ def prepare(tmp_path: Path, name: str, page: str) -> None:
 def running(tmp_path: Path, commands: str, **variables: str) -> Iterator[subprocess.Popen[str]]:
     """Runs commands of a page; what still runs in the end gets Ctrl-C."""
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    with socket.socket() as unused:
-        unused.bind(("127.0.0.1", 0))
-        # Nobody is there, so a graph starts a server of its own; at the default address somebody else may have one.
-        own = {"EZMSG_GRAPHSERVER_ADDR": f"127.0.0.1:{unused.getsockname()[1]}"}
-    with subprocess.Popen(
-        ["sh", "-ec", commands],
-        cwd=tmp_path,
-        env=os.environ | {"PATH": path} | own | variables,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    ) as shell:
+    with (
+        KeptPort() as unused,
+        subprocess.Popen(
+            ["sh", "-ec", commands],
+            cwd=tmp_path,
+            # Nobody is there, so a graph starts a server of its own; at the default address somebody else may have one.
+            env=os.environ | {"PATH": path, "EZMSG_GRAPHSERVER_ADDR": str(unused.address)} | variables,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        ) as shell,
+    ):
         try:
             yield shell
         finally:

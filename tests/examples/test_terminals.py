@@ -33,7 +33,7 @@ from tests.core.mortalserver import Successors
 
 ROOT = Path(__file__).parents[2]
 SIZE = (80, 24)
-DEADLINE_S = 30
+DEADLINE_S = 40
 # Seconds over which figures are taken: some messages.
 LOOK_S = 0.1
 
@@ -58,7 +58,7 @@ def servers() -> Iterator[Successors]:
     finally:
         program.terminate()
         program.wait(DEADLINE_S)
-        servers.server.stop()
+        servers.close()
 
 
 async def _begun(servers: Successors) -> None:
@@ -276,7 +276,7 @@ async def test_all_survive_the_loss_of_the_server_and_its_orderly_end() -> None:
     apps: list[Any] = [settings, topology, profiling, top]
     measuring = [topology, profiling, top]
     async with contextlib.AsyncExitStack() as stack:
-        stack.callback(lambda: servers.server.stop())
+        stack.callback(servers.close)
         await stack.enter_async_context(small_graph(address))
         for app in apps:
             await stack.enter_async_context(shown(app))

@@ -13,7 +13,7 @@ from pathlib import Path
 from examples.otlp_receiver import HttpReceiver
 
 HERE = Path(__file__).parent
-TIMEOUT_S = 30.0
+TIMEOUT_S = 120.0
 CHAIN = ["call", "publish WEB/OUT", "process WEB/OUT", "result"]
 
 

@@ -36,7 +36,7 @@ from tests import certificates
 from tests.certificates import Authority
 from tests.otel.feeds import FakeSender, exported_ids, first, settings, span_ids, span_rows, telemetry
 
-PATIENCE_S = 30.0
+PATIENCE_S = 40.0
 
 
 class FakeGraph:

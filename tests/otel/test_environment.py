@@ -22,7 +22,7 @@ from tests.otel.relay import Relay
 
 LOOPBACK = "127.0.0.1"
 KINDS = pytest.mark.parametrize("kind", [HttpReceiver, GrpcReceiver], ids=["http", "grpc"])
-PATIENCE_S = 30.0
+PATIENCE_S = 40.0
 
 Use = Callable[..., None]
 

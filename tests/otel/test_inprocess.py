@@ -20,7 +20,7 @@ PROGRAM = str(Path(__file__).with_name("program.py"))
 UNITS = str(Path(__file__).with_name("units.py"))
 INSTRUMENT = str(Path(sys.executable).with_name("opentelemetry-instrument"))
 MESSAGES = 50
-TIMEOUT_S = 50.0
+TIMEOUT_S = 120.0
 
 
 def start(

@@ -37,7 +37,7 @@ from tests.otel.feeds import (
 
 RETRY = Outcome("retry", "unreachable", "nobody there")
 LOST = Outcome("lost", "rejected", "HTTP 400")
-PATIENCE_S = 30.0
+PATIENCE_S = 40.0
 
 
 class HangingSender(FakeSender):

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from opentelemetry.exporter.otlp.proto.common.trace_encoder import encode_spans
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
@@ -117,7 +117,7 @@ def attribute(of: Any, label: int, value_type: int, value: int) -> Any:
     return row
 
 
-@settings(max_examples=60, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=60)
 @given(rows())
 def test_spans_are_those_of_the_sdk_byte_for_byte(of_process: Any) -> None:
     chunks = [SpanRows(process(), ANCHOR, of_process)]
@@ -128,7 +128,7 @@ def test_spans_are_those_of_the_sdk_byte_for_byte(of_process: Any) -> None:
     assert request.rows == len(of_process)
 
 
-@settings(max_examples=60, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=60)
 @given(st.lists(st.tuples(st.integers(0, 2), rows(max_size=4)), max_size=6))
 def test_spans_of_several_processes_are_grouped_and_keep_their_order(parts: list[tuple[int, Any]]) -> None:
     processes = [process(f"link-{number}") for number in range(3)]
@@ -137,7 +137,7 @@ def test_spans_of_several_processes_are_grouped_and_keep_their_order(parts: list
     assert ExportTraceServiceRequest.FromString(request.spans) == expected(chunks)
 
 
-@settings(max_examples=60, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=60)
 @given(rows(), rows())
 def test_templates_of_earlier_requests_serve_later_ones(earlier: Any, later: Any) -> None:
     encoder = RequestEncoder()

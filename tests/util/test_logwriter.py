@@ -97,7 +97,7 @@ async def test_with_a_period_what_waits_is_written_by_itself(tmp_path: Path) -> 
     writer = LogWriter("W", write_period_s=0.01)
     await writer.open(tmp_path / "log")
     writer.write("message")
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(40):
         while list(message_log(tmp_path / "log")) != ["message"]:
             await asyncio.sleep(0.005)
     await writer.close()

@@ -17,7 +17,7 @@ from ezmsg.core.backendprocess import BackendProcess, DefaultBackendProcess
 from ezmsg.core.collection import Collection, NetworkDefinition
 from ezmsg.core.component import Component, ComponentMeta
 from ezmsg.core.declaration import attributes
-from ezmsg.core.errors import GraphRunnerStartError, InvalidComponents, RunnerMisused
+from ezmsg.core.errors import ConfigError, GraphRunnerStartError, InvalidComponents, RunnerMisused
 from ezmsg.core.graphmeta import GraphMetadata
 from ezmsg.core.net.address import AddressType
 from ezmsg.core.runtime.coordinator import Outcome
@@ -259,6 +259,10 @@ class GraphRunner:
             raise RunnerMisused("GraphRunner cannot be restarted" if is_over else "GraphRunner is already running")
         self._phase = _Phase.RUNNING
         try:
+            if not _is_backend(self._backend_process):
+                expected = "a subclass of ezmsg.core.backendprocess.BackendProcess, such as DefaultBackendProcess"
+                raise ConfigError("backend_process", self._backend_process, expected)
+            profiler_log = _log_name(self._profiler_log_name)
             self._context = ExecutionContext.setup(
                 self._components, self._root_name, self._connections,
                 self._process_components, self._force_single_process,
@@ -271,7 +275,7 @@ class GraphRunner:
             self._phase = _Phase.OVER
             if self._components:
                 logger.warning("nothing runs: there is no unit in %s%s", ", ".join(self._components), self._forgotten())
-        os.environ[PROFILER_ENV] = self._profiler_log_name or DEFAULT_PROFILER_LOG
+        os.environ[PROFILER_ENV] = profiler_log
         return self._processes
 
     def _forgotten(self) -> str:
@@ -353,6 +357,18 @@ class GraphRunner:
         # Before multiprocessing waits for the processes, which end only when they are told to.
         if self._phase is _Phase.RUNNING:
             self.stop()
+
+
+def _is_backend(value: object) -> bool:
+    return isinstance(value, type) and issubclass(value, BackendProcess)
+
+
+def _log_name(value: object) -> str:
+    if value is None or value == "":
+        return DEFAULT_PROFILER_LOG
+    if not isinstance(value, str) or "\0" in value:
+        raise ConfigError("profiler_log_name", value, "the name of a file")
+    return value
 
 
 def _named(components: object, keywords: dict[str, Component]) -> dict[str, Component]:

@@ -42,7 +42,7 @@ def publisher(stream: OutputStream) -> Callable[[F], F]:
         ValueError: `stream` is no OutputStream.
     """
     if not isinstance(stream, OutputStream):  # pyright: ignore[reportUnnecessaryIsInstance]
-        raise DecoratorError("publisher", None, f"a task publishes on an OutputStream, not on {stream!r:.100}")
+        raise _refusal("publisher", f"a task publishes on an OutputStream, not on {stream!r:.100}")
 
     def mark(function: F) -> F:
         _mark("publisher", function, TASK_ATTR)
@@ -63,7 +63,7 @@ def subscriber(stream: InputStream, zero_copy: bool = UNSET) -> Callable[[F], F]
         ValueError: `stream` is no InputStream, or the task receives from another one.
     """
     if not isinstance(stream, InputStream):  # pyright: ignore[reportUnnecessaryIsInstance]
-        raise DecoratorError("subscriber", None, f"a task receives from an InputStream, not from {stream!r:.100}")
+        raise _refusal("subscriber", f"a task receives from an InputStream, not from {stream!r:.100}")
     if zero_copy is not UNSET:
         warnings.warn(
             "subscriber(zero_copy=...) is deprecated and ignored: only leaky streams copy messages",
@@ -73,7 +73,7 @@ def subscriber(stream: InputStream, zero_copy: bool = UNSET) -> Callable[[F], F]
 
     def mark(function: F) -> F:
         if hasattr(function, SUBSCRIBES_ATTR):
-            raise DecoratorError("subscriber", _name(function), "a task can receive from one InputStream only")
+            raise _refusal("subscriber", "a task can receive from one InputStream only", function)
         _mark("subscriber", function, TASK_ATTR)
         setattr(function, SUBSCRIBES_ATTR, stream)
         setattr(function, LEAKY_ATTR, stream.leaky)
@@ -113,7 +113,7 @@ def process(cls: C) -> C:
         ValueError: It is no class.
     """
     if not isinstance(cls, type):  # pyright: ignore[reportUnnecessaryIsInstance]
-        raise DecoratorError("process", None, f"it marks classes of units, not {cls!r:.100}")
+        raise _refusal("process", f"it marks classes of units, not {cls!r:.100}")
     setattr(cls, PROCESS_ATTR, True)
     return cls
 
@@ -127,14 +127,28 @@ def _mark(decorator: str, function: F, mark: str) -> F:
     try:
         setattr(function, mark, True)
     except AttributeError:
-        raise DecoratorError(decorator, None, f"it marks functions, not {function!r:.100}") from None
+        raise _refusal(decorator, f"it marks functions, not {function!r:.100}") from None
     return function
 
 
 def _must_be_plain(decorator: str, function: Function) -> None:
     if inspect.iscoroutinefunction(function) or inspect.isasyncgenfunction(function):
-        raise DecoratorError(decorator, _name(function), "what runs in a thread is a plain function, not an async one")
+        raise _refusal(decorator, "what runs in a thread is a plain function, not an async one", function)
 
 
-def _name(function: Any) -> str:
-    return getattr(function, "__qualname__", repr(function))
+def _refusal(decorator: str, reason: str, function: Any = None) -> DecoratorError:
+    name = None if function is None else getattr(function, "__qualname__", repr(function))
+    return DecoratorError(decorator, name, _place(), reason)
+
+
+def _place() -> str:
+    """Where the decorator stands: the function below it may not be there yet."""
+    frame = inspect.currentframe()
+    while frame is not None and frame.f_globals is globals():
+        frame = frame.f_back
+    if frame is None:
+        return "unknown place"
+    # Only the body of a class has this among its variables.
+    owner = frame.f_locals.get("__qualname__")
+    where = f"{frame.f_code.co_filename}, line {frame.f_lineno}"
+    return where if owner is None else f"class {owner}, {where}"

@@ -148,7 +148,7 @@ class GraphContext(ProcessRequests):
             server, self._server = self._server, None
             if server is not None:
                 self._given = server.address
-                await asyncio.to_thread(server.stop)
+                await server.stopped()
 
     async def _close_session(self, timeout_s: float = CLOSE_TIMEOUT_S) -> None:
         """Close only the session; its edges, metadata and settings are gone when this returns."""
@@ -156,11 +156,12 @@ class GraphContext(ProcessRequests):
         self._edges, self._metadata = set(), None
         if session is None:
             return
-        # A server of ours ends, and with it whatever it would confirm.
-        if self._server is None and await self._confirmed(session, r.CloseSession(), timeout_s):
-            await session.close()
-        else:
-            await session.abort()
+        is_confirmed = False
+        try:
+            # A server of ours ends, and with it whatever it would confirm.
+            is_confirmed = self._server is None and await self._confirmed(session, r.CloseSession(), timeout_s)
+        finally:  # also when cancelled meanwhile
+            await (session.close() if is_confirmed else session.abort())
 
     async def _confirmed(self, session: ServerLink, record: r.Record, timeout_s: float) -> bool:
         if not session.is_up:

@@ -7,6 +7,7 @@ import atexit
 import logging
 import os
 import threading
+from concurrent.futures import Future
 from typing import Any, ClassVar
 
 from ezmsg.core import config
@@ -57,6 +58,7 @@ class GraphServer(threading.Thread):
         super().__init__(**thread_kwargs)
         self._address: Address | None = None
         self._serving = threading.Event()
+        self._ended: Future[None] = Future()
         self._error: BaseException | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._stopping: asyncio.Event | None = None
@@ -109,14 +111,24 @@ class GraphServer(threading.Thread):
 
     def stop(self) -> None:
         """End in order: tell every peer, then stop. Waits until the thread has ended; safe to call twice."""
+        self._stop_soon()
+        if self.is_alive():
+            self.join()
+
+    async def stopped(self) -> None:
+        """As `stop`, without blocking the running loop."""
+        ended = asyncio.wrap_future(self._ended)
+        self._stop_soon()
+        await asyncio.shield(ended)
+        self.join()
+
+    def _stop_soon(self) -> None:
         loop, stop = self._loop, self._stopping
         if loop is not None and stop is not None:
             try:
                 loop.call_soon_threadsafe(stop.set)
             except RuntimeError:
                 logger.debug("%r had stopped already", self)
-        if self.is_alive():
-            self.join()
 
     def _stop_at_exit(self, pid: int) -> None:
         if pid == os.getpid():
@@ -133,6 +145,7 @@ class GraphServer(threading.Thread):
         finally:
             atexit.unregister(self._stop_at_exit)
             self._serving.set()
+            self._ended.set_result(None)
 
     async def _serve(self) -> None:
         self._loop = asyncio.get_running_loop()

@@ -18,10 +18,12 @@ from ezmsg.core.messagecache import CachedMessage
 from ezmsg.core.messagechannel import Subscription
 from ezmsg.core.messagemarshal import is_frozen
 from ezmsg.core.profiling import (
+    LATER,
     PROFILE_TIME,
     CurrentMessage,
     Input,
     ProfileRegistry,
+    TraceIds,
     get_current_message,
     message_clock,
     new_span_id,
@@ -30,7 +32,7 @@ from ezmsg.core.profiling import (
     set_current_message,
 )
 from ezmsg.core.recorder.edge import EdgeMetrics, Value
-from ezmsg.core.recorder.rows import ROW_BYTES, pack_row
+from ezmsg.core.recorder.rows import ROW_BYTES, SAMPLED, pack_row
 from ezmsg.core.transport import Undecoded
 from ezmsg.core.turns import Eagerness
 
@@ -113,6 +115,7 @@ class Inbox:
         subscription.queue = None if self._max_queue else queue
         subscription.waiters = waiters
         subscription.wake = wake_one
+        subscription.taken = self._taken
 
     async def arrival(self) -> None:
         """Wait for a notification. Cancelled, it passes its wake-up on.
@@ -169,13 +172,16 @@ class Inbox:
             return
         task = asyncio.current_task()
         self._handler = None if task is None else ref(task)
-        self.inputs = (*inputs, (lease.origin_s, lease.trace)) if len(inputs) < INPUTS else None
+        self.inputs = (*inputs, (lease.origin_s, lease.known_trace())) if len(inputs) < INPUTS else None
 
     def inputs_here(self) -> tuple[Input, ...] | None:
         """The inputs of what this task publishes next: if it was another one that handled them, there are none."""
         task = asyncio.current_task()
         handler = None if self._handler is None else self._handler()
         return self.inputs if self.inputs is None or handler is task else ()
+
+    def _taken(self) -> CachedMessage | None:
+        return None if self.held is None else self.held.measured
 
     def holding(self) -> tuple[EdgeMetrics, float] | None:
         """What measures the message that is handled now, and since when it is, in s; may be asked from any thread."""
@@ -233,14 +239,14 @@ class Lease:
         is_answered: Whether something was published that belongs to it.
         origin_s: When the first message of its chain was published, or of that of an input that is older.
         trace: Trace id and span id of what publishes are children of: this processing, when the message is sampled, or
-            that of the last input that was.
+            that of the last input that was. LATER while nobody has asked for them (see `known_trace`).
         links: Those of the other inputs; set where `trace` is.
         inputs: What the task handled before this message without publishing; set by `keep_context`.
         start_s: When the message was taken.
     """
 
     __slots__ = (
-        "_is_borrowed", "_left", "_message", "_token",
+        "_ids", "_is_borrowed", "_left", "_message", "_number", "_token",
         "inbox", "inputs", "is_answered", "links", "origin_s", "start_s", "trace",
     )  # fmt: skip
 
@@ -251,6 +257,8 @@ class Lease:
     links: tuple[tuple[bytes, int], ...]
     inputs: tuple[Input, ...] | None
     start_s: float
+    _ids: TraceIds
+    _number: int
     _left: tuple[CachedMessage, float]
     _message: CachedMessage | None
     _token: Token[CurrentMessage | None]
@@ -270,7 +278,10 @@ class Lease:
             if inbox.inputs:
                 self._follow(None)
         else:
-            self.trace, self.links = (trace[0], random_bits(64) or 1), ()
+            if type(trace) is TraceIds:
+                self.trace, self._ids, self._number = LATER, trace, message.message_id
+            else:
+                self.trace, self.links = (trace[0], random_bits(64) or 1), ()
             outer = get_current_message()
             if inbox.inputs or outer is not None:
                 self._follow(outer)
@@ -318,8 +329,7 @@ class Lease:
             meta, size = metrics.meta, message.size
             metrics.bytes += size
         if metrics.timed:
-            ring = metrics.ring
-            trace, own = message.trace, self.trace
+            ring, trace, own = metrics.ring, message.trace, self.trace
             if trace is None or own is None:
                 offset = ring.head
                 pack_row(
@@ -327,12 +337,29 @@ class Lease:
                     message.origin_s, message.publish_s, message.channel_s, self.start_s, message_clock(), size,
                 )  # fmt: skip
                 ring.head = offset + ROW_BYTES
+            elif type(trace) is TraceIds:
+                offset = ring.head
+                pack_row(
+                    ring.buffer, offset & ring.mask, meta | SAMPLED, message.message_id,
+                    message.origin_s, message.publish_s, message.channel_s, self.start_s, message_clock(), size,
+                )  # fmt: skip
+                ring.head = end = offset + ROW_BYTES
+                _, extras, spans, samples = ring.marks
+                ring.marks = (end, extras, spans + 2, samples)
+            elif publisher:
+                ring.put_hop(
+                    meta, message.message_id,
+                    message.origin_s, message.publish_s, message.channel_s, self.start_s, message_clock(), publisher,
+                    trace, own[1],
+                )  # fmt: skip
             else:
                 ring.put_span(
                     meta, message.message_id,
                     message.origin_s, message.publish_s, message.channel_s, self.start_s, message_clock(), size,
                     trace[0], own[1], trace[1], 0.0, 0, 0,
                 )  # fmt: skip
+        elif publisher:
+            subscription.channel.record_publish(message)
         self._message = None  # a task begun in the block may keep the lease as its context
         if message.shared is None:
             subscription.channel.acknowledge(message.message_id)
@@ -347,15 +374,16 @@ class Lease:
         inputs = self.inbox.inputs_here() or ()
         if isinstance(outer, Lease) and outer.is_held:
             # Its origin does not count, as it would not if this message were not sampled.
-            inputs = (*inputs, (self.origin_s, outer.trace))
+            inputs = (*inputs, (self.origin_s, outer.known_trace()))
         if inputs:
             self._take_over(inputs)
 
     def _take_over(self, inputs: tuple[Input, ...]) -> None:
         self.origin_s = min(self.origin_s, *(origin_s for origin_s, _ in inputs))
         traces = dict.fromkeys(trace for _, trace in inputs if trace is not None)
-        if self.trace is not None:
-            traces.pop(self.trace, None)
+        own = self.known_trace()
+        if own is not None:
+            traces.pop(own, None)
         elif traces:
             self.trace, _ = traces.popitem()
             self._is_borrowed = True
@@ -370,8 +398,10 @@ class Lease:
             self.inbox.sweep()
 
     def _record(self, message: CachedMessage, publish_s: float, error: str | None) -> None:
-        trace = self.trace
-        process_trace = None if trace is None or message.trace is None else (*trace, message.trace[1])
+        trace, of_publish = self.known_trace(), message.trace
+        if isinstance(of_publish, TraceIds):
+            of_publish = of_publish.publish(message.message_id)
+        process_trace = None if trace is None or of_publish is None else (*trace, of_publish[1])
         subscription: Subscription = message.subscription
         subscription.metrics.processed(
             message.message_id, message.origin_s, publish_s, message.channel_s,
@@ -427,7 +457,7 @@ class Lease:
             return copy.deepcopy(obj)
         if pending.is_in_segment:
             return pending.decode_own()
-        is_only_holder = message.shared is None or message.shared.holders == 1
+        is_only_holder = message.shared is None or message.shared.holders.bit_count() == 1
         return obj if is_only_holder else copy.deepcopy(obj)
 
     def keep_context(self) -> None:
@@ -443,7 +473,7 @@ class Lease:
         if before is not None and not before.is_answered:
             inputs = getattr(before, "inputs", ())  # a message that is still held has none
             if inputs is not None:
-                inputs = (*inputs, (before.origin_s, before.trace)) if len(inputs) < INPUTS else None
+                inputs = (*inputs, (before.origin_s, before.known_trace())) if len(inputs) < INPUTS else None
         self.inputs = inputs
         if inputs:
             self._take_over(inputs)
@@ -452,7 +482,13 @@ class Lease:
     @property
     def own_trace(self) -> tuple[bytes, int] | None:
         """Trace id and span id of this processing, when the message is sampled."""
-        return None if hasattr(self, "_is_borrowed") else self.trace
+        return None if hasattr(self, "_is_borrowed") else self.known_trace()
+
+    def known_trace(self) -> tuple[bytes, int] | None:
+        """`trace`, calculated now if it was not yet."""
+        if self.trace is LATER:
+            self.trace, self.links = self._ids.process(self._number), ()
+        return self.trace
 
     @property
     def holds(self) -> str:
@@ -496,7 +532,7 @@ class Lease:
         message = self.measured
         if message is None:
             return
-        own = None if message.trace is None else self.trace
+        own = None if message.trace is None else self.known_trace()
         trace = None if own is None else (own[0], new_span_id(), own[1])
         metrics = message.subscription.metrics
         metrics.user_span(message.message_id, start_ns, end_ns, label, trace, error, attributes)

@@ -7,6 +7,7 @@ from typing import Any
 import msgspec
 
 from ezmsg.core.errors import EzmsgError
+from ezmsg.core.recorder.calculated import TraceIds
 from ezmsg.core.wire.messages import Trace
 
 
@@ -17,16 +18,12 @@ class CacheMiss(EzmsgError, KeyError):
 
 
 class Shared:
-    """What the subscribers of one channel share of a message: how many still hold it, and its object once decoded.
+    """What the subscribers of one channel share of a message: who holds it, a bit each, and its object once decoded."""
 
-    `remaining` is the sum of the numbers of those who hold it: of the last one, its number.
-    """
+    __slots__ = ("holders", "obj")
 
-    __slots__ = ("holders", "obj", "remaining")
-
-    def __init__(self, holders: int, remaining: int) -> None:
+    def __init__(self, holders: int) -> None:
         self.holders = holders
-        self.remaining = remaining
         self.obj: Any = None
 
 
@@ -44,7 +41,7 @@ class CachedMessage(msgspec.Struct, gc=False):
         publish_s: When it was published.
         channel_s: When it arrived here.
         size: Its bytes; 0 where the very object is handed over.
-        trace: Trace id and publish span id when it is sampled.
+        trace: Trace id and publish span id when it is sampled, or what calculates them, where `publisher` is set.
         shared: Set where several subscribers hold the message.
         publisher: The endpoint index of the publisher for which the receiver records the publish as well, from
             `publish_s` to `channel_s`; 0 where the publisher has done so itself.
@@ -57,6 +54,6 @@ class CachedMessage(msgspec.Struct, gc=False):
     publish_s: float
     channel_s: float
     size: int = 0
-    trace: Trace | None = None
+    trace: Trace | TraceIds | None = None
     shared: Shared | None = None
     publisher: int = 0

@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from ezmsg.core.transport import Inlet
     from ezmsg.core.wire.messages import Trace
 
+BITS = 60
+"""Subscriptions of a channel are told apart by a bit; so many fit into a small number."""
+
 
 class Subscription:
     """One subscriber at one channel.
@@ -32,15 +35,17 @@ class Subscription:
         queue: Where `deliver` puts it; None where that is not all, because old messages may have to give way.
         waiters: Not empty when somebody waits for a message in the queue, and wants a call of `wake`.
         wake: Wakes one of them.
-        number: Its own among those of the channel.
+        taken: Tells the message that was taken last of all, while it is held.
+        bit: What it is among those of the channel.
     """
 
-    __slots__ = ("channel", "deliver", "ended", "metrics", "number", "queue", "topic", "waiters", "wake")
+    __slots__ = ("bit", "channel", "deliver", "ended", "metrics", "queue", "taken", "topic", "waiters", "wake")
 
     deliver: Callable[[CachedMessage], None]
     queue: deque[CachedMessage] | None
     waiters: deque[Any]
     wake: Callable[[], None]
+    taken: Callable[[], CachedMessage | None]
 
     def __init__(
         self, channel: Channel, topic: str, metrics: EdgeMetrics, ended: Callable[[Subscription], None]
@@ -49,7 +54,7 @@ class Subscription:
         self.topic = topic
         self.metrics = metrics
         self.ended = ended
-        self.number = 0
+        self.bit = 0
 
 
 class Channel:
@@ -61,10 +66,11 @@ class Channel:
 
     __slots__ = (
         "__weakref__",
+        "_bits",
         "_blamed",
         "_inlet",
         "_numbered",
-        "_numbers",
+        "_shared",
         "_subscriptions",
         "acknowledge",
         "acknowledge_for",
@@ -86,9 +92,11 @@ class Channel:
         self.ended_with: Exception | None = None
         self.is_ended = False
         self._subscriptions: tuple[Subscription, ...] = ()
-        # The number given last, and the sum of those of the subscriptions.
-        self._numbered = self._numbers = 0
-        # Who was told of last as the last one that holds a message; 0 if that may not be known any more.
+        # The bits of all subscriptions, and the place of the one given last.
+        self._bits = self._numbered = 0
+        # What several hold, the oldest first: its slot is the one that a publisher waits for.
+        self._shared: deque[Shared] = deque()
+        # Whom the publisher knows as who holds that; 0 for nobody.
         self._blamed = 0
         self._inlet: Inlet | None = None
         # Releases a message at the publisher.
@@ -110,8 +118,12 @@ class Channel:
 
     def subscribe(self, subscription: Subscription) -> None:
         """Messages that arrive from now on go to this subscriber too."""
-        self._numbered += 1
-        subscription.number = self._numbered
+        # In turn: what left may still hold messages, and shall not be mistaken for what came next.
+        places = max(BITS, 2 * len(self._subscriptions))
+        while self._bits >> self._numbered & 1:
+            self._numbered = (self._numbered + 1) % places
+        subscription.bit = 1 << self._numbered
+        self._numbered = (self._numbered + 1) % places
         self._listen((*self._subscriptions, subscription))
 
     def unsubscribe(self, subscription: Subscription) -> None:
@@ -119,13 +131,11 @@ class Channel:
         self._listen(tuple(s for s in self._subscriptions if s is not subscription))
 
     def _listen(self, subscriptions: tuple[Subscription, ...]) -> None:
-        is_fewer, self._subscriptions = len(subscriptions) < len(self._subscriptions), subscriptions
-        self._blamed = 0
-        self._numbers = sum(subscription.number for subscription in subscriptions)
+        self._subscriptions = subscriptions
+        self._bits = sum(subscription.bit for subscription in subscriptions)
+        self._blamed = 0  # may have left
+        self._tell_holder()
         if self._inlet is not None:
-            if 1 <= len(subscriptions) <= 2 or (subscriptions and is_fewer):
-                # Of two, the other is told when the first lets go: see `release`. Who left is not to blame any more.
-                self._inlet.holder_is(subscriptions[0].topic)
             only = subscriptions[0] if len(subscriptions) == 1 else None
             self._inlet.only_listener(None if only is None or only.queue is None else only)
 
@@ -151,7 +161,8 @@ class Channel:
             # Acknowledge even with no listeners: the publisher frees the slot only on acknowledgement.
             self.acknowledge(message_id)
             return
-        shared = Shared(len(subscriptions), self._numbers)
+        shared = Shared(self._bits)
+        self._shared.append(shared)
         for listener in subscriptions:
             listener.deliver(
                 CachedMessage(listener, message_id, obj, origin_s, publish_s, channel_s, size, trace, shared)
@@ -160,29 +171,46 @@ class Channel:
     def release(self, message: CachedMessage) -> None:
         """One subscriber let go of a message, read or not."""
         message.obj = None
-        if message.publisher and self._inlet is not None:
-            self._inlet.record_publish(message)
+        if message.publisher:
+            self.record_publish(message)
         shared = message.shared
-        if shared is not None:
-            shared.holders -= 1
-            if shared.holders:
-                shared.remaining -= message.subscription.number
-                if shared.holders == 1 and shared.remaining != self._blamed:
-                    self._blame(shared.remaining)
-                return
-            shared.obj = None
-            self._blamed = message.subscription.number
-            self.acknowledge_for(message.message_id, message.subscription.topic)
+        if shared is None:
+            self.acknowledge(message.message_id)
             return
-        self.acknowledge(message.message_id)
+        subscription: Subscription = message.subscription
+        shared.holders = holders = shared.holders ^ subscription.bit
+        waiting = self._shared
+        if holders:
+            if not holders & self._blamed and waiting[0] is shared:
+                self._tell_holder()
+            return
+        shared.obj = None
+        if waiting[0] is not shared:
+            # Not `acknowledge_for`: whoever holds the oldest is to blame, not who let go of another.
+            self.acknowledge(message.message_id)
+            return
+        self._blamed = subscription.bit
+        self.acknowledge_for(message.message_id, subscription.topic)
+        waiting.popleft()
+        while waiting and not waiting[0].holders:
+            waiting.popleft()
+        if waiting and not waiting[0].holders & self._blamed:
+            self._tell_holder()
 
-    def _blame(self, number: int) -> None:
-        """Only this subscriber still holds a message: whoever waits for it shall know before it is released."""
-        self._blamed = number
+    def record_publish(self, message: CachedMessage) -> None:
+        """Have the publisher record itself what was left to a receiver that does not."""
         if self._inlet is not None:
-            for subscription in self._subscriptions:
-                if subscription.number == number:
-                    self._inlet.holder_is(subscription.topic)
+            self._inlet.record_publish(message)
+
+    def _tell_holder(self) -> None:
+        """Name one who holds the oldest message, or will: who waits for it shall know before it is released."""
+        # Who left is not to blame any more.
+        holding = (self._shared[0].holders if self._shared else 0) & self._bits or self._bits
+        for subscription in self._subscriptions:
+            if subscription.bit & holding and self._inlet is not None:
+                self._blamed = subscription.bit
+                self._inlet.holder_is(subscription.topic)
+                return
 
     def decode(self, message: CachedMessage) -> Any:
         """The object of a message that arrived as bytes, decoded once.

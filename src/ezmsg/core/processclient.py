@@ -50,7 +50,6 @@ logger = logging.getLogger("ezmsg")
 RequestHandler = Callable[[ProcessControlRequest], ProcessControlResponse | Awaitable[ProcessControlResponse]]
 
 COMMAND_TIMEOUT_S = 5.0
-CLOSE_TIMEOUT_S = 1.0
 # What a busy process may take to deliver what it measured, before it leaves.
 FLUSH_TIMEOUT_S = 0.2
 DEFAULT_BATCH_SAMPLES = 1000
@@ -195,12 +194,7 @@ class ProcessControlClient:
                 # While it still goes under our name: streams get it whole.
                 await self._profiles.flushed(FLUSH_TIMEOUT_S)
             self._profiles.client_closed(str(control.address), client_id)
-            try:
-                if control.is_up:
-                    await control.request(r.CloseProcess(), timeout_s=CLOSE_TIMEOUT_S)
-            except (ConnectionError, TimeoutError) as error:
-                logger.debug("the server did not confirm the end of process %s: %s", client_id, error)
-                await control.abort()
+            # The server hangs up when it has dropped the process; one that does not answer is not waited for.
             await control.close()
 
     async def register(self, units: Iterable[str]) -> None:

@@ -23,6 +23,7 @@ from ezmsg.core.graphmeta import (
     ProcessProfilingTraceBatch,
     ProfilingTraceControl,
 )
+from ezmsg.core.recorder.calculated import TraceIds
 from ezmsg.core.recorder.edge import EdgeMetrics
 from ezmsg.core.recorder.expand import expand_samples, expand_spans
 from ezmsg.core.recorder.ids import new_span_id, new_trace_id, random_bits
@@ -36,6 +37,7 @@ from ezmsg.core.recorder.tracecontrol import LEVELS
 from ezmsg.core.wire.records import ClockAnchor
 
 __all__ = [
+    "LATER",
     "PROFILES",
     "PROFILE_TIME",
     "TRACE_MAX_SAMPLES",
@@ -47,6 +49,7 @@ __all__ = [
     "PublisherMetrics",
     "SubscriberMetrics",
     "Surroundings",
+    "TraceIds",
     "begin_trace",
     "current_message",
     "get_current_message",
@@ -90,7 +93,11 @@ class CurrentMessage(Protocol):
 
     @property
     def trace(self) -> tuple[bytes, int] | None:
-        """Trace id and the span id a publish becomes a child of; None when not sampled."""
+        """Trace id and the span id a publish becomes a child of; None when not sampled; LATER when not known yet."""
+        ...
+
+    def known_trace(self) -> tuple[bytes, int] | None:
+        """The same, known from now on."""
         ...
 
     @property
@@ -103,6 +110,9 @@ class CurrentMessage(Protocol):
         """What else a publish follows from, likewise, if it is sampled."""
         ...
 
+
+LATER: Final[tuple[bytes, int]] = (b"", 0)
+"""In place of the trace of a current message: nobody has asked for it yet (see `CurrentMessage.known_trace`)."""
 
 current_message: ContextVar[CurrentMessage | None] = ContextVar("ezmsg_current_message", default=None)
 
@@ -130,6 +140,10 @@ class Surroundings:
         """The trace it came with."""
         return self.trace
 
+    def known_trace(self) -> tuple[bytes, int] | None:
+        """The trace it came with."""
+        return self.trace
+
     @property
     def origin_s(self) -> float:
         """Now: the age of data begins with its first publish."""
@@ -152,13 +166,10 @@ def outer_trace() -> tuple[bytes, int] | None:
     return None if _outer_trace is None else _outer_trace()
 
 
-def begin_trace() -> PublishTrace:
-    """The ids of a publish that begins a trace, or goes on with that of the program around it."""
-    outer = outer_trace()
-    if outer is None:
-        # `new_trace_id`, inline: where every message is traced, this is called for each.
-        return (random_bits(128) or 1).to_bytes(16, "big"), random_bits(64) or 1, 0, ()
-    return outer[0], new_span_id(), outer[1], ()
+def begin_trace(ids: TraceIds) -> PublishTrace | TraceIds:
+    """The ids of a publish that goes on with the trace of the program around it; `ids`, if it begins one."""
+    outer = None if _outer_trace is None else _outer_trace()
+    return ids if outer is None else (outer[0], new_span_id(), outer[1], ())
 
 
 FirstEndpointHook = Callable[[str, bool], None]
@@ -269,6 +280,11 @@ class ProfileRegistry:
         """Whether a graph has endpoints here."""
         with self._lock:
             return graph_address in self._graphs
+
+    @property
+    def has_any_endpoints(self) -> bool:
+        """Whether any graph has endpoints here."""
+        return bool(self._graphs)
 
     def forget_graph(self, graph_address: str) -> None:
         """The GraphServer ended in order: endpoints it leaves behind belong to no graph, nor to its successor."""

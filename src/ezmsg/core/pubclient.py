@@ -21,13 +21,17 @@ from ezmsg.core.messagecache import CachedMessage
 from ezmsg.core.messagemarshal import Encoded
 from ezmsg.core.net.address import AddressType, boot_id
 from ezmsg.core.profiling import (
+    LATER,
     PROFILES,
     ProfileRegistry,
     PublisherMetrics,
     PublishTrace,
+    TraceIds,
     begin_trace,
     get_current_message,
     message_clock,
+    new_span_id,
+    new_trace_id,
     random_bits,
 )
 from ezmsg.core.remotes import Remotes
@@ -169,6 +173,7 @@ class Publisher:
                 self._remotes.open_memory(self._held, buf_size)
             self._metrics.inflight_gauge = lambda: self._slots.inflight
             self._metrics.waits.holder = self._holder_of
+            self._metrics.pending = self._pending
             if local:
                 DOORS.open(self, self._loop)
             await self._control.introduce()
@@ -217,19 +222,23 @@ class Publisher:
             context.is_answered = True
             origin_s = context.origin_s
             within = context.trace
+            if within is LATER:
+                within = context.known_trace()
             trace = None if within is None else (within[0], random_bits(64) or 1, within[1], context.links)
         else:
             origin_s = start_s
             trace = None
             if start_s >= metrics.next_root_s and metrics.begin_root(start_s):
-                trace = begin_trace()
-        direct = self._direct
+                trace = begin_trace(metrics.ids)
+        direct, teller = self._direct, metrics.teller
+        if trace is not None and (not teller or (type(trace) is tuple and trace[3])):
+            direct = None
         if direct is None or wait_s or not metrics.is_plain:
             self._publish(obj, origin_s, start_s, publish_s, wait_s, trace)
             if self._remotes.lent:
                 await self._remotes.settle()
             return
-        # One subscriber of this loop is all: it records the publish together with what it does itself.
+        # One subscriber of this loop is all: it records the publish together with what it does itself, and its trace.
         message_id = self._next_id
         self._next_id = metrics.sent = message_id + 1
         self._held[slot] = self._bits
@@ -239,20 +248,12 @@ class Publisher:
         else:
             self._slot = 0
             self._looks = True
-        if trace is None:
-            metrics.last_start_s = start_s
-            direct.queue.append(CachedMessage(
-                direct, message_id, obj, origin_s, start_s, message_clock(), 0, None, None, metrics.teller
-            ))  # fmt: skip
-            if direct.waiters:
-                direct.wake()
-            return
-        # Both ends of a traced message record themselves.
-        direct.queue.append(CachedMessage(direct, message_id, obj, origin_s, publish_s, publish_s, 0, trace))
+        metrics.last_start_s = start_s
+        direct.queue.append(CachedMessage(
+            direct, message_id, obj, origin_s, start_s, message_clock(), 0, trace, None, teller
+        ))  # fmt: skip
         if direct.waiters:
             direct.wake()
-        if metrics.timed:
-            metrics.record(message_id, origin_s, start_s, message_clock(), 0.0, 0.0, 0, 1, trace)
 
     def _publish(
         self,
@@ -261,9 +262,11 @@ class Publisher:
         start_s: float,
         publish_s: float,
         wait_s: float,
-        trace: PublishTrace | None,
+        ids: PublishTrace | TraceIds | None,
     ) -> None:
         """Send a message to every channel, and record that."""
+        # To travel, ids have to be known; random ones are had for less than calculated ones.
+        trace = (new_trace_id(), new_span_id(), 0, ()) if isinstance(ids, TraceIds) else ids
         encoded: Encoded | None = None
         serialize_s, size = 0.0, 0
         remotes = self._remotes
@@ -424,10 +427,26 @@ class Publisher:
         only = self._locals[0] if len(self._outlets) == 1 and self._locals else None
         self._direct = None if only is None else only.direct
 
+    def _left_to_receiver(self) -> list[CachedMessage]:
+        """Messages whose publish is left to be recorded by the only receiver; may be asked from any thread."""
+        direct = self._direct
+        if direct is None:
+            return []
+        index = self._metrics.index
+        taken: CachedMessage | None = direct.taken()
+        waiting: list[CachedMessage] = list(direct.queue.copy())
+        return [message for message in (taken, *waiting) if message is not None and message.publisher == index]
+
+    def _pending(self) -> list[CachedMessage]:
+        return [message for message in self._left_to_receiver() if message.trace is not None]
+
     def record_publish(self, message: CachedMessage) -> None:
         """Record the publish of a message, which was left to a receiver that does not read it."""
-        message.publisher = 0
-        self._metrics.record_late(message.message_id, message.origin_s, message.publish_s, message.channel_s)
+        message.publisher, trace = 0, message.trace
+        if isinstance(trace, TraceIds):
+            message.trace = trace = trace.publish(message.message_id)
+        self._metrics.record_late(message.message_id, message.origin_s, message.publish_s, message.channel_s, trace)
+        message.publish_s = message.channel_s  # what is left of it is a hand-over
 
     def _slot_freed(self, bit: int = 0) -> None:
         self._slots.is_awaited = False
@@ -481,10 +500,8 @@ class Publisher:
         self._blocked = self._looks = True
         self._running.set()
         DOORS.close(self.publisher_id)
-        if self._direct is not None:
-            for message in self._direct.queue:
-                if message.publisher == self._metrics.index:
-                    self.record_publish(message)
+        for message in self._left_to_receiver():
+            self.record_publish(message)
         self._profiles.unregister_publisher(self.id)
         for outlet in list(self._outlets):
             outlet.close_soon()

@@ -66,6 +66,10 @@ class Replayed:
         self.links = () if recorded is None else (recorded,)
         self.trace = (new_trace_id(), _BEGINS) if is_traced or recorded is not None else None
 
+    def known_trace(self) -> Ids | None:
+        """The trace of what is published."""
+        return self.trace
+
 
 class Roots:
     """Which messages without a trace begin one, as everywhere: EZMSG_TRACE_RATIO, else EZMSG_TRACE_RATE."""

@@ -5,13 +5,14 @@ from __future__ import annotations
 import os
 import select
 import signal
-import socket
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
 
 import pytest
+
+from tests.ports import KeptPort
 
 Command = Callable[..., "Running"]
 
@@ -58,11 +59,10 @@ def command() -> Iterator[Command]:
 
 
 @pytest.fixture
-def free_address() -> str:
+def free_address() -> Iterator[str]:
     """An address nobody listens on."""
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        return f"127.0.0.1:{sock.getsockname()[1]}"
+    with KeptPort() as port:
+        yield str(port.address)
 
 
 def wait_until_gone(pid: int) -> None:

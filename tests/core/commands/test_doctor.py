@@ -55,7 +55,7 @@ def test_an_address_that_is_none_is_told_of_with_all_the_rest(
     monkeypatch.setenv("EZMSG_GRAPHSERVER_ADDR", "nowhere")
     code, report = diagnosed(capsys)
     assert code == 1
-    assert "no address" in of(report, "server", "address")["text"]
+    assert "expected host:port" in of(report, "server", "address")["text"]
     assert of(report, "limits", "open files")
 
 

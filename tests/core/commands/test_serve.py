@@ -69,11 +69,11 @@ async def test_telemetry_is_exported_when_an_endpoint_is_configured(command: Com
     with HttpReceiver() as receiver:
         serving = command("serve", "--address", free_address, OTEL_EXPORTER_OTLP_ENDPOINT=receiver.endpoint)
         await asyncio.to_thread(serving.line)
-        [agent] = psutil.Process(serving.process.pid).children()
         service = GraphService(free_address)
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(40):
             while not (await service.status()).exporters:
                 await asyncio.sleep(0.01)
+        [agent] = psutil.Process(serving.process.pid).children()
         # As the terminal does: everybody in the foreground gets it.
         os.killpg(serving.process.pid, signal.SIGINT)
         code, output, errors = await asyncio.to_thread(serving.ended)
@@ -92,7 +92,7 @@ class FakeServer:
         self.stopped = threading.Event()
 
     def join(self) -> None:
-        self.stopped.wait(20)
+        self.stopped.wait(40)
 
     def stop(self) -> None:
         self.stopped.set()

@@ -43,7 +43,7 @@ def test_it_returns_when_the_server_answers_though_its_output_is_read_to_the_end
 def test_something_else_at_the_address_is_told_in_one_line(capsys: pytest.CaptureFixture[str]) -> None:
     with socket.create_server(("127.0.0.1", 0)) as stranger, ThreadPoolExecutor(1) as pool:
         starting = pool.submit(cmdline, ["start", "--address", f"127.0.0.1:{stranger.getsockname()[1]}"])
-        stranger.settimeout(20)
+        stranger.settimeout(40)
         caller, _ = stranger.accept()
         caller.sendall(b"HTTP/1.1 400 Bad Request\r\n\r\n")
         assert starting.result() == 1
@@ -61,9 +61,8 @@ def test_a_server_that_cannot_start_is_told_and_why(
     assert cmdline(["start", "--address", free_address]) == 1
     output, errors = capfd.readouterr()
     assert output == ""
-    served, started = errors.splitlines()
-    assert served.startswith("ezmsg serve: EZMSG_OTEL='nonsense' cannot be used")
-    assert started.startswith(f"ezmsg start: the GraphServer at {free_address} did not start: it ended with exit code")
+    assert errors.startswith("ezmsg serve: EZMSG_OTEL='nonsense' cannot be used")
+    assert errors.count("\n") == 1
 
 
 # -- with another process and service ---------------------------------------------------------------------------------

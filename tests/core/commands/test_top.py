@@ -103,7 +103,9 @@ class Terminal:
 
     def ended(self) -> int:
         """Its exit code."""
+        deadline_s = time.monotonic() + DEADLINE_S
         while self.process.poll() is None:
+            assert time.monotonic() < deadline_s, self.shown[-500:]
             self._read(0.05)
         self._read(0)
         return self.process.returncode

@@ -26,7 +26,7 @@ from ezmsg.core.subclient import Subscriber
 from ezmsg.core.telemetry import pump
 from tests.core.commands.conftest import Command
 
-PATIENCE_S = 20.0
+PATIENCE_S = 40.0
 HOWTO = Path(__file__).parents[3] / "docs/howto/trace-file.md"
 
 

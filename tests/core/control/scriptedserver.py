@@ -7,11 +7,11 @@ import socket
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from ezmsg.core.net.address import Address
 from ezmsg.core.net.authkey import AuthKey, load_key
 from ezmsg.core.net.connection import Connection
 from ezmsg.core.net.listener import Listener, bind_tcp
 from ezmsg.core.wire.records import Done, Record
+from tests.ports import KeptPort
 
 Answer = Callable[[Record], Record | Awaitable[Record]]
 
@@ -32,9 +32,8 @@ class ScriptedServer:
     """
 
     def __init__(self) -> None:
-        probe = bind_tcp("127.0.0.1", 0, load_key())
-        self.address = Address(*probe.getsockname()[:2])
-        probe.close()
+        self._port = KeptPort()
+        self.address = self._port.address
         self.answer: Answer = lambda record: Done()
         self.asked: asyncio.Queue[Record] = asyncio.Queue()
         self.told: asyncio.Queue[Record] = asyncio.Queue()
@@ -67,6 +66,11 @@ class ScriptedServer:
         for connection in connections:
             connection.abort()
             await connection.wait_closed()
+
+    async def close(self) -> None:
+        """Be lost for good."""
+        await self.down()
+        self._port.close()
 
     async def restart(self) -> None:
         """Be lost, and there again."""

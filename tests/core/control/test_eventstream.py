@@ -12,7 +12,7 @@ from ezmsg.core.control.eventstream import event_stream
 from ezmsg.core.wire.records import EventAck, OpenEventStream, Record, StreamOpened, TopologyEvent
 from tests.core.control.scriptedserver import ScriptedServer
 
-PATIENCE_S = 20.0
+PATIENCE_S = 40.0
 
 
 @pytest.fixture
@@ -21,7 +21,7 @@ async def host() -> AsyncIterator[ScriptedServer]:
     host.answer = lambda record: StreamOpened("one")
     await host.up()
     yield host
-    await host.down()
+    await host.close()
 
 
 async def told(queue: asyncio.Queue[Record]) -> Record:

@@ -16,7 +16,7 @@ from ezmsg.core.net.authkey import AuthKey
 from ezmsg.core.wire.records import CloseSession, Done, GetGraph, Goodbye, OpenSession, Record
 from tests.core.control.scriptedserver import ScriptedServer, never
 
-PATIENCE_S = 20.0
+PATIENCE_S = 40.0
 
 
 class Place:
@@ -46,7 +46,7 @@ class Place:
 async def host() -> AsyncIterator[ScriptedServer]:
     host = ScriptedServer()
     yield host
-    await host.down()
+    await host.close()
 
 
 @pytest.fixture
@@ -314,7 +314,7 @@ def test_a_loop_that_ends_with_a_link_that_looks_leaves_nothing_behind() -> None
         silent = host.stand_still()
         found, _ = await asyncio.wait_for(asyncio.get_running_loop().sock_accept(silent), PATIENCE_S)
         found.close()
-        silent.close()
+        await host.close()
         asyncio.get_running_loop().call_soon(asyncio.ensure_future, asyncio.sleep(0))
         return link
 

@@ -20,7 +20,7 @@ from ezmsg.core.profiling import PROFILES, Surroundings, current_message
 from tests.core.runtime.running import running
 
 TRACE = bytes(range(16)), 7
-DEADLINE_S = 20
+DEADLINE_S = 40
 
 
 @pytest.fixture(autouse=True)

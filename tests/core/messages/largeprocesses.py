@@ -30,7 +30,7 @@ class Process:
 
     async def line(self) -> str:
         """What it says next."""
-        return await asyncio.wait_for(self._lines.get(), 20)
+        return await asyncio.wait_for(self._lines.get(), 40)
 
     async def expect(self, line: str) -> None:
         said = await self.line()
@@ -114,7 +114,7 @@ class Processes:
             assert self._root.stdin is not None
             self._root.stdin.write(" ".join((role, topic, *options)).encode() + b"\n")
             self._root.stdin.flush()
-            pid = await asyncio.wait_for(self._new.get(), 20)
+            pid = await asyncio.wait_for(self._new.get(), 40)
             process = Process(pid, self._lines[pid])
             while (line := await process.line()) != "ready":
                 assert not line.startswith("failed"), line

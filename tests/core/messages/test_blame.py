@@ -132,7 +132,7 @@ async def timed(work: Awaitable[None]) -> float:
 
 async def report_of_a_stall(context: GraphContext, *waiting: Publisher) -> BackpressureReport:
     """What is said of a short window in which these publishers wait and nothing ends."""
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(40):
         while not all(counters(publisher)["backpressure_ns"] for publisher in waiting):
             await asyncio.sleep(0)
     return await context.backpressure_report(0.05, timeout_per_process=10)
@@ -148,7 +148,7 @@ async def test_who_never_lets_go_is_blamed_while_the_publisher_still_waits(
     fast, stuck = await context.subscriber("FAST"), await context.subscriber("STUCK")
     await publisher.broadcast(1)
     async with running(take(fast), publisher.broadcast(2)), stuck.recv_zero_copy():
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(40):
             while fast.has_message or publisher._metrics.waits.holder(0) != "STUCK":
                 await asyncio.sleep(0)
         found = await report_of_a_stall(context, publisher)
@@ -161,6 +161,63 @@ async def test_who_never_lets_go_is_blamed_while_the_publisher_still_waits(
     waited_ns = ended.pop("backpressure_ns")
     assert waited_ns >= second["backpressure_ns"]
     assert sum(ended.values()) == waited_ns  # nothing was counted twice
+
+
+async def holder_becomes(publisher: Publisher, slot: int, *topics: str) -> None:
+    async with asyncio.timeout(20):
+        while publisher._metrics.waits.holder(slot) not in topics:
+            await asyncio.sleep(0)
+
+
+@pytest.mark.parametrize("way", ["local", "shm", "tcp"])
+async def test_of_several_who_do_not_let_go_one_after_the_other_is_blamed(context: GraphContext, way: str) -> None:
+    names = ["FIRST", "SECOND", "FAST", "THIRD"]
+    for name in names:
+        await context.connect("A", name)
+    publisher = await context.publisher("A", num_buffers=2, **WAYS[way])
+    subscribers = {name: await context.subscriber(name) for name in names}
+    await publisher.broadcast(1)
+    await holder_becomes(publisher, 0, *names)
+    leases = {name: subscribers[name].recv_zero_copy() for name in names}
+    for lease in leases.values():
+        await lease.__aenter__()
+    for done, left in [
+        ("FAST", ["FIRST", "SECOND", "THIRD"]),
+        ("FIRST", ["SECOND", "THIRD"]),
+        ("THIRD", ["SECOND"]),
+    ]:
+        await leases[done].__aexit__(None, None, None)
+        await holder_becomes(publisher, 0, *left)
+    async with running(publisher.broadcast(2), publisher.broadcast(3)), asyncio.timeout(20):
+        while not counters(publisher)["backpressure_ns"]:
+            await asyncio.sleep(0)
+    await leases["SECOND"].__aexit__(None, None, None)
+    found = counters(publisher)
+    assert found == {"backpressure_ns": found["backpressure_ns"], "blame_ns:SECOND": found["backpressure_ns"]}
+
+
+@pytest.mark.parametrize("way", ["local", "shm", "tcp"])
+async def test_who_holds_the_oldest_message_is_blamed_whoever_holds_later_ones(context: GraphContext, way: str) -> None:
+    for name in ("OLDEST", "LATER", "FAST"):
+        await context.connect("A", name)
+    publisher = await context.publisher("A", num_buffers=4, **WAYS[way])
+    oldest = await context.subscriber("OLDEST", leaky=True)
+    later, fast = await context.subscriber("LATER"), await context.subscriber("FAST")
+    await publisher.broadcast(0)
+    async with oldest.recv_zero_copy():
+        await later.recv()
+        await fast.recv()
+        for number in (1, 2):
+            await publisher.broadcast(number)
+            await fast.recv()
+        async with later.recv_zero_copy():  # which holds the second; the first gave that up for the third
+            await publisher.broadcast(3)
+            await fast.recv()
+            await holder_becomes(publisher, 0, "OLDEST")
+            async with running(publisher.broadcast(4)), asyncio.timeout(20):
+                while not counters(publisher)["backpressure_ns"]:
+                    await asyncio.sleep(0)
+            assert set(counters(publisher)) == {"backpressure_ns", "blame_ns:OLDEST"}
 
 
 async def test_also_who_never_lets_go_on_another_event_loop_is_blamed(context: GraphContext) -> None:
@@ -180,7 +237,7 @@ async def test_also_who_never_lets_go_on_another_event_loop_is_blamed(context: G
     thread.start()
     assert await asyncio.to_thread(ready.wait, 20)
     await publisher.broadcast(1)
-    async with running(publisher.broadcast(2)), asyncio.timeout(20):
+    async with running(publisher.broadcast(2)), asyncio.timeout(40):
         while "blame_ns:STUCK" not in counters(publisher):
             await asyncio.sleep(0)
     done.set()
@@ -211,7 +268,7 @@ async def test_a_complete_stall_is_the_fault_of_the_last_of_a_chain(
             assert await handle_top(looking) == 0
             assert "culprit: SINK causes" in capsys.readouterr().out
         # Nor when it is over, and what was held all the time is told at once.
-        async with running(take(sink)), asyncio.timeout(20):
+        async with running(take(sink)), asyncio.timeout(40):
             while relay.publishing_s == 0:
                 await asyncio.sleep(0)
         found = await context.backpressure_report(0, timeout_per_process=10)

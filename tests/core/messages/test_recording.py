@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import random
+from collections import Counter
+from contextlib import suppress
+
 import numpy as np
 import pytest
 
 from ezmsg.core.graphcontext import GraphContext
-from ezmsg.core.graphmeta import ProfileChannelType, ProfilingTraceControl
+from ezmsg.core.graphmeta import ProfileChannelType, ProfilingTraceControl, TraceSpan
 from ezmsg.core.profiling import ProfileRegistry
 from ezmsg.core.pubclient import Publisher
 from ezmsg.core.subclient import Subscriber
@@ -55,3 +59,193 @@ async def test_bytes_that_lie_in_shared_memory_are_received_as_those_of_a_socket
     assert of_edge.channel_kind is ProfileChannelType[kind]
     assert of_edge.counters["bytes"] == pytest.approx(of_publisher.counters["bytes"], rel=0.001)
     assert of_publisher.counters[f"bytes_by:{kind.lower()}"] == of_publisher.counters["bytes"]
+
+
+def by_name(registry: ProfileRegistry) -> dict[str, list[TraceSpan]]:
+    found: dict[str, list[TraceSpan]] = {}
+    for span in registry.trace_batch(10_000).spans:
+        found.setdefault(span.name, []).append(span)
+    return found
+
+
+async def test_each_traced_message_of_a_loop_is_a_publish_and_its_processing(
+    context: GraphContext, registry: ProfileRegistry
+) -> None:
+    publisher, subscriber = await pair(context, registry)
+    registry.set_trace_sampling(0.0, 1.0)
+    for number in range(100):
+        await publisher.broadcast(number)
+        async with subscriber.recv_zero_copy():
+            pass
+    spans = by_name(registry)
+    publishes, processes = spans.pop("publish A"), spans.pop("process A")
+    assert not spans
+    assert len({span.trace_id for span in publishes}) == len(publishes) == len(processes) == 100
+    assert len({span.span_id for span in (*publishes, *processes)}) == 200
+    for published, processed in zip(publishes, processes, strict=True):
+        assert published.parent_span_id is None
+        assert (processed.trace_id, processed.parent_span_id) == (published.trace_id, published.span_id)
+        assert processed.links == [(published.trace_id, published.span_id)]
+        assert published.attributes["ezmsg.fanout"] == 1
+        assert published.attributes["messaging.message.id"] == processed.attributes["messaging.message.id"]
+        assert published.start_unix_ns <= published.end_unix_ns <= processed.start_unix_ns <= processed.end_unix_ns
+    snapshot = registry.snapshot()
+    assert (snapshot.recorded["span"], snapshot.recorded["row"], snapshot.dropped) == (200, 200, {})
+
+
+async def test_what_happens_within_a_traced_message_joins_its_trace(
+    context: GraphContext, registry: ProfileRegistry
+) -> None:
+    publisher, subscriber = await pair(context, registry)
+    onward = await context.publisher("B", profiles=registry)
+    last = await context.subscriber("B", profiles=registry)
+    registry.set_trace_sampling(0.0, 1.0)
+    for number in range(2):
+        await publisher.broadcast(number)
+        async with subscriber.recv_zero_copy():
+            with subscriber.profile("work"):
+                await onward.broadcast(number)
+        async with last.recv_zero_copy():
+            pass
+    spans = by_name(registry)
+    for chain in zip(*(spans[name] for name in ("publish A", "process A", "publish B", "process B")), strict=True):
+        assert len({span.trace_id for span in chain}) == 1
+        assert [span.parent_span_id for span in chain] == [None, *(span.span_id for span in chain[:-1])]
+    assert [span.parent_span_id for span in spans["work"]] == [span.span_id for span in spans["process A"]]
+
+
+async def test_a_traced_message_that_fails_keeps_its_ids(context: GraphContext, registry: ProfileRegistry) -> None:
+    publisher, subscriber = await pair(context, registry)
+    registry.set_trace_sampling(0.0, 1.0)
+    await publisher.broadcast(0)
+    with pytest.raises(KeyError):
+        async with subscriber.recv_zero_copy():
+            raise KeyError
+    spans = by_name(registry)
+    (published,), (processed,) = spans["publish A"], spans["process A"]
+    assert processed.error == "KeyError"
+    assert (processed.trace_id, processed.parent_span_id) == (published.trace_id, published.span_id)
+
+
+@pytest.mark.parametrize("who", ["publisher", "subscriber"])
+async def test_of_traced_messages_left_unread_the_publishes_are_spans(
+    context: GraphContext, registry: ProfileRegistry, who: str
+) -> None:
+    publisher, subscriber = await pair(context, registry)
+    registry.set_trace_sampling(0.0, 1.0)
+    for number in range(3):
+        await publisher.broadcast(number)
+    (publisher if who == "publisher" else subscriber).close()
+    spans = by_name(registry)
+    assert [span.attributes["messaging.message.id"] for span in spans["publish A"]] == ["0", "1", "2"]
+    snapshot = registry.snapshot()
+    assert (snapshot.recorded["span"], snapshot.dropped) == (3, {})
+
+
+async def test_a_message_that_is_held_when_its_publisher_closes_is_a_whole_trace(
+    context: GraphContext, registry: ProfileRegistry
+) -> None:
+    publisher, subscriber = await pair(context, registry)
+    registry.set_trace_sampling(0.0, 1.0)
+    await publisher.broadcast(0)
+    async with subscriber.recv_zero_copy():
+        publisher.close()
+        await publisher.wait_closed()
+        registry.snapshot()
+    spans = by_name(registry)
+    (published,), (processed,) = spans["publish A"], spans["process A"]
+    assert (processed.trace_id, processed.parent_span_id) == (published.trace_id, published.span_id)
+    assert registry.snapshot().dropped == {}
+
+
+async def test_a_subscriber_that_records_nothing_leaves_the_publish_to_its_publisher(
+    context: GraphContext, registry: ProfileRegistry
+) -> None:
+    publisher, subscriber = await pair(context, registry)
+    registry.set_trace_sampling(0.0, 1.0)
+    off = ProfilingTraceControl(enabled=True, metrics=[], level="off", publisher_topics=["other"])
+    registry.set_trace_control(off)
+    await publisher.broadcast(0)
+    async with subscriber.recv_zero_copy():
+        pass
+    assert list(by_name(registry)) == ["publish A"]
+    (of_publisher, of_edge) = registry.snapshot().edges
+    assert of_publisher.histograms["publish"].count == 1
+    assert "process" not in of_edge.histograms
+
+
+async def test_what_was_published_is_told_before_it_is_received(
+    context: GraphContext, registry: ProfileRegistry
+) -> None:
+    publisher, subscriber = await pair(context, registry)
+    registry.set_trace_sampling(0.0, 1.0)
+    await publisher.broadcast(0)
+    await publisher.broadcast(1)
+    async with subscriber.recv_zero_copy():
+        told = by_name(registry)
+        assert list(told) == ["publish A"]
+        assert [span.attributes["messaging.message.id"] for span in told["publish A"]] == ["0", "1"]
+    await subscriber.recv()
+    left = by_name(registry)
+    assert list(left) == ["process A"]
+    for published, processed in zip(told["publish A"], left["process A"], strict=True):
+        assert (processed.trace_id, processed.parent_span_id) == (published.trace_id, published.span_id)
+        assert processed.attributes["ezmsg.transport.time"] == 0
+        assert published.end_unix_ns <= processed.start_unix_ns
+
+
+@pytest.mark.parametrize("seed", range(3))
+async def test_whenever_one_reads_every_span_is_told_once(
+    context: GraphContext, registry: ProfileRegistry, seed: int
+) -> None:
+    publisher, subscriber = await pair(context, registry)
+    onward, last = (
+        await context.publisher("B", profiles=registry),
+        await context.subscriber("B", profiles=registry),
+    )
+    registry.set_trace_sampling(0.0, 1.0)
+    chance = random.Random(seed)
+    sent = received = passed_on = 0
+    told: list[TraceSpan] = []
+    for _ in range(300):
+        step = chance.choice(("send", "send", "receive", "fail", "pass on", "own", "read", "drain"))
+        if step == "send" and sent - received < 30:
+            await publisher.broadcast(sent)
+            sent += 1
+        elif step == "read":
+            told += registry.trace_batch(10_000).spans
+        elif step == "drain":
+            registry.snapshot()
+        elif step != "send" and received < sent:
+            received += 1
+            if step == "own":
+                await subscriber.recv()
+                continue
+            with suppress(KeyError):
+                async with subscriber.recv_zero_copy():
+                    if chance.random() < 0.3:
+                        told += registry.trace_batch(10_000).spans
+                    if step == "pass on" and passed_on < 20:
+                        passed_on += 1
+                        await onward.broadcast(received)
+                    elif step == "fail":
+                        raise KeyError
+    for _ in range(passed_on // 2):
+        async with last.recv_zero_copy():
+            pass
+    told += registry.trace_batch(10_000).spans
+    subscriber.close()
+    last.close()
+    told += registry.trace_batch(10_000).spans
+    assert Counter(span.name for span in told) == {
+        "publish A": sent, "process A": received, "publish B": passed_on, "process B": passed_on // 2,
+    }  # fmt: skip
+    assert len({span.span_id for span in told}) == len(told)
+    assert {span.trace_id for span in told} == {span.trace_id for span in told if span.name == "publish A"}
+    snapshot = registry.snapshot()
+    count = len(told) + sum(len(span.links) for span in told if span.kind == "PRODUCER")
+    assert (snapshot.recorded["span"], snapshot.recorded["row"], snapshot.dropped) == (count, count, {})
+    published = {
+        edge.topic: edge.histograms["publish"].count for edge in snapshot.edges if "publish" in edge.histograms
+    }
+    assert published == {"A": sent, "B": passed_on}

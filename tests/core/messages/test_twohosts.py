@@ -71,7 +71,7 @@ class Graphs:
 
     async def logged(self, worker: Worker, text: str) -> None:
         """Wait until a process has logged this."""
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(40):
             while text not in self.log(worker):
                 await asyncio.sleep(0.05)
 

@@ -49,7 +49,7 @@ async def serving_with(files: TlsFiles | None, use: Use) -> AsyncIterator[Servin
 
 async def refused(serving: Serving) -> dict[str, int]:
     """What the server has counted, once it has."""
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(40):
         while not serving.listener.refused or serving.listener.unauthenticated:
             await asyncio.sleep(0.001)
     return dict(serving.listener.refused)
@@ -70,7 +70,7 @@ async def accepting(talk: Callable[[socket.socket], Awaitable[None]]) -> AsyncIt
         task = asyncio.create_task(serve())
         try:
             yield Address(*listening.getsockname())
-            await asyncio.wait_for(task, 10)
+            await asyncio.wait_for(task, 40)
         finally:
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)

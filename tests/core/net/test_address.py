@@ -30,7 +30,7 @@ def test_an_address_is_read(text: str, address: Address) -> None:
     ["", ":", "host", "host:", ":80", "host:port", "host:65536", "host:-1", "host:8 0", "::1:80", "host:²", "[]:80"],
 )
 def test_what_is_no_address_is_refused_with_what_is_expected(text: str) -> None:
-    with pytest.raises(ValueError, match="is no address") as error:
+    with pytest.raises(ValueError, match="cannot be used: expected host:port") as error:
         Address.from_string(text)
     assert repr(text) in str(error.value)
 

@@ -407,7 +407,7 @@ async def test_what_was_written_before_a_close_arrives_although_something_was_le
         for number in range(200):
             server.notify(Goodbye(f"{number} {'x' * 50_000}"))
         # A notice that the server does not read any more, as it closes.
-        closing = asyncio.create_task(server.close(5.0))
+        closing = asyncio.create_task(server.close(40.0))
         await asyncio.sleep(0)
         await hostile.send(sock, encode_frame(*encode_record(Goodbye("me too"))))
         said = bytearray()
@@ -421,7 +421,7 @@ async def test_what_arrives_while_closing_is_read_and_ignored(serving, caplog) -
     sock, _ = await connect(serving.address, KEY)
     with sock:
         server, handler = await serving.peers.get()
-        closing = asyncio.create_task(server.close(5.0))
+        closing = asyncio.create_task(server.close(40.0))
         await asyncio.sleep(0)
         frame = encode_frame(*encode_record(Goodbye("x" * 1000)))
         await hostile.send(sock, frame * 1000 + frame[:100])

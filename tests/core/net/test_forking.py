@@ -1,6 +1,7 @@
 """A forked child keeps nothing that hides the end of its parent."""
 
 import asyncio
+import os
 import signal
 import socket
 import subprocess
@@ -78,7 +79,7 @@ async def test_a_parent_that_is_killed_is_gone_at_once_although_its_child_lives(
     server, handler = await serving.peers.get()
     assert {await parent.stdout.readline() for _ in range(2)} == {b"forked\n", b"alive\n"}
     parent.send_signal(signal.SIGKILL)
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(40):
         await server.wait_closed()
         await client.wait_closed()
         await until_nobody_listens(serving, port)
@@ -169,3 +170,23 @@ def test_a_child_can_fork_and_make_sockets_itself() -> None:
             return sock.fileno() >= 0 and in_child(lambda: sock.fileno() == -1)
 
     assert in_child(check)
+
+
+def test_a_signal_that_another_thread_gets_is_held_back_nevertheless() -> None:
+    end = threading.Event()
+    other = threading.Thread(target=end.wait)
+    other.start()
+    heard, told = socket.socketpair()
+    told.setblocking(False)
+    before = signal.set_wakeup_fd(told.fileno())
+    has_ended = False
+    try:
+        with pytest.raises(KeyboardInterrupt), heard, told, forking.held_back():
+            os.kill(os.getpid(), signal.SIGINT)
+            heard.recv(1)  # it was taken
+            has_ended = True
+    finally:
+        signal.set_wakeup_fd(before)
+        end.set()
+        other.join()
+    assert has_ended

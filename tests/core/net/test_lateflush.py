@@ -93,7 +93,7 @@ async def streams(held: tuple[HeldSocket, socket.socket]) -> AsyncIterator[tuple
     await receiver.attach(held[1])
     sender.write(encode_frame(1, b"first"))
     sender.write(encode_frame(1, b"second"))
-    assert held[0].reached.wait(10)
+    assert held[0].reached.wait(40)
     yield sender, receiver
     await sender.close()
     await receiver.close()
@@ -149,7 +149,7 @@ def test_streams_are_looked_through_only_while_none_can_be_added() -> None:
             return super().wait(timeout)
 
     flusher._wake = Wake()
-    assert idle.wait(10)
+    assert idle.wait(40)
     flusher.forget(stream)
     assert unguarded == []
 

@@ -22,8 +22,8 @@ Ends = tuple[TlsSocket, TlsSocket]
 @pytest.fixture
 def ends(authority: Authority) -> Iterator[Ends]:
     ours, theirs = secure(*socket.socketpair(), authority.issue("localhost"))
-    ours.settimeout(20)
-    theirs.settimeout(20)
+    ours.settimeout(40)
+    theirs.settimeout(40)
     with ours, theirs:
         yield ours, theirs
 
@@ -47,7 +47,7 @@ def in_thread() -> Iterator[Callable[..., None]]:
 
     yield start
     for thread in threads:
-        thread.join(20)
+        thread.join(40)
 
 
 def test_blocking_ends_exchange_everything_in_order(ends: Ends, in_thread: Callable[..., None]) -> None:
@@ -115,7 +115,7 @@ def test_one_thread_sends_while_another_receives(ends: Ends, in_thread: Callable
     in_thread(send, theirs)
     in_thread(lambda: received.put(read(theirs, len(everything))))
     assert read(ours, len(everything)) == everything
-    assert received.get(timeout=20) == everything
+    assert received.get(timeout=40) == everything
 
 
 # -- the end ----------------------------------------------------------------------------------------------------------

@@ -33,7 +33,7 @@ def test_each_thread_has_a_ring_that_goes_with_it(registry):
 
 def test_a_forked_child_begins_anew():
     # In an interpreter of its own: forking this one would involve whatever other tests have loaded.
-    subprocess.run([sys.executable, forking.__file__], check=True, timeout=30)
+    subprocess.run([sys.executable, forking.__file__], check=True, timeout=120)
 
 
 @pytest.fixture

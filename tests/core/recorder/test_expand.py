@@ -1,3 +1,4 @@
+import numpy as np
 import pytest
 
 from ezmsg.core.graphmeta import ProfileChannelType, ProfilingTraceSample
@@ -19,7 +20,8 @@ TRACE = "0123456789abcdeffedcba9876543210"
 
 
 def spans_of(*rows):
-    made = span_rows(pairs(*rows))
+    given = pairs(*rows)
+    made = span_rows(given, np.empty((2 * len(given), given.shape[1]), dtype=np.int64))
     assert made is not None
     return expand_spans(made.tobytes(), ENDPOINTS, LABELS, ANCHOR)
 

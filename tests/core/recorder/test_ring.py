@@ -2,20 +2,23 @@ import threading
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ezmsg.core.recorder.ring import Ring, Taken
 from ezmsg.core.recorder.rows import (
     EXTENDED,
     EXTRA,
+    HOP,
     INDEX_SHIFT,
     KIND_MASK,
     LABEL_SHIFT,
     LINK,
     PUBLISH,
+    ROW_BYTES,
     SAMPLED,
     SELECTED,
+    pack_row,
 )
 
 PLAIN = PUBLISH | 1 << INDEX_SHIFT
@@ -161,6 +164,35 @@ def test_what_was_recorded_was_delivered_or_counted_as_lost(steps: list[tuple[bo
             assert seen == written
     read()
     assert seen == written
+
+
+@settings(max_examples=40)
+@given(st.lists(st.tuples(st.sampled_from(["plain", "span", "hop", "calculated"]), st.booleans()), max_size=60))
+def test_spans_of_hops_were_delivered_or_counted_as_lost(steps: list[tuple[str, bool]]):
+    ring = Ring(16)
+    spans = seen = 0
+    for number, (kind, reads) in enumerate((*steps, ("plain", True))):
+        if kind in ("plain", "span"):
+            put(ring, number, sampled=kind == "span")
+            spans += kind == "span"
+        else:
+            spans += 2
+            if kind == "hop":
+                ring.put_hop(PLAIN | HOP, number, 0.0, 0.0, 0.0, 0.0, 0.0, 1, (bytes(16), 5, 0, ()), number)
+            else:
+                # As a lease does.
+                pack_row(ring.buffer, ring.head & ring.mask, PLAIN | HOP | SAMPLED, number, 0, 0, 0, 0, 0, 1)
+                ring.head = end = ring.head + ROW_BYTES
+                _, extras, of_ring, samples = ring.marks
+                ring.marks = (end, extras, of_ring + 2, samples)
+        if reads:
+            taken = ring.take()
+            words = taken.rows[:, 0]
+            sampled = words & SAMPLED != 0
+            seen += int((sampled * (1 + (words & HOP != 0))).sum()) + taken.lost_spans
+            assert seen == spans
+            assert taken.is_plain == (not sampled.any())
+            assert min(taken.lost, taken.lost_spans) >= 0
 
 
 def test_a_reader_beside_a_busy_writer_sees_only_whole_rows_and_counts_the_rest():

@@ -115,6 +115,25 @@ def test_a_hop_is_a_publish_and_a_process_row_in_one(sent: list[list[int]]):
     assert quick[EDGE, "transport"].zero_count == len(sent)
 
 
+@settings(deadline=None, max_examples=25)
+@given(messages)
+def test_traced_hops_have_the_exemplars_of_their_publishes_and_of_their_processing(sent: list[list[int]]):
+    ring = Ring(128)
+    for number, times in enumerate(sent):
+        words = (3600.0 + number + time / 1e6 for time in times)
+        ring.put_hop(EDGE_META | HOP, number, *words, PUBLISHER, ((7).to_bytes(16, "big"), 500 + number, 0, ()), number)
+    rows = ring.take().rows
+    assert taken_spans(rows) == len(sent)
+    quick, thorough = both_ways(rows)
+    for key, state in quick.items():
+        (slowest, *_), (also_slowest, *_) = state.exemplars or [None], thorough[key].exemplars or [None]
+        assert (slowest, replace(state, exemplars=[])) == (also_slowest, replace(thorough[key], exemplars=[]))
+    for _, _, trace_id, span_id in quick[PUBLISHER, "publish"].exemplars:
+        assert (int(trace_id, 16), int(span_id, 16) in range(500, 500 + len(sent))) == (7, True)
+    for _, _, _, span_id in quick[EDGE, "process"].exemplars:
+        assert int(span_id, 16) in range(len(sent))
+
+
 Kind = Literal["publish", "process", "wait", "span"]
 
 

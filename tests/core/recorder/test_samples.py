@@ -85,10 +85,10 @@ def test_samples_of_a_trace_that_ended_are_counted_and_not_made():
 
 def test_span_rows_are_sampled_rows_with_their_ids():
     rows = pairs(publish(1, 0, 10), sampled(publish(1, 1, 20), 7, 8), sampled(publish(1, 2, 30), 9, flags=SELECTED))
-    made = span_rows(rows)
+    made = span_rows(rows, np.empty((2 * len(rows), rows.shape[1]), dtype=np.int64))
     assert made is not None
     assert made[["message_id", "span_id", "parent_id"]].tolist() == [(1, 7, 8)]
-    assert span_rows(pairs(publish(1, 0, 10))) is None
+    assert span_rows(pairs(publish(1, 0, 10)), rows) is None
 
 
 def series(*pairs: tuple[int, int]) -> np.ndarray:

@@ -9,7 +9,7 @@ from typing import Any
 
 import ezmsg.core as ez
 
-DEADLINE_S = 20
+DEADLINE_S = 40
 
 
 @contextlib.asynccontextmanager

@@ -14,7 +14,7 @@ import pytest
 
 from ezmsg.core.runtime.executor import DaemonExecutor
 
-DEADLINE_S = 20
+DEADLINE_S = 40
 
 
 @pytest.fixture

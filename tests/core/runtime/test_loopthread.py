@@ -13,7 +13,7 @@ import pytest
 
 from ezmsg.core.runtime.loopthread import LoopThread
 
-DEADLINE_S = 20
+DEADLINE_S = 40
 
 
 def test_coroutines_run_there_until_it_is_stopped() -> None:

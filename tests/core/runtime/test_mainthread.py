@@ -11,7 +11,7 @@ import pytest
 
 from ezmsg.core.runtime.mainthread import MainThread
 
-DEADLINE_S = 20
+DEADLINE_S = 40
 
 
 @pytest.fixture
@@ -21,7 +21,7 @@ def main_thread() -> Iterator[MainThread]:
 
     def handler(_number: int, _frame: Any) -> None:
         if main_thread.take_interrupt():
-            main_thread.raise_if_running()
+            main_thread.raise_if_due()
 
     before = signal.signal(signal.SIGINT, handler)
     yield main_thread
@@ -68,6 +68,36 @@ def test_a_function_is_interrupted_once_while_it_waits(main_thread: MainThread) 
     in_background(ask)
     main_thread.serve()
     assert cleaned_up == [True, True]
+
+
+def test_an_interrupt_that_the_function_slept_through_comes_again(
+    main_thread: MainThread, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    began = threading.Event()
+    sent: list[int] = []
+    pthread_kill = signal.pthread_kill
+
+    def kill(thread_id: int, number: int) -> None:
+        sent.append(number)
+        if len(sent) > 1:  # the first came just before the thread fell asleep, which cannot be had on purpose
+            pthread_kill(thread_id, number)
+
+    monkeypatch.setattr(signal, "pthread_kill", kill)
+
+    def wait() -> None:
+        began.set()
+        threading.Event().wait()
+
+    def ask() -> None:
+        future = main_thread.run(wait)
+        began.wait(DEADLINE_S)
+        main_thread.interrupt()
+        future.exception(DEADLINE_S)
+        main_thread.end()
+
+    in_background(ask)
+    main_thread.serve()
+    assert len(sent) > 1
 
 
 def test_what_was_cancelled_before_it_began_does_not_run(main_thread: MainThread) -> None:

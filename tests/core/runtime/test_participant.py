@@ -517,7 +517,7 @@ def test_thread_functions_run_beside_the_tasks_and_are_waited_for() -> None:
 
         @ez.thread
         def work(self) -> None:
-            self.may_end.wait(20)
+            self.may_end.wait(40)
             self.note(f"worked in {threading.current_thread().name}")
 
         @ez.task
@@ -641,7 +641,7 @@ async def test_spans_name_units_and_tasks_and_tell_errors(
     runner.start()
     try:
         spans: list[TraceSpan] = []
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(40):
             while sum(span.name == "process B/OUTPUT" for span in spans) < 2:
                 for unit in ("A", "B"):
                     spans += (await context.process_profiling_trace_batch(unit)).spans

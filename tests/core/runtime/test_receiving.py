@@ -93,7 +93,7 @@ async def test_a_task_that_never_waits_lets_requests_be_answered_between_two_mes
         time.sleep(1.1 * TURNS_AFTER_S)
 
     receiving = asyncio.create_task(receive(subscriber, block, lambda error: True, leaky=leaky))
-    await context.process_ping(process_id=process.client_id, timeout=30)
+    await context.process_ping(process_id=process.client_id, timeout=40)
     at_ping = len(handled)
     receiving.cancel()
     await asyncio.wait([receiving])

@@ -6,6 +6,7 @@ import logging
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,7 @@ from ezmsg.core.net.address import Address
 from ezmsg.core.net.listener import Listener
 from ezmsg.core.server import journal as journals
 from ezmsg.core.server.journal import Journal, journal_path
+from tests.ports import KeptPort
 
 ADDRESS = Address("127.0.0.1", 4711)
 
@@ -166,14 +168,14 @@ def test_a_user_without_a_home_has_none_and_a_server(
 # -- of a server ------------------------------------------------------------------------------------------------------
 
 
-def free_address(tmp_path: Path) -> Address:
-    server = GraphServer()
-    server.start("127.0.0.1:0")
-    server.stop()
-    return server.address
+@pytest.fixture
+def address() -> Iterator[Address]:
+    """One that nobody listens on."""
+    with KeptPort() as port:
+        yield port.address
 
 
-def test_a_server_on_a_port_that_nobody_chose_has_none(tmp_path: Path, path: Path) -> None:
+def test_a_server_on_a_port_that_nobody_chose_has_none(path: Path) -> None:
     for address in (None, "127.0.0.1:0"):
         server = GraphServer()
         server.start(address)
@@ -181,8 +183,7 @@ def test_a_server_on_a_port_that_nobody_chose_has_none(tmp_path: Path, path: Pat
         server.stop()
 
 
-async def test_every_orderly_end_deletes_it(tmp_path: Path) -> None:
-    address = free_address(tmp_path)
+async def test_every_orderly_end_deletes_it(address: Address) -> None:
     service = GraphService(address)
     for end in ("stop", "shutdown"):
         server = service.create_server()
@@ -197,8 +198,9 @@ async def test_every_orderly_end_deletes_it(tmp_path: Path) -> None:
         assert not journal_path(address).exists()
 
 
-async def test_it_is_deleted_before_another_server_can_listen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    address = free_address(tmp_path)
+async def test_it_is_deleted_before_another_server_can_listen(
+    address: Address, monkeypatch: pytest.MonkeyPatch
+) -> None:
     server = GraphServer()
     server.start(address)
     existed: list[bool] = []
@@ -214,9 +216,8 @@ async def test_it_is_deleted_before_another_server_can_listen(tmp_path: Path, mo
 
 
 async def test_a_journal_with_a_cycle_is_taken_over_without_it(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
+    address: Address, caplog: pytest.LogCaptureFixture
 ) -> None:
-    address = free_address(tmp_path)
     journal = Journal.open(address)
     for edge in ("AB", "BC", "CA"):
         journal.connected(*edge)
@@ -250,9 +251,8 @@ else:
 
 @pytest.mark.parametrize("way", ["exit", "error", "kill"])
 def test_a_program_that_ends_deletes_it_and_one_that_is_killed_or_only_forked_does_not(
-    way: str, tmp_path: Path
+    way: str, address: Address
 ) -> None:
-    address = free_address(tmp_path)
-    done = subprocess.run([sys.executable, "-c", PROGRAM, str(address), way], timeout=20, stderr=subprocess.PIPE)
+    done = subprocess.run([sys.executable, "-c", PROGRAM, str(address), way], timeout=120, stderr=subprocess.PIPE)
     assert b"AssertionError" not in done.stderr
     assert journal_path(address).exists() == (way == "kill")

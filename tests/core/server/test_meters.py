@@ -18,7 +18,7 @@ from ezmsg.core.server.books import meters
 from ezmsg.core.server.books.meters import CONTROL, OPERATION, WAITING, ServerMeters
 from ezmsg.core.wire.records import OpenTelemetryReader, Record, ServerTelemetry, StreamOpened
 
-PATIENCE_S = 20.0
+PATIENCE_S = 40.0
 
 
 def durations(telemetry: ServerTelemetry) -> dict[tuple[str, ...], int]:

@@ -41,7 +41,7 @@ class Background:
 
     def join(self) -> None:
         for thread in self._threads:
-            thread.join(20)
+            thread.join(40)
             assert not thread.is_alive(), "it hangs"
         if self._errors:
             raise self._errors[0]

@@ -39,7 +39,7 @@ async def steps(log: list[str]) -> str:
     """Waits several times, for a turn, for a future, and for an error of one."""
     log.append(threading.current_thread().name)
     await asyncio.sleep(0)
-    async with asyncio.timeout(10):  # by now it has a task
+    async with asyncio.timeout(40):  # by now it has a task
         await asyncio.sleep(0.001)
     failing = asyncio.get_running_loop().create_future()
     asyncio.get_running_loop().call_soon(failing.set_exception, KeyError("inside"))
@@ -138,7 +138,7 @@ def test_calls_that_race_with_the_end_never_hang(background: Background) -> None
         calling = [background.run(call) for _ in range(3)]
         bridge.stop()
         for caller in calling:
-            caller.join(20)
+            caller.join(40)
             assert not caller.is_alive()
 
 

@@ -111,11 +111,11 @@ def test_edges_are_the_contexts_own_and_go_with_it(server: GraphServer) -> None:
         return asyncio.run(GraphService(server.address).dag()).nodes
 
     with SyncContext(server.address) as context:
-        context.connect("A", "B", timeout=10)
+        context.connect("A", "B", timeout=40)
         context.connect("B", "C")
         with pytest.raises(CyclicException):
             context.connect("C", "A")
-        context.disconnect("B", "C", timeout=10)
+        context.disconnect("B", "C", timeout=40)
         assert topics() == {"A", "B"}
     assert topics() == set()
 
@@ -126,7 +126,7 @@ def test_pause_resume_and_sync_reach_the_publishers_of_the_graph(context: SyncCo
     assert not publisher.running
     with pytest.raises(TimeoutError, match=r"publishing on 'A' took longer than 0\.01 s"):
         publisher.publish(1, timeout=0.01)
-    context.resume(timeout=10)
+    context.resume(timeout=40)
     publisher.publish(2)
     context.sync()
     assert not publisher.running
@@ -141,8 +141,8 @@ def test_a_sync_that_takes_longer_is_a_timeout_error(context: SyncContext) -> No
     with pytest.raises(TimeoutError):
         publisher.sync(timeout=0.05)
     assert subscriber.recv() == 1
-    context.sync(timeout=10)
-    publisher.sync(timeout=10)
+    context.sync(timeout=40)
+    publisher.sync(timeout=40)
 
 
 def test_a_forked_child_is_told_instead_of_waiting_for_a_thread_it_has_not(context: SyncContext) -> None:
@@ -157,7 +157,7 @@ def test_a_forked_child_is_told_instead_of_waiting_for_a_thread_it_has_not(conte
 
     assert in_child(is_refused)
     publisher.publish(2)
-    assert subscriber.recv(timeout=10) == 2
+    assert subscriber.recv(timeout=40) == 2
 
 
 def test_many_contexts_live_side_by_side(server: GraphServer, background: Background) -> None:
@@ -167,7 +167,7 @@ def test_many_contexts_live_side_by_side(server: GraphServer, background: Backgr
         with SyncContext(server.address) as context:
             subscriber = context.subscriber(f"T{number}")
             context.publisher(f"T{number}").publish(number)
-            received.append(subscriber.recv(timeout=10))
+            received.append(subscriber.recv(timeout=40))
 
     for number in range(8):
         background.run(lambda number=number: visit(number))

@@ -25,8 +25,8 @@ def test_messages_a_callback_receives_are_counted_and_timed(context: SyncContext
     publisher = context.publisher("A", profiles=registry)
     for number in range(5):
         publisher.publish(number)
-        assert context.spin_once(timeout=10)
-    publisher.sync(timeout=10)
+        assert context.spin_once(timeout=40)
+    publisher.sync(timeout=40)
     snapshot = registry.snapshot()
     [sent] = snapshot.publishers.values()
     [received] = snapshot.subscribers.values()
@@ -41,9 +41,9 @@ def test_what_a_callback_publishes_belongs_to_the_trace_of_its_message(
     context.create_subscription("A", lambda message: further.publish(message + 1), profiles=registry)
     last = context.subscriber("B", profiles=registry)
     context.publisher("A", profiles=registry).publish(1)
-    assert context.spin_once(timeout=10)
-    assert last.recv(timeout=10) == 2
-    context.sync(timeout=10)
+    assert context.spin_once(timeout=40)
+    assert last.recv(timeout=40) == 2
+    context.sync(timeout=40)
     spans = spans_of(registry)
     assert len({span.trace_id for span in spans.values()}) == 1
     assert spans["process A"].parent_span_id == spans["publish A"].span_id
@@ -56,9 +56,9 @@ def test_what_is_published_after_a_callback_begins_a_trace_of_its_own(
 ) -> None:
     context.create_subscription("A", lambda _message: None, profiles=registry)
     context.publisher("A", profiles=registry).publish(1)
-    assert context.spin_once(timeout=10)
+    assert context.spin_once(timeout=40)
     context.publisher("B", profiles=registry).publish(2)
-    context.sync(timeout=10)
+    context.sync(timeout=40)
     spans = spans_of(registry)
     assert spans["publish B"].parent_span_id is None
     assert spans["publish B"].trace_id != spans["publish A"].trace_id
@@ -72,11 +72,11 @@ def test_what_a_thread_publishes_belongs_to_the_message_it_received(
     context.publisher("A", profiles=registry).publish(1)
     further = context.publisher("B", profiles=registry)
     if zero_copy:
-        with subscriber.recv_zero_copy(timeout=10) as message:
+        with subscriber.recv_zero_copy(timeout=40) as message:
             further.publish(message)
     else:
-        further.publish(subscriber.recv(timeout=10))
-    context.sync(timeout=10)
+        further.publish(subscriber.recv(timeout=40))
+    context.sync(timeout=40)
     spans = spans_of(registry)
     assert spans["publish B"].parent_span_id == spans["process A"].span_id
 
@@ -89,6 +89,6 @@ def test_a_callback_that_fails_is_recorded_as_a_failed_processing(
 
     context.create_subscription("A", fail, profiles=registry)
     context.publisher("A", profiles=registry).publish(1)
-    assert context.spin_once(timeout=10)
-    context.sync(timeout=10)
+    assert context.spin_once(timeout=40)
+    context.sync(timeout=40)
     assert spans_of(registry)["process A"].error == "LookupError"

@@ -44,7 +44,7 @@ def test_a_waiting_turn_ends_with_the_first_message(context: SyncContext, backgr
     assert context.spin_once(timeout=None)
     assert called == [1]
     background.run(publish)
-    assert context.spin_once(timeout=30)
+    assert context.spin_once(timeout=40)
     assert called == [1, 1]
 
 
@@ -59,7 +59,7 @@ def test_a_waiting_turn_sees_a_subscription_that_is_made_meanwhile(
         context.publisher("A").publish(1)
 
     background.run(subscribe)
-    assert context.spin_once(timeout=30)
+    assert context.spin_once(timeout=40)
     assert called == [1]
 
 
@@ -71,7 +71,7 @@ def test_callbacks_run_in_the_thread_that_spins_with_a_copy_or_the_message_itsel
         "A", lambda obj: got.append((obj, threading.current_thread())), zero_copy=True
     )  # fmt: skip
     context.publisher("A").publish(message)
-    assert context.spin_once(timeout=10)
+    assert context.spin_once(timeout=40)
     [(copied, first), (itself, second)] = got
     assert copied == message
     assert copied is not message
@@ -101,7 +101,7 @@ def test_a_slot_is_held_until_the_callback_returned(
 
     background.run(publish)
     while len(returned_s) < 3:
-        context.spin_once(timeout=10)
+        context.spin_once(timeout=40)
     background.join()
     assert sent_s[1] > returned_s[0]
     assert sent_s[2] > returned_s[1]
@@ -117,8 +117,8 @@ def test_what_a_callback_raises_is_logged_and_the_next_message_comes(
     publisher = context.publisher("A", num_buffers=1)
     with caplog.at_level(logging.ERROR, "ezmsg"):
         for number in range(3):
-            publisher.publish(number, timeout=10)
-            assert context.spin_once(timeout=10)
+            publisher.publish(number, timeout=40)
+            assert context.spin_once(timeout=40)
     assert [str(record.exc_info[1]) for record in caplog.records if record.exc_info] == ["no 0", "no 1", "no 2"]
 
 
@@ -137,10 +137,10 @@ def test_a_message_that_cannot_be_read_is_logged_and_the_next_one_comes(
     publisher = context.publisher("A", allow_local=False, num_buffers=1)
     with caplog.at_level(logging.ERROR, "ezmsg"):
         publisher.publish(Unreadable())
-        context.spin_once(timeout=10)
-        publisher.publish("readable", timeout=10)
+        context.spin_once(timeout=40)
+        publisher.publish("readable", timeout=40)
         while not called:
-            context.spin_once(timeout=10)
+            context.spin_once(timeout=40)
     assert called == ["readable"]
     assert "cannot be read here" in caplog.text
 
@@ -156,7 +156,7 @@ def test_a_subscription_without_callback_is_left_alone(context: SyncContext) -> 
     subscriber = context.create_subscription("A")
     context.publisher("A").publish(1)
     assert not context.spin_once(timeout=0.01)
-    assert subscriber.recv(timeout=10) == 1
+    assert subscriber.recv(timeout=40) == 1
 
 
 def test_a_closed_subscription_is_spun_no_more_also_when_its_own_callback_closes_it(context: SyncContext) -> None:
@@ -170,10 +170,10 @@ def test_a_closed_subscription_is_spun_no_more_also_when_its_own_callback_closes
     publisher = context.publisher("A")
     for number in range(3):
         publisher.publish(number)
-    assert context.spin_once(timeout=10)
+    assert context.spin_once(timeout=40)
     assert not context.spin_once(timeout=0.01)
     assert called == [0]
-    publisher.sync(timeout=10)
+    publisher.sync(timeout=40)
 
 
 def test_receiving_by_hand_and_spinning_share_the_messages_of_a_subscription(
@@ -190,7 +190,7 @@ def test_receiving_by_hand_and_spinning_share_the_messages_of_a_subscription(
 
     background.run(publish)
     for _ in range(100):
-        while not context.spin_once(timeout=10):
+        while not context.spin_once(timeout=40):
             pass
     background.join()
     assert sorted(got) == list(range(200))
@@ -256,7 +256,7 @@ def test_ctrl_c_ends_spin_and_no_message_is_lost(context: SyncContext, backgroun
     for number in range(3):
         publisher.publish(number)
     while len(called) < 3:
-        context.spin_once(timeout=10)
+        context.spin_once(timeout=40)
     assert called == [0, 1, 2]
 
 
@@ -268,7 +268,7 @@ def test_ctrl_c_in_a_callback_ends_the_turn_and_releases_its_message(context: Sy
     publisher = context.publisher("A", num_buffers=1)
     publisher.publish(0)
     with pytest.raises(KeyboardInterrupt):
-        context.spin_once(timeout=10)
-    publisher.publish(1, timeout=10)
+        context.spin_once(timeout=40)
+    publisher.publish(1, timeout=40)
     context.spin()
-    publisher.sync(timeout=10)
+    publisher.sync(timeout=40)

@@ -22,7 +22,7 @@ from ezmsg.core.wire.records import (
 
 GRAPH = "127.0.0.1:25978"
 ANCHOR = ClockAnchor("boot", 1000, 1_700_000_000_000_000_000)
-PATIENCE_S = 20.0
+PATIENCE_S = 40.0
 
 Secure = Callable[[socket.socket, socket.socket], tuple[socket.socket, socket.socket]]
 

@@ -17,7 +17,7 @@ from ezmsg.core.profiling import ProfileRegistry
 from ezmsg.core.telemetry.looplag import INTERVAL_S, LoopLag, _Meter
 
 GRAPH = "127.0.0.1:25978"
-PATIENCE_S = 20.0
+PATIENCE_S = 40.0
 
 
 @pytest.fixture

@@ -35,7 +35,6 @@ GOLDEN = {
     17: "OpenProcess",
     18: "ProcessOpened",
     19: "RevertSession",
-    20: "CloseProcess",
     21: "StreamOpened",
     30: "Connect",
     31: "Disconnect",

@@ -32,6 +32,8 @@ logger = logging.getLogger("ezmsg")
 
 START_TIMEOUT_S = 20.0
 POLL_S = 0.05
+TOLD = 1
+"""The exit code of a command that failed, and told in one line why."""
 
 
 def setup_start_cmdline(subparsers: Subparsers) -> None:
@@ -50,8 +52,11 @@ def setup_start_cmdline(subparsers: Subparsers) -> None:
 async def handle_start(args: argparse.Namespace) -> int:
     """Start a server and wait until it answers.
 
+    Returns:
+        The exit code.
+
     Raises:
-        ServerDidNotStart: It ended, or does not answer.
+        ServerDidNotStart: It was ended, or does not answer.
         OSError: Something else listens there.
     """
     address = graph_address_from_args(args)
@@ -70,7 +75,8 @@ async def handle_start(args: argparse.Namespace) -> int:
         print(f"A GraphServer is at {address} already.")
         return 0
     pid = _spawn(command)
-    await _wait_until_reached(address, pid)
+    if not await _is_reached(address, pid):
+        return TOLD
     ends = f"ezmsg shutdown{address_option(address)} ends it"
     print(f"GraphServer at {address} (process {pid}), in the background. {ends}.")
     return 0
@@ -100,14 +106,17 @@ async def _reach(address: Address) -> None:
     await close_stream_writer(writer)
 
 
-async def _wait_until_reached(address: Address, pid: int) -> None:
+async def _is_reached(address: Address, pid: int) -> bool:
+    """Wait until the server answers; False if it ended, and said why itself."""
     deadline_s = time.monotonic() + START_TIMEOUT_S
     while True:
         try:
             await _reach(address)
-            return
+            return True
         except OSError as error:
-            if (status := _ended_with(pid)) is not None:
+            if (status := _ended_with(pid)) == TOLD:
+                return False
+            if status is not None:
                 raise ServerDidNotStart(str(address), f"it ended with exit code {status}") from error
             if time.monotonic() > deadline_s:
                 os.kill(pid, signal.SIGKILL)

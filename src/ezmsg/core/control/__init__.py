@@ -152,8 +152,8 @@ class ControlClient:
 
     async def close(self) -> None:
         """Close the connection and wait for it."""
-        self.close_soon()
-        await self.wait_closed()
+        if self._connection is not None:
+            await self._connection.close()
 
     async def abort(self) -> None:
         """End the connection without the server, which does not answer."""

@@ -52,13 +52,16 @@ class DeclarationError(EzmsgError, TypeError, ValueError):
 
 
 class DecoratorError(EzmsgError, ValueError):
-    """A decorator of `ezmsg.core` was given, or put on, something it is not for."""
+    """A decorator of `ezmsg.core` was given, or put on, something it is not for.
+
+    `function` is None where it is not known yet; `place` is the class, if it is within one, the file and the line.
+    """
 
     code = "DECORATOR"
 
-    def __init__(self, decorator: str, function: str | None, reason: str) -> None:
-        super().__init__(f"@{decorator}{f' on {function}' if function else ''}: {reason}")
-        self.decorator, self.function, self.reason = decorator, function, reason
+    def __init__(self, decorator: str, function: str | None, place: str, reason: str) -> None:
+        super().__init__(f"@{decorator}{f' on {function}' if function else ''}: {reason} ({place})")
+        self.decorator, self.function, self.place, self.reason = decorator, function, place, reason
 
 
 class SettingsNotApplied(EzmsgError, ValueError):

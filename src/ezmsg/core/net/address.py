@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 from ezmsg.core import config
 from ezmsg.core._version import __version__
+from ezmsg.core.errors import ConfigError
 from ezmsg.core.net import forking
 from ezmsg.core.wire.handshake import PeerInfo
 
@@ -29,17 +30,17 @@ class Address(NamedTuple):
         """Read `host:port`.
 
         Raises:
-            ValueError: The text is no such thing.
+            ConfigError: The text is no such thing (a ValueError).
         """
         host, colon, port = text.strip().rpartition(":")
         if host.startswith("[") and host.endswith("]"):
             host = host[1:-1]
         elif ":" in host:
-            raise ValueError(f"{text!r} is no address: write an IPv6 host in brackets, as in [::1]:25978")
+            raise ConfigError("address", text, "host:port with an IPv6 host in brackets, as in [::1]:25978")
         if not colon or not host:
-            raise ValueError(f"{text!r} is no address: expected host:port")
+            raise ConfigError("address", text, "host:port")
         if not (port.isascii() and port.isdecimal() and int(port) < 1 << 16):
-            raise ValueError(f"{text!r} is no address: {port!r} is no port (0 to 65535)")
+            raise ConfigError("address", text, f"host:port with a port of 0 to 65535, not {port!r}")
         return cls(host, int(port))
 
     def __str__(self) -> str:

@@ -71,12 +71,36 @@ def accept(sock: socket.socket) -> tuple[socket.socket, Any]:
 
 @contextlib.contextmanager
 def held_back() -> Generator[None]:
-    """Processes started in this block do not get SIGINT and SIGTERM before they are prepared for it."""
+    """Processes started in this block do not get SIGINT and SIGTERM before they are prepared for it.
+
+    Nor is the start of one interrupted half-way: what this process is sent meanwhile has its effect after the block.
+    """
     before = signal.pthread_sigmask(signal.SIG_BLOCK, ENDING_SIGNALS)
+    try:
+        with _put_off():
+            yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+@contextlib.contextmanager
+def _put_off() -> Generator[None]:
+    # Another thread may take a signal that is blocked here, and then its handler runs here all the same.
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    came: list[int] = []
+    handlers = {number: signal.getsignal(number) for number in ENDING_SIGNALS}
+    kept = {number: handler for number, handler in handlers.items() if handler not in (None, signal.SIG_IGN)}
+    for number in kept:
+        signal.signal(number, lambda number, _frame: came.append(number))
     try:
         yield
     finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        for number, handler in kept.items():
+            signal.signal(number, handler)
+        for number in came:
+            signal.raise_signal(number)
 
 
 def on_fork(callback: Callable[[], None]) -> None:

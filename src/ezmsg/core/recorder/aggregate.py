@@ -48,6 +48,10 @@ EXEMPLARY: Final = frozenset({"age", "backpressure", "process", "publish", "queu
 _NOT_ZERO: Final = frozenset({"backpressure", "serialize"})
 """Histograms that count only what happened."""
 
+PUBLISH_END: Final = 4
+PROCESS_END: Final = 6
+"""The words that tell when a publish and a processing ended."""
+
 
 class Anomalies(NamedTuple):
     """Messages whose times could not be compared: another host's clock, or the later time the smaller."""
@@ -135,10 +139,10 @@ class Aggregator:
         self.turn += 1
         unknown = 0
         if processed is not None:
-            unknown += self._count_run(run.meta >> INDEX_SHIFT, processed, run, 6)
+            unknown += self._count_run(run.meta >> INDEX_SHIFT, processed, run, PROCESS_END)
         if published is not None:
             index = self._publisher_of(run)
-            unknown += self._count_run(index, published.durations, run, 4)
+            unknown += self._count_run(index, published.durations, run, PUBLISH_END)
             position = self.series.position(index)
             if position != NOWHERE:
                 self._last_id[position], self._last_start[position] = published.last_id, published.last_start_ns
@@ -156,7 +160,7 @@ class Aggregator:
 
     def _count_run(self, index: int, durations: Durations, run: Run, end: int) -> int:
         """Count what a run says of an endpoint; the word `end` tells when what is sampled of it ended."""
-        position = self.series.position(index)
+        position, is_hop = self.series.position(index), bool(run.meta & HOP)
         if position == NOWHERE:
             return len(run.at)
         labels: dict[str, int] = {}
@@ -171,7 +175,7 @@ class Aggregator:
                     happened = of_sampled > 0
                     of_sampled, rows = of_sampled[happened], rows[happened]
                 if len(rows):
-                    make = _RunExemplars(run, rows, of_sampled, end)
+                    make = _RunExemplars(run, rows, of_sampled, end, is_hop and end == PUBLISH_END)
                     self.series.offer(position, name, of_sampled, make, labels.get(name, NO_LABEL))
         return 0
 
@@ -180,7 +184,8 @@ class Aggregator:
         words = rows[at]
         if len(hops):
             told = rows[hops]
-            told[:, 0] = PUBLISH | told[:, 7] << INDEX_SHIFT
+            # Still hops: their extra rows are not those of a publish.
+            told[:, 0] = PUBLISH | told[:, 0] & (HOP | SAMPLED) | told[:, 7] << INDEX_SHIFT
             told[:, 5:] = 0
             if len(at):
                 words, at = np.concatenate((words, told)), np.concatenate((at, hops))
@@ -208,13 +213,13 @@ class Aggregator:
 
     def _publish(self, chunk: _Chunk) -> None:
         words = chunk.words
-        self._count("publish", chunk, words[:, 4] - words[:, 3], words[:, 0] & INSTANT == 0, end=4)
-        self._count("backpressure", chunk, words[:, 5], words[:, 5] > 0, end=4)
+        self._count("publish", chunk, words[:, 4] - words[:, 3], words[:, 0] & INSTANT == 0, end=PUBLISH_END)
+        self._count("backpressure", chunk, words[:, 5], words[:, 5] > 0, end=PUBLISH_END)
         serialized = words[:, 6] > 0
         if serialized.any():
             ways = np.array([self._way(code) for code in range(len(CHANNELS))])
             ways = ways[words[:, 0] >> CHANNEL_SHIFT & CHANNEL_MASK]
-            self._count_labelled("serialize", chunk, words[:, 6], serialized, ways, end=4)
+            self._count_labelled("serialize", chunk, words[:, 6], serialized, ways, end=PUBLISH_END)
         self._intervals(chunk)
 
     def _process(self, chunk: _Chunk) -> None:
@@ -226,12 +231,12 @@ class Aggregator:
         ageless = foreign | (origin < 0)
         age, transport, queue, process = start - origin, channel - publish, start - channel, end - start
         aged, transported, queued, processed = age >= 0, transport >= 0, queue >= 0, process >= 0
-        self._count("age", chunk, age, aged & ~ageless, end=6)
-        self._count("transport", chunk, transport, transported & ~foreign, end=6)
-        self._count("queue", chunk, queue, queued, end=6)
+        self._count("age", chunk, age, aged & ~ageless, end=PROCESS_END)
+        self._count("transport", chunk, transport, transported & ~foreign, end=PROCESS_END)
+        self._count("queue", chunk, queue, queued, end=PROCESS_END)
         failed = words[:, 0] & ERROR != 0
-        self._count("process", chunk, process, processed & ~failed, end=6)
-        self._count_labelled("process", chunk, process, processed & failed, _labels(words), end=6)
+        self._count("process", chunk, process, processed & ~failed, end=PROCESS_END)
+        self._count_labelled("process", chunk, process, processed & failed, _labels(words), end=PROCESS_END)
         backwards = (~aged & ~ageless) | (~transported & ~foreign) | ~queued | ~processed
         np.add.at(self._foreign, chunk.positions[ageless], 1)
         np.add.at(self._negative, chunk.positions[backwards], 1)
@@ -245,7 +250,7 @@ class Aggregator:
         durations = words[:, 6] - words[:, 5]
         is_span = words[:, 0] & KIND_MASK == SPAN
         self._count("process", chunk, durations, ~is_span & (durations >= 0))
-        self._count_labelled("span", chunk, durations, is_span & (durations >= 0), _labels(words), end=6)
+        self._count_labelled("span", chunk, durations, is_span & (durations >= 0), _labels(words), end=PROCESS_END)
 
     def _intervals(self, chunk: _Chunk) -> None:
         """From the start of one message to the start of the next, where both are known."""
@@ -264,7 +269,7 @@ class Aggregator:
             carried = chunk.rows[chunk.at[order[carrying]] + 1, 5]
             usable = carried > NO_PREVIOUS
             starts_before[carrying[usable]] = carried[usable]
-            known[carrying] = usable
+            known[carrying[usable]] = True
         intervals = starts - starts_before
         known &= intervals >= 0
         self.series.count("interval", positions[known], intervals[known], self.turn)
@@ -313,8 +318,10 @@ class _Exemplars:
 
     def __call__(self, n: int) -> Exemplar:
         row = int(self.sampled[n])
-        end_ns = int(self.chunk.words[row, self.end])
-        return int(self.durations[row]), end_ns, *_hex_ids(self.chunk.rows[self.chunk.at[row] + 1])
+        meta, end_ns = int(self.chunk.words[row, 0]), int(self.chunk.words[row, self.end])
+        of_parent = bool(meta & HOP) and meta & KIND_MASK == PUBLISH
+        ids = _hex_ids(self.chunk.rows[self.chunk.at[row] + 1], of_parent=of_parent)
+        return int(self.durations[row]), end_ns, *ids
 
 
 @dataclass(slots=True)
@@ -325,18 +332,19 @@ class _RunExemplars:
     sampled: Column
     durations: NDArray[np.float64]
     end: int
+    of_parent: bool
 
     def __call__(self, n: int) -> Exemplar:
         row = int(self.sampled[n])
         end_s = float(self.run.times[self.end - FIRST_TIME, row])
-        return int(self.durations[n]), round(end_s * 1e9), *_hex_ids(self.run.extra(row))
+        return int(self.durations[n]), round(end_s * 1e9), *_hex_ids(self.run.extra(row), of_parent=self.of_parent)
 
 
 def _labels(words: Rows) -> Column:
     return words[:, 0] >> LABEL_SHIFT & LABEL_MASK
 
 
-def _hex_ids(extra: Rows | None) -> tuple[str, str]:
-    """Trace id and span id of an extra row, as OpenTelemetry writes them."""
+def _hex_ids(extra: Rows | None, *, of_parent: bool) -> tuple[str, str]:
+    """Trace id and span id of an extra row, or the span id of its parent, as OpenTelemetry writes them."""
     assert extra is not None, "a sampled row has one"
-    return extra[1:3].tobytes().hex(), hex_span_id(int(extra[3]) & (1 << 64) - 1)
+    return extra[1:3].tobytes().hex(), hex_span_id(int(extra[4 if of_parent else 3]) & (1 << 64) - 1)

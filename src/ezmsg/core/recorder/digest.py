@@ -11,10 +11,13 @@ from numpy.typing import NDArray
 
 from ezmsg.core import config
 from ezmsg.core.recorder.aggregate import Aggregator
+from ezmsg.core.recorder.calculated import TraceIds, with_ids
 from ezmsg.core.recorder.details import with_details
 from ezmsg.core.recorder.endpoints import Endpoint
 from ezmsg.core.recorder.labels import Labels
-from ezmsg.core.recorder.pieces import ROWS_AT_ONCE, Piece, pieces, rows_in_ns
+from ezmsg.core.recorder.pending import Pending
+from ezmsg.core.recorder.pieces import ROWS_AT_ONCE, Piece, parts, rows_in_ns
+from ezmsg.core.recorder.publisher import PublisherMetrics
 from ezmsg.core.recorder.ring import Rows, Taken
 from ezmsg.core.recorder.rowlog import RowArray, opaque
 from ezmsg.core.recorder.rows import INDEX_SHIFT, ROW_WORDS, SAMPLE_ROW, SPAN_ROW, is_follower
@@ -46,6 +49,7 @@ class Digest:
         rows: Rows that were read.
         records: Records that were written to rings, read or lost; a row may be two (see `rows.HOP`).
         lost: What was lost before it came here, by `kind:reason`.
+        pending: What was told of publishes before it was recorded.
         is_detailed: Whether deliveries and times in queues become spans as well.
     """
 
@@ -56,11 +60,14 @@ class Digest:
         self.samples = RowStore(SAMPLE_ROW, sample_limit)
         self.rows = self.records = 0
         self.lost: Counter[str] = Counter()
+        self.pending = Pending()
         self.is_detailed = config.trace_is_detailed()
         self._labels = labels
         self._stale = 0
         # Memory new for every piece would have to be zeroed by the system first.
-        self._pairs = np.empty((ROWS_AT_ONCE + 1, 2 * ROW_WORDS), dtype=np.int64)
+        self._whole = np.empty((4 * ROWS_AT_ONCE + 2, ROW_WORDS), dtype=np.int64)
+        self._pairs = np.empty((2 * ROWS_AT_ONCE + 1, 2 * ROW_WORDS), dtype=np.int64)
+        self._spans = np.empty((2 * len(self._pairs), 2 * ROW_WORDS), dtype=np.int64)
 
     def add(self, taken: Taken, generation: int, find: Find, pause: Pause = no_pause) -> None:
         """Take in what was read from a ring.
@@ -76,8 +83,16 @@ class Digest:
         self.lost["row:ring_overrun"] += taken.lost
         self.lost["span:ring_overrun"] += taken.lost_spans
         self.lost["sample:ring_overrun"] += taken.lost_samples
-        for piece in pieces(taken):
+        for part in parts(taken):
             pause()
+            if taken.is_plain:
+                piece = Piece(part, is_plain=True)
+            else:
+                part, told = self.pending.without_told(part)
+                self.records -= told
+                whole, given_up = with_ids(part, lambda index: _ids_of(find(index)), self._whole)
+                self.lost["span:unknown_endpoint"] += given_up
+                piece = Piece(whole)
             self.lost["row:unknown_endpoint"] += self._count(piece, pause)
             if len(piece.extended):
                 pause()
@@ -99,7 +114,7 @@ class Digest:
 
     def _keep(self, pairs: Rows, generation: int, find: Find) -> None:
         """Rows with extra rows into spans and samples."""
-        spans = span_rows(pairs)
+        spans = span_rows(pairs, self._spans)
         if spans is not None:
             self._keep_spans(spans, find)
         sampled = sample_rows(pairs, generation)
@@ -168,6 +183,11 @@ class Digest:
             mine = [index for index, endpoint in endpoints.items() if endpoint.record.endpoint_id == owner]
             is_mine = indices == mine[0] if len(mine) == 1 else np.isin(indices, mine)
             self.samples.add(owner, endpoints[mine[0]].graph, opaque(rows)[is_mine].view(SAMPLE_ROW))
+
+
+def _ids_of(endpoint: Endpoint | None) -> TraceIds | None:
+    metrics = None if endpoint is None else endpoint.metrics
+    return metrics.ids if isinstance(metrics, PublisherMetrics) else None
 
 
 def _known(indices: NDArray[Any], find: Find) -> tuple[dict[int, Endpoint], int]:

@@ -73,15 +73,15 @@ class Piece:
         return made
 
 
-def pieces(taken: Taken) -> Iterator[Piece]:
-    """What was taken from a ring, with no row apart from its extra row."""
+def parts(taken: Taken) -> Iterator[Rows]:
+    """What was taken from a ring, at most `ROWS_AT_ONCE` rows at once, with no row apart from its extra row."""
     rows, start = taken.rows, 0
-    size = ROWS_AT_ONCE if taken.is_plain else 2 * ROWS_AT_ONCE
     while start < len(rows):
-        stop = start + size
+        # Twice as many words where each has an extra row: as it is with most, if it is with the first.
+        stop = start + (2 * ROWS_AT_ONCE if int(rows[start, 0]) & EXTENDED else ROWS_AT_ONCE)
         if stop < len(rows) and int(rows[stop, 0]) & KIND_MASK == EXTRA:
             stop += 1
-        yield Piece(rows[start:stop], is_plain=taken.is_plain)
+        yield rows[start:stop]
         start = stop
 
 

@@ -6,10 +6,11 @@ Times are seconds of `rows.clock`, as floats; see `rows`.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Final
+from typing import Any, Final, Protocol
 from uuid import UUID
 
 from ezmsg.core.graphmeta import ProfileChannelType
+from ezmsg.core.recorder.calculated import TraceIds
 from ezmsg.core.recorder.ids import chance
 from ezmsg.core.recorder.labels import Labels
 from ezmsg.core.recorder.ring import Ring
@@ -43,6 +44,16 @@ PublishTrace = tuple[bytes, int, int, Sequence[tuple[bytes, int]]]
 follows from."""
 
 
+class PendingMessage(Protocol):
+    """What is known of a message before its receiver is done with it."""
+
+    message_id: int
+    origin_s: float
+    publish_s: float
+    channel_s: float
+    trace: Any
+
+
 class PublisherMetrics:
     """Counts and records what one publisher does. Used by one thread at a time, the one that registered it.
 
@@ -53,12 +64,14 @@ class PublisherMetrics:
         timed: Whether durations are recorded at all.
         teller: What a receiver in the same loop is told that records the publish as well: `index`, or 0 if nobody does.
         meta: The first word of the rows.
+        ids: Those of the traces that begin here, where they are calculated.
         ring: Where they go.
         sent: Messages published.
         bytes: Their size in all.
         waits: How long they waited for a slot.
         last_start_s: When `broadcast` was entered last.
         inflight_gauge: Tells the messages not yet released; set by the publisher.
+        pending: Tells the traced messages that their receiver is to record, and has not yet; set by the publisher.
         shm_reallocations: How often the shared memory grew; the publisher adds to it.
         thinned: Rows left out to stay within the row budget.
         roots: Traces that were due to begin here.
@@ -84,6 +97,7 @@ class PublisherMetrics:
         "endpoint_id",
         "graph",
         "id",
+        "ids",
         "index",
         "inflight_gauge",
         "is_plain",
@@ -91,6 +105,7 @@ class PublisherMetrics:
         "meta",
         "next_root_s",
         "num_buffers",
+        "pending",
         "ring",
         "roots",
         "roots_thinned",
@@ -120,8 +135,10 @@ class PublisherMetrics:
         self.endpoint_id = f"{topic}:{publisher_id}"
         self.sent = self.bytes = self.shm_reallocations = self.thinned = self._inflight = 0
         self.inflight_gauge: Callable[[], int] | None = None
+        self.pending: Callable[[], Sequence[PendingMessage]] = tuple
         self.ring, self._labels, self._clock = ring, labels, clock
         self.meta = meta_word(PUBLISH, index)
+        self.ids = TraceIds()
         self._wait_meta = meta_word(WAIT, index)
         # The way that bytes go now, and how many had gone each way when it was taken.
         self._ways: tuple[str, dict[str, int]] = "", {}
@@ -242,13 +259,22 @@ class PublisherMetrics:
         )  # fmt: skip
         ring.mark(offset + 128, spans, samples)
 
-    def record_late(self, message_id: int, origin_s: float, start_s: float, end_s: float) -> None:
-        """Record a plain broadcast after later ones have begun.
+    def record_late(
+        self, message_id: int, origin_s: float, start_s: float, end_s: float, trace: PublishTrace | None = None
+    ) -> None:
+        """Record a broadcast to one subscriber of this loop after later ones have begun.
 
         A native trace that was set in the meantime does not select it, and the next interval does not begin with it.
         """
-        if self._recording:
+        if not self._recording:
+            return
+        if trace is None:
             self.ring.put(self.meta, message_id, origin_s, start_s, end_s, 0.0, 0.0, 0)
+        else:
+            self.ring.put_span(
+                self.meta, message_id, origin_s, start_s, end_s, 0.0, 0.0, 0,
+                trace[0], trace[1], trace[2], NO_PREVIOUS_S, 1, 0,
+            )  # fmt: skip
 
     def wait_ended(self, wait_ns: int, holder: str) -> None:
         """As `Waits.ended`; the broadcast about to be recorded is the one that waited."""

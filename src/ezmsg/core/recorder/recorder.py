@@ -297,16 +297,19 @@ class Recorder:
         if ring is not None and ring.is_crowded:
             with self.reading:
                 began_s = time.thread_time()
-                self.drain()
+                self.drain(with_pending=False)
                 self.relieved_s += time.thread_time() - began_s
 
-    def drain(self, pause: Pause = no_pause) -> None:
+    def drain(self, pause: Pause = no_pause, *, with_pending: bool = True) -> None:
         """Read everything recorded so far. Hold `reading`.
 
         Args:
             pause: Called between two steps, unless a ring is so full that its writer waits for this to be done.
+            with_pending: Tell of traced messages whose receivers are not done with them, too.
         """
         with self.lock:
+            publishers = list(self.publishers.values())
+            released = {publisher.index: publisher.sent - publisher.num_buffers for publisher in publishers}
             closing, self._closing = self._closing, []
             rings = list(self._rings.values())
         if any(ring.is_crowded for ring in rings):
@@ -324,10 +327,21 @@ class Recorder:
         self.digest.lost["span:unread"] = self.process.spans_lost
         for part in taken:
             self.digest.add(part, self.trace.generation, self._find, pause)
+        self._tell_pending(publishers if with_pending else (), released)
         with self.lock:
             self._settle(closing)
             if self.budget.note(self.digest.rows + self.thinned(), time.perf_counter_ns()):
                 self._configure()
+
+    def _tell_pending(self, publishers: Iterable[PublisherMetrics], released: dict[int, int]) -> None:
+        digest = self.digest
+        for index, below in released.items():
+            digest.pending.forget(index, below)
+        for publisher in publishers:
+            rows = digest.pending.look(publisher)
+            if rows is not None:
+                digest.add(rows, self.trace.generation, self._find)
+                digest.pending.note(publisher.index, rows.rows)
 
     def retire(self, indices: Iterable[int]) -> None:
         """Closed endpoints were delivered, or nobody asks for them. Hold `reading`, not `lock`."""
@@ -444,4 +458,5 @@ class Recorder:
     def _retire(self, index: int) -> None:
         self._thinned += self.endpoints.closed[index].metrics.thinned
         self.endpoints.retire(index)
+        self.digest.pending.close(index)
         self.digest.aggregator.close(index)

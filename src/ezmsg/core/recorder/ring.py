@@ -26,6 +26,7 @@ from ezmsg.core.recorder.rows import (
     ROW_WORDS,
     SAMPLED,
     pack_extra,
+    pack_hop_pair,
     pack_pair,
     pack_row,
 )
@@ -51,8 +52,9 @@ Marks = tuple[int, int, int, int]
 class Taken(NamedTuple):
     """What one read found.
 
-    Rows as they were written; whether none of them has an extra row; how many records they are: a row and its extra row
-    count once, a hop twice; and what was lost of it: what was overwritten unread counts once a row, whatever it was.
+    Rows as they were written; whether none of them has an extra row, or will get one; how many records they are: a row
+    and its extra row count once, a hop twice; and what was lost of it: what was overwritten unread counts once a row,
+    whatever it was.
     """
 
     rows: Rows
@@ -143,6 +145,35 @@ class Ring:
         self.head = end = offset + 2 * ROW_BYTES
         _, extras, spans, samples = self.marks
         self.marks = (end, extras + 1, spans + 1, samples)
+
+    def put_hop(
+        self,
+        meta: int,
+        message_id: int,
+        origin_s: float,
+        publish_s: float,
+        channel_s: float,
+        start_s: float,
+        end_s: float,
+        publisher: int,
+        trace: tuple[bytes, int, *tuple[Any, ...]],
+        span_id: int,
+    ) -> None:
+        """Write both ends of a message that belongs to a trace; `meta` has HOP, `trace` is that of the publish."""
+        offset = self.head
+        at = offset & self.mask
+        trace_id, publish_id, parent_id, _ = trace
+        pack_hop_pair(
+            self.buffer, at,
+            meta | _SPAN, message_id, origin_s, publish_s, channel_s, start_s, end_s, publisher,
+            EXTRA, trace_id, span_id, publish_id, 0.0, parent_id, 0,
+        )  # fmt: skip
+        if at == self._last:
+            self.buffer[:ROW_BYTES] = self.buffer[self._size :]
+        # As `mark` does.
+        self.head = end = offset + 2 * ROW_BYTES
+        _, extras, spans, samples = self.marks
+        self.marks = (end, extras + 1, spans + 2, samples)
 
     def mark(self, end: int, spans: int, samples: int) -> None:
         """Publish a row and its extra row that end at `end`; they are so many spans (0 or 1) and native samples."""
@@ -236,19 +267,26 @@ class Ring:
         words = rows[:, 0].copy()
         flags = int(np.bitwise_or.reduce(words))
         hops = int(np.count_nonzero(words & HOP)) if flags & HOP else 0
-        if not flags & EXTENDED and marks == before:
+        if not flags & _SPAN and marks == before:
             return Taken(rows, True, len(rows) + hops, lost_rows, 0, 0)
-        extended = np.flatnonzero(words & EXTENDED)
-        is_span = words[extended] & SAMPLED != 0
-        owed = _owed(words[extended + 1])
+        marked = np.flatnonzero(words & _SPAN)
+        spans = _spans_of(words[marked])
+        extended = words[marked] & EXTENDED != 0
+        owed = np.zeros(len(marked), dtype=np.int64)
+        owed[extended] = _owed(words[marked[extended] + 1])
         # The others the marks do not know yet: what was written while we read them.
-        known = int(np.searchsorted(extended, (marks[0] - first) // ROW_BYTES - 2, side="right"))
-        seen = (len(extended), int(np.count_nonzero(is_span)), int(owed.sum()))
-        ahead = (len(extended) - known, int(np.count_nonzero(is_span[known:])), int(owed[known:].sum()))
+        known = int(np.searchsorted(marked, (marks[0] - first) // ROW_BYTES - 1, side="right"))
+        seen = (int(np.count_nonzero(extended)), int(spans.sum()), int(owed.sum()))
+        ahead = (int(np.count_nonzero(extended[known:])), int(spans[known:].sum()), int(owed[known:].sum()))
         self._accounted = (marks[0], marks[1] + ahead[0], marks[2] + ahead[1], marks[3] + ahead[2])
         extras, lost_spans, lost_samples = (self._accounted[n + 1] - before[n + 1] - seen[n] for n in range(3))
-        records = len(rows) - len(extended) + hops
-        return Taken(rows, not len(extended), records, lost_rows - extras, lost_spans, lost_samples)
+        records = len(rows) - seen[0] + hops
+        return Taken(rows, not len(marked), records, lost_rows - extras, lost_spans, lost_samples)
+
+
+def _spans_of(metas: NDArray[np.int64]) -> NDArray[np.int64]:
+    """How many spans rows are: one that is a hop is two."""
+    return (metas & SAMPLED != 0) * (1 + (metas & HOP != 0))
 
 
 def _owed(metas: NDArray[np.int64]) -> NDArray[Any]:

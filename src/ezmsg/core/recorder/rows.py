@@ -72,7 +72,8 @@ INSTANT: Final = 1 << 12
 """A point in time: the row has no duration."""
 HOP: Final = 1 << 13
 """A PROCESS row that speaks for the publish as well, which took from publish to channel; its last word is the endpoint
-index of the publisher. One process and loop: what lies between is a hand-over, and transport takes no time."""
+index of the publisher. One process and loop: what lies between is a hand-over, and transport takes no time. In its
+extra row, parent is the span of the publish, and the word of the fanout the parent of that."""
 LABEL_SHIFT: Final = 16
 LABEL_MASK: Final = 0xFFFF
 INDEX_SHIFT: Final = 32
@@ -92,6 +93,7 @@ clock: Final = time.perf_counter
 pack_row: Final = struct.Struct("2q5dq").pack_into
 pack_extra: Final = struct.Struct("q16s2Qd2q").pack_into
 pack_pair: Final = struct.Struct("2q5d2q16s2Qd2q").pack_into
+pack_hop_pair: Final = struct.Struct("2q5d2q16s2QdQq").pack_into
 NO_TRACE: Final = bytes(16)
 FIRST_TIME: Final = 2
 LAST_TIME: Final = 6

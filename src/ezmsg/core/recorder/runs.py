@@ -149,7 +149,8 @@ def process_run(run: Run) -> Durations | None:
         return None
     counted = _count(names, durations)
     if counted is not None and is_hop:
-        counted.histograms["transport"] = _zeros(len(start))  # a hand-over takes no time
+        # A hand-over takes no time.
+        counted.histograms["transport"], counted.by_row["transport"] = _zeros(len(start)), np.zeros(len(start))
     return counted
 
 

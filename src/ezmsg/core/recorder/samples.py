@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +14,8 @@ from ezmsg.core.recorder.rows import (
     BACKPRESSURE_WAIT,
     CHANNEL_MASK,
     CHANNEL_SHIFT,
+    EXTENDED,
+    HOP,
     INDEX_SHIFT,
     KIND_MASK,
     LABEL_MASK,
@@ -33,7 +35,10 @@ from ezmsg.core.recorder.rows import (
     TRANSPORT,
     USER_SPAN,
     WAIT,
+    meta_word,
 )
+
+_PUBLISH_META: Final = meta_word(PUBLISH, 0, flags=SAMPLED | EXTENDED)
 
 
 class Sampled(NamedTuple):
@@ -121,9 +126,54 @@ def merge_oldest(unread: dict[str, RowArray], limit: int) -> tuple[RowArray, dic
     return opaque(taken)[in_order].view(SAMPLE_ROW), dict(zip(unread, counts.tolist(), strict=True))
 
 
-def span_rows(pairs: Rows) -> RowArray | None:
-    """Those of pairs that belong to a trace; None when there are none."""
+def span_rows(pairs: Rows, into: Rows) -> RowArray | None:
+    """Those of pairs that belong to a trace, each hop as a publish and its processing; None when there are none.
+
+    Args:
+        pairs: The pairs.
+        into: Memory for two rows of a span for each of them.
+    """
     at = np.flatnonzero(pairs[:, 0] & SAMPLED)
     if not len(at):
         return None
-    return (pairs if len(at) == len(pairs) else pairs.take(at, axis=0)).view(SPAN_ROW).reshape(-1)
+    pairs = pairs if len(at) == len(pairs) else pairs.take(at, axis=0)
+    hops = np.flatnonzero(pairs[:, 0] & HOP)
+    return (_apart(pairs, hops, into) if len(hops) else pairs).view(SPAN_ROW).reshape(-1)
+
+
+def _apart(pairs: Rows, hops: NDArray[np.int64], into: Rows) -> Rows:
+    """Pairs, with a publish before each of the hops, which are left with what they say of the processing."""
+    made = into[: len(pairs) + len(hops)]
+    if len(hops) == len(pairs):
+        publishes, processes = made[0::2], made[1::2]
+        processes[:] = pairs
+        publishes[:] = pairs
+        _tell_publishes(publishes)
+        _leave_processes(processes)
+        return made
+    at = np.arange(len(pairs))
+    at[hops] += 1
+    at += np.searchsorted(hops, np.arange(len(pairs)))
+    told = pairs.take(hops, axis=0)
+    made[at] = pairs
+    left = made.take(at[hops], axis=0)
+    _leave_processes(left)
+    made[at[hops]] = left
+    _tell_publishes(told)
+    made[at[hops] - 1] = told
+    return made
+
+
+def _tell_publishes(hops: Rows) -> None:
+    """Make rows of publishes of hops."""
+    hops[:, 0] = _PUBLISH_META | hops[:, 7] << INDEX_SHIFT
+    # Begin and end are where they are; it neither waited nor was serialized, and has no size.
+    hops[:, 5:ROW_WORDS] = 0
+    extras = hops[:, ROW_WORDS:]
+    extras[:, 3], extras[:, 4], extras[:, 5], extras[:, 6] = extras[:, 4], extras[:, 6], NO_PREVIOUS, 1
+
+
+def _leave_processes(hops: Rows) -> None:
+    """Make rows of processing alone of hops: what was before it took no time."""
+    hops[:, 3] = hops[:, 4]
+    hops[:, 7] = hops[:, ROW_WORDS + 6] = 0

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import pickle
+import select
 import socket
 import struct
 import threading
@@ -15,6 +16,9 @@ from ezmsg.core.net import forking
 from ezmsg.core.runtime.messages import Command, Event, Failed, Failure
 
 _SIZE: Final = struct.Struct("!I")
+_RECEIVED_BYTES: Final = 65536
+# Always polled for; Linux also tells it where only the other half of the line was closed.
+_HUNG_UP: Final = getattr(select, "POLLRDHUP", 0)
 
 
 def open_line() -> tuple[socket.socket, socket.socket]:
@@ -33,7 +37,7 @@ def _frame(record: Command | Event) -> bytes:
 
 
 class BackendEnd:
-    """The end of a backend process: a thread hears commands, whatever the event loop does.
+    """The end of a backend process: its event loop hears commands, and a thread the end, whatever the loop does.
 
     Args:
         sock: The socket, owned from now on.
@@ -42,6 +46,7 @@ class BackendEnd:
     def __init__(self, sock: socket.socket) -> None:
         self._socket = sock
         self._lock = threading.Lock()
+        self._received = bytearray()
 
     def report(self, event: Event) -> None:
         """Tell the coordinator; from any thread. Does nothing when it is gone."""
@@ -49,16 +54,46 @@ class BackendEnd:
         with self._lock, contextlib.suppress(OSError):
             self._socket.sendall(frame)
 
-    def listen(self, on_command: Callable[[Command], object], on_lost: Callable[[], object]) -> None:
-        """Call `on_command` with each command, and `on_lost` when the coordinator is gone; both in a thread."""
-        threading.Thread(target=self._listen, args=[on_command, on_lost], name="ezmsg line", daemon=True).start()
+    def listen(self, on_command: Callable[[Command], object]) -> None:
+        """Call `on_command` with each command, in the running loop."""
+        loop = asyncio.get_running_loop()
+        loop.add_reader(self._socket.fileno(), self._hear, loop, on_command)
 
-    def _listen(self, on_command: Callable[[Command], object], on_lost: Callable[[], object]) -> None:
-        with contextlib.suppress(OSError), self._socket.makefile("rb") as file:
-            while len(head := file.read(_SIZE.size)) == _SIZE.size:
-                body = file.read(*_SIZE.unpack(head))
-                on_command(pickle.loads(body))  # from the process that started this one
+    def _hear(self, loop: asyncio.AbstractEventLoop, on_command: Callable[[Command], object]) -> None:
+        try:
+            received = self._socket.recv(_RECEIVED_BYTES, socket.MSG_DONTWAIT)
+        except BlockingIOError:
+            return
+        except OSError:
+            received = b""
+        if not received:
+            loop.remove_reader(self._socket.fileno())
+            return
+        self._received += received
+        while (body := _cut(self._received)) is not None:
+            on_command(pickle.loads(body))  # from the process that started this one
+
+    def watch(self, on_lost: Callable[[], object]) -> None:
+        """Call `on_lost` in a thread when the coordinator is gone."""
+        threading.Thread(target=self._watch, args=[on_lost], name="ezmsg line", daemon=True).start()
+
+    def _watch(self, on_lost: Callable[[], object]) -> None:
+        poll = select.poll()
+        poll.register(self._socket, _HUNG_UP)
+        poll.poll()
         on_lost()
+
+
+def _cut(received: bytearray) -> bytes | None:
+    """The first record that is whole, taken out of what was received."""
+    if len(received) < _SIZE.size:
+        return None
+    end = _SIZE.size + _SIZE.unpack_from(received)[0]
+    if len(received) < end:
+        return None
+    body = bytes(received[_SIZE.size : end])
+    del received[:end]
+    return body
 
 
 class CoordinatorEnd:

@@ -20,13 +20,15 @@ class MainThread:
     """Runs functions in the thread that calls `serve`, for others that call `run`.
 
     Where that is the main thread of the interpreter, a function that does not return can be interrupted: it gets a
-    KeyboardInterrupt, from the handler of SIGINT, which has to call `take_interrupt`.
+    KeyboardInterrupt, from the handler of SIGINT, which has to call `take_interrupt` and `raise_if_due`.
     """
 
     def __init__(self) -> None:
         self._jobs: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
         self._thread_id: int | None = None
         self._is_running = self._is_interrupt_due = self._was_interrupted = False
+        # Of the function that runs: it got its interrupt, or has ended.
+        self._heard = threading.Event()
 
     @property
     def is_running(self) -> bool:
@@ -67,26 +69,44 @@ class MainThread:
             return True
         if signal.getsignal(signal.SIGINT) in (signal.SIG_IGN, signal.SIG_DFL, None):
             return False
+        self._signal(thread_id)
+        threading.Thread(
+            target=self._insist, args=[thread_id, self._heard], name="ezmsg interrupt", daemon=True
+        ).start()
+        return True
+
+    def _signal(self, thread_id: int) -> None:
         self._is_interrupt_due = True
         with contextlib.suppress(ProcessLookupError):
             # To the thread, not the process: a system call it waits in has to end.
             signal.pthread_kill(thread_id, signal.SIGINT)
-        return True
+
+    def _insist(self, thread_id: int, heard: threading.Event) -> None:
+        # One that comes just before the thread falls asleep does not wake it, and it might never look up.
+        while not heard.wait(LOOK_UP_S):
+            self._signal(thread_id)
 
     def take_interrupt(self) -> bool:
         """For the handler of SIGINT: whether the signal came from `interrupt`."""
         was_due, self._is_interrupt_due = self._is_interrupt_due, False
         return was_due
 
+    def raise_if_due(self) -> None:
+        """For the handler of SIGINT: interrupt the function that runs, if that did not happen yet."""
+        if not self._was_interrupted:
+            self.raise_if_running()
+
     def raise_if_running(self) -> None:
         """For the handler of SIGINT: interrupt the function that runs, if one does."""
         if self._is_running:
             self._was_interrupted = True
+            self._heard.set()
             raise KeyboardInterrupt
 
     def _do(self, function: Callable[[], object], future: Future[object]) -> None:
         if not future.set_running_or_notify_cancel():
             return
+        self._heard = heard = threading.Event()
         # Two blocks: an interrupt may also come when the function has just ended.
         try:
             try:
@@ -94,6 +114,7 @@ class MainThread:
                 result = function()
             finally:
                 self._is_running = False
+                heard.set()
         except BaseException as error:  # whoever asked for it gets it
             future.set_exception(error)
         else:

@@ -55,7 +55,7 @@ class Interrupts:
 
     def _handle(self, number: int, _frame: FrameType | None) -> None:
         if number == signal.SIGINT and self._main_thread.take_interrupt():
-            self._main_thread.raise_if_running()
+            self._main_thread.raise_if_due()
             return
         now_s = time.monotonic()
         if now_s - self._last_s < SAME_S:
@@ -87,7 +87,7 @@ def prepare_backend(main_thread: MainThread, on_terminate: Callable[[str], objec
 
     def on_interrupt(number: int, frame: FrameType | None) -> None:
         if main_thread.take_interrupt():
-            main_thread.raise_if_running()
+            main_thread.raise_if_due()
 
     def on_termination(number: int, frame: FrameType | None) -> None:
         on_terminate(f"process {os.getpid()} got SIGTERM")

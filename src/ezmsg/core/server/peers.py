@@ -290,19 +290,14 @@ class Peer:
     def process_closed(self) -> None:
         self._core.process_gone(self._id)
 
-    def close_process(self, connection: Connection, record: r.CloseProcess) -> Answer:
-        self._require(r.OpenProcess, record)
-        self.process_closed()
-        return DONE
-
     def register(self, connection: Connection, record: r.ProcessRegister) -> Answer:
-        self._require_process(record)
+        self._require(r.OpenProcess, record)
         if self._core.processes.register(self._id, record.pid, record.host, record.units):
             self._core.events.process_changed(self._id)
         return DONE
 
     def update_ownership(self, connection: Connection, record: r.ProcessUpdateOwnership) -> Answer:
-        self._require_process(record)
+        self._require(r.OpenProcess, record)
         if self._core.processes.update(self._id, record.added_units, record.removed_units):
             self._core.events.process_changed(self._id)
         return DONE
@@ -314,15 +309,10 @@ class Peer:
         if self._role is not role:
             raise WrongRole(f"{type(record).__name__} needs a connection opened with {role.__name__}")
 
-    def _require_process(self, record: r.Record) -> None:
-        self._require(r.OpenProcess, record)
-        if self._id not in self._core.processes:
-            raise WrongRole(f"{type(record).__name__} came after CloseProcess")
-
     # -- settings and events ------------------------------------------------------------------------------------------
 
     def report_settings(self, connection: Connection, record: r.ReportSettings) -> Answer:
-        self._require_process(record)
+        self._require(r.OpenProcess, record)
         address = record.component_address
         owner = self._core.processes.owner(address)
         if owner != self._id:
@@ -397,7 +387,6 @@ HANDLERS: dict[type[r.Record], Callable[[Peer, Connection, Any], Answer]] = {
     r.OpenPublisher: Peer.open_publisher,
     r.OpenSubscriber: Peer.open_subscriber,
     r.OpenProcess: Peer.open_process,
-    r.CloseProcess: Peer.close_process,
     r.Connect: Peer.connect,
     r.Disconnect: Peer.disconnect,
     r.Pause: Peer.flow,

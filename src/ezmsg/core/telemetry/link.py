@@ -186,7 +186,7 @@ class TelemetryLink:
 
     def _talk(self, *, rows_only: bool, is_wanted: bool) -> float:
         rows_only = rows_only and is_wanted and not self._drains
-        # Once is enough while endpoints are at work: they have something new to tell at any time.
+        # Once is enough: endpoints at work have something new to tell at any time, and closed ones never again.
         is_told = False
         while self._flush():
             if self._is_last_sent:
@@ -195,7 +195,7 @@ class TelemetryLink:
             batch = None if is_told else self._collector.collect(rows_only=rows_only)
             if batch is not None:
                 self._outbox = self._tell(batch)
-                is_told = is_wanted and not self._collector.has_more
+                is_told = not self._collector.has_more
             elif self._drains:
                 self._outbox = memoryview(_frame(Done(), self._drains.pop(0), REPLY))
             elif is_wanted:

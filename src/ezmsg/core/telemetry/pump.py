@@ -183,7 +183,7 @@ class TelemetryPump:
                     return
                 if graph not in self._links:
                     self._links[graph] = TelemetryLink(
-                        graph, Collector(self._registry, graph, with_system=True, pause=_pause), say_hello,
+                        graph, Collector(self._registry, graph, with_system=True, pause=self._pause), say_hello,
                         self._registry.set_anchor, self._dial, listener=self._listener,
                     )  # fmt: skip
                 if self._thread is None:
@@ -239,7 +239,7 @@ class TelemetryPump:
         if not any(link.socket for link in links.values()):
             # No server listens: totals go on, rows wait in bounded stores.
             with recorder.reading:
-                recorder.drain(_pause)
+                recorder.drain(self._pause)
         delays = [math.inf]
         for graph, link in links.items():
             is_wanted = self._registry.has_endpoints(graph) and not link.is_stale
@@ -251,6 +251,11 @@ class TelemetryPump:
         self._drop({graph: link for graph, link in links.items() if link.is_over})
         is_stuck = any(link.is_stuck for link in links.values())
         return min(*delays, pace.wait_s(is_tracing=self._registry.trace_enabled())), is_stuck
+
+    def _pause(self) -> None:
+        # Not when nobody writes any more: somebody waits for the end of this process.
+        if self._registry.has_any_endpoints and not self._is_ending:
+            time.sleep(PAUSE_S)
 
     def _finish(self, link: TelemetryLink) -> None:
         try:
@@ -267,10 +272,6 @@ class TelemetryPump:
                     del self._links[graph]
             if self._registry.has_endpoints(graph):
                 self._graph_changed(graph, True)
-
-
-def _pause() -> None:
-    time.sleep(PAUSE_S)
 
 
 class Waker:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-import socket
 
 import pytest
 
@@ -32,10 +31,8 @@ async def test_a_server_that_answers_is_known_by_process_and_version(server: Gra
     assert [finding.state for finding in findings] == ["ok", "ok", "info"]
 
 
-async def test_a_server_that_nobody_named_need_not_be_there() -> None:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        address = Address(*free.getsockname())
+async def test_a_server_that_nobody_named_need_not_be_there(free_address: str) -> None:
+    address = Address.from_string(free_address)
 
     server, [finding] = await look_at_server(address, None)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import socket
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -75,12 +74,10 @@ async def test_a_server_that_cannot_be_asked_is_told_of(server: GraphServer) -> 
 
 
 async def test_the_journal_of_a_killed_server_is_told_of_until_its_successor_ended_in_order(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, free_address: str
 ) -> None:
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        address = Address(*sock.getsockname())
+    address = Address.from_string(free_address)
     Journal.open(address).connected("A", "B")
     [finding] = [finding for finding in await look_for_stale(address, None) if finding.name == "journal"]
     assert (finding.state, finding.facts) == ("warning", {"path": str(journal_path(address))})

@@ -9,7 +9,6 @@ from __future__ import annotations
 from ezmsg.core.wire.records.fields import Name, Number, Port, Record
 
 __all__ = [
-    "CloseProcess",
     "CloseSession",
     "OpenProcess",
     "OpenPublisher",
@@ -119,7 +118,3 @@ class ProcessOpened(Record, frozen=True):
 
     client_id: str
     refused: dict[str, str] = {}
-
-
-class CloseProcess(Record, frozen=True):
-    """This process leaves; answered when its units are dropped."""

@@ -49,7 +49,6 @@ OPCODES: dict[int, type[Record]] = {
     17: roles.OpenProcess,
     18: roles.ProcessOpened,
     19: roles.RevertSession,
-    20: roles.CloseProcess,
     21: events.StreamOpened,
     30: graph.Connect,
     31: graph.Disconnect,

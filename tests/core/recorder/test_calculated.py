@@ -1,0 +1,80 @@
+"""Ids that nobody has asked for before their rows are read."""
+
+import numpy as np
+
+from ezmsg.core.graphmeta import ProfileChannelType
+from ezmsg.core.recorder.calculated import TraceIds, with_ids
+from ezmsg.core.recorder.rows import EXTENDED, HOP, INDEX_SHIFT, KIND_MASK, PROCESS, SAMPLED, meta_word
+from ezmsg.core.recorder.samples import span_rows
+from tests.core.recorder.rowmaking import Row, pairs, process, publish, sampled, table
+
+EDGE = 5
+
+
+def handed_over(publisher: int, number: int) -> Row:
+    """A sampled message of one loop, as its receiver writes it."""
+    meta = meta_word(PROCESS, EDGE, ProfileChannelType.LOCAL, HOP | SAMPLED)
+    return (meta, number, 10, 20, 30, 40, 50, publisher)
+
+
+def room(rows: np.ndarray) -> np.ndarray:
+    return np.empty((2 * len(rows), 8), dtype=np.int64)
+
+
+def spans_of(rows: np.ndarray) -> np.ndarray:
+    extended = np.flatnonzero(rows[:, 0] & EXTENDED)
+    of_rows = np.concatenate((rows[extended], rows[extended + 1]), axis=1)
+    made = span_rows(of_rows, np.empty((2 * len(of_rows), 16), dtype=np.int64))
+    assert made is not None
+    return made
+
+
+def test_the_ids_of_rows_are_those_that_are_asked_for():
+    ids = {2: TraceIds(), 3: TraceIds()}
+    numbers = [0, 1, 7, (1 << 62) + 1]
+    rows = table(*(handed_over(publisher, number) for number in numbers for publisher in ids))
+    made, lost = with_ids(rows, ids.get, room(rows))
+    assert lost == 0
+    spans = spans_of(made)
+    of_publishes, of_processes = spans[0::2], spans[1::2]
+    for n, (number, publisher) in enumerate((number, publisher) for number in numbers for publisher in ids):
+        trace_id, publish_id, parent_id, links = ids[publisher].publish(number)
+        told, left = of_publishes[n], of_processes[n]
+        assert (told["trace_id"].tobytes(), told["span_id"], told["parent_id"]) == (trace_id, publish_id, parent_id)
+        assert (left["trace_id"].tobytes(), left["span_id"]) == ids[publisher].process(number)
+        assert left["parent_id"] == publish_id
+        assert (parent_id, links) == (0, ())
+        words = ["message_id", "a", "b", "c", "d", "e", "f"]
+        assert [int(told[word]) for word in words] == [number, 10, 20, 30, 0, 0, 0]
+        assert [int(left[word]) for word in words] == [number, 10, 30, 30, 40, 50, 0]
+        assert (told["meta"] >> INDEX_SHIFT, left["meta"] >> INDEX_SHIFT) == (publisher, EDGE)
+        assert (told["fanout"], left["fanout"]) == (1, 0)
+    assert len(np.unique(np.append(spans["span_id"], 0))) == len(spans) + 1
+
+
+def test_rows_among_others_keep_their_places():
+    ids = TraceIds()
+    rows = table(publish(1, 0, 5), handed_over(2, 4), sampled(process(EDGE, 3), 8, 9), handed_over(2, 5))
+    made, _ = with_ids(rows, {2: ids}.get, room(rows))
+    of_rows = made[made[:, 0] & KIND_MASK != 15]
+    assert of_rows[:, 1].tolist() == [0, 4, 3, 5]
+    found = [(int(row["span_id"]), int(row["parent_id"])) for row in spans_of(made)]
+    four, five = (((ids.publish(n)[1], 0), (ids.process(n)[1], ids.publish(n)[1])) for n in (4, 5))
+    assert found == [*four, (8, 9), *five]
+
+
+def test_what_is_of_a_publisher_not_known_is_a_row_and_its_spans_are_counted_as_lost():
+    ids = TraceIds()
+    rows = table(handed_over(2, 4), handed_over(9, 4), handed_over(9, 5))
+    made, lost = with_ids(rows, {2: ids}.get, room(rows))
+    assert lost == 4
+    assert (made[:, 0] & SAMPLED != 0).tolist() == [True, False, False, False]
+    assert len(spans_of(made)) == 2
+
+
+def test_rows_whose_ids_are_written_are_left_as_they_are():
+    rows = table(publish(1, 0, 5), sampled(process(EDGE, 3), 8, 9))
+    made, lost = with_ids(rows, {}.get, room(rows))
+    assert made is rows
+    assert lost == 0
+    assert len(pairs(publish(1, 0, 5))) == 0
