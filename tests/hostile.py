@@ -5,7 +5,7 @@ import contextlib
 import socket
 from collections.abc import Awaitable, Callable
 
-from ezmsg.core.errors import HandshakeError
+from ezmsg.core.errors import ConnectionFailed
 from ezmsg.core.net.address import Address, resolve_now, this_process
 from ezmsg.core.net.authkey import AuthKey, load_key
 from ezmsg.core.net.dial import connect
@@ -13,6 +13,7 @@ from ezmsg.core.net.door import door_path
 from ezmsg.core.wire.frames import HEADER
 from ezmsg.core.wire.handshake import ClientHandshake
 
+PATIENCE_S = 40.0
 WRONG_KEY = AuthKey(b"w" * 32, explicit=True)
 
 
@@ -29,8 +30,8 @@ async def attack(address: Address | str, kind: str, key: AuthKey | None = None) 
 
 async def wrong_key(address: Address | str, key: AuthKey) -> bytes:
     """A client with another key, that behaves."""
-    with contextlib.suppress(HandshakeError):
-        sock, _ = await connect(address, WRONG_KEY)
+    with contextlib.suppress(ConnectionFailed):
+        sock, _ = await connect(address, WRONG_KEY, PATIENCE_S)
         sock.close()
         raise AssertionError("a stranger was let in")
     return b""
@@ -154,8 +155,8 @@ async def on_open_connection(
     sock: socket.socket | None = None
     while sock is None:
         # On a busy machine our answer may come when the server's patience is over, which is not what is to go wrong.
-        with contextlib.suppress(HandshakeError):
-            sock, _ = await connect(address, key)
+        with contextlib.suppress(ConnectionFailed):
+            sock, _ = await connect(address, key, PATIENCE_S)
     with sock:
         await talk(sock)
         return await read_to_end(sock)

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 import ezmsg.core as ez
+from ezmsg.core import backend
 from ezmsg.core.backend import ExecutionContext
 from ezmsg.core.dag import CyclicException
 from ezmsg.core.errors import (
@@ -123,6 +124,28 @@ def test_run_leaves_handlers_of_the_program_alone() -> None:
         signal.signal(signal.SIGTERM, before)
 
     assert heard == [signal.SIGTERM]
+
+
+@pytest.mark.parametrize("way", ["run_blocking", "start"])
+def test_an_exception_of_a_signal_handler_before_the_run_has_begun_leaves_no_process_behind(
+    way: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Run(backend.Run):
+        """Begins when the processes are there already, and nobody else would see to their end."""
+
+        def __init__(self, *arguments: Any) -> None:
+            os.kill(os.getpid(), signal.SIGTERM)
+            super().__init__(*arguments)
+
+    monkeypatch.setattr(backend, "Run", Run)
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        runner = ez.GraphRunner(CHAIN=Chain(is_split=True))
+        with pytest.raises(KeyboardInterrupt):
+            getattr(runner, way)()
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    # The leak guard looks for processes.
 
 
 def test_an_exception_of_a_signal_handler_ends_the_run_and_leaves_it() -> None:

@@ -38,7 +38,7 @@ def test_a_server_has_no_address_before_it_starts() -> None:
         _ = GraphServer().address
 
 
-def test_a_server_without_an_address_takes_the_first_free_port_and_skips_the_default(
+def test_a_server_without_an_address_takes_a_free_port_from_the_first_on_and_skips_the_default(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("EZMSG_SERVER_PORT_START", str(GraphService.PORT_DEFAULT))
@@ -46,7 +46,9 @@ def test_a_server_without_an_address_takes_the_first_free_port_and_skips_the_def
     first.start()
     second.start()
     try:
-        assert GraphService.PORT_DEFAULT < first.address.port < second.address.port
+        # Others may give back ports meanwhile that come before the first one's.
+        assert GraphService.PORT_DEFAULT < min(first.address.port, second.address.port)
+        assert first.address.port != second.address.port
     finally:
         first.stop()
         second.stop()

@@ -192,6 +192,7 @@ def test_edges_of_one_subscriber_tell_of_one_queue(registry: Registry, collector
         ("gc_collected:1", "cpython.gc.collected_objects", {"cpython.gc.generation": 1}, 3),
         ("gc_uncollectable:2", "cpython.gc.uncollectable_objects", {"cpython.gc.generation": 2}, 3),
         ("overhead_ppm:traces", "ezmsg.telemetry.overhead", {"ezmsg.telemetry.signal": "traces"}, 3e-6),
+        ("unlogged:ROOT/LOG", "ezmsg.logger.dropped.messages", {"ezmsg.unit.address": "ROOT/LOG"}, 3),
         ("task_errors:ROOT/SINK\0on_message\0KeyError", "ezmsg.task.errors", TASK | {"error.type": "KeyError"}, 3),
     ],
 )

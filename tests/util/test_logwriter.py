@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from ezmsg.core.profiling import PROFILES
 from ezmsg.util.logwriter import LogWriter
 from ezmsg.util.messagecodec import message_log
 
@@ -106,6 +107,7 @@ async def test_what_a_slow_file_has_no_time_for_is_lost_and_counted(
     pipe: Pipe, caplog: pytest.LogCaptureFixture
 ) -> None:
     message, count = bytes(50_000), 40
+    before = PROFILES.snapshot().process.unlogged.get("W", 0)
     writer = LogWriter("W", waiting_bytes=500_000)
     await writer.open(pipe.path)
     with caplog.at_level(logging.WARNING, "ezmsg"):
@@ -118,6 +120,7 @@ async def test_what_a_slow_file_has_no_time_for_is_lost_and_counted(
     reader.join()
     assert f"W lost {writer.lost} messages in all" in caplog.text
     assert "too slow" in caplog.text
+    assert PROFILES.snapshot().process.unlogged["W"] == before + writer.lost
 
 
 async def test_the_end_does_not_wait_for_ever(pipe: Pipe, caplog: pytest.LogCaptureFixture) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import contextlib
 import logging
 import os
 from collections.abc import Callable, Mapping, Sequence
@@ -20,6 +21,7 @@ from ezmsg.core.declaration import attributes
 from ezmsg.core.errors import ConfigError, GraphRunnerStartError, InvalidComponents, RunnerMisused
 from ezmsg.core.graphmeta import GraphMetadata
 from ezmsg.core.net.address import AddressType
+from ezmsg.core.net.forking import put_off
 from ezmsg.core.runtime.coordinator import Outcome
 from ezmsg.core.runtime.launch import launch
 from ezmsg.core.runtime.leaving import leave
@@ -220,13 +222,16 @@ class GraphRunner:
         processes = self._begin()
         if not processes:
             return
-        run = self._start_run(self._launch(processes), lambda: None)
-        atexit.register(self._stop_at_exit)
-        try:
-            has_started = run.wait_started()
-        except BaseException:  # KeyboardInterrupt, or what a signal handler of the program raises
-            self.stop()
-            raise
+        with contextlib.ExitStack() as signals:
+            signals.enter_context(put_off())
+            run = self._start_run(self._launch(processes), lambda: None)
+            atexit.register(self._stop_at_exit)
+            try:
+                signals.close()
+                has_started = run.wait_started()
+            except BaseException:  # KeyboardInterrupt, or what a signal handler of the program raises
+                self.stop()
+                raise
         if not has_started:
             outcome = self._finish(run)
             error = outcome.error
@@ -304,18 +309,21 @@ class GraphRunner:
     def _run_here(self, processes: list[BackendProcess], main_thread: MainThread) -> Outcome:
         """Run the first process in this one, and the others beside it."""
         first, *others = processes
-        backends = self._launch(others)
-        host = LoopThread("ezmsg units", strict=first.strict)
-        host.start()
-        make = partial(first.participant, host=host, main_thread=main_thread)
-        local = LocalMember(host, make, [unit.address for unit in first.units])
-        try:
-            with pump.named(first.name):
-                run = self._start_run([local, *backends], main_thread.end)
-                outcome = self._serve(main_thread, run)
-        except BaseException:
-            host.stop(LOOP_S)
-            raise
+        with contextlib.ExitStack() as signals:
+            # Between the start of processes and a run that sees to their end no handler of the program may raise.
+            signals.enter_context(put_off())
+            backends = self._launch(others)
+            host = LoopThread("ezmsg units", strict=first.strict)
+            host.start()
+            make = partial(first.participant, host=host, main_thread=main_thread)
+            local = LocalMember(host, make, [unit.address for unit in first.units])
+            try:
+                with pump.named(first.name):
+                    run = self._start_run([local, *backends], main_thread.end)
+                    outcome = self._serve(main_thread, run, signals.close)
+            except BaseException:
+                host.stop(LOOP_S)
+                raise
         if not outcome.is_forced:
             host.stop(0.0 if local.is_given_up else None if first.strict else LOOP_S)
         return outcome
@@ -335,9 +343,10 @@ class GraphRunner:
         if self._run is not None:
             self._run.interrupt(count, number)
 
-    def _serve(self, main_thread: MainThread, run: Run) -> Outcome:
+    def _serve(self, main_thread: MainThread, run: Run, hear_signals: Callable[[], object]) -> Outcome:
         """Lend this thread to a `main` function, until the run has ended."""
         try:
+            hear_signals()
             main_thread.serve()
         except BaseException:  # what a signal handler of the program raises
             run.interrupt()

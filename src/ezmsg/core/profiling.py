@@ -401,6 +401,10 @@ class ProfileRegistry:
         """Count an error of a task that was not handling a message; `error` is the name of its type."""
         self.recorder.process.task_failed(unit, task, error)
 
+    def unlogged(self, unit: str, count: int = 1) -> None:
+        """Count messages that a unit was to write to a log, and did not."""
+        self.recorder.process.unlogged(unit, count)
+
     def begins_operation(self, operation: str) -> bool:
         """Whether an operation that is part of no trace begins one."""
         return self.recorder.begins_operation(operation)

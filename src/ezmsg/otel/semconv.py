@@ -318,6 +318,8 @@ SCOPE_METRICS: tuple[MetricSpec, ...] = (
              "Objects that were collected."),
     _counter("cpython.gc.uncollectable_objects", "{object}", "scope.gc_uncollectable", _GC,
              "Objects that could not be collected."),
+    _counter("ezmsg.logger.dropped.messages", "{message}", "scope.unlogged", (UNIT_ADDRESS,),
+             "Messages that a message logger did not write."),
     _gauge("ezmsg.telemetry.overhead", "1", "scope.overhead_ppm", (TELEMETRY_SIGNAL,),
            "Share of one core that telemetry takes in the process.", per_unit=1_000_000),
 )

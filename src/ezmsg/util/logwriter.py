@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from ezmsg.core.net.loglimit import LogLimiter
+from ezmsg.core.profiling import PROFILES
 from ezmsg.util.logcontext import LogContext, log_context
 from ezmsg.util.messagecodec import LogStart, log_line
 
@@ -60,7 +61,7 @@ class LogWriter:
         waiting_bytes: How much may wait; messages that would go beyond are lost.
 
     Attributes:
-        lost: Messages that were not written, or not everywhere, since the beginning.
+        lost: Messages that were not written, or not everywhere, since the beginning; counted for telemetry, too.
     """
 
     def __init__(self, name: str, write_period_s: float = 0.0, waiting_bytes: int = WAITING_BYTES) -> None:
@@ -146,6 +147,7 @@ class LogWriter:
         with self._changed:
             self.lost += 1
             lost = self.lost
+        PROFILES.unlogged(self._name)
         self._log.warning("lost", f"{self._name} lost {lost} messages; {reason}")
 
     async def close(self, grace_s: float = CLOSE_GRACE_S) -> None:
@@ -159,7 +161,9 @@ class LogWriter:
                 await asyncio.wrap_future(self._ended)
         except TimeoutError:
             with self._changed:
-                self.lost += sum(isinstance(item, _Message) for item in self._queue)
+                left = sum(isinstance(item, _Message) for item in self._queue)
+                self.lost += left
+            PROFILES.unlogged(self._name, left)
             logger.error("%s could not finish its logs within %g s", self._name, grace_s)
         if self.lost:
             logger.warning("%s lost %d messages in all", self._name, self.lost)

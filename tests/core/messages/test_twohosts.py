@@ -21,7 +21,7 @@ WORKER = Path(__file__).with_name("hostworker.py")
 PORTS = {"tls": 25978, "plain": 25979}
 OTHER = {"a": "b", "b": "a"}
 # Longer when it is run by hand.
-CUT_S = float(os.environ.get("TWO_HOSTS_CUT_S", "3"))
+CUT_S = float(os.environ.get("TWO_HOSTS_CUT_S", "1"))
 
 
 class Stream(NamedTuple):

@@ -49,6 +49,16 @@ def test_errors_of_tasks_are_counted_by_task_and_type_up_to_a_limit(monkeypatch:
     }
 
 
+def test_messages_that_were_not_logged_are_counted_by_unit(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(processscope, "LOGGERS", 1)
+    registry = ProfileRegistry()
+    registry.unlogged("ROOT/LOG")
+    registry.unlogged("ROOT/LOG", 2)
+    registry.unlogged("ROOT/MORE")
+    counters = registry.recorder.process.counters(with_system=False)
+    assert counters == {"unlogged:ROOT/LOG": 3, "unlogged:other": 1}
+
+
 def test_the_operating_system_and_the_interpreter_are_asked() -> None:
     before = system_values()
     reader, writer = os.pipe()
@@ -82,6 +92,7 @@ def test_the_system_is_not_asked_all_the_time(monkeypatch: pytest.MonkeyPatch) -
 def test_a_snapshot_tells_of_the_process() -> None:
     registry = ProfileRegistry()
     registry.task_failed("ROOT/SOURCE", "spin", "ValueError")
+    registry.unlogged("ROOT/LOG", 2)
     registry.recorder.process.costs({"metrics": 0.25})
     process = registry.snapshot().process
     assert process.memory_bytes > 1_000_000
@@ -90,3 +101,4 @@ def test_a_snapshot_tells_of_the_process() -> None:
     assert process.gc_collections.keys() == {0, 1, 2}
     assert process.overhead == {"metrics": 0.25}
     assert process.task_errors == {("ROOT/SOURCE", "spin", "ValueError"): 1}
+    assert process.unlogged == {"ROOT/LOG": 2}

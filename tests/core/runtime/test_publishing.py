@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from typing import Any
 
 import pytest
 
 from ezmsg.core.errors import InvalidResult
-from ezmsg.core.runtime.publishing import Outlets, publishing
+from ezmsg.core.runtime.publishing import Outlets, publishing, spare_the_loop
 
 
 @pytest.mark.parametrize("yielded", ["a message", 7, ([], [])])
@@ -19,6 +19,35 @@ async def test_a_yield_without_a_stream_says_what_a_task_yields(yielded: Any) ->
 
     with pytest.raises(InvalidResult, match=r"^UNIT:task gave .*yield self\.OUTPUT, message"):
         await publishing("UNIT:task", task, Outlets())()
+
+
+def test_the_loop_lists_no_generator_of_a_task_but_all_others() -> None:
+    closed: list[str] = []
+
+    async def task() -> AsyncGenerator[Any]:
+        try:
+            yield "a task"
+        finally:
+            closed.append("a task")
+
+    async def other() -> AsyncGenerator[Any]:
+        try:
+            yield "another"
+        finally:
+            closed.append("another")
+
+    async def end_the_loop() -> None:
+        outlets = Outlets()
+        publishing("UNIT:task", task, outlets)
+        spare_the_loop(outlets.exhausted)
+        of_task, of_other = task(), other()
+        await anext(of_task)
+        await anext(of_other)
+        await asyncio.get_running_loop().shutdown_asyncgens()
+        assert closed == ["another"]
+        await of_task.aclose()
+
+    asyncio.run(end_the_loop())
 
 
 async def test_a_mistake_in_a_task_is_left_as_it_is() -> None:

@@ -157,8 +157,11 @@ def test_strictly_a_program_waits_for_what_blocks(start: type[Program]) -> None:
     program.signal_group(signal.SIGINT)
     program.wait_for(f"bye {SINK}")
     threading.Event().wait(0.2)  # one that comes at once counts as the same
-    for _ in range(2):
-        assert program.process.poll() is None
+    assert program.process.poll() is None
+    program.signal_group(signal.SIGINT)
+    threading.Event().wait(0.2)
+    assert program.process.poll() is None
+    while program.process.poll() is None:  # two are enough, but a busy machine may hear them as one
         program.signal_group(signal.SIGINT)
         threading.Event().wait(0.2)
 

@@ -115,7 +115,8 @@ class ProcessProfile:
 
     `memory_bytes` and `descriptors` are None where the operating system does not tell. `loop_lag` by the name of the
     event loop; `overhead` is what telemetry takes of one core (0 to 1), by signal; `task_errors` are exceptions of
-    tasks that were not handling a message, by unit, task and type.
+    tasks that were not handling a message, by unit, task and type; `unlogged` are messages that loggers of messages did
+    not write, by unit.
     """
 
     cpu_user_seconds: float
@@ -127,6 +128,7 @@ class ProcessProfile:
     loop_lag: dict[str, HistogramValue] = field(default_factory=dict[str, HistogramValue])
     overhead: dict[str, float] = field(default_factory=dict[str, float])
     task_errors: dict[tuple[str, str, str], int] = field(default_factory=dict[tuple[str, str, str], int])
+    unlogged: dict[str, int] = field(default_factory=dict[str, int])
 
 
 @dataclass

@@ -80,15 +80,19 @@ def held_back() -> Generator[None]:
     """
     before = signal.pthread_sigmask(signal.SIG_BLOCK, ENDING_SIGNALS)
     try:
-        with _put_off():
+        with put_off():
             yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 @contextlib.contextmanager
-def _put_off() -> Generator[None]:
-    # Another thread may take a signal that is blocked here, and then its handler runs here all the same.
+def put_off() -> Generator[None]:
+    """SIGINT and SIGTERM have their effect on this process after the block.
+
+    To block them would not do: another thread may get them, and then their handlers run in this one all the same.
+    Outside the main thread it does nothing.
+    """
     if threading.current_thread() is not threading.main_thread():
         yield
         return

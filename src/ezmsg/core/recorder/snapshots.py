@@ -98,6 +98,7 @@ def process_profile(recorder: Recorder) -> ProcessProfile:
         loop_lag={lag.label: histogram_value(series.histograms.state(lag)) for lag in lags},
         overhead={signal: ppm / 1e6 for signal, ppm in _labelled(values, "overhead_ppm").items()},
         task_errors=errors,
+        unlogged=_labelled(values, "unlogged"),
     )
 
 

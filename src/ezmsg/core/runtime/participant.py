@@ -30,6 +30,7 @@ from ezmsg.core.runtime.messages import (
     Stop,
     Terminate,
 )
+from ezmsg.core.runtime.publishing import spare_the_loop
 from ezmsg.core.runtime.together import together
 from ezmsg.core.runtime.unittasks import Job, jobs_of, label_of
 from ezmsg.core.runtime.work import Work
@@ -144,6 +145,7 @@ class Participant:
         self._report(Ready())
         await self._started.wait()
         self._start_threads()
+        spare_the_loop(self._endpoints.outlets.exhausted)
         self._endpoints.resume()
         for label, job in jobs:
             self._work.begin(label, job())
