@@ -203,7 +203,7 @@ def test_what_another_thread_forks_while_signals_are_held_back_has_the_handlers_
 
     other = threading.Thread(target=fork)
     other.start()
-    with forking.held_back():
+    with forking.put_off(), forking.held_back():
         go.set()
         other.join()
     assert found == [True]

@@ -115,10 +115,11 @@ def test_a_handler_of_the_programs_own_is_called_once(main_thread: MainThread, m
             threading.Event().wait(0.001)
 
     def ask() -> None:
-        main_thread.run(end_in_order)
+        future = main_thread.run(end_in_order)
         began.wait(DEADLINE_S)
         main_thread.interrupt()
         asked.set()
+        future.result(DEADLINE_S)
         main_thread.end()
 
     in_background(ask)

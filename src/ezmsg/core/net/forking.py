@@ -35,8 +35,8 @@ ENDING_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 _tracked: WeakSet[Closable] = WeakSet()
 _callbacks: list[Callable[[], None]] = []
-# Of signals that are put off now.
-_handlers: dict[int, Any] = {}
+# Of signals that are put off now; blocks that do so may be nested.
+_handlers: list[tuple[int, Any]] = []
 # Held while a descriptor is made but not yet known here, and by a thread that forks.
 _guard = threading.RLock()
 
@@ -101,16 +101,16 @@ def put_off() -> Generator[None]:
         for number in ENDING_SIGNALS:
             handler = signal.getsignal(number)
             if handler not in (None, signal.SIG_IGN):
-                _handlers[number] = handler
-                stack.callback(_put_back, number, came)
+                _handlers.append((number, handler))
+                stack.callback(_put_back, number, handler, came)
                 signal.signal(number, lambda number, _frame: came.add(number))
         yield
 
 
-def _put_back(number: int, came: set[int]) -> None:
-    handler = _handlers[number]
+def _put_back(number: int, handler: Any, came: set[int]) -> None:
     signal.signal(number, handler)
-    del _handlers[number]
+    with contextlib.suppress(ValueError):  # in a child
+        _handlers.remove((number, handler))
     if number not in came:
         return
     if callable(handler):
@@ -141,8 +141,9 @@ def _after_in_child() -> None:
             closable.close()
     _tracked.clear()
     # Forked by another thread meanwhile: nobody here puts them back.
-    for number, handler in _handlers.items():
+    for number, handler in reversed(_handlers):
         signal.signal(number, handler)
+    _handlers.clear()
     for callback in _callbacks:
         try:
             callback()
