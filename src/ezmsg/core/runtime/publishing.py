@@ -73,7 +73,7 @@ def spare_the_loop(exhausted: Container[CodeType]) -> None:
     keep = sys.get_asyncgen_hooks().firstiter
 
     def began(generator: Any) -> None:
-        if keep is not None and generator.ag_code not in exhausted:
+        if keep is not None and getattr(generator, "ag_code", None) not in exhausted:  # Cython's have none
             keep(generator)
 
     sys.set_asyncgen_hooks(firstiter=began)
