@@ -64,7 +64,7 @@ def _timed(name: str, publish: Publish) -> Publish:
     return timed
 
 
-def spare_the_loop(exhausted: Container[CodeType]) -> None:
+def spare_the_loop(exhausted: Container[CodeType | None]) -> None:
     """Have the running loop keep no list of generators that run to their end anyway, of which each message makes one.
 
     A loop closes what is on that list when it ends. To be put on it and taken off again costs a generator more than
