@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from textwrap import fill
 
-from ezmsg.otel.semconv import ATTRIBUTES, GRAPH_WIDE, METRICS, SCHEMA_URL, SCOPE_NAME, SPANS, MetricSpec
+from ezmsg.otel.semconv import ATTRIBUTES, CULPRIT, METRICS, OF_SERVER, SCHEMA_URL, SCOPE_NAME, SPANS, MetricSpec
 
 WIDTH = 120
 PAGE = Path(__file__).parents[1] / "docs/reference/telemetry.md"
@@ -43,8 +43,10 @@ All are cumulative; histograms are exponential, of scale 3 or less, with exempla
 become `_`, `s` becomes `_seconds`, `By` becomes `_bytes`, and counters end in `_total`. Beyond 2000 attribute sets of a
 metric and process, the rest is one series with `otel.metric.overflow`.
 
-With `EZMSG_OTEL=global` each process exports what it knows itself. What the GraphServer knows, an agent alone exports:
-{fill(", ".join(f"`{name}`" for name in GRAPH_WIDE), WIDTH)}.
+With `EZMSG_OTEL=global` each process exports what it knows itself, and that of the GraphServer what that knows:
+{fill(", ".join(f"`{name}`" for name in OF_SERVER), WIDTH)}.
+There the kinds of nodes are known of its own process alone. `{CULPRIT.name}` takes what all processes
+know, which an agent alone does.
 """
 
 

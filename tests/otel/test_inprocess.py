@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from examples.otlp_receiver import HttpReceiver
-from examples.otlp_store import SeenSpan
+from examples.otlp_store import SeenPoint, SeenSpan
 from ezmsg.otel import semconv
 
 PROGRAM = str(Path(__file__).with_name("program.py"))
@@ -67,6 +67,12 @@ def own(receiver: HttpReceiver) -> list[SeenSpan]:
     return [span for span in receiver.store.spans if span.scope == "program"]
 
 
+def edges(receiver: HttpReceiver) -> list[SeenPoint]:
+    points = receiver.store.points("ezmsg.graph.edge.info")
+    ends = {"ezmsg.graph.edge.source": "OUT", "ezmsg.graph.edge.target": "IN"}
+    return [point for point in points if ends.items() <= point.attributes.items()]
+
+
 def assert_joined(seen: dict[str, Any]) -> None:
     """Each span of the program is a child of the processing of its message."""
     processed = [[trace_id, span_id] for trace_id, span_id, name in seen["native"] if name.startswith("process")]
@@ -97,11 +103,21 @@ def test_an_sdk_that_was_built_by_hand_gets_everything(http_receiver: HttpReceiv
 
 
 def test_an_instrumented_program_exports_everything_itself(http_receiver: HttpReceiver) -> None:
-    seen = run(http_receiver, "global", instrumented=True)
+    program = start(http_receiver, "global", "wait", instrumented=True, OTEL_METRIC_EXPORT_INTERVAL="200")
+    # The GraphServer is in this process.
+    assert http_receiver.store.wait_for(lambda: 1 in [point.value for point in edges(http_receiver)])
+    seen = ended(program)
     assert_all_arrived(http_receiver, seen)
     assert_joined(seen)
     assert len(own(http_receiver)) == MESSAGES
-    assert http_receiver.store.metric_names().isdisjoint(semconv.GRAPH_WIDE)
+    assert edges(http_receiver)[-1].value == 0
+    # Whom to blame in the end takes all processes to know, and no settings have changed.
+    assert http_receiver.store.metric_names() & {*semconv.OF_SERVER, semconv.CULPRIT.name} == {
+        "ezmsg.graph.edge.info",
+        "ezmsg.graph.node.info",
+        "ezmsg.graph.operation.duration",
+        "ezmsg.graph.process.count",
+    }
 
 
 @pytest.mark.parametrize("method", ["fork", "spawn"])

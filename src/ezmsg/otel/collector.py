@@ -75,6 +75,12 @@ class Collector:
         self._add_own(points)
         return points.metrics(self._started_ns, now_ns, process.anchor)
 
+    def collect_graph(self, processes: list[Process], graph: GraphState | None, now_ns: int) -> list[Metric]:
+        """What the GraphServer knows, for who does not know all processes: their kinds, and whom to blame, stay out."""
+        points = Points(self._own_admission)
+        self._add_graph(points, processes, graph)
+        return points.metrics(self._started_ns, now_ns)
+
     def _process_metrics(self, process: Process, now_ns: int) -> list[Metric]:
         points = Points(self._admissions.setdefault(process.link_id, Admission()))
         self._add_process(points, process)
@@ -84,6 +90,12 @@ class Collector:
     def _own_metrics(self, processes: list[Process], graph: GraphState | None, now_ns: int) -> list[Metric]:
         points = Points(self._own_admission)
         self._add_own(points)
+        self._add_graph(points, processes, graph)
+        for topic, caused_ns in self._culprits.look(processes).items():
+            points.add(semconv.CULPRIT, ((semconv.SUBSCRIPTION, topic),), caused_ns)
+        return points.metrics(self._started_ns, now_ns)
+
+    def _add_graph(self, points: Points, processes: list[Process], graph: GraphState | None) -> None:
         if graph is not None:
             _add_processes(points, graph, processes)
             infos = set(_infos(graph, processes))
@@ -92,9 +104,6 @@ class Collector:
             for spec, attributes in self._farewell.look(infos):
                 points.add(spec, attributes, 0)
         _add_server(points, self._registry.server)
-        for topic, caused_ns in self._culprits.look(processes).items():
-            points.add(semconv.CULPRIT, ((semconv.SUBSCRIPTION, topic),), caused_ns)
-        return points.metrics(self._started_ns, now_ns)
 
     def _add_process(self, points: Points, process: Process) -> None:
         before = points.overflowed

@@ -22,7 +22,7 @@ from opentelemetry.metrics import CallbackOptions, Observation
 from opentelemetry.sdk.metrics.export import ExponentialHistogram, Metric
 
 from ezmsg.core.telemetry import pump
-from ezmsg.core.wire.records import ProcessTelemetry
+from ezmsg.core.wire.records import GraphState, ProcessTelemetry, ServerTelemetry
 from ezmsg.otel import semconv
 from ezmsg.otel.collector import Collector
 from ezmsg.otel.ledger import Ledger
@@ -74,19 +74,29 @@ class InProcess:
         except Exception:
             logger.exception("what the telemetry link told could not be taken over")
 
+    def hear_graph(self, record: GraphState | ServerTelemetry) -> None:
+        """Take over what the GraphServer of this process knows. In its thread."""
+        if isinstance(record, GraphState):
+            self._registry.set_graph(record)
+        else:
+            self._registry.set_server(record)
+
     def metrics(self) -> dict[str, Metric]:
         """Everything at this moment (to within 0.1 s), by name."""
         with self._lock:
             now_s = time.monotonic()
             if now_s - self._metrics_at_s >= FRESH_S:
-                processes, _ = self._registry.look()
+                processes, graph = self._registry.look()
                 made = [self._collector.collect_one(process, time.time_ns()) for process in processes]
+                made.append(self._collector.collect_graph(processes, graph, time.time_ns()))
                 self._metrics = {metric.name: metric for of_process in made for metric in of_process}
                 self._metrics_at_s = now_s
             return self._metrics
 
     def flush(self, timeout_s: float) -> bool:
-        """Hand over the spans that wait; whether the provider took them in time."""
+        """Hand over the spans that wait; whether the provider took them in time. Numbers are read anew after this."""
+        with self._lock:
+            self._metrics_at_s = -FRESH_S
         return self._spans.flush(timeout_s)
 
     def _provider_found(self) -> None:
@@ -121,6 +131,17 @@ _instruments: list[Any] = []
 
 def start() -> Callable[[ProcessTelemetry], None] | None:
     """Feed the providers of this process from now on; returns who is to hear what its links tell."""
+    started = _start()
+    return None if started is None else started.hear
+
+
+def start_graph() -> Callable[[GraphState | ServerTelemetry], None] | None:
+    """The same, where a GraphServer runs; returns who is to hear what it knows of its graph."""
+    started = _start()
+    return None if started is None else started.hear_graph
+
+
+def _start() -> InProcess | None:
     global _current
     if sdk_is_disabled():
         return None
@@ -129,7 +150,7 @@ def start() -> Callable[[ProcessTelemetry], None] | None:
             _current = InProcess()
             if not _instruments:
                 _register_instruments()
-        return _current.hear
+        return _current
 
 
 def flush(timeout_s: float = 1.0) -> bool:

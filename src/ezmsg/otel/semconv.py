@@ -365,8 +365,8 @@ METRICS: tuple[MetricSpec, ...] = (
 )
 
 
-GRAPH_WIDE = tuple(spec.name for spec in METRICS if spec.feed.startswith(("server.", "graph.")))
-"""Metrics of the GraphServer, or of all processes together: an agent exports them, no process by itself."""
+OF_SERVER = tuple(spec.name for spec in METRICS if spec.feed.startswith(("server.", "graph.")) and spec is not CULPRIT)
+"""What the GraphServer knows: an agent exports it, or in `global` mode the process of the server."""
 
 
 def fed_by(source: Literal["publisher", "edge", "histogram", "busy", "scope", "server"]) -> dict[str, MetricSpec]:

@@ -47,17 +47,17 @@ class TraceIds:
         high, low = self._high + message_id * _HIGH_STEP, self._low + message_id * _STEP
         return ((high & _MASK) << 64 | low & _MASK).to_bytes(16, "big")
 
-    def extras(self, message_ids: NDArray[np.int64]) -> Rows:
-        """The same ids, as the extra rows of hops of these messages."""
+    def put(self, message_ids: NDArray[np.int64], into: Rows) -> None:
+        """Write the same ids, as extra rows of hops of these messages."""
         numbers = message_ids.astype(np.uint64)
         steps = numbers * np.uint64(_STEP)
-        made = np.zeros((len(numbers), ROW_WORDS), dtype=np.uint64)
-        made[:, 0] = EXTRA
-        made[:, 1] = (numbers * np.uint64(_HIGH_STEP) + np.uint64(self._high)).byteswap()
-        made[:, 2] = (steps + np.uint64(self._low)).byteswap()
-        made[:, 3] = np.maximum(steps + np.uint64(self._process), 1)
-        made[:, 4] = np.maximum(steps + np.uint64(self._publish), 1)
-        return made.view(np.int64)
+        words = into.view(np.uint64)
+        words[:, 0] = EXTRA
+        words[:, 1] = (numbers * np.uint64(_HIGH_STEP) + np.uint64(self._high)).byteswap(inplace=True)
+        words[:, 2] = (steps + np.uint64(self._low)).byteswap(inplace=True)
+        np.maximum(steps + np.uint64(self._process), 1, out=words[:, 3])
+        np.maximum(steps + np.uint64(self._publish), 1, out=words[:, 4])
+        words[:, 5:] = 0
 
 
 def with_ids(rows: Rows, ids_of: Callable[[int], TraceIds | None], into: Rows) -> tuple[Rows, int]:
@@ -74,24 +74,32 @@ def with_ids(rows: Rows, ids_of: Callable[[int], TraceIds | None], into: Rows) -
     at = np.flatnonzero(rows[:, 0] & (SAMPLED | EXTENDED) == SAMPLED)
     if not len(at):
         return rows, 0
-    publishers, ids = rows[at, 7], rows[at, 1]
+    publishers = rows[at, 7]
+    first = int(publishers[0])
+    if len(at) == len(rows) and (publishers == first).all() and (known := ids_of(first)) is not None:
+        # What a busy process writes nearly all the time.
+        rows[:, 0] |= EXTENDED
+        rows[rows[:, 0] & HOP == 0, 7] = 0
+        made = into[: 2 * len(rows)]
+        pairs = made.reshape(len(rows), 2 * ROW_WORDS)
+        pairs[:, :ROW_WORDS] = rows
+        known.put(rows[:, 1], pairs[:, ROW_WORDS:])
+        return made, 0
     extras = np.empty((len(at), ROW_WORDS), dtype=np.int64)
     lost = 0
-    for index in [int(publishers[0])] if (publishers == publishers[0]).all() else distinct(publishers):
-        known, of_publisher = ids_of(index), publishers == index
-        if known is None:
+    for index in distinct(publishers):
+        ids, of_publisher = ids_of(index), publishers == index
+        mine = at[of_publisher]
+        if ids is None:
             # Without HOP, the publish was told before.
-            lost += int((1 + (rows[at[of_publisher], 0] & HOP != 0)).sum())
-            rows[at[of_publisher], 0] &= ~SAMPLED
+            lost += int((1 + (rows[mine, 0] & HOP != 0)).sum())
+            rows[mine, 0] &= ~SAMPLED
         else:
-            extras[of_publisher] = known.extras(ids[of_publisher])
+            made = np.empty((len(mine), ROW_WORDS), dtype=np.int64)
+            ids.put(rows[mine, 1], made)
+            extras[of_publisher] = made
     if lost:
         return with_ids(rows, ids_of, into)[0], lost
     rows[at, 0] |= EXTENDED
     rows[at[rows[at, 0] & HOP == 0], 7] = 0
-    if len(at) < len(rows):
-        return np.insert(rows, at + 1, extras, axis=0), 0
-    made = into[: 2 * len(rows)]
-    pairs = made.reshape(len(rows), 2 * ROW_WORDS)
-    pairs[:, :ROW_WORDS], pairs[:, ROW_WORDS:] = rows, extras
-    return made, 0
+    return np.insert(rows, at + 1, extras, axis=0), 0

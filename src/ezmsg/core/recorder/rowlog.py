@@ -17,6 +17,15 @@ Tells = Callable[[np.void], bool]
 """Whether a row belongs to the one before it, and is read with it."""
 
 
+class Found(NamedTuple):
+    """As `Read`, with opaque views of the rows where they lie, valid until the next `append`."""
+
+    parts: list[RowArray]
+    position: int
+    evicted: int
+    cleared: int
+
+
 class Read(NamedTuple):
     """What a read found: rows, where the next read begins, and how many rows were gone before it could see them."""
 
@@ -85,6 +94,12 @@ class RowLog:
 
         The rows may be a view, valid until the next `append`.
         """
+        parts, *where = self.find(position, limit)
+        rows = parts[0].view(self._dtype) if len(parts) == 1 else joined(parts, self._dtype)
+        return Read(rows, *where)
+
+    def find(self, position: int, limit: int) -> Found:
+        """As `read`."""
         cleared = max(0, self._floor - position)
         position = max(position, self._floor)
         first = self.oldest
@@ -101,8 +116,7 @@ class RowLog:
             part = self._blocks[number - self._first_block][at : at + stop - position]
             parts.append(part)
             position += len(part)
-        rows = parts[0].view(self._dtype) if len(parts) == 1 else joined(parts, self._dtype)
-        return Read(rows, position, evicted, cleared)
+        return Found(parts, position, evicted, cleared)
 
     def _past_followers(self, position: int) -> int:
         """The position of the first row from here on that does not belong to the one before it."""

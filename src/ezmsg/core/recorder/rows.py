@@ -59,7 +59,8 @@ KIND_MASK: Final = 0xF
 CHANNEL_SHIFT: Final = 4
 CHANNEL_MASK: Final = 0x7
 SAMPLED: Final = 1 << 7
-"""The message belongs to a trace; its ids are in the extra row."""
+"""The message belongs to a trace; its ids are in the extra row. A hop without one has ids that are calculated (see
+`calculated`)."""
 SELECTED: Final = 1 << 8
 """A native trace selected the message; the extra row says which metrics it owes."""
 EXTENDED: Final = 1 << 9

@@ -87,6 +87,21 @@ class RowStore:
         """Take the first `count` rows of what `peek` showed of a key."""
         self._reader(name).positions[key] += count
 
+    def take(self, name: str, limit: int, graph: str | None = None) -> bytes:
+        """At most `limit` unread rows of all keys (of a graph, or of all), and what follows the last of each."""
+        reader = self._reader(name)
+        taken: list[memoryview] = []
+        for key, log in self._logs.items():
+            if graph is not None and self._graphs[key] != graph:
+                continue
+            found = log.find(reader.positions.get(key, 0), max(0, limit))
+            reader.evicted += found.evicted
+            reader.cleared += found.cleared
+            reader.positions[key] = found.position
+            taken += (part.data for part in found.parts)
+            limit -= sum(len(part) for part in found.parts)
+        return b"".join(taken)
+
     def positions(self, name: str) -> dict[str, int]:
         """Where a reader is, for `rewind`."""
         return dict(self._reader(name).positions)

@@ -12,12 +12,14 @@ from uuid import uuid4
 from ezmsg.core import config
 from ezmsg.core.errors import EzmsgError
 from ezmsg.core.server.books.telemetry import TelemetryBook
+from ezmsg.core.telemetry import extension
 from ezmsg.core.wire.records import (
     DrainTelemetry,
     GraphState,
     OpenProfilingStream,
     OpenTelemetry,
     OpenTelemetryReader,
+    ServerTelemetry,
     TelemetryAck,
     TelemetryBatch,
     TelemetryOpened,
@@ -47,11 +49,14 @@ class TelemetryDesk:
         self._links: dict[str, Connection] = {}
         self._readers: dict[str, Connection] = {}
         self._streams: dict[str, asyncio.Task[None]] = {}
+        # Who hears in this process what exporters are told of the graph and of ourselves.
+        self._listener = extension.load_graph_listener()
         self._told: GraphState | None = None
         self._due_s = 0.0
 
     async def close(self) -> None:
-        """End the streams."""
+        """End the streams; there is no graph any more."""
+        self._notify_all(GraphState([], [], 0))
         tasks = list(self._streams.values())
         for task in tasks:
             task.cancel()
@@ -130,14 +135,13 @@ class TelemetryDesk:
 
     def graph_changed(self) -> None:
         """Tell exporters what the graph looks like, if that changed."""
-        if not self._readers:
+        if not self._has_audience:
             return
         edges = self._core.routing.edges()
         state = GraphState(edges.nodes, [(a, b) for a, b, _ in edges.edges], len(self._core.processes))
         if state != self._told:
             self._told = state
-            for connection in self._readers.values():
-                connection.notify(state)
+            self._notify_all(state)
 
     def _welcome_reader(self) -> None:
         self.graph_changed()
@@ -147,11 +151,19 @@ class TelemetryDesk:
     def _tell_of_ourselves(self, *, is_due: bool = False) -> None:
         """Tell exporters what the server measured, now and then."""
         now_s = time.monotonic()
-        if self._readers and (is_due or (now_s >= self._due_s and self._core.meters.has_news)):
+        if self._has_audience and (is_due or (now_s >= self._due_s and self._core.meters.has_news)):
             self._due_s = now_s + OWN_INTERVAL_S
-            telemetry = self._core.meters.take()
-            for connection in self._readers.values():
-                connection.notify(telemetry)
+            self._notify_all(self._core.meters.take())
+
+    @property
+    def _has_audience(self) -> bool:
+        return bool(self._readers) or self._listener is not None
+
+    def _notify_all(self, record: GraphState | ServerTelemetry) -> None:
+        if self._listener is not None:
+            self._listener(record)
+        for connection in self._readers.values():
+            connection.notify(record)
 
     def _serve_readers(self) -> None:
         self._tell_of_ourselves()

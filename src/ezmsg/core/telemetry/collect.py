@@ -78,16 +78,18 @@ class Collector:
                     recorder.digest.samples.rewind(self._reader, sent.samples)
         self._sent.clear()
 
-    def collect(self, *, rows_only: bool = False) -> TelemetryBatch | None:
+    def collect(self, *, rows_only: bool = False, reads: bool = True) -> TelemetryBatch | None:
         """The next batch, taken as sent; None when there is nothing to tell.
 
         Args:
             rows_only: Leave counters, histograms and closed endpoints for a later batch.
+            reads: Read rings before. Without, the batch has rows that the last one left (`has_more`).
         """
         recorder = self._recorder
         recorder.expire_trace()
-        with recorder.reading:
-            recorder.drain(self._pause)
+        if reads:
+            with recorder.reading:
+                recorder.drain(self._pause)
         self._pause()
         with recorder.reading:
             endpoints, settled = self._endpoints()

@@ -8,10 +8,14 @@ from __future__ import annotations
 import importlib
 import logging
 import sys
+from collections.abc import Callable
 from typing import Final
 
 from ezmsg.core import config
 from ezmsg.core.telemetry.link import Listener
+from ezmsg.core.wire.records import GraphState, ServerTelemetry
+
+GraphListener = Callable[[GraphState | ServerTelemetry], None]
 
 PACKAGE: Final = "ezmsg.otel"
 IN_PROCESS: Final = "ezmsg.otel.inprocess"
@@ -37,4 +41,14 @@ def load() -> Listener | None:
             importlib.import_module(PACKAGE)
     except Exception:  # telemetry must not end with what is optional about it
         logger.exception("telemetry goes on without OpenTelemetry in this process")
+    return None
+
+
+def load_graph_listener() -> GraphListener | None:
+    """Who hears in its process what a GraphServer knows of its graph: in `global` mode, what feeds the providers."""
+    try:
+        if config.otel_mode() == "global":
+            return importlib.import_module(IN_PROCESS).start_graph()
+    except Exception:  # as above
+        logger.exception("the graph goes on without OpenTelemetry in the process of its server")
     return None

@@ -187,15 +187,16 @@ class TelemetryLink:
     def _talk(self, *, rows_only: bool, is_wanted: bool) -> float:
         rows_only = rows_only and is_wanted and not self._drains
         # Once is enough: endpoints at work have something new to tell at any time, and closed ones never again.
-        is_told = False
+        is_told = has_more = False
         while self._flush():
             if self._is_last_sent:
                 self._end()
                 return 0.0
-            batch = None if is_told else self._collector.collect(rows_only=rows_only)
+            batch = None if is_told else self._collector.collect(rows_only=rows_only or has_more, reads=not has_more)
             if batch is not None:
                 self._outbox = self._tell(batch)
-                is_told = not self._collector.has_more
+                has_more = self._collector.has_more
+                is_told = not has_more
             elif self._drains:
                 self._outbox = memoryview(_frame(Done(), self._drains.pop(0), REPLY))
             elif is_wanted:
