@@ -64,6 +64,11 @@ def test_stop_ends_the_thread_and_can_be_repeated() -> None:
     server.stop()
 
 
+async def test_waiting_for_the_end_of_a_server_that_never_started_returns_at_once() -> None:
+    async with asyncio.timeout(40):
+        await GraphServer().stopped()
+
+
 def test_one_server_after_another_on_the_same_port(free_address: str) -> None:
     for _ in range(3):
         server = GraphServer()

@@ -117,10 +117,10 @@ class GraphServer(threading.Thread):
 
     async def stopped(self) -> None:
         """As `stop`, without blocking the running loop."""
-        ended = asyncio.wrap_future(self._ended)
         self._stop_soon()
-        await asyncio.shield(ended)
-        self.join()
+        if self.is_alive():
+            await asyncio.shield(asyncio.wrap_future(self._ended))
+            self.join()
 
     def _stop_soon(self) -> None:
         loop, stop = self._loop, self._stopping

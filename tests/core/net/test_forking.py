@@ -190,3 +190,47 @@ def test_a_signal_that_another_thread_gets_is_held_back_nevertheless() -> None:
         end.set()
         other.join()
     assert has_ended
+
+
+def test_what_another_thread_forks_while_signals_are_held_back_has_the_handlers_of_the_program() -> None:
+    before = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
+    found: list[bool] = []
+    go = threading.Event()
+
+    def fork() -> None:
+        go.wait()
+        found.append(in_child(lambda: (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)) == before))
+
+    other = threading.Thread(target=fork)
+    other.start()
+    with forking.put_off(), forking.held_back():
+        go.set()
+        other.join()
+    assert found == [True]
+
+
+def test_an_event_loop_hears_once_of_a_signal_that_was_held_back() -> None:
+    end = threading.Event()
+    other = threading.Thread(target=end.wait)
+    other.start()
+    calls: list[int] = []
+    heard, told = socket.socketpair()
+    told.setblocking(False)
+    before = (
+        signal.signal(signal.SIGINT, lambda number, _frame: calls.append(number)),
+        signal.set_wakeup_fd(told.fileno()),
+    )
+    try:
+        with heard, told:
+            with forking.held_back():
+                os.kill(os.getpid(), signal.SIGINT)
+                heard.recv(1)  # as a loop does
+            heard.setblocking(False)
+            with pytest.raises(BlockingIOError):
+                heard.recv(1)
+    finally:
+        signal.set_wakeup_fd(before[1])
+        signal.signal(signal.SIGINT, before[0])
+        end.set()
+        other.join()
+    assert calls == [signal.SIGINT]

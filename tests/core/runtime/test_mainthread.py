@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from ezmsg.core.runtime import mainthread
 from ezmsg.core.runtime.mainthread import MainThread
 
 DEADLINE_S = 40
@@ -24,6 +25,7 @@ def main_thread() -> Iterator[MainThread]:
         if main_thread.take_interrupt():
             main_thread.raise_if_due()
 
+    main_thread.handler = handler
     before = signal.signal(signal.SIGINT, handler)
     yield main_thread
     signal.signal(signal.SIGINT, before)
@@ -102,6 +104,31 @@ def test_an_interrupt_that_the_function_slept_through_comes_again(
     in_background(ask)
     main_thread.serve()
     assert len(sent) > 1
+
+
+def test_a_handler_of_the_programs_own_is_called_once(main_thread: MainThread, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(mainthread, "LOOK_UP_S", 0.001)
+    began, asked = threading.Event(), threading.Event()
+    calls: list[int] = []
+    signal.signal(signal.SIGINT, lambda number, _frame: calls.append(number))  # the fixture puts back what was there
+
+    def end_in_order() -> None:
+        began.set()
+        asked.wait(DEADLINE_S)
+        while len(calls) < 2 and any(thread.name == "ezmsg interrupt" for thread in threading.enumerate()):
+            threading.Event().wait(0.001)
+
+    def ask() -> None:
+        future = main_thread.run(end_in_order)
+        began.wait(DEADLINE_S)
+        main_thread.interrupt()
+        asked.set()
+        future.result(DEADLINE_S)
+        main_thread.end()
+
+    in_background(ask)
+    main_thread.serve()
+    assert calls == [signal.SIGINT]
 
 
 def test_what_was_cancelled_before_it_began_does_not_run(main_thread: MainThread) -> None:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections.abc import AsyncGenerator, AsyncIterator
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
@@ -46,6 +47,27 @@ def test_the_loop_lists_no_generator_of_a_task_but_all_others() -> None:
         await asyncio.get_running_loop().shutdown_asyncgens()
         assert closed == ["another"]
         await of_task.aclose()
+
+    asyncio.run(end_the_loop())
+
+
+class Compiled:
+    """A generator that Cython made: it tells the loop of itself, and has no code object."""
+
+    is_closed = False
+
+    async def aclose(self) -> None:
+        self.is_closed = True
+
+
+def test_a_generator_of_compiled_code_is_left_to_the_loop() -> None:
+    async def end_the_loop() -> None:
+        spare_the_loop(set())
+        generator, began = Compiled(), sys.get_asyncgen_hooks().firstiter
+        assert began is not None
+        began(cast(Any, generator))
+        await asyncio.get_running_loop().shutdown_asyncgens()
+        assert generator.is_closed
 
     asyncio.run(end_the_loop())
 

@@ -7,6 +7,7 @@ closed there: a transport or loop call in the child would reach into the epoll i
 from __future__ import annotations
 
 import contextlib
+import inspect
 import logging
 import os
 import signal
@@ -34,6 +35,8 @@ ENDING_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 _tracked: WeakSet[Closable] = WeakSet()
 _callbacks: list[Callable[[], None]] = []
+# Of signals that are put off now; blocks that do so may be nested.
+_handlers: list[tuple[int, Any]] = []
 # Held while a descriptor is made but not yet known here, and by a thread that forks.
 _guard = threading.RLock()
 
@@ -93,18 +96,28 @@ def put_off() -> Generator[None]:
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    came: list[int] = []
-    handlers = {number: signal.getsignal(number) for number in ENDING_SIGNALS}
-    kept = {number: handler for number, handler in handlers.items() if handler not in (None, signal.SIG_IGN)}
-    for number in kept:
-        signal.signal(number, lambda number, _frame: came.append(number))
-    try:
+    came: set[int] = set()
+    with contextlib.ExitStack() as stack:  # whatever a handler raises half-way
+        for number in ENDING_SIGNALS:
+            handler = signal.getsignal(number)
+            if handler not in (None, signal.SIG_IGN):
+                _handlers.append((number, handler))
+                stack.callback(_put_back, number, handler, came)
+                signal.signal(number, lambda number, _frame: came.add(number))
         yield
-    finally:
-        for number, handler in kept.items():
-            signal.signal(number, handler)
-        for number in came:
-            signal.raise_signal(number)
+
+
+def _put_back(number: int, handler: Any, came: set[int]) -> None:
+    signal.signal(number, handler)
+    with contextlib.suppress(ValueError):  # in a child
+        _handlers.remove((number, handler))
+    if number not in came:
+        return
+    if callable(handler):
+        # Not raised once more: an event loop that handles it heard of it already, when it came.
+        handler(number, inspect.currentframe())
+    else:
+        signal.raise_signal(number)
 
 
 def on_fork(callback: Callable[[], None]) -> None:
@@ -127,6 +140,10 @@ def _after_in_child() -> None:
         with contextlib.suppress(OSError):
             closable.close()
     _tracked.clear()
+    # Forked by another thread meanwhile: nobody here puts them back.
+    for number, handler in reversed(_handlers):
+        signal.signal(number, handler)
+    _handlers.clear()
     for callback in _callbacks:
         try:
             callback()

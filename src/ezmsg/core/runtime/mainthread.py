@@ -27,6 +27,8 @@ class MainThread:
         self._jobs: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
         self._thread_id: int | None = None
         self._is_running = self._is_interrupt_due = self._was_interrupted = False
+        # Of SIGINT, if it does what it has to. One of the program's own is called once: it may well count.
+        self.handler: Callable[..., object] | None = None
         # Of the function that runs: it got its interrupt, or has ended.
         self._heard = threading.Event()
 
@@ -83,7 +85,7 @@ class MainThread:
 
     def _insist(self, thread_id: int, heard: threading.Event) -> None:
         # One that comes just before the thread falls asleep does not wake it, and it might never look up.
-        while not heard.wait(LOOK_UP_S):
+        while not heard.wait(LOOK_UP_S) and signal.getsignal(signal.SIGINT) == self.handler:
             self._signal(thread_id)
 
     def take_interrupt(self) -> bool:

@@ -64,7 +64,7 @@ def _timed(name: str, publish: Publish) -> Publish:
     return timed
 
 
-def spare_the_loop(exhausted: Container[CodeType]) -> None:
+def spare_the_loop(exhausted: Container[CodeType | None]) -> None:
     """Have the running loop keep no list of generators that run to their end anyway, of which each message makes one.
 
     A loop closes what is on that list when it ends. To be put on it and taken off again costs a generator more than
@@ -73,7 +73,7 @@ def spare_the_loop(exhausted: Container[CodeType]) -> None:
     keep = sys.get_asyncgen_hooks().firstiter
 
     def began(generator: Any) -> None:
-        if keep is not None and generator.ag_code not in exhausted:
+        if keep is not None and getattr(generator, "ag_code", None) not in exhausted:  # Cython's have none
             keep(generator)
 
     sys.set_asyncgen_hooks(firstiter=began)

@@ -47,11 +47,14 @@ class Interrupts:
             for number in ENDING_SIGNALS:
                 if signal.getsignal(number) == DEFAULTS[number]:
                     self._installed[number] = signal.signal(number, self._handle)
+            if signal.SIGINT in self._installed:
+                self._main_thread.handler = self._handle
         return self
 
     def __exit__(self, *_: object) -> None:
         for number, handler in self._installed.items():
             signal.signal(number, handler)
+        self._main_thread.handler = None
 
     def _handle(self, number: int, _frame: FrameType | None) -> None:
         if number == signal.SIGINT and self._main_thread.take_interrupt():
@@ -92,6 +95,7 @@ def prepare_backend(main_thread: MainThread, on_terminate: Callable[[str], objec
     def on_termination(number: int, frame: FrameType | None) -> None:
         on_terminate(f"process {os.getpid()} got SIGTERM")
 
+    main_thread.handler = on_interrupt
     signal.set_wakeup_fd(-1)  # of a loop of the parent
     signal.signal(signal.SIGINT, on_interrupt)
     signal.signal(signal.SIGTERM, on_termination)
