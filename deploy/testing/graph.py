@@ -4,7 +4,7 @@ It prints the address of its server, and ends, in order, when its standard input
 
     SLOW   takes longer for a message than the source leaves it: backpressure, and blame
     LEAKY  drops what it cannot take
-    SINK   fails at every tenth message
+    SINK   fails at every tenth message, and at logging something
 """
 
 from __future__ import annotations
@@ -12,14 +12,18 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import sys
+import tempfile
+import threading
 import time
 from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 import ezmsg.core as ez
+from ezmsg.util.logwriter import LogWriter
 
 Samples = npt.NDArray[np.float32]
 
@@ -108,19 +112,28 @@ class Leaky(ez.Unit):
 
 
 class Sink(ez.Unit):
-    """Fails at every tenth message."""
+    """Fails at every tenth message, and logs what cannot be logged."""
 
     INPUT = ez.InputStream(float)
 
     async def initialize(self) -> None:
         """Nothing came yet."""
         self._count = 0
+        self._directory = tempfile.TemporaryDirectory()
+        self._log = LogWriter(self.address)
+        await self._log.open(Path(self._directory.name) / "log")
+
+    async def shutdown(self) -> None:
+        """Leave nothing."""
+        await self._log.close()
+        self._directory.cleanup()
 
     @ez.subscriber(INPUT)
     async def take(self, _mean: float) -> None:
         """Take a message, or fail."""
         self._count += 1
         if self._count % 10 == 0:
+            self._log.write(threading.Lock())
             raise ValueError("planted")
 
 
