@@ -29,8 +29,8 @@ from ezmsg.core.graphserver import GraphServer
 from ezmsg.core.processclient import ProcessControlClient
 
 PERIOD_S = 0.4
-AGE = 550
-"""Publishers and subscribers that come and go before it begins: the server keeps the last values of 1000."""
+AGE = 150
+"""Publishers and subscribers that come and go before it begins: the server keeps the last values of 250."""
 BURST = 100
 """Messages one behind the other at first: more than slots, so that the memory of a publisher is as large as it gets."""
 DRAIN_TIMEOUT_S = 20.0

@@ -12,7 +12,7 @@ import msgspec
 
 from ezmsg.core.wire.records import EndpointRecord, HistogramState
 
-KEPT: Final = 1000
+KEPT: Final = 250
 """The newest that wait for an exporter that is still to come, and that rows may name."""
 
 
