@@ -15,6 +15,8 @@ from deploy.testing.stack import StackError
 
 ROOT = Path(__file__).parents[2]
 INTERVAL_MS = 1000
+STEP_S = INTERVAL_MS / 2000
+"""Of a query about a range: every value that was exported is seen."""
 
 
 def exporting(endpoint: str, service: str, **more: str) -> dict[str, str]:

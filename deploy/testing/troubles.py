@@ -1,4 +1,5 @@
-"""What goes wrong in the end: a graph that is stuck and then gone, a collector that cannot send and then is gone.
+"""What goes wrong in the end: a graph that is stuck and then gone, whose spans nobody takes, and a collector that
+cannot send and then is gone.
 
     python -m deploy.testing.troubles        # plays it, and then serves what Prometheus knows until Ctrl-C
 
@@ -21,6 +22,7 @@ from deploy.testing.binaries import Binaries, ensure
 from deploy.testing.otlp import send_old_points, send_spans
 from deploy.testing.programs import Program, exporting, program
 from deploy.testing.stack import Stack, StackError, wait_until
+from examples.otlp_receiver import HttpReceiver
 from ezmsg.core.graphmeta import ProcessControlErrorCode
 
 SERVICE = "troubled"
@@ -28,6 +30,7 @@ STALE_S = 75.0
 """Longer than what is called stale: Prometheus is asked for a moment that is still to come, in which nothing came."""
 LIMITS = "ezmsg:message_age:limit_seconds"
 """What a rule records for the first time some seconds after Prometheus has begun."""
+FULL = f'ezmsg_telemetry_queue_usage{{job="{SERVICE}"}} >= ezmsg_telemetry_queue_limit'
 QUEUED_SPANS = 45_000
 """Of the 50000 that the collector keeps for Tempo."""
 
@@ -49,17 +52,28 @@ class Troubled:
 @contextlib.contextmanager
 def play(binaries: Binaries, directory: Path) -> Iterator[Troubled]:
     """Play it; Prometheus still answers in the block, everything else is gone."""
-    with Stack(binaries, directory) as stack, stack.telling(), open(directory / "graph.log", "w") as log:
+    with (
+        Stack(binaries, directory) as stack,
+        stack.telling(),
+        HttpReceiver() as hanging,
+        open(directory / "graph.log", "w") as log,
+    ):
         troubled = Troubled(stack, time.time())
-        # A Tempo that wants a key.
-        stack.tempo.behave("status", code="PERMISSION_DENIED")
-        environment = exporting(stack.endpoint, SERVICE, EZMSG_TRACE_RATIO="1", OTEL_BSP_MAX_QUEUE_SIZE="8")
+        hanging.behave("black_hole")
+        environment = exporting(
+            stack.endpoint,
+            SERVICE,
+            EZMSG_TRACE_RATIO="1",
+            OTEL_BSP_MAX_QUEUE_SIZE="8",
+            OTEL_EXPORTER_OTLP_TRACES_ENDPOINT=f"{hanging.endpoint}/v1/traces",
+        )
         with program(["deploy.testing.troubled"], environment, log) as graph:
             address = graph.said()
             with program(["deploy.testing.troubled", address], environment, log) as doomed:
                 for alert in ("PublisherStalled", "MessageTooOld", "EventLoopLag", "TelemetryDropping"):
                     troubled.await_alert(f"Ezmsg{alert}")
                 troubled.await_alert("EzmsgBackpressure", "messaging_destination_name=STUCK/OUTPUT")
+                wait_until(lambda: stack.prometheus.query(FULL), "the queue of spans of the agent is full")
                 wait_until(lambda: stack.prometheus.query(LIMITS), "Prometheus knows the limits of topics")
                 # Longer than an export may take.
                 stack.collector.stand_still(2.5)
@@ -98,8 +112,10 @@ async def _kill_while_asked(address: str, doomed: Program) -> None:
 
 
 def _fail_to_export(troubled: Troubled) -> None:
-    """Let Prometheus refuse the points of a clock that is wrong; then take Tempo away and let spans pile up."""
+    """Let Prometheus refuse the points of a clock that is wrong, and Tempo want a key; then let spans pile up."""
+    troubled.stack.tempo.behave("status", code="PERMISSION_DENIED")
     send_old_points(troubled.stack.endpoint)
+    send_spans(troubled.stack.endpoint, 1)
     for exporter in ("otlp_http/prometheus", "otlp_grpc/tempo"):
         troubled.await_alert("EzmsgCollectorExportFailing", f"exporter={exporter}")
     troubled.stack.tempo.stop()

@@ -10,6 +10,7 @@ import pytest
 
 from deploy.testing.alerts import RULES, alerts, condition, has
 from deploy.testing.binaries import Binaries
+from deploy.testing.programs import STEP_S
 from deploy.testing.scenario import HEALTHY, SERVICE, Played
 from deploy.testing.troubles import LIMITS, STALE_S, Troubled
 from tests.stack.names import known_metrics, metrics_in
@@ -66,27 +67,27 @@ def test_a_fault_is_planted_for_every_alert() -> None:
 
 @pytest.mark.parametrize(("alert", "labels"), PLANTED.items(), ids=PLANTED)
 def test_an_alert_sees_the_fault_of_a_graph_that_goes_on(played: Played, alert: str, labels: str) -> None:
-    found = played.stack.prometheus.query_range(condition(alert), played.start_s, played.quiet_s, 2)
+    found = played.stack.prometheus.query_range(condition(alert), played.start_s, played.quiet_s, STEP_S)
     assert has(found, f"job={SERVICE} {labels}")
 
 
 @pytest.mark.parametrize(("alert", "labels"), [(alert, labels) for alert, each in TROUBLES.items() for labels in each])
 def test_an_alert_sees_what_does_not_survive(troubled: Troubled, alert: str, labels: str) -> None:
-    found = troubled.stack.prometheus.query_range(condition(alert), troubled.start_s, troubled.end_s + STALE_S, 2)
+    found = troubled.stack.prometheus.query_range(condition(alert), troubled.start_s, troubled.end_s + STALE_S, STEP_S)
     assert has(found, labels)
 
 
 def test_a_topic_may_have_a_limit_of_its_own_for_the_age_of_data(troubled: Troubled) -> None:
     """ARCHIVE is as late as LATE, and may be."""
     once_known = f"({condition('EzmsgMessageTooOld')}) and on () {LIMITS}"
-    found = troubled.stack.prometheus.query_range(once_known, troubled.start_s, troubled.killed_s, 1)
+    found = troubled.stack.prometheus.query_range(once_known, troubled.start_s, troubled.killed_s, STEP_S)
     assert has(found, "messaging_destination_subscription_name=LATE/INPUT")
     assert not has(found, "messaging_destination_subscription_name=ARCHIVE/INPUT")
 
 
 @each_alert()
 def test_an_alert_says_nothing_of_a_healthy_graph(played: Played, rule: dict[str, Any]) -> None:
-    found = played.stack.prometheus.query_range(condition(rule["alert"]), played.start_s, played.quiet_s, 2)
+    found = played.stack.prometheus.query_range(condition(rule["alert"]), played.start_s, played.quiet_s, STEP_S)
     assert not has(found, f"job={HEALTHY}")
 
 

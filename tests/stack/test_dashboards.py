@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import yaml
 
+from deploy.testing.programs import STEP_S
 from deploy.testing.promql import Prometheus
 from deploy.testing.scenario import HEALTHY, SERVICE, Played
 from deploy.testing.troubles import SERVICE as TROUBLED
@@ -152,7 +153,7 @@ def has_answer(played: Played, asked: Asked, graph: str) -> bool:
         return bool(prometheus.label_values(found["label"], found["selector"] or ""))
     if asked.kind == "instant":
         return bool(prometheus.query(expr, played.quiet_s))
-    answer = prometheus.query_range(expr, played.start_s, played.quiet_s, 2)
+    answer = prometheus.query_range(expr, played.start_s, played.quiet_s, STEP_S)
     return any("histograms" in one or any(value != "NaN" for _, value in one["values"]) for one in answer)
 
 
@@ -178,7 +179,7 @@ def highest(
     found = [
         float(value)
         for asked in of_panel(name, panel)
-        for one in prometheus.query_range(asked.filled(values), start_s, end_s, 2)
+        for one in prometheus.query_range(asked.filled(values), start_s, end_s, STEP_S)
         for _, value in one.get("values", ())
     ]
     return max((value for value in found if value == value), default=0.0)

@@ -7,6 +7,7 @@ from collections import defaultdict
 
 import pytest
 
+from deploy.testing.programs import STEP_S
 from deploy.testing.scenario import HEALTHY, SERVICE, Played, counted_messages
 from examples.otlp_store import SeenSpan
 from ezmsg.otel import semconv
@@ -187,7 +188,7 @@ def test_the_faults_show(played: Played) -> None:
 def test_a_process_that_ends_in_order_says_goodbye(played: Played) -> None:
     assert played.processes == 5
     count = f'ezmsg_graph_process_count{{job="{SERVICE}"}}'
-    seen = played.stack.prometheus.query_range(count, played.start_s, played.end_s, 0.5)
+    seen = played.stack.prometheus.query_range(count, played.start_s, played.end_s, STEP_S)
     values = [int(value) for _, value in seen[0]["values"]]
     assert {5, 4} <= set(values)
     assert played.stack.prometheus.number(count, played.end_s) == 0
