@@ -23,12 +23,13 @@ import numpy as np
 
 from benchmarks import machine, payloads
 from benchmarks.recorder import drain
+from ezmsg.core.currentmessage import reset_current_message, set_current_message
 from ezmsg.core.graphcontext import GraphContext
 from ezmsg.core.graphserver import GraphServer
-from ezmsg.core.inbox import Lease
+from ezmsg.core.lease import Lease
 from ezmsg.core.messagecache import CachedMessage
 from ezmsg.core.messagemarshal import Encoder, decode, encode
-from ezmsg.core.profiling import message_clock, reset_current_message, set_current_message
+from ezmsg.core.profiling import message_clock
 from ezmsg.core.recorder.rowlog import opaque
 from ezmsg.core.recorder.rows import ROW_BYTES, SPAN_ROW, pack_pair, pack_row
 

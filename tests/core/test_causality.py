@@ -20,11 +20,13 @@ import pytest
 
 import ezmsg.core as ez
 from ezmsg.core import config
+from ezmsg.core.currentmessage import current_message
 from ezmsg.core.graphcontext import GraphContext
 from ezmsg.core.graphmeta import ProfilingStreamControl, ProfilingTraceControl, TraceSpan
 from ezmsg.core.graphserver import GraphServer
-from ezmsg.core.inbox import INPUTS, Lease
-from ezmsg.core.profiling import PROFILES, ProfileRegistry, current_message
+from ezmsg.core.inbox import INPUTS
+from ezmsg.core.lease import Lease
+from ezmsg.core.profiling import PROFILES, ProfileRegistry
 from ezmsg.core.pubclient import Publisher
 from ezmsg.core.subclient import Subscriber
 from tests.core.workerprocess import Worker

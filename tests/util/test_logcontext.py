@@ -11,8 +11,9 @@ import pytest
 
 import ezmsg.core as ez
 from ezmsg.core import config
+from ezmsg.core.currentmessage import reset_current_message, set_current_message
 from ezmsg.core.graphmeta import TraceSpan
-from ezmsg.core.profiling import PROFILES, message_clock, reset_current_message, set_current_message
+from ezmsg.core.profiling import PROFILES, message_clock
 from ezmsg.util.logcontext import Replayed, Roots, log_context
 from ezmsg.util.messagecodec import LoggedMessage, message_log
 from ezmsg.util.messagelogger import MessageLogger

@@ -13,6 +13,7 @@ from ezmsg.core import config
 from ezmsg.core.backpressure import Backpressure
 from ezmsg.core.control import ControlClient
 from ezmsg.core.control.link import WAIT_S, ServerLink
+from ezmsg.core.currentmessage import LATER, begin_trace, get_current_message
 from ezmsg.core.errors import (
     EzmsgError,
     PublisherClosed,
@@ -21,14 +22,11 @@ from ezmsg.core.messagecache import CachedMessage
 from ezmsg.core.messagemarshal import Encoded
 from ezmsg.core.net.address import AddressType, boot_id
 from ezmsg.core.profiling import (
-    LATER,
     PROFILES,
     ProfileRegistry,
     PublisherMetrics,
     PublishTrace,
     TraceIds,
-    begin_trace,
-    get_current_message,
     message_clock,
     new_span_id,
     new_trace_id,
@@ -37,7 +35,8 @@ from ezmsg.core.profiling import (
 from ezmsg.core.remotes import Remotes
 from ezmsg.core.transport import Outlet
 from ezmsg.core.transport.local import DOORS, LocalLink
-from ezmsg.core.transport.stream import ChannelOutlet, MessageListener
+from ezmsg.core.transport.messagelistener import MessageListener
+from ezmsg.core.transport.stream import ChannelOutlet
 from ezmsg.core.turns import Eagerness, one_turn
 from ezmsg.core.wire.records import Done, OpenPublisher, Pause, Record, Resume, Sync
 

@@ -17,11 +17,13 @@ from ezmsg.core.config import DEFAULT_HOST
 from ezmsg.core.control import ControlClient
 from ezmsg.core.control.link import WAIT_S, ServerLink
 from ezmsg.core.control.search import LOG
+from ezmsg.core.currentmessage import current_message
 from ezmsg.core.errors import EzmsgError
-from ezmsg.core.inbox import Inbox, Lease, UserSpan
+from ezmsg.core.inbox import Inbox
+from ezmsg.core.lease import Lease, UserSpan
 from ezmsg.core.messagechannel import Channel, Subscription
 from ezmsg.core.net.address import AddressType, boot_id
-from ezmsg.core.profiling import PROFILE_TIME, PROFILES, ProfileRegistry, SubscriberMetrics, current_message
+from ezmsg.core.profiling import PROFILE_TIME, PROFILES, ProfileRegistry, SubscriberMetrics
 from ezmsg.core.recorder.edge import Value
 from ezmsg.core.wire.records import Done, OpenSubscriber, PublisherRoute, Record, Routing
 

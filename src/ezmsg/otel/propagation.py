@@ -19,7 +19,7 @@ from opentelemetry.context import Context
 from opentelemetry.trace import NonRecordingSpan, SpanContext, TraceFlags
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
-from ezmsg.core.profiling import (
+from ezmsg.core.currentmessage import (
     Surroundings,
     get_current_message,
     reset_current_message,

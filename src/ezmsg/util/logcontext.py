@@ -11,7 +11,8 @@ import time
 from typing import NamedTuple
 
 from ezmsg.core import config
-from ezmsg.core.profiling import get_current_message, message_clock, new_trace_id
+from ezmsg.core.currentmessage import get_current_message
+from ezmsg.core.profiling import message_clock, new_trace_id
 from ezmsg.core.recorder.ids import chance, hex_span_id
 from ezmsg.util.messagecodec import LoggedMessage
 

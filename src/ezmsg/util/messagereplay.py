@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import IO, Any
 
 import ezmsg.core as ez
+from ezmsg.core.currentmessage import reset_current_message, set_current_message
 from ezmsg.core.errors import ConfigError, LogLineUnreadable
-from ezmsg.core.profiling import reset_current_message, set_current_message
 from ezmsg.util.logcontext import Replayed, Roots
 from ezmsg.util.messagecodec import LoggedMessage, LogStart, is_torn, read_line
 

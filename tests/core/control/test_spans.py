@@ -13,10 +13,11 @@ import pytest
 import ezmsg.core as ez
 from ezmsg.core import config
 from ezmsg.core.control.spans import answering
+from ezmsg.core.currentmessage import Surroundings, current_message
 from ezmsg.core.graphcontext import GraphContext
 from ezmsg.core.graphmeta import ProcessControlRequest, ProcessControlResponse, ProfilingTraceControl, TraceSpan
 from ezmsg.core.graphserver import GraphServer
-from ezmsg.core.profiling import PROFILES, Surroundings, current_message
+from ezmsg.core.profiling import PROFILES
 from tests.core.runtime.running import running
 
 TRACE = bytes(range(16)), 7

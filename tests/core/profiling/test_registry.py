@@ -6,7 +6,7 @@ from uuid import uuid4
 
 import pytest
 
-from ezmsg.core import profiling
+from ezmsg.core.currentmessage import current_message
 from ezmsg.core.errors import ConfigError
 from ezmsg.core.profiling import ProfileRegistry
 from tests.core.profiling import forking
@@ -101,7 +101,7 @@ def test_who_carries_telemetry_is_woken_by_traces_and_clients(registry):
 
 
 def test_the_current_message_is_nobodys_by_default():
-    assert profiling.current_message.get() is None
+    assert current_message.get() is None
 
 
 def test_the_environment_is_read_when_something_is_recorded_first(monkeypatch):

@@ -11,20 +11,16 @@ from contextvars import Token
 from types import TracebackType
 from typing import Final, Self
 
-from ezmsg.core.graphmeta import ProcessControlOperation
-from ezmsg.core.profiling import (
-    PROFILE_TIME,
-    PROFILES,
+from ezmsg.core.currentmessage import (
     CurrentMessage,
-    ProfileRegistry,
     Surroundings,
     get_current_message,
-    new_span_id,
-    new_trace_id,
     outer_trace,
     reset_current_message,
     set_current_message,
 )
+from ezmsg.core.graphmeta import ProcessControlOperation
+from ezmsg.core.profiling import PROFILE_TIME, PROFILES, ProfileRegistry, new_span_id, new_trace_id
 from ezmsg.core.recorder.rows import CONTROL_CLIENT, CONTROL_SERVER, SETTINGS
 
 # Who looks at traces does not begin any.

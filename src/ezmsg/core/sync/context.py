@@ -6,10 +6,10 @@ import inspect
 from types import TracebackType
 from typing import Any, Self
 
+from ezmsg.core.currentmessage import set_current_message
 from ezmsg.core.errors import SyncContextClosed, SyncContextNotEntered
 from ezmsg.core.graphcontext import GraphContext
 from ezmsg.core.net.address import Address, AddressType
-from ezmsg.core.profiling import set_current_message
 from ezmsg.core.sync.bridge import Bridge
 from ezmsg.core.sync.endpoints import Callback, SyncPublisher, SyncSubscriber
 from ezmsg.core.sync.spinner import Spinner

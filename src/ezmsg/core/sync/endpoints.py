@@ -8,9 +8,9 @@ from contextvars import Token, copy_context
 from types import TracebackType
 from typing import Any
 
+from ezmsg.core.currentmessage import CurrentMessage, reset_current_message, set_current_message
 from ezmsg.core.errors import SyncContextClosed
-from ezmsg.core.inbox import Lease
-from ezmsg.core.profiling import CurrentMessage, reset_current_message, set_current_message
+from ezmsg.core.lease import Lease
 from ezmsg.core.pubclient import Publisher
 from ezmsg.core.subclient import Subscriber
 from ezmsg.core.sync.bridge import Bridge

@@ -7,7 +7,7 @@ from types import TracebackType
 from typing import Any
 
 from ezmsg.core.errors import SyncContextClosed
-from ezmsg.core.inbox import Lease
+from ezmsg.core.lease import Lease
 from ezmsg.core.subclient import Subscriber
 from ezmsg.core.sync.bridge import Bridge
 

@@ -9,8 +9,8 @@ import time
 from collections.abc import Sequence
 from contextlib import suppress
 
+from ezmsg.core.currentmessage import reset_current_message, set_current_message
 from ezmsg.core.errors import CallTimeout, SubscriberClosed, SyncContextClosed
-from ezmsg.core.profiling import reset_current_message, set_current_message
 from ezmsg.core.sync.bridge import Bridge
 from ezmsg.core.sync.endpoints import SyncSubscriber
 from ezmsg.core.sync.hold import Hold
