@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import socket
 import threading
@@ -43,7 +44,8 @@ def run_backend(sock: socket.socket, make: MakeParticipant, name: str, strict: b
     host = LoopThread("ezmsg units", strict=strict)
     host.start()
     participant = make(line.report, host, main_thread)
-    participant.ends_process = True
+    # A spawned one is an interpreter that winds itself up, and finds what was left open.
+    participant.ends_process = multiprocessing.get_start_method() == "fork"
     taking_part = host.submit(participant.take_part())
     taking_part.add_done_callback(lambda _: (host.end(), main_thread.end()))
     host.call(line.listen, participant.obey)

@@ -147,7 +147,10 @@ class BackendMember(Member):
 
     def _has_exited(self, on_exit: Callable[[int | None], object]) -> None:
         self.process.join()
-        self._ending = asyncio.create_task(self._hear_last_words(on_exit))
+        if self.state >= State.LEFT:
+            on_exit(self.process.exitcode)
+        else:
+            self._ending = asyncio.create_task(self._hear_last_words(on_exit))
 
     async def _hear_last_words(self, on_exit: Callable[[int | None], object]) -> None:
         # The end of the line may not come: a process that it forked may have it, too.
