@@ -521,6 +521,15 @@ class Publisher:
         self._control.close_soon()
 
     @property
+    def is_connected(self) -> bool:
+        """Whether it has a connection to the GraphServer."""
+        return self._control.is_up
+
+    def forget_graph(self) -> None:
+        """The graph ends: tell the GraphServer nothing any more, not even that this is closed."""
+        self._control.abort_soon()
+
+    @property
     def is_gone(self) -> bool:
         """Whether it was closed, and `wait_closed` has nothing to wait for."""
         return self._is_closed and self._control.is_gone and all(left.done() for left in self._leaving)

@@ -105,6 +105,11 @@ class TelemetryDesk:
         return bool(self._readers)
 
     @property
+    def is_heard(self) -> bool:
+        """Whether this process itself exports what processes and the server measure."""
+        return self._listener is not None
+
+    @property
     def has_telemetry(self) -> bool:
         """Whether there is something for one."""
         return self._book.has_links
