@@ -247,9 +247,41 @@ async def test_whenever_one_reads_every_span_is_told_once(
     count = len(told) + sum(len(span.links) for span in told if span.kind == "PRODUCER")
     assert (snapshot.recorded["span"], snapshot.recorded["row"], snapshot.dropped) == (count, count, {})
     published = {
-        edge.topic: edge.histograms["publish"].count for edge in snapshot.edges if "publish" in edge.histograms
+        edge.topic: (edge.histograms["publish"].count, edge.histograms["interval"].count)
+        for edge in snapshot.edges
+        if "publish" in edge.histograms
     }
-    assert published == {"A": sent, "B": passed_on}
+    assert published == {"A": (sent, sent - 1), "B": (passed_on, passed_on - 1)}
+
+
+@pytest.mark.parametrize("ratio", [0.0, 0.3, 1.0])
+async def test_every_interval_is_counted_whoever_records_the_messages_and_in_whatever_order(
+    context: GraphContext, registry: ProfileRegistry, ratio: float
+) -> None:
+    """Messages that waited are recorded by their publisher, others when one of the workers lets go of them."""
+    publisher = await context.publisher("A", profiles=registry, num_buffers=5)
+    subscriber = await context.subscriber("A", profiles=registry)
+    registry.set_trace_sampling(0.0, ratio)
+    chance = random.Random(7)
+
+    async def work() -> None:
+        while True:
+            async with subscriber.recv_zero_copy():
+                for _ in range(chance.randrange(4)):
+                    await asyncio.sleep(0)
+
+    workers = [asyncio.create_task(work()) for _ in range(4)]
+    for number in range(200):
+        await publisher.broadcast(number)
+        if chance.random() < 0.2:
+            registry.snapshot()
+    await publisher.sync()
+    for worker in workers:
+        worker.cancel()
+    await asyncio.wait(workers)
+    (of_publisher, _) = registry.snapshot().edges
+    assert of_publisher.histograms["backpressure"].count > 10
+    assert (of_publisher.histograms["publish"].count, of_publisher.histograms["interval"].count) == (200, 199)
 
 
 async def test_a_message_that_outlives_its_publisher_keeps_its_ids_whoever_took_it(
