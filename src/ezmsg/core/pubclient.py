@@ -172,7 +172,7 @@ class Publisher:
                 self._remotes.open_memory(self._held, buf_size)
             self._metrics.inflight_gauge = lambda: self._slots.inflight
             self._metrics.waits.holder = self._holder_of
-            self._metrics.pending = self._pending
+            self._metrics.left_to = lambda: self._direct
             if local:
                 DOORS.open(self, self._loop)
             await self._control.introduce()
@@ -432,22 +432,13 @@ class Publisher:
             self._record_left()
         self._direct = direct
 
-    def _left_to_receiver(self) -> list[CachedMessage]:
-        """Messages whose publish is left to be recorded by the only receiver; may be asked from any thread."""
-        direct = self._direct
-        if direct is None:
-            return []
-        index = self._metrics.index
-        left: list[CachedMessage] = [*direct.taken(), *direct.queue.copy()]
-        return [message for message in left if message.publisher == index]
-
     def _record_left(self) -> None:
         """Record what was left to a receiver that we are about to lose sight of."""
-        for message in self._left_to_receiver():
-            self.record_publish(message)
-
-    def _pending(self) -> list[CachedMessage]:
-        return [message for message in self._left_to_receiver() if message.trace is not None]
+        direct, index = self._direct, self._metrics.index
+        if direct is not None:
+            for message in [*direct.taken(), *direct.queue]:
+                if message.publisher == index:
+                    self.record_publish(message)
 
     def record_publish(self, message: CachedMessage) -> None:
         """Record the publish of a message, which was left to a receiver that does not read it."""

@@ -5,6 +5,7 @@ Times are seconds of `rows.clock`, as floats; see `rows`.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any, Final, Protocol
 from uuid import UUID
@@ -52,6 +53,28 @@ class PendingMessage(Protocol):
     publish_s: float
     channel_s: float
     trace: Any
+    publisher: int
+
+
+class Holder(Protocol):
+    """Who is to record publishes of messages that it has not let go of: those in its queue, and those taken from it.
+
+    Holders of several publishers may share one queue.
+    """
+
+    @property
+    def queue(self) -> deque[Any] | None:
+        """Messages that wait."""
+        ...
+
+    @property
+    def taken(self) -> Callable[[], Sequence[PendingMessage]]:
+        """Tells, in any thread, messages that are handled."""
+        ...
+
+
+def _nobody() -> None:
+    return None
 
 
 class PublisherMetrics:
@@ -71,7 +94,7 @@ class PublisherMetrics:
         waits: How long they waited for a slot.
         last_start_s: When `broadcast` was entered last.
         inflight_gauge: Tells the messages not yet released; set by the publisher.
-        pending: Tells the traced messages that their receiver is to record, and has not yet; set by the publisher.
+        left_to: Tells who is to record publishes here, if anybody is; set by the publisher.
         shm_reallocations: How often the shared memory grew; the publisher adds to it.
         thinned: Rows left out to stay within the row budget.
         roots: Traces that were due to begin here.
@@ -102,10 +125,10 @@ class PublisherMetrics:
         "inflight_gauge",
         "is_plain",
         "last_start_s",
+        "left_to",
         "meta",
         "next_root_s",
         "num_buffers",
-        "pending",
         "ring",
         "roots",
         "roots_thinned",
@@ -135,7 +158,7 @@ class PublisherMetrics:
         self.endpoint_id = f"{topic}:{publisher_id}"
         self.sent = self.bytes = self.shm_reallocations = self.thinned = self._inflight = 0
         self.inflight_gauge: Callable[[], int] | None = None
-        self.pending: Callable[[], Sequence[PendingMessage]] = tuple
+        self.left_to: Callable[[], Holder | None] = _nobody
         self.ring, self._labels, self._clock = ring, labels, clock
         self.meta = meta_word(PUBLISH, index)
         self.ids = TraceIds()
