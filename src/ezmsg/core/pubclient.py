@@ -232,7 +232,7 @@ class Publisher:
         direct, teller = self._direct, metrics.teller
         if trace is not None and (not teller or (type(trace) is tuple and trace[3])):
             direct = None
-        if direct is None or wait_s or not metrics.is_plain:
+        if direct is None or wait_s or not (metrics.is_plain or (metrics.selects_all and trace is None)):
             self._publish(obj, origin_s, start_s, publish_s, wait_s, trace)
             if self._remotes.lent:
                 await self._remotes.settle()
@@ -247,10 +247,16 @@ class Publisher:
         else:
             self._slot = 0
             self._looks = True
-        metrics.last_start_s = start_s
-        direct.queue.append(CachedMessage(
-            direct, message_id, obj, origin_s, start_s, message_clock(), 0, trace, None, teller
-        ))  # fmt: skip
+        if metrics.is_plain:
+            metrics.last_start_s = start_s
+            direct.queue.append(CachedMessage(
+                direct, message_id, obj, origin_s, start_s, message_clock(), 0, trace, None, teller
+            ))  # fmt: skip
+        else:
+            # Not left to it: a native trace wants to know of the message before.
+            channel_s = message_clock()
+            metrics.record_selected(message_id, origin_s, start_s, channel_s)
+            direct.queue.append(CachedMessage(direct, message_id, obj, origin_s, channel_s, channel_s))
         if direct.waiters:
             direct.wake()
 

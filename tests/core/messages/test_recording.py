@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from ezmsg.core.graphcontext import GraphContext
-from ezmsg.core.graphmeta import ProfileChannelType, ProfilingTraceControl, TraceSpan
+from ezmsg.core.graphmeta import ProfileChannelType, ProfilingTraceControl, ProfilingTraceSample, TraceSpan
 from ezmsg.core.profiling import ProfileRegistry
 from ezmsg.core.pubclient import Publisher
 from ezmsg.core.subclient import Subscriber
@@ -46,6 +46,40 @@ async def test_a_trace_selects_no_message_that_was_published_before_it_and_recei
     assert sample.value >= 0
     (of_publisher, _) = registry.snapshot().edges
     assert of_publisher.histograms["publish"].count == 6
+
+
+@pytest.mark.parametrize("level", ["off", "metrics"])
+async def test_a_trace_of_all_messages_has_every_sample_of_what_is_handed_over(
+    context: GraphContext, registry: ProfileRegistry, level: str
+) -> None:
+    registry.set_level(level)
+    registry.recorder._ring_rows = 64  # rows go round, at every offset
+    publisher, subscriber = await pair(context, registry)
+    registry.set_trace_control(ProfilingTraceControl(enabled=True))
+    samples: list[ProfilingTraceSample] = []
+    for number in range(100):
+        await publisher.broadcast(number)
+        with suppress(KeyError):
+            async with subscriber.recv_zero_copy():
+                if number % 7 == 6:
+                    raise KeyError
+                with subscriber.profile("work"):
+                    pass
+        if number % 5 == 4:
+            samples += registry.trace_batch(1000).samples
+    of_each = ("publish_delta_ns", "lease_time_ns", "transport_ns", "queue_wait_ns", "age_ns")
+    assert Counter(sample.metric for sample in samples) == dict.fromkeys(of_each, 100) | {"user_span_ns": 86}
+    for metric in of_each:
+        found = [sample for sample in samples if sample.metric == metric]
+        assert [sample.sample_seq for sample in found] == list(range(100))
+        assert all(sample.value >= 0 for sample in found)
+    assert {sample.value for sample in samples if sample.metric == "transport_ns"} == {0}
+    snapshot = registry.snapshot()
+    assert snapshot.recorded["sample"] == len(samples)
+    assert snapshot.dropped == {}
+    (of_publisher, of_edge) = snapshot.edges
+    assert of_publisher.histograms["publish"].count == of_edge.counters["consumed"] == 100
+    assert of_publisher.histograms["interval"].count == 99
 
 
 @pytest.mark.parametrize(("kind", "how"), [("SHM", {"allow_local": False}), ("TCP", {"force_tcp": True})])

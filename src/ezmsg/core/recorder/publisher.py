@@ -27,12 +27,14 @@ from ezmsg.core.recorder.rows import (
     NO_TRACE,
     PUBLISH,
     PUBLISH_DELTA,
+    ROW_BYTES,
     SAMPLED,
     SELECTED,
     SERIALIZE,
     WAIT,
     meta_word,
     pack_extra,
+    pack_pair,
     pack_row,
 )
 from ezmsg.core.recorder.selection import Selector
@@ -40,6 +42,7 @@ from ezmsg.core.recorder.waits import Waits
 
 NEVER: Final = float("inf")
 ALWAYS: Final = -NEVER
+_SELECTED: Final = SELECTED | EXTENDED
 PublishTrace = tuple[bytes, int, int, Sequence[tuple[bytes, int]]]
 """Trace id (16 bytes), span id of this publish, that of its parent (0: root), and trace and span ids of what else it
 follows from."""
@@ -89,6 +92,7 @@ class PublisherMetrics:
         meta: The first word of the rows.
         ids: Those of the traces that begin here, where they are calculated.
         ring: Where they go.
+        selects_all: Whether a native trace selects every message, and nothing is thinned (see `record_selected`).
         sent: Messages published.
         bytes: Their size in all.
         waits: How long they waited for a slot.
@@ -112,6 +116,7 @@ class PublisherMetrics:
         "_root_mask",
         "_root_period_s",
         "_root_ratio",
+        "_selected",
         "_selector",
         "_thin_mask",
         "_wait_meta",
@@ -132,6 +137,7 @@ class PublisherMetrics:
         "ring",
         "roots",
         "roots_thinned",
+        "selects_all",
         "sent",
         "shm_reallocations",
         "teller",
@@ -172,6 +178,9 @@ class PublisherMetrics:
         self.timed = self.is_plain = self._recording = False
         self.teller = 0
         self._selector: Selector | None = None
+        self.selects_all = False
+        # What the extra row of a selected message begins with, and the samples it owes.
+        self._selected = EXTRA, 0
         self._thin_mask = 0
         self.next_root_s = NEVER
         self._root_period_s = 0.0
@@ -282,6 +291,19 @@ class PublisherMetrics:
         )  # fmt: skip
         ring.mark(offset + 128, spans, samples)
 
+    def record_selected(self, message_id: int, origin_s: float, start_s: float, end_s: float) -> None:
+        """Record a broadcast to one subscriber of this loop, in no trace but a native one that selects all messages."""
+        previous_s, self.last_start_s = self.last_start_s, start_s
+        extra_meta, samples = self._selected
+        ring = self.ring
+        offset = ring.head
+        pack_pair(
+            ring.buffer, offset & ring.mask,
+            self.meta | _SELECTED, message_id, origin_s, start_s, end_s, 0.0, 0.0, 0,
+            extra_meta, NO_TRACE, 0, 0, previous_s, 1, 0,
+        )  # fmt: skip
+        ring.close_pair(offset + 2 * ROW_BYTES, samples)
+
     def record_late(
         self, message_id: int, origin_s: float, start_s: float, end_s: float, trace: PublishTrace | None = None
     ) -> None:
@@ -354,6 +376,12 @@ class PublisherMetrics:
         self._recording, self._selector, self._thin_mask = recording, selector, thin_mask
         self.timed = recording or selector is not None
         self.is_plain = selector is None and not thin_mask
+        self.selects_all = False
+        if selector is not None and not thin_mask and selector.selects_all:
+            emit, _, generation = selector.selection
+            emit &= 1 << PUBLISH_DELTA
+            self._selected = EXTRA | emit << LABEL_SHIFT | generation << INDEX_SHIFT, emit.bit_count()
+            self.selects_all = bool(emit)
         self.teller = self.index if recording else 0
 
     def configure_roots(self, rate_hz: float, ratio: float | None) -> None:

@@ -262,7 +262,7 @@ class Recorder:
 
     def _configure_edge(self, subscriber: SubscriberMetrics, edge: EdgeMetrics) -> None:
         level = self.sampling.level(subscriber.topic, subscriber.endpoint_id, self.level, is_publisher=False)
-        edge.configure(level != "off", subscriber.selector is not None, self._thin_mask)
+        edge.configure(level != "off", subscriber.selector, self._thin_mask)
 
     def _configure_all_roots(self) -> None:
         for publisher in self.publishers.values():
