@@ -276,7 +276,11 @@ class Publisher:
         serialize_s, size = 0.0, 0
         remotes = self._remotes
         if remotes.outlets:
-            encoded = remotes.encode(obj)
+            try:
+                encoded = remotes.encode(obj)
+            except EzmsgError as error:
+                self._metrics.record_failed(self._next_id, origin_s, start_s, wait_s, type(error).__qualname__, trace)
+                raise
             size = encoded.size
             encoded_s = message_clock()
             serialize_s = encoded_s - publish_s

@@ -10,6 +10,7 @@ from contextlib import suppress
 import numpy as np
 import pytest
 
+from ezmsg.core.errors import MessageNotSerializable
 from ezmsg.core.graphcontext import GraphContext
 from ezmsg.core.graphmeta import ProfileChannelType, ProfilingTraceControl, ProfilingTraceSample, TraceSpan
 from ezmsg.core.profiling import ProfileRegistry
@@ -94,6 +95,31 @@ async def test_bytes_that_lie_in_shared_memory_are_received_as_those_of_a_socket
     assert of_edge.channel_kind is ProfileChannelType[kind]
     assert of_edge.counters["bytes"] == pytest.approx(of_publisher.counters["bytes"], rel=0.001)
     assert of_publisher.counters[f"bytes_by:{kind.lower()}"] == of_publisher.counters["bytes"]
+
+
+@pytest.mark.parametrize("how", [{"allow_local": False}, {"force_tcp": True}])
+async def test_a_broadcast_that_fails_is_a_failed_span_of_its_trace_and_no_message(
+    context: GraphContext, registry: ProfileRegistry, how: dict[str, bool]
+) -> None:
+    publisher, subscriber = await pair(context, registry)
+    onward = await context.publisher("B", profiles=registry, **how)
+    await context.subscriber("B", profiles=registry)
+    registry.set_trace_sampling(0.0, 1.0)
+    await publisher.broadcast(0)
+    async with subscriber.recv_zero_copy():
+        for message in (0, lambda: None, 1):
+            with suppress(MessageNotSerializable):
+                await onward.broadcast(message)
+    spans = by_name(registry)
+    (processed,) = spans["process A"]
+    first, failed, second = spans["publish B"]
+    assert [span.error for span in (first, failed, second)] == [None, "MessageNotSerializable", None]
+    assert [span.attributes["messaging.message.id"] for span in (first, second)] == ["0", "1"]
+    assert (failed.trace_id, failed.parent_span_id) == (processed.trace_id, processed.span_id)
+    assert failed.start_unix_ns <= failed.end_unix_ns
+    (of_publisher,) = (edge for edge in registry.snapshot().edges if (edge.topic, edge.subscription) == ("B", None))
+    assert of_publisher.counters["sent"] == of_publisher.histograms["publish"].count == 2
+    assert of_publisher.histograms["interval"].count == 1
 
 
 def by_name(registry: ProfileRegistry) -> dict[str, list[TraceSpan]]:

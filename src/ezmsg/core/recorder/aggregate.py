@@ -118,7 +118,8 @@ class Aggregator:
         kinds = rows[:, 0] & KIND_MASK
         hops = np.flatnonzero(rows[:, 0] & HOP)
         return (
-            self._hand_publishes(rows, np.flatnonzero(kinds == PUBLISH), hops)
+            # Those that failed sent nothing.
+            self._hand_publishes(rows, np.flatnonzero((kinds == PUBLISH) & (rows[:, 0] & ERROR == 0)), hops)
             + self._hand(rows, kinds == PROCESS, self._process)
             + self._hand(rows, kinds == WAIT, self._wait)
             + self._hand(rows, (kinds == LEASE) | (kinds == SPAN), self._lease)

@@ -17,6 +17,7 @@ from ezmsg.core.recorder.labels import Labels
 from ezmsg.core.recorder.ring import Ring
 from ezmsg.core.recorder.rows import (
     BACKPRESSURE_WAIT,
+    ERROR,
     EXTENDED,
     EXTRA,
     INDEX_SHIFT,
@@ -32,6 +33,7 @@ from ezmsg.core.recorder.rows import (
     SELECTED,
     SERIALIZE,
     WAIT,
+    clock,
     meta_word,
     pack_extra,
     pack_pair,
@@ -319,6 +321,18 @@ class PublisherMetrics:
             self.ring.put_span(
                 self.meta, message_id, origin_s, start_s, end_s, 0.0, 0.0, 0,
                 trace[0], trace[1], trace[2], NO_PREVIOUS_S, 1, 0,
+            )  # fmt: skip
+
+    def record_failed(
+        self, message_id: int, origin_s: float, start_s: float, wait_s: float, error: str, trace: PublishTrace | None
+    ) -> None:
+        """Record, for its trace, that a broadcast ends now, with an exception of this type and nothing sent."""
+        blame, self._blame = self._blame, 0
+        if self._recording and trace is not None:
+            self.ring.put_span(
+                self.meta | ERROR | self._labels.code(error) << LABEL_SHIFT,
+                message_id, origin_s, start_s, clock(), wait_s, 0.0, 0,
+                trace[0], trace[1], trace[2], NO_PREVIOUS_S, 0, blame if wait_s else 0,
             )  # fmt: skip
 
     def wait_ended(self, wait_ns: int, holder: str) -> None:

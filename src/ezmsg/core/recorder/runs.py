@@ -16,6 +16,7 @@ from ezmsg.core.recorder.intervals import Stretch
 from ezmsg.core.recorder.pieces import Column, Piece, Times
 from ezmsg.core.recorder.ring import Rows
 from ezmsg.core.recorder.rows import (
+    ERROR,
     EXTENDED,
     FOREIGN,
     HOP,
@@ -33,7 +34,7 @@ from ezmsg.core.recorder.rows import (
 
 RUNS: Final = 4
 """In so many the rows of a piece may fall."""
-_SPECIAL: Final = FOREIGN | INSTANT | LABEL_MASK << LABEL_SHIFT
+_SPECIAL: Final = FOREIGN | INSTANT | ERROR | LABEL_MASK << LABEL_SHIFT
 _OF_A_ROW: Final = SAMPLED | SELECTED | EXTENDED
 """Flags that may differ within a run."""
 
