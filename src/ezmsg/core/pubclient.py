@@ -444,11 +444,13 @@ class Publisher:
 
     def _record_left(self) -> None:
         """Record what was left to a receiver that we are about to lose sight of."""
-        direct, index = self._direct, self._metrics.index
-        if direct is not None:
-            for message in [*direct.taken(), *direct.queue]:
-                if message.publisher == index:
-                    self.record_publish(message)
+        direct = self._direct
+        if direct is None:
+            return
+        index = self._metrics.index
+        for message in [*direct.taken(), *direct.queue]:
+            if message.publisher == index:
+                self.record_publish(message)
 
     def record_publish(self, message: CachedMessage) -> None:
         """Record the publish of a message, which was left to a receiver that does not read it."""
