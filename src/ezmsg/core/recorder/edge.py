@@ -291,7 +291,7 @@ class EdgeMetrics:
             attributes: What else is told of it, of at most `ATTRIBUTES`; only with a trace.
         """
         if self.timed:
-            meta = self._span_meta | self._labels.code(label or "") << LABEL_SHIFT
+            meta = self._span_meta | self._labels.code(label or "", is_free=True) << LABEL_SHIFT
             code = 0 if error is None else self._labels.code(error)
             meta |= 0 if error is None else ERROR
             self._put(
@@ -345,7 +345,8 @@ class EdgeMetrics:
     def span(self, code: int, start_ns: int, end_ns: int, label: str | None, message_id: int, sampled: bool) -> None:
         """Record a span of the user of which nothing else is known."""
         if self.timed:
-            meta = self._span_meta & ~_CHANNEL | code << CHANNEL_SHIFT | self._labels.code(label or "") << LABEL_SHIFT
+            name = self._labels.code(label or "", is_free=True)
+            meta = self._span_meta & ~_CHANNEL | code << CHANNEL_SHIFT | name << LABEL_SHIFT
             self._put(meta, message_id, start_ns, end_ns, 1 << USER_SPAN, sampled, None)
 
     def _count_error(self, error: str) -> str:
@@ -398,9 +399,9 @@ class EdgeMetrics:
             name_of_type = type(value).__name__
             kind = ATTRIBUTE_TYPES.index(name_of_type) if name_of_type in ATTRIBUTE_TYPES else 0
             number = int(value) if isinstance(value, int) else 0
-            text = labels.code(str(value)) if not kind else 0
+            text = labels.code(str(value), is_free=True) if not kind else 0
             bits = int.from_bytes(struct.pack("<d", value), "little", signed=True) if isinstance(value, float) else 0
-            meta = self._attribute_meta | SAMPLED | EXTENDED | labels.code(str(name)) << LABEL_SHIFT
+            meta = self._attribute_meta | SAMPLED | EXTENDED | labels.code(str(name), is_free=True) << LABEL_SHIFT
             row = (meta, bits, 0.0, 0.0, 0.0, 0.0, 0.0, kind)
             made.append((row, (EXTRA, trace[0], trace[1], trace[1], 0.0, number, text)))
         return made
