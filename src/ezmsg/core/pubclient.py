@@ -232,7 +232,10 @@ class Publisher:
         direct, teller = self._direct, metrics.teller
         if trace is not None and (not teller or (type(trace) is tuple and trace[3])):
             direct = None
-        if direct is None or wait_s or not (metrics.is_plain or (metrics.selects_all and trace is None)):
+        if direct is None or wait_s or not metrics.is_plain:
+            if metrics.selects_all and direct is not None and not wait_s and trace is None:
+                self._publish_selected(direct, obj, origin_s, start_s)
+                return
             self._publish(obj, origin_s, start_s, publish_s, wait_s, trace)
             if self._remotes.lent:
                 await self._remotes.settle()
@@ -247,18 +250,37 @@ class Publisher:
         else:
             self._slot = 0
             self._looks = True
-        if metrics.is_plain:
-            metrics.last_start_s = start_s
-            direct.queue.append(CachedMessage(
-                direct, message_id, obj, origin_s, start_s, message_clock(), 0, trace, None, teller
-            ))  # fmt: skip
-        else:
-            # Not left to it: a native trace wants to know of the message before.
-            channel_s = message_clock()
-            metrics.record_selected(message_id, origin_s, start_s, channel_s)
-            direct.queue.append(CachedMessage(direct, message_id, obj, origin_s, channel_s, channel_s))
+        metrics.last_start_s = start_s
+        direct.queue.append(CachedMessage(
+            direct, message_id, obj, origin_s, start_s, message_clock(), 0, trace, None, teller
+        ))  # fmt: skip
         if direct.waiters:
             direct.wake()
+
+    def _publish_selected(self, direct: Any, obj: Any, origin_s: float, start_s: float) -> None:
+        """Send a message to the one subscriber there is, and record that for a native trace of all messages.
+
+        Not left to the subscriber: the trace wants to know of the message before.
+        """
+        metrics = self._metrics
+        message_id = self._take_slot()
+        channel_s = message_clock()
+        metrics.record_selected(message_id, origin_s, start_s, channel_s)
+        direct.queue.append(CachedMessage(direct, message_id, obj, origin_s, channel_s, channel_s))
+        if direct.waiters:
+            direct.wake()
+
+    def _take_slot(self) -> int:
+        """Count a message, and lease its slot to all channels; returns its number."""
+        message_id, slot = self._next_id, self._slot
+        self._next_id = self._metrics.sent = message_id + 1
+        self._held[slot] = self._bits
+        if slot + 1 < self.num_buffers:
+            self._slot = slot + 1
+        else:
+            self._slot = 0
+            self._looks = True
+        return message_id
 
     def _publish(
         self,
@@ -287,6 +309,7 @@ class Publisher:
             publish_s = encoded_s
         # From here on nothing fails.
         metrics = self._metrics
+        # As `_take_slot` does, inline.
         message_id, slot = self._next_id, self._slot
         self._next_id = metrics.sent = message_id + 1
         self._held[slot] = self._bits
