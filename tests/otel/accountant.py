@@ -1,7 +1,8 @@
 """A process that does as it is told, and knows what it did: `python accountant.py ADDRESS`.
 
-Each line of standard input is an order: `send N` passes N messages to itself and says `sent`; `die N` does so and kills
-itself at once. At the end of the lines it leaves in order.
+Each line of standard input is an order: `send N` passes N messages to itself and says `sent`; `window N` does so with N
+windows of WINDOW messages, each with a span of its own, and one made of them; `die N` is `send N`, and kills itself
+at once. At the end of the lines it leaves in order.
 """
 
 from __future__ import annotations
@@ -11,10 +12,36 @@ import os
 import signal
 import sys
 
+import ezmsg.core as ez
 from ezmsg.core.graphcontext import GraphContext
 from ezmsg.core.processclient import ProcessControlClient
+from ezmsg.core.pubclient import Publisher
+from ezmsg.core.subclient import Subscriber
 
 UNIT = "ACCOUNTANT"
+WINDOW = 4
+
+
+async def send(publisher: Publisher, subscriber: Subscriber, count: int) -> None:
+    for number in range(count):
+        await publisher.broadcast(number)
+        async with subscriber.recv_zero_copy():
+            pass
+
+
+async def windows(context: GraphContext, publisher: Publisher, subscriber: Subscriber, count: int) -> None:
+    results, made = await context.publisher("WINDOW"), await context.subscriber("WINDOW")
+    for window in range(count):
+        for number in range(WINDOW):
+            await publisher.broadcast(number)
+        for number in range(WINDOW):
+            async with subscriber.recv_zero_copy():
+                with ez.profile("part", {"window": window, "number": number}):
+                    pass
+                if number == WINDOW - 1:
+                    await results.broadcast(window)
+        async with made.recv_zero_copy():
+            pass
 
 
 async def main(address: str) -> None:
@@ -29,10 +56,10 @@ async def main(address: str) -> None:
         print("ready", flush=True)
         while order := await reader.readline():
             what, count = order.split()
-            for number in range(int(count)):
-                await publisher.broadcast(number)
-                async with subscriber.recv_zero_copy():
-                    pass
+            if what == b"window":
+                await windows(context, publisher, subscriber, int(count))
+            else:
+                await send(publisher, subscriber, int(count))
             if what == b"die":
                 os.kill(os.getpid(), signal.SIGKILL)
             print("sent", flush=True)

@@ -4,20 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from pathlib import Path
 
 import pytest
+from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
 from examples.otlp_receiver import HttpReceiver
 from ezmsg.core.graphcontext import GraphContext
 from ezmsg.core.graphmeta import ProfilingStreamControl, TraceSpan
 from ezmsg.core.graphserver import GraphServer
 from tests import proofs
-from tests.otel.accountant import UNIT
+from tests.otel.accountant import UNIT, WINDOW
 from tests.otel.test_end_to_end import until
 
 ACCOUNTANT = Path(__file__).with_name("accountant.py")
@@ -66,8 +68,8 @@ class Accountant:
     async def __aexit__(self, *exc: object) -> None:
         await asyncio.to_thread(self.process.communicate, timeout=PATIENCE_S)
 
-    async def send(self, count: int) -> None:
-        self._order(f"send {count}")
+    async def send(self, count: int, what: str = "send") -> None:
+        self._order(f"{what} {count}")
         assert await self._line() == "sent"
 
     async def send_and_die(self, count: int) -> None:
@@ -156,8 +158,17 @@ def is_balanced(receiver: HttpReceiver, at_least: int) -> bool:
 
 def spans_so_far(receiver: HttpReceiver) -> int:
     """Without making an object of each."""
-    return sum(
-        len(scope.spans)
+    return sum(map(len, span_lists(receiver)))
+
+
+def raw_spans(receiver: HttpReceiver) -> Iterator[Span]:
+    """As they arrived."""
+    return itertools.chain.from_iterable(span_lists(receiver))
+
+
+def span_lists(receiver: HttpReceiver) -> Iterator[Sequence[Span]]:
+    return (
+        scope.spans
         for arrived in receiver.store.arrived
         if arrived.signal == "traces"
         for resource in arrived.request.resource_spans  # type: ignore[union-attr]
@@ -211,6 +222,33 @@ async def test_after_an_orderly_exit_the_accounts_balance_for_each_kind(
     counted = [receiver.store.points(name)[-1].value for name in HISTOGRAMS]
     assert sum(counted) + lost_rows == rows
     assert not last_values(receiver, "ezmsg.telemetry.dropped", "link")
+
+
+async def test_a_span_counts_once_in_all_accounts_whatever_rows_its_links_and_attributes_take(
+    receiver: HttpReceiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("EZMSG_PROFILE_TRACE_BUFFER_LIMIT", "700")
+    monkeypatch.setenv("OTEL_BSP_MAX_QUEUE_SIZE", "100")
+    receiver.behave("slow", seconds=0.2)
+    count = 200
+    spans = count * (3 * WINDOW + 2)
+    with serving() as server:
+        async with GraphContext(server.address) as context, following(context) as native:
+            async with Accountant(server) as accountant:
+                await until(lambda: receiver.requests > 0, PATIENCE_S)
+                await accountant.send(count, "window")
+                asked = Ids()
+                await read_to_the_end(context, asked)
+                receiver.behave("ok")
+            await until(lambda: is_balanced(receiver, spans), PATIENCE_S)
+            await until(lambda: native.seen.total() + native.lost >= spans, PATIENCE_S)
+    recorded, lost = recorded_and_lost(receiver, "span")
+    got = exported(receiver).total()
+    assert recorded == spans == got + lost == native.seen.total() + native.lost == asked.seen.total() + asked.lost
+    assert got == sum(last_values(receiver, "ezmsg.telemetry.exported", "span").values())
+    assert lost > 0
+    assert max(len(span.links) for span in raw_spans(receiver)) == WINDOW - 1
+    assert any("number" in span.attributes for span in receiver.store.spans)
 
 
 async def test_of_a_process_that_is_killed_only_the_last_interval_is_lost_and_that_is_said(

@@ -90,9 +90,11 @@ def spans_of(registry: Registry, ledger: Ledger) -> Iterator[SpansOf]:
     """Makes and starts pipelines of spans, and stops them in the end."""
     made: list[SpanPipeline[bytes]] = []
 
-    def make(sender: FakeSender, **more: Any) -> SpanPipeline[bytes]:
+    def make(
+        sender: FakeSender, settled: Callable[[str, int], None] = lambda _link, _count: None, **more: Any
+    ) -> SpanPipeline[bytes]:
         pipeline = SpanPipeline(
-            sender, RequestEncoder(), registry.resource, ledger, settings(**{"span_batch": 512} | more)
+            sender, RequestEncoder(), registry.resource, ledger, settings(**{"span_batch": 512} | more), settled
         )
         pipeline.start()
         made.append(pipeline)
@@ -118,7 +120,7 @@ def test_spans_leave_in_batches_and_in_order(spans_of: SpansOf, process: Process
     pipeline.offer(process, ANCHOR, span_rows(700))
     pipeline.offer(process, ANCHOR, span_rows(500, 701))
     assert pipeline.flush(PATIENCE_S)
-    assert [batch.rows for batch in sender.batches] == [512, 512, 176]
+    assert [batch.count for batch in sender.batches] == [512, 512, 176]
     assert ids(sender) == span_ids(1200)
     assert ledger.totals().exported["span"] == 1200
     assert pipeline.usage == 0
@@ -230,9 +232,7 @@ def test_a_batch_takes_no_more_bytes_than_a_receiver_does(
     assert pipeline.usage == 0
 
 
-def test_a_span_leaves_with_all_its_links_and_counts_as_many_rows(
-    spans_of: SpansOf, process: Process, ledger: Ledger
-) -> None:
+def test_a_span_leaves_with_all_its_links_and_counts_once(spans_of: SpansOf, process: Process, ledger: Ledger) -> None:
     sender = FakeSender()
     pipeline = spans_of(sender, span_batch=2)
     for first_id in (10, 20):
@@ -241,16 +241,37 @@ def test_a_span_leaves_with_all_its_links_and_counts_as_many_rows(
     assert pipeline.flush(PATIENCE_S)
     links = [[int(link.span_id.hex(), 16) for link in span.links] for span in exported_spans(sender.batches)]
     assert links == [[11, 12, 13], [21, 22, 23], []]
-    assert (ledger.totals().exported["span"], dropped(ledger)) == (9, {})
+    assert (ledger.totals().exported["span"], dropped(ledger)) == (3, {})
 
 
-def test_links_without_their_span_are_counted(spans_of: SpansOf, process: Process, ledger: Ledger) -> None:
+def test_links_without_their_span_are_no_spans(spans_of: SpansOf, process: Process, ledger: Ledger) -> None:
     sender = FakeSender()
     pipeline = spans_of(sender)
     pipeline.offer(process, ANCHOR, linked_rows(3)[128:])
     pipeline.offer(process, ANCHOR, span_rows(1, 30))
     assert pipeline.flush(PATIENCE_S)
-    assert (ledger.totals().exported["span"], dropped(ledger)) == (1, {"unreadable": 3})
+    assert (ledger.totals().exported["span"], dropped(ledger)) == (1, {})
+
+
+def test_a_span_whose_links_do_not_fit_is_one_that_is_lost(process: Process, ledger: Ledger, spans_of: SpansOf) -> None:
+    settled: list[int] = []
+    pipeline = spans_of(FakeSender(), lambda _link, count: settled.append(count), span_queue=6)
+    pipeline.offer(process, ANCHOR, linked_rows(3, 10) + linked_rows(3, 20) + linked_rows(3, 30))
+    assert pipeline.flush(PATIENCE_S)
+    assert (ledger.totals().exported["span"], dropped(ledger)) == (1, {"queue_full": 2})
+    assert sum(settled) == 3
+
+
+def test_a_span_with_links_that_cannot_be_read_is_one_that_is_lost(
+    spans_of: SpansOf, process: Process, ledger: Ledger
+) -> None:
+    bad = np.frombuffer(linked_rows(3), SPAN_ROW).copy()
+    bad["b"][0] = -(2**62)
+    sender = FakeSender()
+    pipeline = spans_of(sender)
+    pipeline.offer(process, ANCHOR, bad.tobytes() + linked_rows(2, 30))
+    assert pipeline.flush(PATIENCE_S)
+    assert (ledger.totals().exported["span"], dropped(ledger)) == (1, {"unreadable": 1})
 
 
 def test_rows_that_cannot_be_read_do_not_hold_up_others(spans_of: SpansOf, process: Process, ledger: Ledger) -> None:

@@ -118,11 +118,11 @@ def test_a_provider_that_does_nothing_takes_everything(monkeypatch: pytest.Monke
     assert ProviderSender(lambda: None).send(batch(spans())).verdict == "taken"
 
 
-def test_links_count_as_rows() -> None:
+def test_links_count_with_their_span() -> None:
     of = Process("link-1", ANCHOR)
     of.apply(first())
     made = TraceSpanEncoder().encode([SpanRows.of(of, ANCHOR, linked_rows(2) + span_rows(3, 10, index=2))], resource)
-    assert ([len(span.links) for span in made.spans], made.rows) == ([2, 1, 1, 1], 6)
+    assert ([len(span.links) for span in made.spans], made.count) == ([2, 1, 1, 1], 4)
 
 
 def resource(of: Process) -> Any:

@@ -22,7 +22,7 @@ from ezmsg.otel.resource import ResourceFactory
 from ezmsg.otel.settings import Settings, Signal
 from ezmsg.otel.spanencoder import RequestEncoder, SpanRequest
 from ezmsg.otel.spanpipeline import SpanPipeline
-from ezmsg.otel.spanrows import ROW_BYTES
+from ezmsg.otel.spanrows import SpanRows
 
 logger = logging.getLogger("ezmsg.otel")
 
@@ -94,7 +94,7 @@ class AgentCore:
         rows = record.batch.spans
         if not rows:
             return
-        count = len(rows) // ROW_BYTES
+        count = SpanRows.of(process, record.anchor, rows).spans
         with self._lock:
             self._unsettled[record.link_id] += count
         if self._spans is not None:

@@ -44,7 +44,7 @@ class GrpcSpans(GrpcSpanExporter):
         return data.spans
 
     def _count_data(self, data: Any) -> int:
-        return data.rows
+        return data.count
 
     def _initialize_channel_and_stub(self) -> None:
         super()._initialize_channel_and_stub()

@@ -56,13 +56,10 @@ class TraceSpanEncoder:
     def encode(self, chunks: Sequence[SpanRows], resource_of: ResourceOf) -> SpanBatch[list[TraceSpan]]:
         """The spans of all rows."""
         spans: list[TraceSpan] = []
-        rows = 0
         for chunk in chunks:
             with readable(chunk):
-                of_chunk = trace_spans(chunk)
-                spans += of_chunk.spans
-                rows += of_chunk.rows
-        return SpanBatch(spans, rows)
+                spans += trace_spans(chunk).spans
+        return SpanBatch(spans, len(spans))
 
 
 class ProviderSender:

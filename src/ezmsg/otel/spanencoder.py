@@ -50,12 +50,12 @@ class SpanBatch(Generic[Payload]):
 
     Attributes:
         spans: The spans.
-        rows: How many rows they were made from: what is counted, here as in the processes that recorded them.
+        count: How many they are: what follows a span in rows of its own is a part of it.
         size: Bytes of a request, 0 where nobody minds.
     """
 
     spans: Payload
-    rows: int
+    count: int
     size: int = 0
 
 
@@ -75,7 +75,8 @@ def trace_spans(chunk: SpanRows) -> SpanBatch[list[TraceSpan]]:
     """Spans as the native API has them."""
     process = chunk.process
     rows = readable_rows(chunk.rows, chunk.anchor)
-    return SpanBatch(expand_spans(rows, process.endpoints, process.labels, chunk.anchor), len(rows))
+    spans = expand_spans(rows, process.endpoints, process.labels, chunk.anchor)
+    return SpanBatch(spans, len(spans))
 
 
 class ObjectEncoder:
@@ -84,13 +85,11 @@ class ObjectEncoder:
     def encode(self, chunks: Sequence[SpanRows], resource_of: ResourceOf) -> SpanBatch[list[ReadableSpan]]:
         """A span of the SDK for each."""
         made: list[ReadableSpan] = []
-        rows = 0
         for chunk in chunks:
             with readable(chunk):
                 resource, of_chunk = resource_of(chunk.process), trace_spans(chunk)
                 made += [readable_span(span, resource) for span in of_chunk.spans]
-                rows += of_chunk.rows
-        return SpanBatch(made, rows)
+        return SpanBatch(made, len(made))
 
 
 class RequestEncoder:
@@ -103,15 +102,15 @@ class RequestEncoder:
     def encode(self, chunks: Sequence[SpanRows], resource_of: ResourceOf) -> SpanRequest:
         """A request with the spans of these rows, grouped by process."""
         parts: list[bytes] = []
-        rows = 0
+        count = 0
         for chunk in joined(chunks):
             with readable(chunk):
                 columns = columns_of(chunk.rows, chunk.anchor)
                 if len(columns.spans):
                     parts += self._resource_spans(chunk, columns, resource_of(chunk.process))
-                    rows += len(columns.rows)
+                    count += len(columns.spans)
         data = b"".join(parts)
-        return SpanBatch(data, rows, len(data))
+        return SpanBatch(data, count, len(data))
 
     def _resource_spans(self, chunk: SpanRows, columns: Columns, resource: ProcessResource) -> list[bytes]:
         resource_bytes, scope_bytes = self._envelope(resource)
@@ -173,4 +172,4 @@ def readable(chunk: SpanRows) -> Generator[None]:
     try:
         yield
     except Exception:
-        logger.exception("%d spans of process %s cannot be read", len(chunk), chunk.process.link_id)
+        logger.exception("%d spans of process %s cannot be read", chunk.spans, chunk.process.link_id)

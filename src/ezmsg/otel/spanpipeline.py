@@ -1,6 +1,7 @@
 """The pipeline of spans: a bounded queue of rows, encoded when their turn comes.
 
-Rows wait as they came (128 bytes each); as objects of the SDK they would take twenty times that.
+Rows wait as they came (128 bytes each); as objects of the SDK they would take twenty times that. The bound is one of
+rows, of which each link and each attribute of the user takes one. What is exported, dropped or settled is spans.
 """
 
 from __future__ import annotations
@@ -46,9 +47,11 @@ class SpanPipeline(Pipeline[SpanBatch[Payload]]):
         self._batch = min(settings.span_batch, self.limit)
         self._delay_s = settings.span_delay_s
         self._queue: deque[SpanRows] = deque()
-        self._waiting = 0
+        # Rows, and how many spans they are; also those that are being encoded.
+        self._waiting = self._waiting_spans = 0
         self._waiting_since_s = 0.0
         self._ready: SpanBatch[Payload] | None = None
+        self._ready_rows = 0
         self._ready_from: Counter[str] = Counter()
         # How often what waited was dropped: what is being encoded then has been counted.
         self._drops = 0
@@ -56,30 +59,30 @@ class SpanPipeline(Pipeline[SpanBatch[Payload]]):
 
     @property
     def usage(self) -> int:
-        """Spans that wait for export."""
+        """Rows of spans that wait for export."""
         with self._changed:
             return self._backlog()
 
     def offer(self, process: Process, anchor: ClockAnchor, data: bytes) -> None:
         """Queue rows; what has no room is dropped, and counted. Never waits. From one thread."""
         received = SpanRows.of(process, anchor, data)
-        rows = self._queue_up(SpanRows(process, anchor, self._recent.new(received.rows)))
-        if rows < len(received):
-            self._settled(process.link_id, len(received) - rows)
+        queued = self._queue_up(SpanRows(process, anchor, self._recent.new(received.rows)))
+        if queued < (count := received.spans):
+            self._settled(process.link_id, count - queued)
 
     def give_up(self) -> None:
         """Drop, and count, what waits and what is under way."""
         self._drop_backlog()
 
     def _queue_up(self, rows: SpanRows) -> int:
-        """Queue as many rows as there is room for; returns how many."""
+        """Queue as many spans as there is room for; returns how many."""
         with self._changed:
             room = 0 if self._is_stopping else max(0, self.limit - self._backlog())
             if len(rows) > room:
                 # A copy: a view of what is taken would keep the memory of what is not.
                 fitting = rows.up_to(room)
                 reason = "shutdown" if self._is_stopping else "queue_full"
-                self._ledger.dropped("span", reason, len(rows) - len(fitting))
+                self._ledger.dropped("span", reason, rows.spans - fitting.spans)
                 rows = fitting
             if not len(rows):
                 return 0
@@ -87,8 +90,9 @@ class SpanPipeline(Pipeline[SpanBatch[Payload]]):
                 self._waiting_since_s = time.monotonic()
             self._queue.append(rows)
             self._waiting += len(rows)
+            self._waiting_spans += (spans := rows.spans)
             self._changed.notify_all()
-            return len(rows)
+            return spans
 
     def _due_in_s(self, now_s: float) -> float:
         if self._ready is not None or self._waiting >= self._batch:
@@ -96,13 +100,13 @@ class SpanPipeline(Pipeline[SpanBatch[Payload]]):
         return self._waiting_since_s + self._delay_s - now_s if self._waiting else math.inf
 
     def _backlog(self) -> int:
-        return self._waiting + (0 if self._ready is None else self._ready.rows)
+        return self._waiting + (0 if self._ready is None else self._ready_rows)
 
     def _drop_backlog(self) -> None:
         with self._changed:
-            left = self._backlog()
+            left = self._waiting_spans + (0 if self._ready is None else self._ready.count)
             self._queue.clear()
-            self._ready, self._waiting = None, 0
+            self._ready, self._waiting, self._waiting_spans = None, 0, 0
             self._drops += 1
         if left:
             self._ledger.dropped("span", "shutdown", left)
@@ -120,18 +124,20 @@ class SpanPipeline(Pipeline[SpanBatch[Payload]]):
                     self._queue.extendleft(reversed(chunks))
                     chunks = self._next_rows()
                 batch = self._encoder.encode(chunks, self._resource_of)
-            rows = sum(map(len, chunks))
+            ready_from: Counter[str] = Counter()
+            for chunk in chunks:
+                ready_from[chunk.process.link_id] += chunk.spans
+            rows, spans = sum(map(len, chunks)), ready_from.total()
             with self._changed:
                 if self._drops != drops:
                     return None
-                self._ready = batch if batch.rows else None
+                self._ready, self._ready_rows = batch if batch.count else None, rows
                 self._waiting -= rows
-            if batch.rows < rows:
-                self._ledger.dropped("span", "unreadable", rows - batch.rows)
-            self._ready_from = Counter()
-            for chunk in chunks:
-                self._ready_from[chunk.process.link_id] += len(chunk)
-            if not batch.rows:
+                self._waiting_spans -= spans
+            if batch.count < spans:
+                self._ledger.dropped("span", "unreadable", spans - batch.count)
+            self._ready_from = ready_from
+            if not batch.count:
                 self._settle_ready()
         return self._ready
 
@@ -158,9 +164,9 @@ class SpanPipeline(Pipeline[SpanBatch[Payload]]):
                 return
             self._ready = None
         if outcome.verdict == "taken":
-            self._ledger.exported("span", batch.rows - outcome.rejected)
+            self._ledger.exported("span", batch.count - outcome.rejected)
             if outcome.rejected:
                 self._ledger.dropped("span", outcome.reason, outcome.rejected)
         else:
-            self._ledger.dropped("span", outcome.reason, batch.rows)
+            self._ledger.dropped("span", outcome.reason, batch.count)
         self._settle_ready()

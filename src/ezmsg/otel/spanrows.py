@@ -4,16 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final
 
 import numpy as np
 
-from ezmsg.core.recorder.rows import FOLLOWERS, KIND_MASK, SPAN_ROW, is_follower
+from ezmsg.core.recorder.rows import SPAN_ROW, are_followers, count_spans
 from ezmsg.core.wire.records import ClockAnchor
 from ezmsg.otel.spancolumns import RowArray
 from ezmsg.otel.state import Process
-
-ROW_BYTES: Final = SPAN_ROW.itemsize
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,16 +29,22 @@ class SpanRows:
     def __len__(self) -> int:
         return len(self.rows)
 
+    @property
+    def spans(self) -> int:
+        """How many spans they are."""
+        return count_spans(self.rows)
+
     def up_to(self, count: int) -> SpanRows:
         """A copy of at most `count` rows, the last span with all its links."""
-        while 0 < count < len(self.rows) and is_follower(self.rows[count]):
-            count -= 1
+        if count < len(self.rows):
+            begins = np.flatnonzero(~are_followers(self.rows[: count + 1]))
+            count = int(begins[-1]) if len(begins) else 0
         return SpanRows(self.process, self.anchor, self.rows[:count].copy())
 
     def split(self, count: int) -> tuple[SpanRows, SpanRows]:
         """The first `count` rows and the links of the last of them, and the others."""
-        while 0 < count < len(self.rows) and is_follower(self.rows[count]):
-            count += 1
+        begins = np.flatnonzero(~are_followers(self.rows[count:]))
+        count += int(begins[0]) if len(begins) else len(self.rows)
         head, tail = self.rows[:count], self.rows[count:]
         return SpanRows(self.process, self.anchor, head), SpanRows(self.process, self.anchor, tail)
 
@@ -71,11 +74,11 @@ class RecentIds:
     def new(self, rows: RowArray) -> RowArray:
         """The rows of spans whose ids are new (from now on known), and of their links."""
         ids: list[int] = rows["span_id"].tolist()
-        kinds: list[int] = (rows["meta"] & KIND_MASK).tolist()
+        follows: list[bool] = are_followers(rows).tolist()
         is_new: list[bool] = []
-        for kind, span_id in zip(kinds, ids, strict=True):
+        for is_follower, span_id in zip(follows, ids, strict=True):
             # A link says which span it leads to; it, and an attribute, goes with the span before it.
-            is_new.append((not is_new or is_new[-1]) if kind in FOLLOWERS else self._add(span_id))
+            is_new.append((not is_new or is_new[-1]) if is_follower else self._add(span_id))
         return rows if all(is_new) else rows[is_new]
 
     def _add(self, span_id: int) -> bool:

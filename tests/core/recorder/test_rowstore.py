@@ -73,6 +73,39 @@ def test_what_follows_a_row_is_read_with_it_however_little_is_asked_for():
     assert not seqs(log.read(0, 0).rows)
 
 
+spans_with_parts = st.lists(st.integers(0, 4) | st.integers(0, BLOCK + 10), max_size=12)
+
+
+@given(
+    st.integers(1, 20) | st.integers(1, 3 * BLOCK),
+    st.lists(st.tuples(spans_with_parts, st.integers(0, 30) | st.none()), max_size=12),
+)
+def test_rows_count_once_with_what_follows_them(limit: int, steps: list[tuple[list[int], int | None]]):
+    log = RowLog(SAMPLE_ROW, limit, follows=lambda rows: rows["index"] > 0, end=7)
+    written = seen = gone = 0
+    position = log.end
+    for added, wanted in steps:
+        parts = [(written + number, part) for number, count in enumerate(added) for part in range(1 + count)]
+        made = numbered([number for number, _ in parts])
+        made["index"] = [part for _, part in parts]
+        log.append(made)
+        written += len(added)
+        assert log.end == 7 + written
+        if wanted is None:
+            log.clear()
+            continue
+        read = log.read(position, wanted)
+        begins = read.rows["index"] == 0
+        assert not len(begins) or begins[0]
+        assert seqs(read.rows[begins]) == list(range(read.start - 7, read.position - 7))
+        seen += int(begins.sum())
+        gone += read.evicted + read.cleared
+        position = read.position
+    read = log.read(position, 1 << 30)
+    seen += int((read.rows["index"] == 0).sum())
+    assert seen + gone + read.evicted + read.cleared == written
+
+
 def test_what_was_cleared_is_told_apart_from_what_gave_way():
     log = RowLog(SAMPLE_ROW, 2)
     log.append(rows(0, 1, 2))

@@ -20,7 +20,7 @@ from ezmsg.core.recorder.pieces import ROWS_AT_ONCE, Piece, parts, rows_in_ns
 from ezmsg.core.recorder.publisher import PublisherMetrics
 from ezmsg.core.recorder.ring import Rows, Taken
 from ezmsg.core.recorder.rowlog import RowArray, opaque
-from ezmsg.core.recorder.rows import INDEX_SHIFT, ROW_WORDS, SAMPLE_ROW, SPAN_ROW, is_follower
+from ezmsg.core.recorder.rows import INDEX_SHIFT, ROW_WORDS, SAMPLE_ROW, SPAN_ROW, are_followers, count_spans
 from ezmsg.core.recorder.rowstore import RowStore
 from ezmsg.core.recorder.runs import runs_of
 from ezmsg.core.recorder.samples import merge_oldest, sample_rows, span_rows
@@ -58,7 +58,7 @@ class Digest:
     def __init__(self, labels: Labels, sample_limit: int, span_limit: int = SPANS) -> None:
         """Make an empty one."""
         self.aggregator = Aggregator(labels)
-        self.spans = RowStore(SPAN_ROW, span_limit, is_follower)
+        self.spans = RowStore(SPAN_ROW, span_limit, are_followers)
         self.samples = RowStore(SAMPLE_ROW, sample_limit)
         self.rows = self.records = 0
         self.lost: Counter[str] = Counter()
@@ -159,7 +159,9 @@ class Digest:
             rows = with_details(rows, self._labels)
         indices = rows["meta"] >> INDEX_SHIFT
         endpoints, known = _known(indices, find)
-        self.lost["span:unknown_endpoint"] += len(rows) - known
+        if known < len(rows):
+            unknown = ~np.isin(indices, list(endpoints))
+            self.lost["span:unknown_endpoint"] += count_spans(rows[unknown])
         graphs = dict.fromkeys(endpoint.graph for endpoint in endpoints.values())
         if len(graphs) == 1 and known == len(rows):
             (graph,) = graphs

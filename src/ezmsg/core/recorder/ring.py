@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ezmsg.core.recorder.rows import (
+    ATTRIBUTE,
     EXTENDED,
     EXTRA,
     FOLLOWERS,
@@ -22,6 +23,7 @@ from ezmsg.core.recorder.rows import (
     KIND_MASK,
     LABEL_MASK,
     LABEL_SHIFT,
+    LINK,
     ROW_BYTES,
     ROW_WORDS,
     SAMPLED,
@@ -214,7 +216,7 @@ class Ring:
         self.head = end
         self.ahead = 2 * ROW_BYTES
         _, extras, all_spans, all_samples = self.marks
-        self.marks = (end, extras + count, all_spans + count, all_samples + samples)
+        self.marks = (end, extras + count, all_spans + 1, all_samples + samples)
 
     def put_followed(self, row: Words, extra: Words, samples: int, followers: Sequence[tuple[Words, Words]]) -> None:
         """As `put_extended`, with rows and extra rows that are read together with it (off the hot path)."""
@@ -227,7 +229,7 @@ class Ring:
         self.head = end
         self.ahead = 2 * ROW_BYTES
         _, extras, spans, all_samples = self.marks
-        self.marks = (end, extras + len(pairs), spans + len(pairs), all_samples + samples)
+        self.marks = (end, extras + len(pairs), spans + 1, all_samples + samples)
 
     @property
     def is_crowded(self) -> bool:
@@ -294,8 +296,10 @@ class Ring:
 
 
 def _spans_of(metas: NDArray[np.int64]) -> NDArray[np.int64]:
-    """How many spans rows are: one that is a hop is two."""
-    return (metas & SAMPLED != 0) * (1 + (metas & HOP != 0))
+    """How many spans rows are: one that is a hop is two, one that follows another is none."""
+    kinds = metas & KIND_MASK
+    is_span = (metas & SAMPLED != 0) & (kinds != LINK) & (kinds != ATTRIBUTE)
+    return is_span * (1 + (metas & HOP != 0))
 
 
 def _owed(metas: NDArray[np.int64]) -> NDArray[Any]:

@@ -32,9 +32,10 @@ from __future__ import annotations
 
 import struct
 import time
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ezmsg.core.graphmeta import ProfileChannelType
 
@@ -152,9 +153,15 @@ FOLLOWERS: Final = (LINK, ATTRIBUTE)
 ATTRIBUTE_TYPES: Final = ("str", "int", "float", "bool")
 
 
-def is_follower(row: np.void) -> bool:
-    """Whether a row of SPAN_ROW says nothing without the row before it."""
-    return int(row["meta"]) & KIND_MASK in FOLLOWERS
+def are_followers(rows: NDArray[Any]) -> NDArray[np.bool_]:
+    """Which rows of SPAN_ROW say nothing without the row before them."""
+    kinds = rows["meta"] & KIND_MASK
+    return (kinds == LINK) | (kinds == ATTRIBUTE)
+
+
+def count_spans(rows: NDArray[Any]) -> int:
+    """How many spans rows of SPAN_ROW are: what follows one is a part of it."""
+    return len(rows) - int(np.count_nonzero(are_followers(rows)))
 
 
 SAMPLE_ROW: Final = np.dtype(

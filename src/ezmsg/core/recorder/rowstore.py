@@ -26,7 +26,7 @@ class RowStore:
     """Logs by key (an endpoint, a graph), each of which belongs to a graph. Callers take turns.
 
     For every reader, rows added = rows read + `evicted` + `cleared` + rows it can still read, whenever it has peeked
-    at all graphs.
+    at all graphs; what follows a row counts as a part of it.
     """
 
     def __init__(self, dtype: np.dtype[Any], limit: int, follows: Tells | None = None) -> None:
@@ -47,8 +47,9 @@ class RowStore:
             log = self._logs[key] = RowLog(self._dtype, self._limit, self._follows)
         self._graphs[key] = graph
         self._closed.pop(key, None)
+        before = log.end
         log.append(rows)
-        self.added += len(rows)
+        self.added += log.end - before
 
     def close(self, key: str) -> None:
         """No more rows will come for a key; what is there can still be read."""
@@ -78,13 +79,13 @@ class RowStore:
             read = log.read(reader.positions.get(key, 0), limit)
             reader.evicted += read.evicted
             reader.cleared += read.cleared
-            reader.positions[key] = read.position - len(read.rows)
+            reader.positions[key] = read.start
             if len(read.rows):
                 found[key] = read.rows
         return found
 
     def advance(self, name: str, key: str, count: int) -> None:
-        """Take the first `count` rows of what `peek` showed of a key."""
+        """Take the first `count` rows of what `peek` showed of a key, where none follows another."""
         self._reader(name).positions[key] += count
 
     def take(self, name: str, limit: int, graph: str | None = None) -> bytes:

@@ -10,7 +10,7 @@ import numpy as np
 
 from ezmsg.core.recorder.distinct import distinct
 from ezmsg.core.recorder.rowlog import Read, RowArray, RowLog
-from ezmsg.core.recorder.rows import INDEX_SHIFT, LABEL_MASK, LABEL_SHIFT, SAMPLE_ROW, SPAN_ROW, is_follower
+from ezmsg.core.recorder.rows import INDEX_SHIFT, LABEL_MASK, LABEL_SHIFT, SAMPLE_ROW, SPAN_ROW, are_followers
 from ezmsg.core.server.books.telemetrylink import TelemetryLink
 from ezmsg.core.wire.records import OpenProfilingStream, ProcessSamples, ProfilingStreamBatch
 
@@ -36,7 +36,7 @@ class StreamClient:
     def __init__(self, client_id: str, pid: int, host: str, limit: int, begin: int) -> None:
         self.client_id, self.pid, self.host, self.begin = client_id, pid, host, begin
         self.samples = RowLog(SAMPLE_ROW, limit, end=begin)
-        self.spans = RowLog(SPAN_ROW, limit, is_follower, begin)
+        self.spans = RowLog(SPAN_ROW, limit, are_followers, begin)
         self.link: TelemetryLink | None = None
         self.left_s = math.inf
         """Since when, in Unix seconds, it is gone."""
@@ -65,7 +65,7 @@ class _Cursor:
         return self._samples, self._spans
 
     def dropped(self, client: StreamClient) -> dict[str, int]:
-        """Rows this stream will never see, lost at the process or here."""
+        """Samples and spans this stream will never see, lost at the process or here."""
         dropped = {} if client.link is None else dict(client.link.dropped)
         dropped.update((reason, count) for reason, count in self._missed.items() if count)
         return dropped

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Final
 
 from ezmsg.core.errors import ExporterLeased
-from ezmsg.core.recorder.rows import SPAN_ROW
+from ezmsg.core.recorder.rows import count_spans
 from ezmsg.core.server.books.exporter import Exporter
 from ezmsg.core.server.books.profilestreams import ProfileStream, StreamClient
 from ezmsg.core.server.books.telemetrylink import TelemetryLink, sample_rows, span_rows
@@ -174,7 +174,7 @@ class TelemetryBook:
             self._orphaned = 0
         taken = self._exporter.take(limit)
         for telemetry in taken:
-            self._unsettled[telemetry.link_id] += len(telemetry.batch.spans) // SPAN_ROW.itemsize
+            self._unsettled[telemetry.link_id] += count_spans(span_rows(telemetry.batch.spans))
         if any(telemetry.gone for telemetry in taken):
             self._forget_links()
         return taken

@@ -10,7 +10,7 @@ import numpy as np
 from ezmsg.core.errors import ProtocolError
 from ezmsg.core.recorder.distinct import distinct
 from ezmsg.core.recorder.rowlog import RowArray, RowLog
-from ezmsg.core.recorder.rows import SAMPLE_ROW, SPAN_ROW, is_follower
+from ezmsg.core.recorder.rows import SAMPLE_ROW, SPAN_ROW, are_followers
 from ezmsg.core.server.books.closedendpoints import ClosedEndpoints, LastValues
 from ezmsg.core.wire.records import (
     ClockAnchor,
@@ -63,7 +63,7 @@ class TelemetryLink:
         hello: Who it is.
         anchor: How its times become Unix time.
         connections: Open connections of this link: two for a moment when it reconnects.
-        exported: Position in `spans` up to which exporters were sent rows.
+        exported: Position in `spans` up to which exporters were sent them.
         endpoints: Those that are open.
         closed: Those that are not.
         lost: What was given up here, by `kind:reason`.
@@ -72,7 +72,7 @@ class TelemetryLink:
     def __init__(self, hello: OpenTelemetry, anchor: ClockAnchor, span_limit: int) -> None:
         self.hello, self.anchor = hello, anchor
         self.connections = 0
-        self.spans = RowLog(SPAN_ROW, span_limit, is_follower)
+        self.spans = RowLog(SPAN_ROW, span_limit, are_followers)
         self.exported = 0
         self.endpoints: dict[int, EndpointRecord] = {}
         self.closed = ClosedEndpoints()
