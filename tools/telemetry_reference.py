@@ -28,9 +28,10 @@ The resource of a process has `service.name` (`OTEL_SERVICE_NAME`, else the root
 SPANS_HEAD = """\
 ## Spans
 
-Of sampled messages: `EZMSG_TRACE_RATE` traces a second and source topic (default 1), or the share `EZMSG_TRACE_RATIO`
-of them. One trace runs through all hops. Spans have the ids that the native profiling API tells. A failure has the
-status `ERROR`, `error.type`, and an `exception` event. Spans of user code also have up to 16 attributes of their own.
+Of sampled messages: `EZMSG_TRACE_RATE` traces a second and source topic (default 1; the publishers of a topic share
+them, each process has its own), or the share `EZMSG_TRACE_RATIO` of messages. One trace runs through all hops. Spans
+have the ids that the native profiling API tells. A failure has the status `ERROR`, `error.type`, and an `exception`
+event. Spans of user code also have up to 16 attributes of their own.
 
 Requests to processes and settings have spans where they are asked for within a trace, and else begin one at the same
 rate, each kind of request for itself.

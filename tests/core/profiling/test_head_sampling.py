@@ -1,6 +1,9 @@
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from uuid import uuid4
 
 from ezmsg.core import profiling
+from ezmsg.core.graphmeta import ProfilingTraceControl
 from ezmsg.core.profiling import ProfileRegistry, PublisherMetrics
 from tests.core.profiling.recording import SECOND, publish
 
@@ -23,10 +26,53 @@ def test_the_first_message_begins_a_trace_and_then_one_a_second(publisher):
     assert roots(publisher, range(0, 3 * SECOND, SECOND // 10)) == [0, SECOND, 2 * SECOND]
 
 
-def test_every_publisher_has_its_own_rate(registry, publisher):
+def test_every_topic_has_its_own_rate(registry, publisher):
     other = registry.register_publisher(uuid4(), "OTHER", 8)
     assert is_root(publisher, 0)
     assert is_root(other, 0)
+
+
+def test_the_publishers_of_a_topic_share_its_rate(registry, publisher):
+    others = [registry.register_publisher(uuid4(), publisher.topic, 8) for _ in range(3)]
+    begun = [
+        (time, number)
+        for time in range(0, 3 * SECOND, SECOND // 10)
+        for number, metrics in enumerate([publisher, *others])
+        if is_root(metrics, time)
+    ]
+    assert [time for time, _ in begun] == [0, SECOND, 2 * SECOND]
+    assert is_root(others[2], 3 * SECOND)
+    assert not is_root(publisher, 3 * SECOND)
+
+
+def test_a_publisher_that_is_given_a_rate_of_its_own_has_it_beside_others(registry, publisher):
+    other = registry.register_publisher(uuid4(), publisher.topic, 8)
+    registry.set_trace_control(
+        ProfilingTraceControl(True, metrics=[], trace_rate=8.0, publisher_endpoint_ids=[other.endpoint_id])
+    )
+    assert is_root(publisher, 0)
+    assert len(roots(other, range(SECOND // 8, SECOND + 1, SECOND // 16))) == 8
+
+
+def test_publishers_in_several_threads_share_the_rate_of_their_topic(registry):
+    publishers = [registry.register_publisher(uuid4(), "T", 8) for _ in range(4)]
+    ready = threading.Barrier(len(publishers))
+
+    def publish_all(metrics: PublisherMetrics) -> int:
+        ready.wait(30)
+        return sum(is_root(metrics, time) for time in range(0, 100 * SECOND, SECOND // 10))
+
+    with ThreadPoolExecutor(len(publishers)) as pool:
+        assert sum(pool.map(publish_all, publishers)) <= 100
+
+
+def test_a_topic_begins_anew_when_its_last_publisher_is_gone(registry):
+    for _ in range(2):
+        first, second = (registry.register_publisher(uuid4(), "T", 8) for _ in range(2))
+        assert is_root(first, 0)
+        registry.unregister_publisher(first.id)
+        assert not is_root(second, 0)
+        registry.unregister_publisher(second.id)
 
 
 def test_the_rate_changes_while_running(registry, publisher):

@@ -54,7 +54,7 @@ def setup_trace_cmdline(subparsers: Subparsers) -> None:
         help="write what messages went through, for Perfetto",
         description="Write the spans of the graph as a file for https://ui.perfetto.dev or chrome://tracing: those of "
         "the last seconds, or with --live those that come. Messages are traced as EZMSG_TRACE_RATE (one a second and "
-        "publisher) and EZMSG_TRACE_RATIO say, with --every all of them.",
+        "source topic) and EZMSG_TRACE_RATIO say, with --every all of them.",
     )
     add_address_argument(parser)
     when = parser.add_mutually_exclusive_group()

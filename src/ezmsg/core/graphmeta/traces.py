@@ -21,7 +21,7 @@ __all__ = [
 class ProfilingTraceControl:
     """Which samples a process collects, one in `sample_mod`, until `ttl_seconds` have passed.
 
-    `trace_rate` (traces a second and publisher), `trace_ratio` (share of messages that begin one, 0 to 1; it wins) and
+    `trace_rate` (traces a second and topic), `trace_ratio` (share of messages that begin one, 0 to 1; it wins) and
     `level` (`off`, `metrics` or `trace`) replace what the process was started with, for the endpoints that are selected
     and for the same time. A control that sets one of them and collects nothing (`metrics=[]`) leaves the samples, and
     the control that collects them, as they are.

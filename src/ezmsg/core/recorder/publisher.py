@@ -15,6 +15,7 @@ from ezmsg.core.recorder.calculated import TraceIds
 from ezmsg.core.recorder.ids import chance
 from ezmsg.core.recorder.labels import Labels
 from ezmsg.core.recorder.ring import Ring
+from ezmsg.core.recorder.roots import RootTurns
 from ezmsg.core.recorder.rows import (
     BACKPRESSURE_WAIT,
     ERROR,
@@ -90,6 +91,7 @@ class PublisherMetrics:
     Attributes:
         is_plain: Whether a message without a trace becomes one row of the ring at most, and nothing else.
         timed: Whether durations are recorded at all.
+        turns: Shared with the other publishers of the topic: whose turn it is to begin a trace.
         teller: What a receiver in the same loop is told that records the publish as well: `index`, or 0 if nobody does.
         meta: The first word of the rows.
         ids: Those of the traces that begin here, where they are calculated.
@@ -146,6 +148,7 @@ class PublisherMetrics:
         "thinned",
         "timed",
         "topic",
+        "turns",
         "waits",
     )
 
@@ -159,9 +162,10 @@ class PublisherMetrics:
         labels: Labels,
         clock: Callable[[], int],
         graph: str | None,
+        turns: RootTurns,
     ) -> None:
         """Made by the registry."""
-        self.graph = graph
+        self.graph, self.turns = graph, turns
         self.id, self.topic, self.num_buffers, self.index = publisher_id, topic, num_buffers, index
         self.endpoint_id = f"{topic}:{publisher_id}"
         self.sent = self.bytes = self.shm_reallocations = self.thinned = self._inflight = 0
@@ -342,10 +346,15 @@ class PublisherMetrics:
             self._blame = self._labels.code(holder)
 
     def begin_root(self, start_s: float) -> bool:
-        """Whether a message begins a trace, now that the time for one (`next_root_s`) has come; the first one does."""
+        """Whether a message begins a trace, now that the time for one (`next_root_s`) has come; the first one does.
+
+        By rate, unless another publisher of the topic has taken the turn.
+        """
         ratio = self._root_ratio
         if ratio is None:
-            self.next_root_s = start_s + self._root_period_s
+            is_turn, self.next_root_s = self.turns.take(start_s, self._root_period_s)
+            if not is_turn:
+                return False
         elif not (ratio >= 1 or self.sent == 0 or chance(ratio)):
             return False
         if self._root_mask:
@@ -399,7 +408,7 @@ class PublisherMetrics:
         self.teller = self.index if recording else 0
 
     def configure_roots(self, rate_hz: float, ratio: float | None) -> None:
-        """Change how many messages begin a trace: a share of them, or (with `ratio` None) so many per second."""
+        """Change which messages begin a trace: a share of them, or (with `ratio` None) so many per second and topic."""
         self._root_ratio = ratio
         if ratio is not None:
             self.next_root_s = ALWAYS if ratio > 0 else NEVER

@@ -18,6 +18,7 @@ from ezmsg.core.recorder.labels import Labels
 from ezmsg.core.recorder.processscope import ProcessScope
 from ezmsg.core.recorder.publisher import PublisherMetrics
 from ezmsg.core.recorder.ring import ROWS, Ring
+from ezmsg.core.recorder.roots import RootTurns
 from ezmsg.core.recorder.rows import CHANNEL_CODES
 from ezmsg.core.recorder.selection import Selector
 from ezmsg.core.recorder.subscriber import SubscriberMetrics
@@ -60,6 +61,7 @@ class Recorder:
         self.budget = Budget()
         self.level = config.telemetry_level()
         self._roots: tuple[float, float | None] = (config.trace_rate_hz(), config.trace_ratio())
+        self._turns: dict[tuple[str | None, str], RootTurns] = {}
         # One row, and one root trace, in two to this power, to stay within the budget of telemetry as a whole.
         self._throttle = 0
         self.cost_budget = config.telemetry_budget()
@@ -88,7 +90,9 @@ class Recorder:
         """A publisher opened, in this thread."""
         with self.lock:
             index, ring = self.endpoints.new_index(), self._ring()
-            metrics = PublisherMetrics(publisher_id, topic, num_buffers, index, ring, self.labels, clock, graph)
+            turns = self._turns.setdefault((graph, topic), RootTurns((graph, topic)))
+            turns.users += 1
+            metrics = PublisherMetrics(publisher_id, topic, num_buffers, index, ring, self.labels, clock, graph, turns)
             record = EndpointRecord(
                 index=index,
                 topic=topic,
@@ -165,6 +169,9 @@ class Recorder:
             metrics = self.publishers.pop(publisher_id, None)
             if metrics is not None:
                 self._roots_thinned += metrics.roots_thinned
+                metrics.turns.users -= 1
+                if not metrics.turns.users:
+                    del self._turns[metrics.turns.key]
                 self._close(metrics.index)
         return metrics
 
@@ -187,7 +194,7 @@ class Recorder:
             self._configure_all_roots()
 
     def set_roots(self, rate_hz: float, ratio: float | None) -> None:
-        """Begin so many traces per second and publisher, or (with a ratio) for this share of messages."""
+        """Begin so many traces per second and source topic, or (with a ratio) for this share of messages."""
         with self.lock:
             self._roots = rate_hz, ratio
             self._configure_all_roots()
