@@ -25,6 +25,7 @@ from ezmsg.core.wire.records import (
     GraphState,
     OpenTelemetryReader,
     Record,
+    ServerTelemetry,
     StreamOpened,
     TelemetryAck,
 )
@@ -34,7 +35,7 @@ from ezmsg.otel.client import AgentClient
 from ezmsg.otel.outcome import Outcome
 from tests import certificates
 from tests.certificates import Authority
-from tests.otel.feeds import FakeSender, exported_ids, first, settings, span_ids, span_rows, telemetry
+from tests.otel.feeds import FakeSender, exported_ids, first, histogram, settings, span_ids, span_rows, telemetry
 
 PATIENCE_S = 40.0
 
@@ -263,6 +264,46 @@ async def test_a_server_that_was_restarted_is_found_again(
         await successor.stop()
 
 
+async def test_what_a_server_counted_goes_on_at_its_successor_and_never_falls(
+    graph: FakeGraph, follow: Follow, metrics: FakeSender
+) -> None:
+    def told() -> list[float]:
+        points = {
+            name: points_of(metrics, name)
+            for name in ("ezmsg.settings.updates", "ezmsg.graph.operation.duration", "ezmsg.telemetry.dropped")
+        }
+        [updates], [operations], dropped = points.values()
+        [lost] = [point for point in dropped if point.attributes.get("ezmsg.telemetry.reason") == "server_ring"]
+        return [updates.value, operations.count, lost.value]
+
+    follow()
+    counts: list[list[float]] = []
+    for epoch, count in (("first", 5), ("first", 6), ("second", 2), ("second", 3)):
+        graph.epoch = epoch
+        server = await graph.next_reader()
+        measured = [histogram(0, "graph_operation", [5] * count, label="Connect")]
+        server.notify(ServerTelemetry(measured, {"settings:update": count}))
+        server.notify(first(server_dropped={"span:server_ring": count}))
+        await server.request(DrainTelemetry(), PATIENCE_S)
+        counts.append(told())
+        graph.epoch = "second" if epoch == "first" and count == 6 else epoch
+        await server.close()
+    assert [of_one[0] for of_one in counts] == [5, 6, 8, 9]
+    assert [of_one[2] for of_one in counts] == [5, 6, 8, 9]
+    assert [of_one[1] for of_one in counts] == [25, 30, 40, 45]
+
+
+def points_of(metrics: FakeSender, name: str) -> list[Any]:
+    """The points of a metric, as exported last."""
+    return [
+        point
+        for resource in metrics.batches[-1].resource_metrics
+        for metric in resource.scope_metrics[0].metrics
+        if metric.name == name
+        for point in metric.data.data_points
+    ]
+
+
 async def test_processes_that_do_not_come_back_after_a_reconnection_have_ended(
     graph: FakeGraph, core: AgentCore, metrics: FakeSender, follow: Follow, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -283,14 +324,7 @@ async def test_processes_that_do_not_come_back_after_a_reconnection_have_ended(
     server = await graph.next_reader()
     await asyncio.wait_for(has_ended.wait(), PATIENCE_S)
     await server.request(DrainTelemetry(), PATIENCE_S)
-    levels = [
-        point.value
-        for resource in metrics.batches[-1].resource_metrics
-        for metric in resource.scope_metrics[0].metrics
-        if metric.name == "ezmsg.publisher.message.inflight"
-        for point in metric.data.data_points
-    ]
-    assert levels == [0]
+    assert [point.value for point in points_of(metrics, "ezmsg.publisher.message.inflight")] == [0]
 
 
 async def test_a_graph_that_is_not_there_yet_is_waited_for(follow: Follow) -> None:

@@ -123,9 +123,15 @@ class AgentCore:
                 del self._unsettled[link_id]
         self.on_settled()
 
-    def rejoined(self) -> None:
-        """The connection was lost and is back; processes that are still there will show up again."""
+    def rejoined(self, *, is_new_server: bool) -> None:
+        """The connection was lost and is back; processes that are still there will show up again.
+
+        Args:
+            is_new_server: It is to another server than before.
+        """
         self._registry.doubt_all()
+        if is_new_server:
+            self._registry.server_replaced()
 
     def end_missing(self) -> None:
         """Processes that did not show up since `rejoined` have ended."""

@@ -73,7 +73,6 @@ class AgentClient:
         while not await link.stay():
             logger.warning("the connection to the graph at %s was lost, reconnecting", self._address)
             link = await self._join(float("inf"), LEASE_PATIENCE_S)
-            self._core.rejoined()
             asyncio.get_running_loop().call_later(MISSING_AFTER_S, self._core.end_missing)
             logger.info("connected to the graph at %s again", self._address)
 
@@ -141,6 +140,8 @@ class Link:
         self._is_acknowledging = False
         self._client: ControlClient | None = None
         self._unacknowledged = 0
+        # What came before it was known which server this is.
+        self._early: list[Record] | None = []
 
     @classmethod
     async def open(cls, core: AgentCore, address: str, before: Place) -> Link:
@@ -156,7 +157,12 @@ class Link:
         self.place.epoch = opened.epoch
         if before.epoch == opened.epoch:
             self.place.continued(before)
+        if before.epoch:
+            core.rejoined(is_new_server=before.epoch != opened.epoch)
         core.on_settled = self._acknowledge_soon
+        early, self._early = self._early, None
+        for record in early or ():
+            self.on_notice(client, record)
         return self
 
     async def stay(self) -> bool:
@@ -176,6 +182,9 @@ class Link:
 
     def on_notice(self, connection: object, record: Record) -> None:
         """What processes delivered, what the graph looks like, or goodbye."""
+        if self._early is not None:
+            self._early.append(record)
+            return
         if isinstance(record, (ProcessTelemetry, GraphState, ServerTelemetry)):
             self._core.feed(record)
         if isinstance(record, ProcessTelemetry):

@@ -30,6 +30,10 @@ class Graphs:
     def end(self, server: Hashable) -> None:
         """A server ended: its graph is no more, what it counted stays."""
         self._states.pop(server, None)
+        self.begin_anew(server)
+
+    def begin_anew(self, server: Hashable) -> None:
+        """Another server took the place of one, and counts from 0: it goes on from what that one counted."""
         if (telemetry := self._servers.pop(server, None)) is not None:
             self._ended = _sum(self._ended, telemetry)
 

@@ -61,6 +61,13 @@ class Registry:
         with self._lock:
             self._graphs.end(server)
 
+    def server_replaced(self) -> None:
+        """The agent joined another GraphServer, which counts from 0 what the one before had counted."""
+        with self._lock:
+            self._graphs.begin_anew(None)
+            for process in self._processes.values():
+                process.server_replaced()
+
     @property
     def servers(self) -> list[ServerTelemetry]:
         """What GraphServers measured of their own work."""

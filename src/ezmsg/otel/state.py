@@ -65,6 +65,7 @@ class Process:
     server_dropped: dict[str, int] = field(default_factory=dict[str, int])
     is_gone: bool = False
     resource: ProcessResource | None = None
+    _dropped_before: dict[str, int] = field(default_factory=dict[str, int])
     _closed: dict[int, None] = field(default_factory=dict[int, None])
     _merged: dict[tuple[str, str, int], int] = field(default_factory=dict[tuple[str, str, int], int])
 
@@ -91,11 +92,16 @@ class Process:
                 self.exemplars[key] = slowest_and_latest([*self.exemplars.get(key, ()), *histogram.exemplars])
         self.recorded.update(batch.recorded)
         self.dropped.update(batch.dropped)
-        self.server_dropped.update(record.server_dropped)
+        before = self._dropped_before
+        self.server_dropped.update((what, count + before.get(what, 0)) for what, count in record.server_dropped.items())
         for index in batch.closed:
             self._close(index)
         if record.gone or batch.final:
             self.end()
+
+    def server_replaced(self) -> None:
+        """The server that tells of it from now on counts from 0 what is lost there."""
+        self._dropped_before = self.server_dropped.copy()
 
     def end(self) -> None:
         """The process ended: what it counted stays, its levels are 0."""
