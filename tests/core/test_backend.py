@@ -459,6 +459,9 @@ def test_who_is_in_the_graph_of_a_run_gets_what_was_published_last_though_its_se
             await asyncio.sleep(0.005)
         assert runner.graph_server_spawned
         async with ez.GraphContext(runner.graph_address) as context:
+            # A process registers its units when their streams are open: before, they would miss what they are told.
+            while not any("BURST" in process.units for process in (await context.snapshot()).processes.values()):
+                await asyncio.sleep(0.005)
             subscriber = await context.subscriber("BURST/OUTPUT")
             publisher = await context.publisher("BURST/INPUT")
             await publisher.broadcast("go")
