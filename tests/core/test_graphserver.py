@@ -13,13 +13,14 @@ from pathlib import Path
 
 import pytest
 
-from ezmsg.core.control import ControlClient
+from ezmsg.core.control import ControlClient, dial
 from ezmsg.core.dag import CyclicException
 from ezmsg.core.errors import ConfigError, InsecureBind, ServerUnreachable
 from ezmsg.core.graphcontext import GraphContext
 from ezmsg.core.graphserver import GraphServer, GraphService
 from ezmsg.core.net.address import Address
 from ezmsg.core.net.connection import Connection
+from ezmsg.core.net.door import door_path, has_doors, server_door
 from ezmsg.core.netprotocol import close_stream_writer
 from ezmsg.core.processclient import ProcessControlClient
 from ezmsg.core.pubclient import Publisher
@@ -194,6 +195,37 @@ async def test_a_connection_without_a_role_lasts_until_it_is_closed(server: Grap
     _, writer = await GraphService(server.address).open_connection()
     assert writer.get_extra_info("peername")[:2] == server.address
     await close_stream_writer(writer)
+
+
+@pytest.mark.skipif(not has_doors(), reason="no doors here")
+async def test_a_server_of_this_host_is_reached_through_its_door(server: GraphServer) -> None:
+    sock, _ = await dial(server.address)
+    with sock:
+        assert sock.family == socket.AF_UNIX
+
+
+@pytest.mark.skipif(not has_doors(), reason="no doors here")
+async def test_a_server_whose_door_is_of_another_user_is_reached_over_tcp(
+    server: GraphServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ezmsg.core.net.dial.credentials", lambda sock: (1, 4243))
+    sock, _ = await dial(server.address)
+    with sock:
+        assert sock.getpeername() == server.address
+
+
+@pytest.mark.skipif(not has_doors(), reason="no doors here")
+async def test_a_server_that_finds_the_name_of_its_door_taken_is_reached_over_tcp(free_address: str) -> None:
+    server, address = GraphServer(), Address.from_string(free_address)
+    with socket.socket(socket.AF_UNIX) as squatter:
+        squatter.bind(door_path(server_door(address)))
+        server.start(address)
+        try:
+            sock, _ = await dial(server.address)
+            with sock:
+                assert sock.getpeername() == address
+        finally:
+            server.stop()
 
 
 async def test_the_service_tells_how_the_server_is(server: GraphServer, context: GraphContext) -> None:

@@ -6,6 +6,7 @@ import asyncio
 import atexit
 import logging
 import os
+import socket
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future
@@ -19,6 +20,7 @@ from ezmsg.core.graph_util import get_compactified_graph, graph_string, prune_gr
 from ezmsg.core.net.address import Address, AddressType
 from ezmsg.core.net.authkey import load_key
 from ezmsg.core.net.connection import Connection
+from ezmsg.core.net.door import open_door, server_door
 from ezmsg.core.net.guard import Guard
 from ezmsg.core.net.listener import Listener, bind_tcp
 from ezmsg.core.server.agent import AgentProcess
@@ -92,23 +94,29 @@ class GraphServer(threading.Thread):
         config.otel_mode()  # a mistake there must not be found when everything is open, the journal among it
         key = load_key()
         if address is None:
-            self._socket = bind_tcp(
+            tcp = bind_tcp(
                 config.DEFAULT_HOST, None, key,
                 search_from=config.server_port_start(), skip={config.GRAPHSERVER_PORT_DEFAULT},
             )  # fmt: skip
         else:
             wanted = resolve(address)
-            self._socket = bind_tcp(wanted.host, wanted.port, key)
+            tcp = bind_tcp(wanted.host, wanted.port, key)
             if wanted.port:
-                self._journal = Journal.open(Address(*self._socket.getsockname()[:2]))
+                self._journal = Journal.open(Address(*tcp.getsockname()[:2]))
         self._key = key
-        self._address = Address(*self._socket.getsockname()[:2])
+        self._address = Address(*tcp.getsockname()[:2])
+        self._sockets = [tcp]
+        if name := server_door(self._address):
+            door, _ = open_door(name)
+            # Closed first: a successor at the address is to find its name free.
+            self._sockets = [tcp] if door is None else [door, tcp]
         # A program that ends without `stop` ends in order, too.
         atexit.register(self._stop_at_exit, os.getpid())
         super().start()
         self._serving.wait()
         if self._error is not None:
-            self._socket.close()
+            for sock in self._sockets:
+                sock.close()
             raise self._error
 
     def stop(self) -> None:
@@ -174,7 +182,7 @@ class GraphServer(threading.Thread):
             welcoming.add(task)
             task.add_done_callback(welcoming.discard)
 
-        listener = await Listener.start([self._socket], self._key, on_peer, name=f"GraphServer {self.address}")
+        listener = await Listener.start(self._sockets, self._key, on_peer, name=f"GraphServer {self.address}")
         core.strangers = listener.refused
         agent = AgentProcess.launch(self.address)
         self._is_observed = lambda: bool(
@@ -196,7 +204,8 @@ class GraphServer(threading.Thread):
             await core.close()
 
     async def _welcome(self, core: GraphCore, sock: Any, info: Any, name: str) -> None:
-        peer = _Welcomed(core, self._peers, Address.from_string(name).host)
+        host = config.DEFAULT_HOST if sock.family == socket.AF_UNIX else Address.from_string(name).host
+        peer = _Welcomed(core, self._peers, host)
         peer.connection = await Connection.over(sock, info, peer, name=name, guard=core.guard)
         self._peers[peer.connection] = peer
 
@@ -291,7 +300,7 @@ class GraphService:
             ServerUnreachable: No server answers.
             HandshakeError: What answers is no GraphServer of ours.
         """
-        sock, _ = await dial(self.address)
+        sock, _ = await dial(self.address, is_tcp=True)
         try:
             return await asyncio.open_connection(sock=sock)
         except BaseException:
