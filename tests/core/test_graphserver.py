@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
 import socket
 import threading
@@ -25,6 +26,7 @@ from ezmsg.core.processclient import ProcessControlClient
 from ezmsg.core.pubclient import Publisher
 from ezmsg.core.server.journal import Journal, journal_path
 from ezmsg.core.server.peers import Peer
+from tests.core.runtime.running import until
 from tests.ports import KeptPort
 
 
@@ -122,6 +124,30 @@ def test_a_server_that_cannot_start_leaves_no_journal_and_takes_none(
     with pytest.raises(ConfigError):
         GraphServer().start(free_address)
     assert '"A"' in path.read_text()
+
+
+async def test_a_server_says_whether_anybody_is_there_but_some_peers_it_is_asked_about() -> None:
+    server = GraphServer()
+    assert not server.has_only(0)
+    server.start("127.0.0.1:0")
+    try:
+        assert server.has_only(0)
+        async with GraphContext(server.address) as context:
+            assert server.has_only(1)
+            await context.publisher("A")
+            await context.subscriber("A")
+            # Telemetry comes, too, and is not told from others before it has said what it is.
+            await until(lambda: server.has_only(3))
+            with socket.create_connection(server.address):
+                await until(lambda: not server.has_only(3))
+            await until(lambda: server.has_only(3))
+            await context.connect("A", "B")
+            async with contextlib.aclosing(context.subscribe_topology_events()) as events:
+                await anext(events)
+                assert not server.has_only(3)
+    finally:
+        await server.stopped()
+    assert not server.has_only(0)
 
 
 async def test_start_and_stop_work_inside_a_coroutine_whose_loop_carries_clients() -> None:

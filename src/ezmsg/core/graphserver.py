@@ -8,6 +8,7 @@ import logging
 import os
 import socket
 import threading
+from collections.abc import Callable
 from concurrent.futures import Future
 from typing import Any, ClassVar
 
@@ -64,7 +65,8 @@ class GraphServer(threading.Thread):
         self._error: BaseException | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._stopping: asyncio.Event | None = None
-        self._peers: set[Connection] = set()
+        self._peers: dict[Connection, _Welcomed] = {}
+        self._is_observed: Callable[[], bool] = lambda: True
         self._journal = Journal()
 
     def __repr__(self) -> str:
@@ -130,6 +132,17 @@ class GraphServer(threading.Thread):
             await asyncio.shield(asyncio.wrap_future(self._ended))
             self.join()
 
+    def has_only(self, peers: int) -> bool:
+        """Whether so many peers are all there is at this moment, those that deliver telemetry aside; from any thread.
+
+        Then nobody reads events or telemetry either: readers are peers. False where telemetry is exported, or somebody
+        is just coming.
+        """
+        # Who comes is counted on the way: looked at in this order, nobody is missed.
+        if self._is_observed():
+            return False
+        return sum(not peer.is_telemetry for peer in list(self._peers.values())) == peers
+
     def _stop_soon(self) -> None:
         loop, stop = self._loop, self._stopping
         if loop is not None and stop is not None:
@@ -172,10 +185,14 @@ class GraphServer(threading.Thread):
         listener = await Listener.start(self._sockets, self._key, on_peer, name=f"GraphServer {self.address}")
         core.strangers = listener.refused
         agent = AgentProcess.launch(self.address)
+        self._is_observed = lambda: bool(
+            agent.is_wanted or core.telemetry.is_heard or listener.unauthenticated or welcoming
+        )
         self._serving.set()
         try:
             await self._stopping.wait()
         finally:
+            self._is_observed = lambda: True
             await agent.joined(core.telemetry)
             # While nobody else can listen here: a successor at this address would take itself for one of a lost server.
             self._journal.delete()
@@ -190,7 +207,7 @@ class GraphServer(threading.Thread):
         host = config.DEFAULT_HOST if sock.family == socket.AF_UNIX else Address.from_string(name).host
         peer = _Welcomed(core, self._peers, host)
         peer.connection = await Connection.over(sock, info, peer, name=name, guard=core.guard)
-        self._peers.add(peer.connection)
+        self._peers[peer.connection] = peer
 
     async def _goodbye(self) -> None:
         peers = list(self._peers)
@@ -203,14 +220,14 @@ class GraphServer(threading.Thread):
 class _Welcomed(Peer):
     """A peer that the server forgets when it is gone."""
 
-    def __init__(self, core: GraphCore, known: set[Connection], host: str) -> None:
+    def __init__(self, core: GraphCore, known: dict[Connection, _Welcomed], host: str) -> None:
         super().__init__(core, host)
         self._known = known
         self.connection: Connection | None = None
 
     def on_closed(self, connection: Connection, error: Exception | None) -> None:
         """Forget it."""
-        self._known.discard(connection)
+        self._known.pop(connection, None)
         self.connection = None
         super().on_closed(connection, error)
 
