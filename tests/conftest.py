@@ -19,6 +19,7 @@ from tests import leaks
 SESSION = tempfile.TemporaryDirectory(prefix="ezmsg-tests-")
 HOME = Path(SESSION.name, "home")
 TEMPORARY = Path(SESSION.name, "tmp")
+PATIENCE_S = 40.0
 HOME.mkdir()
 TEMPORARY.mkdir()
 
@@ -66,6 +67,24 @@ def pytest_collection_finish() -> None:
 def pytest_unconfigure() -> None:
     with contextlib.suppress(OSError):
         SESSION.cleanup()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _patience() -> Iterator[None]:
+    """A busy machine takes longer than users want to wait for a process, where they say nothing else."""
+    from ezmsg.core.control.processrequests import ProcessRequests
+    from ezmsg.core.graphcontext import GraphContext
+    from ezmsg.core.runtime import coordinator
+
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("REACT_S", "EXIT_S"):
+            patch.setattr(coordinator, name, PATIENCE_S)
+        for method in (*vars(ProcessRequests).values(), *vars(GraphContext).values()):
+            defaults = getattr(method, "__kwdefaults__", None) or {}
+            for name in defaults.keys() & {"timeout", "timeout_per_process"}:
+                if defaults[name] is not None:
+                    patch.setitem(defaults, name, PATIENCE_S)
+        yield
 
 
 @pytest.hookimpl(wrapper=True)
