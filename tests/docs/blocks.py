@@ -34,7 +34,7 @@ from typing import Self
 from tests.docs.terminal import Terminal
 
 REPOSITORY = Path(__file__).parents[2]
-PATIENCE_S = 60.0
+PATIENCE_S = 150.0
 OWN_SERVER = "<!-- a GraphServer of its own -->"
 FENCE = re.compile(
     r"(?:^ *<!-- (?P<mark>[^\n]*?) -->\n)?"
