@@ -82,10 +82,13 @@ def _patience() -> Iterator[None]:
     from ezmsg.core.control.processrequests import ProcessRequests
     from ezmsg.core.graphcontext import GraphContext
     from ezmsg.core.runtime import coordinator
+    from ezmsg.core.server import agent
 
     with pytest.MonkeyPatch.context() as patch:
         for name in ("REACT_S", "EXIT_S"):
             patch.setattr(coordinator, name, PATIENCE_S)
+        # An agent ends by itself, in less than 2 s of its own.
+        patch.setattr(agent, "DRAIN_TIMEOUT_S", PATIENCE_S)
         for method in (*vars(ProcessRequests).values(), *vars(GraphContext).values()):
             defaults = getattr(method, "__kwdefaults__", None) or {}
             for name in defaults.keys() & {"timeout", "timeout_per_process"}:
