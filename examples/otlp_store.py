@@ -81,6 +81,13 @@ class Store:
         with self._changed:
             self._arrived.clear()
 
+    def take(self) -> Store:
+        """All that is here, in a store of its own; this one is empty afterwards."""
+        taken = Store()
+        with self._changed:
+            taken._arrived, self._arrived = self._arrived, []
+        return taken
+
     def wait_for(self, is_enough: Callable[[], bool], timeout_s: float = 30.0) -> bool:
         """Wait until `is_enough()`; it is asked again whenever something arrives."""
         with self._changed:

@@ -69,6 +69,12 @@ def test_points_are_found_by_metric_and_attributes(receiver: HttpReceiver) -> No
     assert "metrics: 2 names, 3 data points" in store.summary()
 
 
+def test_what_was_taken_is_not_kept(receiver: HttpReceiver) -> None:
+    post(receiver, "/v1/metrics", metrics().SerializeToString())
+    assert receiver.store.take().metric_names() == {"sent", "age"}
+    assert receiver.store.arrived == []
+
+
 def test_another_path_is_not_found(receiver: HttpReceiver) -> None:
     with pytest.raises(urllib.error.HTTPError, match="404"):
         post(receiver, "/v1/logs", b"")
