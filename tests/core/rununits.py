@@ -81,6 +81,21 @@ class Forwarder(ez.Unit):
         yield self.OUTPUT, message
 
 
+class Burst(ez.Unit):
+    """Publishes 0, 1, 2 … when it is told to, all at once, and ends the run with the last."""
+
+    SETTINGS = CounterSettings
+    INPUT = ez.InputStream(Any)
+    OUTPUT = ez.OutputStream(int)
+
+    @ez.subscriber(INPUT)
+    @ez.publisher(OUTPUT)
+    async def tell(self, message: Any) -> AsyncIterator[Any]:
+        for number in range(self.SETTINGS.count):
+            yield self.OUTPUT, number
+        raise ez.NormalTermination
+
+
 class FailsInSetup(ez.Unit):
     """Cannot be set up."""
 

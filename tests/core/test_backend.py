@@ -28,6 +28,7 @@ from ezmsg.core.graphserver import GraphServer
 from ezmsg.core.telemetry import pump
 from tests import leaks
 from tests.core.rununits import (
+    Burst,
     Chain,
     Collector,
     Counter,
@@ -437,6 +438,28 @@ def test_units_of_a_run_are_reached_by_clients_of_other_loops(server: GraphServe
 
     asyncio.run(asyncio.wait_for(publish(), DEADLINE_S))
     assert len(sink.received) == 3
+
+
+def test_who_is_in_the_graph_of_a_run_gets_what_was_published_last_though_its_server_ends_with_it() -> None:
+    burst = Burst(CounterSettings(32))
+    runner = ez.GraphRunner(IDLE=Idle(), BURST=burst, process_components=[burst])
+    received: list[int] = []
+
+    async def listen() -> None:
+        run = asyncio.create_task(asyncio.to_thread(runner.run_blocking))
+        while not runner.running:
+            await asyncio.sleep(0.005)
+        assert runner.graph_server_spawned
+        async with ez.GraphContext(runner.graph_address) as context:
+            subscriber = await context.subscriber("BURST/OUTPUT")
+            publisher = await context.publisher("BURST/INPUT")
+            await publisher.broadcast("go")
+            while len(received) < 32:
+                received.append(await subscriber.recv())
+        await run
+
+    asyncio.run(asyncio.wait_for(listen(), DEADLINE_S))
+    assert received == list(range(32))
 
 
 # -- failures ---------------------------------------------------------------------------------------------------------

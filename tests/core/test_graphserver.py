@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
+import socket
 import threading
 import time
 from collections.abc import Iterator
@@ -11,18 +13,20 @@ from pathlib import Path
 
 import pytest
 
-from ezmsg.core.control import ControlClient
+from ezmsg.core.control import ControlClient, dial
 from ezmsg.core.dag import CyclicException
 from ezmsg.core.errors import ConfigError, InsecureBind, ServerUnreachable
 from ezmsg.core.graphcontext import GraphContext
 from ezmsg.core.graphserver import GraphServer, GraphService
 from ezmsg.core.net.address import Address
 from ezmsg.core.net.connection import Connection
+from ezmsg.core.net.door import door_path, has_doors, server_door
 from ezmsg.core.netprotocol import close_stream_writer
 from ezmsg.core.processclient import ProcessControlClient
 from ezmsg.core.pubclient import Publisher
 from ezmsg.core.server.journal import Journal, journal_path
 from ezmsg.core.server.peers import Peer
+from tests.core.runtime.running import until
 from tests.ports import KeptPort
 
 
@@ -122,6 +126,30 @@ def test_a_server_that_cannot_start_leaves_no_journal_and_takes_none(
     assert '"A"' in path.read_text()
 
 
+async def test_a_server_says_whether_anybody_is_there_but_some_peers_it_is_asked_about() -> None:
+    server = GraphServer()
+    assert not server.has_only(0)
+    server.start("127.0.0.1:0")
+    try:
+        assert server.has_only(0)
+        async with GraphContext(server.address) as context:
+            assert server.has_only(1)
+            await context.publisher("A")
+            await context.subscriber("A")
+            # Telemetry comes, too, and is not told from others before it has said what it is.
+            await until(lambda: server.has_only(3))
+            with socket.create_connection(server.address):
+                await until(lambda: not server.has_only(3))
+            await until(lambda: server.has_only(3))
+            await context.connect("A", "B")
+            async with contextlib.aclosing(context.subscribe_topology_events()) as events:
+                await anext(events)
+                assert not server.has_only(3)
+    finally:
+        await server.stopped()
+    assert not server.has_only(0)
+
+
 async def test_start_and_stop_work_inside_a_coroutine_whose_loop_carries_clients() -> None:
     server = GraphServer()
     server.start("127.0.0.1:0")
@@ -167,6 +195,37 @@ async def test_a_connection_without_a_role_lasts_until_it_is_closed(server: Grap
     _, writer = await GraphService(server.address).open_connection()
     assert writer.get_extra_info("peername")[:2] == server.address
     await close_stream_writer(writer)
+
+
+@pytest.mark.skipif(not has_doors(), reason="no doors here")
+async def test_a_server_of_this_host_is_reached_through_its_door(server: GraphServer) -> None:
+    sock, _ = await dial(server.address)
+    with sock:
+        assert sock.family == socket.AF_UNIX
+
+
+@pytest.mark.skipif(not has_doors(), reason="no doors here")
+async def test_a_server_whose_door_is_of_another_user_is_reached_over_tcp(
+    server: GraphServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ezmsg.core.net.dial.credentials", lambda sock: (1, 4243))
+    sock, _ = await dial(server.address)
+    with sock:
+        assert sock.getpeername() == server.address
+
+
+@pytest.mark.skipif(not has_doors(), reason="no doors here")
+async def test_a_server_that_finds_the_name_of_its_door_taken_is_reached_over_tcp(free_address: str) -> None:
+    server, address = GraphServer(), Address.from_string(free_address)
+    with socket.socket(socket.AF_UNIX) as squatter:
+        squatter.bind(door_path(server_door(address)))
+        server.start(address)
+        try:
+            sock, _ = await dial(server.address)
+            with sock:
+                assert sock.getpeername() == address
+        finally:
+            server.stop()
 
 
 async def test_the_service_tells_how_the_server_is(server: GraphServer, context: GraphContext) -> None:

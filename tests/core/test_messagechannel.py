@@ -6,7 +6,7 @@ from typing import Any
 
 from ezmsg.core.graphmeta import ProfileChannelType
 from ezmsg.core.messagecache import CachedMessage
-from ezmsg.core.messagechannel import BITS, Channel, Subscription
+from ezmsg.core.messagechannel import Channel, Subscription
 
 
 class FakeInlet:
@@ -66,14 +66,35 @@ def test_whoever_holds_the_oldest_message_is_told_as_soon_as_the_one_before_is_r
 
 def test_bits_are_few_however_many_come_and_go() -> None:
     channel, inlet = new_channel()
-    subscribed(channel, "STAYS", [])
+    received: list[CachedMessage] = []
+    subscribed(channel, "STAYS", received)
     for number in range(200):
-        received: list[CachedMessage] = []
         comes = subscribed(channel, f"COMES{number}", received)
-        assert comes.bit.bit_length() <= BITS
+        assert comes.bit.bit_length() == 2
         channel.receive(number, "message", 0.0, 0.0, 0.0, 0, None)
         assert inlet.holder == "STAYS"
         channel.unsubscribe(comes)
+        while received:
+            channel.release(received.pop())
+
+
+def test_who_left_with_a_message_is_not_mistaken_for_any_of_those_who_came_since() -> None:
+    channel, inlet = new_channel()
+    kept: list[CachedMessage] = []
+    read: list[CachedMessage] = []
+    leaver = subscribed(channel, "LEAVER", kept)
+    subscribed(channel, "STAYS", read)
+    channel.receive(0, "message", 0.0, 0.0, 0.0, 0, None)
+    channel.unsubscribe(leaver)
+    channel.release(read[0])
+    for number in range(200):
+        comes = subscribed(channel, f"COMES{number}", [])
+        assert inlet.holder == "LEAVER"
+        channel.unsubscribe(comes)
+    subscribed(channel, "CAME", [])
+    assert inlet.holder == "LEAVER"
+    channel.release(kept[0])
+    assert inlet.holder == "STAYS"
 
 
 def test_who_left_is_not_told_as_the_one_that_holds_messages() -> None:

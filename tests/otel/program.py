@@ -7,6 +7,7 @@ API for each message that it receives. At the end it prints, as JSON, the native
     late        the same, when the messages have been sent
     fork        do it all in a child of multiprocessing
     import      import ezmsg.otel
+    graphs      have a graph of edges alone before, and another one at the same time
     wait        end when standard input does
     shutdown    shut the SDK down by hand, as many programs do
 """
@@ -14,9 +15,11 @@ API for each message that it receives. At the end it prints, as JSON, the native
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import multiprocessing
 import sys
+from collections.abc import AsyncIterator
 from typing import Any
 
 from opentelemetry import metrics, trace
@@ -43,8 +46,28 @@ def build_sdk() -> None:
     metrics.set_meter_provider(MeterProvider([PeriodicExportingMetricReader(OTLPMetricExporter())]))
 
 
+@contextlib.asynccontextmanager
+async def other_graph(source: str, target: str) -> AsyncIterator[None]:
+    """A graph that has nothing but an edge."""
+    server = GraphServer()
+    await asyncio.to_thread(server.start, "127.0.0.1:0")
+    async with ez.GraphContext(server.address) as graph:
+        await graph.connect(source, target)
+        yield
+    await asyncio.to_thread(server.stop)
+
+
 async def run(count: int) -> dict[str, Any]:
     """Send and receive; returns what was seen."""
+    async with contextlib.AsyncExitStack() as others:
+        if "graphs" in OPTIONS:
+            async with other_graph("PAST", "GONE"):
+                pass
+            await others.enter_async_context(other_graph("BESIDE", "THAT"))
+        return await run_graph(count)
+
+
+async def run_graph(count: int) -> dict[str, Any]:
     tracer, own = trace.get_tracer("program"), []
     server = GraphServer()
     await asyncio.to_thread(server.start, "127.0.0.1:0")

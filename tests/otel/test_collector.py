@@ -220,7 +220,7 @@ def test_the_server_tells_of_its_own_work_as_the_graph(registry: Registry, colle
         histogram(0, "process_control", [2], label="PING\0TIMEOUT"),
         histogram(0, "novelty", [9]),
     ]
-    registry.set_server(ServerTelemetry(states, {"settings:ROOT/SINK\0SETTINGS_UPDATED": 4, "novelty:x": 1}))
+    registry.tell(ServerTelemetry(states, {"settings:ROOT/SINK\0SETTINGS_UPDATED": 4, "novelty:x": 1}))
     data = collector.collect(NOW_NS).data
     operation, error = "ezmsg.control.operation", "error.type"
     assert values(data, "ezmsg.graph.operation.duration") == {
@@ -318,7 +318,7 @@ def test_the_agent_tells_about_itself(registry: Registry, ledger: Ledger, collec
 def test_the_graph_is_told_as_nodes_edges_and_a_number(registry: Registry, collector: Collector) -> None:
     registry.apply(first(endpoints=[PUBLISHER], hello=hello(process_name="front")))
     registry.apply(telemetry(0, "link-2", endpoints=[EDGE], hello=hello("link-2", process_name="back")))
-    registry.set_graph(GraphState([OUT, "ROOT/OUT", IN], [(OUT, "ROOT/OUT"), ("ROOT/OUT", IN)], 2))
+    registry.tell(GraphState([OUT, "ROOT/OUT", IN], [(OUT, "ROOT/OUT"), ("ROOT/OUT", IN)], 2))
     data = collector.collect(NOW_NS).data
     node, kind, process = semconv.NODE_ID, semconv.NODE_KIND, semconv.PROCESS_NAME
     assert values(data, "ezmsg.graph.process.count") == {(): 2}
@@ -336,9 +336,9 @@ def test_the_graph_is_told_as_nodes_edges_and_a_number(registry: Registry, colle
 def test_an_edge_that_is_gone_is_0(registry: Registry, collector: Collector) -> None:
     edge = key({semconv.EDGE_SOURCE: OUT, semconv.EDGE_TARGET: IN})
     registry.apply(first(endpoints=[PUBLISHER]))
-    registry.set_graph(GraphState([], [(OUT, IN)], 1))
+    registry.tell(GraphState([], [(OUT, IN)], 1))
     assert values(collector.collect(NOW_NS).data, "ezmsg.graph.edge.info") == {edge: 1}
-    registry.set_graph(GraphState([], [], 1))
+    registry.tell(GraphState([], [], 1))
     assert values(collector.collect(NOW_NS).data, "ezmsg.graph.edge.info") == {edge: 0}
 
 
@@ -346,7 +346,7 @@ def test_processes_count_also_when_they_are_not_on_the_control_plane(registry: R
     for link_id in ("a", "b", "c"):
         registry.apply(first(link_id))
     registry.apply(telemetry(1, "c", gone=True))
-    registry.set_graph(GraphState([], [], 0))
+    registry.tell(GraphState([], [], 0))
     assert values(collector.collect(NOW_NS).data, "ezmsg.graph.process.count") == {(): 2}
 
 
@@ -376,7 +376,7 @@ def test_series_beyond_the_limit_are_counted_as_dropped(
 
 def test_everything_can_be_encoded(registry: Registry, ledger: Ledger, collector: Collector) -> None:
     registry.apply(first(histograms=[histogram(1, "publish", [1], exemplars=[(5, 5, "ab", "cd")])]))
-    registry.set_graph(GraphState([OUT], [], 1))
+    registry.tell(GraphState([OUT], [], 1))
     ledger.took("traces", 0)
     collection = collector.collect(NOW_NS)
     sent = encode_metrics(collection.data)

@@ -67,9 +67,9 @@ def own(receiver: HttpReceiver) -> list[SeenSpan]:
     return [span for span in receiver.store.spans if span.scope == "program"]
 
 
-def edges(receiver: HttpReceiver) -> list[SeenPoint]:
+def edges(receiver: HttpReceiver, source: str = "OUT", target: str = "IN") -> list[SeenPoint]:
     points = receiver.store.points("ezmsg.graph.edge.info")
-    ends = {"ezmsg.graph.edge.source": "OUT", "ezmsg.graph.edge.target": "IN"}
+    ends = {"ezmsg.graph.edge.source": source, "ezmsg.graph.edge.target": target}
     return [point for point in points if ends.items() <= point.attributes.items()]
 
 
@@ -103,14 +103,20 @@ def test_an_sdk_that_was_built_by_hand_gets_everything(http_receiver: HttpReceiv
 
 
 def test_an_instrumented_program_exports_everything_itself(http_receiver: HttpReceiver) -> None:
-    program = start(http_receiver, "global", "wait", instrumented=True, OTEL_METRIC_EXPORT_INTERVAL="200")
-    # The GraphServer is in this process.
-    assert http_receiver.store.wait_for(lambda: 1 in [point.value for point in edges(http_receiver)])
+    program = start(http_receiver, "global", "wait", "graphs", instrumented=True, OTEL_METRIC_EXPORT_INTERVAL="200")
+    # The GraphServers are in this process: two at once, and one that ended before.
+    ends = [("OUT", "IN"), ("BESIDE", "THAT")]
+    assert http_receiver.store.wait_for(
+        lambda: all(edges(http_receiver, *pair) and edges(http_receiver, *pair)[-1].value == 1 for pair in ends)
+    )
     seen = ended(program)
     assert_all_arrived(http_receiver, seen)
     assert_joined(seen)
     assert len(own(http_receiver)) == MESSAGES
-    assert edges(http_receiver)[-1].value == 0
+    assert [edges(http_receiver, *pair)[-1].value for pair in ends] == [0, 0]
+    operations = http_receiver.store.points("ezmsg.graph.operation.duration")
+    connects = [point for point in operations if point.attributes["ezmsg.control.operation"] == "Connect"]
+    assert connects[-1].value == 3
     # Whom to blame in the end takes all processes to know, and no settings have changed.
     assert http_receiver.store.metric_names() & {*semconv.OF_SERVER, semconv.CULPRIT.name} == {
         "ezmsg.graph.edge.info",

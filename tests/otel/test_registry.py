@@ -29,8 +29,8 @@ def test_processes_are_told_apart_by_their_links(registry: Registry) -> None:
 
 
 def test_the_graph_is_the_last_one_told(registry: Registry) -> None:
-    registry.set_graph(GraphState(["A"], [], 1))
-    registry.set_graph(GraphState(["A", "B"], [("A", "B")], 2))
+    registry.tell(GraphState(["A"], [], 1))
+    registry.tell(GraphState(["A", "B"], [("A", "B")], 2))
     assert registry.look()[1] == GraphState(["A", "B"], [("A", "B")], 2)
 
 

@@ -106,6 +106,10 @@ class GraphContext(ProcessRequests):
         """Whether this context started the server that it will stop."""
         return self._server is not None
 
+    def has_only(self, peers: int) -> bool:
+        """Whether this context started the server, and so many peers are all that is there (see GraphServer)."""
+        return self._server is not None and self._server.has_only(peers)
+
     @property
     def is_connected(self) -> bool:
         """Whether the session has a server at this moment; if not, requests wait for its return (for 5 s)."""

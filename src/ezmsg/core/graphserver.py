@@ -6,7 +6,9 @@ import asyncio
 import atexit
 import logging
 import os
+import socket
 import threading
+from collections.abc import Callable
 from concurrent.futures import Future
 from typing import Any, ClassVar
 
@@ -18,6 +20,7 @@ from ezmsg.core.graph_util import get_compactified_graph, graph_string, prune_gr
 from ezmsg.core.net.address import Address, AddressType
 from ezmsg.core.net.authkey import load_key
 from ezmsg.core.net.connection import Connection
+from ezmsg.core.net.door import open_door, server_door
 from ezmsg.core.net.guard import Guard
 from ezmsg.core.net.listener import Listener, bind_tcp
 from ezmsg.core.server.agent import AgentProcess
@@ -62,7 +65,8 @@ class GraphServer(threading.Thread):
         self._error: BaseException | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._stopping: asyncio.Event | None = None
-        self._peers: set[Connection] = set()
+        self._peers: dict[Connection, _Welcomed] = {}
+        self._is_observed: Callable[[], bool] = lambda: True
         self._journal = Journal()
 
     def __repr__(self) -> str:
@@ -90,23 +94,29 @@ class GraphServer(threading.Thread):
         config.otel_mode()  # a mistake there must not be found when everything is open, the journal among it
         key = load_key()
         if address is None:
-            self._socket = bind_tcp(
+            tcp = bind_tcp(
                 config.DEFAULT_HOST, None, key,
                 search_from=config.server_port_start(), skip={config.GRAPHSERVER_PORT_DEFAULT},
             )  # fmt: skip
         else:
             wanted = resolve(address)
-            self._socket = bind_tcp(wanted.host, wanted.port, key)
+            tcp = bind_tcp(wanted.host, wanted.port, key)
             if wanted.port:
-                self._journal = Journal.open(Address(*self._socket.getsockname()[:2]))
+                self._journal = Journal.open(Address(*tcp.getsockname()[:2]))
         self._key = key
-        self._address = Address(*self._socket.getsockname()[:2])
+        self._address = Address(*tcp.getsockname()[:2])
+        self._sockets = [tcp]
+        if name := server_door(self._address):
+            door, _ = open_door(name)
+            # Closed first: a successor at the address is to find its name free.
+            self._sockets = [tcp] if door is None else [door, tcp]
         # A program that ends without `stop` ends in order, too.
         atexit.register(self._stop_at_exit, os.getpid())
         super().start()
         self._serving.wait()
         if self._error is not None:
-            self._socket.close()
+            for sock in self._sockets:
+                sock.close()
             raise self._error
 
     def stop(self) -> None:
@@ -121,6 +131,17 @@ class GraphServer(threading.Thread):
         if self.is_alive():
             await asyncio.shield(asyncio.wrap_future(self._ended))
             self.join()
+
+    def has_only(self, peers: int) -> bool:
+        """Whether so many peers are all there is at this moment, those that deliver telemetry aside; from any thread.
+
+        Then nobody reads events or telemetry either: readers are peers. False where telemetry is exported, or somebody
+        is just coming.
+        """
+        # Who comes is counted on the way: looked at in this order, nobody is missed.
+        if self._is_observed():
+            return False
+        return sum(not peer.is_telemetry for peer in list(self._peers.values())) == peers
 
     def _stop_soon(self) -> None:
         loop, stop = self._loop, self._stopping
@@ -161,13 +182,17 @@ class GraphServer(threading.Thread):
             welcoming.add(task)
             task.add_done_callback(welcoming.discard)
 
-        listener = await Listener.start([self._socket], self._key, on_peer, name=f"GraphServer {self.address}")
+        listener = await Listener.start(self._sockets, self._key, on_peer, name=f"GraphServer {self.address}")
         core.strangers = listener.refused
         agent = AgentProcess.launch(self.address)
+        self._is_observed = lambda: bool(
+            agent.is_wanted or core.telemetry.is_heard or listener.unauthenticated or welcoming
+        )
         self._serving.set()
         try:
             await self._stopping.wait()
         finally:
+            self._is_observed = lambda: True
             await agent.joined(core.telemetry)
             # While nobody else can listen here: a successor at this address would take itself for one of a lost server.
             self._journal.delete()
@@ -179,9 +204,10 @@ class GraphServer(threading.Thread):
             await core.close()
 
     async def _welcome(self, core: GraphCore, sock: Any, info: Any, name: str) -> None:
-        peer = _Welcomed(core, self._peers, Address.from_string(name).host)
+        host = config.DEFAULT_HOST if sock.family == socket.AF_UNIX else Address.from_string(name).host
+        peer = _Welcomed(core, self._peers, host)
         peer.connection = await Connection.over(sock, info, peer, name=name, guard=core.guard)
-        self._peers.add(peer.connection)
+        self._peers[peer.connection] = peer
 
     async def _goodbye(self) -> None:
         peers = list(self._peers)
@@ -194,14 +220,14 @@ class GraphServer(threading.Thread):
 class _Welcomed(Peer):
     """A peer that the server forgets when it is gone."""
 
-    def __init__(self, core: GraphCore, known: set[Connection], host: str) -> None:
+    def __init__(self, core: GraphCore, known: dict[Connection, _Welcomed], host: str) -> None:
         super().__init__(core, host)
         self._known = known
         self.connection: Connection | None = None
 
     def on_closed(self, connection: Connection, error: Exception | None) -> None:
         """Forget it."""
-        self._known.discard(connection)
+        self._known.pop(connection, None)
         self.connection = None
         super().on_closed(connection, error)
 
@@ -274,7 +300,7 @@ class GraphService:
             ServerUnreachable: No server answers.
             HandshakeError: What answers is no GraphServer of ours.
         """
-        sock, _ = await dial(self.address)
+        sock, _ = await dial(self.address, is_tcp=True)
         try:
             return await asyncio.open_connection(sock=sock)
         except BaseException:

@@ -121,51 +121,53 @@ class Lease:
         subscription: Subscription = message.subscription
         metrics = subscription.metrics
         if kind is not None or not metrics.is_plain:
-            self._release(message, None if kind is None else kind.__qualname__)
-            return inbox.done
-        # As `_release` does, inline: the common case.
-        metrics.consumed += 1
-        metrics.receiver.last_code = metrics.code
-        publisher = message.publisher
-        if publisher:
-            meta, size = metrics.hop_meta, publisher
+            if kind is not None or not metrics.selects_all or not metrics.processed_selected(message, self.start_s):
+                self._release(message, None if kind is None else kind.__qualname__)
+                return inbox.done
         else:
-            meta, size = metrics.meta, message.size
-            metrics.bytes += size
-        if metrics.timed:
-            ring, trace, own = metrics.ring, message.trace, self.trace
-            if trace is None or own is None:
-                offset = ring.head
-                pack_row(
-                    ring.buffer, offset & ring.mask, meta, message.message_id,
-                    message.origin_s, message.publish_s, message.channel_s, self.start_s, message_clock(), size,
-                )  # fmt: skip
-                ring.head = offset + ROW_BYTES
-            elif type(trace) is TraceIds:
-                offset = ring.head
-                pack_row(
-                    ring.buffer, offset & ring.mask, meta | SAMPLED, message.message_id,
-                    message.origin_s, message.publish_s, message.channel_s, self.start_s, message_clock(), size,
-                )  # fmt: skip
-                ring.head = end = offset + ROW_BYTES
-                _, extras, spans, samples = ring.marks
-                ring.marks = (end, extras, spans + 2, samples)
-            elif publisher:
-                ring.put_hop(
-                    meta, message.message_id,
-                    message.origin_s, message.publish_s, message.channel_s, self.start_s, message_clock(), publisher,
-                    trace, own[1],
-                )  # fmt: skip
+            # As `_release` does, inline: the common case.
+            metrics.consumed += 1
+            metrics.receiver.last_code = metrics.code
+            publisher = message.publisher
+            if publisher:
+                meta, size = metrics.hop_meta, publisher
             else:
-                if own is LATER:  # the publisher recorded the publish itself meanwhile
-                    own = self._ids.process(self._number)
-                ring.put_span(
-                    meta, message.message_id,
-                    message.origin_s, message.publish_s, message.channel_s, self.start_s, message_clock(), size,
-                    trace[0], own[1], trace[1], 0.0, 0, 0,
-                )  # fmt: skip
-        elif publisher:
-            subscription.channel.record_publish(message)
+                meta, size = metrics.meta, message.size
+                metrics.bytes += size
+            if metrics.timed:
+                ring, trace, own = metrics.ring, message.trace, self.trace
+                if trace is None or own is None:
+                    offset = ring.head
+                    pack_row(
+                        ring.buffer, offset & ring.mask, meta, message.message_id,
+                        message.origin_s, message.publish_s, message.channel_s, self.start_s, message_clock(), size,
+                    )  # fmt: skip
+                    ring.head = offset + ROW_BYTES
+                elif type(trace) is TraceIds:
+                    offset = ring.head
+                    pack_row(
+                        ring.buffer, offset & ring.mask, meta | SAMPLED, message.message_id,
+                        message.origin_s, message.publish_s, message.channel_s, self.start_s, message_clock(), size,
+                    )  # fmt: skip
+                    ring.head = end = offset + ROW_BYTES
+                    _, extras, spans, samples = ring.marks
+                    ring.marks = (end, extras, spans + 2, samples)
+                elif publisher:
+                    ring.put_hop(
+                        meta, message.message_id,
+                        message.origin_s, message.publish_s, message.channel_s, self.start_s, message_clock(),
+                        publisher, trace, own[1],
+                    )  # fmt: skip
+                else:
+                    if own is LATER:  # the publisher recorded the publish itself meanwhile
+                        own = self._ids.process(self._number)
+                    ring.put_span(
+                        meta, message.message_id,
+                        message.origin_s, message.publish_s, message.channel_s, self.start_s, message_clock(), size,
+                        trace[0], own[1], trace[1], 0.0, 0, 0,
+                    )  # fmt: skip
+            elif publisher:
+                subscription.channel.record_publish(message)
         self._message = None  # a task begun in the block may keep the lease as its context
         if message.shared is None:
             subscription.channel.acknowledge(message.message_id)

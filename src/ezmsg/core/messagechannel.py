@@ -19,9 +19,6 @@ if TYPE_CHECKING:
     from ezmsg.core.transport import Inlet
     from ezmsg.core.wire.messages import Trace
 
-BITS = 60
-"""Subscriptions of a channel are told apart by a bit; so many fit into a small number."""
-
 
 class Subscription:
     """One subscriber at one channel.
@@ -69,7 +66,6 @@ class Channel:
         "_bits",
         "_blamed",
         "_inlet",
-        "_numbered",
         "_shared",
         "_subscriptions",
         "_topics",
@@ -93,8 +89,8 @@ class Channel:
         self.ended_with: Exception | None = None
         self.is_ended = False
         self._subscriptions: tuple[Subscription, ...] = ()
-        # The bits of all subscriptions, and the place of the one given last.
-        self._bits = self._numbered = 0
+        # Those of all subscriptions.
+        self._bits = 0
         # Of subscribers, by their bits, also of those that left and may still hold messages.
         self._topics: dict[int, str] = {}
         # What several hold, the oldest first: its slot is the one that a publisher waits for.
@@ -121,18 +117,20 @@ class Channel:
 
     def subscribe(self, subscription: Subscription) -> None:
         """Messages that arrive from now on go to this subscriber too."""
-        # In turn: what left may still hold messages, and shall not be mistaken for what came next.
-        places = max(BITS, 2 * len(self._subscriptions))
-        while self._bits >> self._numbered & 1:
-            self._numbered = (self._numbered + 1) % places
-        subscription.bit = bit = 1 << self._numbered
+        subscription.bit = bit = self._free_bit()
         self._topics[bit] = subscription.topic
-        self._numbered = (self._numbered + 1) % places
         self._listen((*self._subscriptions, subscription))
 
     def unsubscribe(self, subscription: Subscription) -> None:
         """No more messages for this subscriber; those it was notified of it must still release."""
         self._listen(tuple(s for s in self._subscriptions if s is not subscription))
+
+    def _free_bit(self) -> int:
+        """The lowest bit of nobody: who left may still hold messages, and is not to be mistaken for who comes now."""
+        taken = self._bits
+        for shared in self._shared:
+            taken |= shared.holders
+        return ~taken & (taken + 1)
 
     def _listen(self, subscriptions: tuple[Subscription, ...]) -> None:
         self._subscriptions = subscriptions

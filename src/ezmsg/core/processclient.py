@@ -179,6 +179,13 @@ class ProcessControlClient:
         Handlers that still run are cancelled, and not waited for; their requesters are told that the process
         disconnected.
         """
+        await self._leave(is_told=True)
+
+    async def abandon(self) -> None:
+        """As `close`, for a graph that ends: nothing is told to it, and nothing waited for."""
+        await self._leave(is_told=False)
+
+    async def _leave(self, *, is_told: bool) -> None:
         async with self._connecting:
             control, self._control = self._control, None
             client_id, self.client_id = self.client_id, None
@@ -190,12 +197,12 @@ class ProcessControlClient:
             for task in self._handling:
                 if task is not current:
                     _cancel(task)
-            if control.is_up:
+            if is_told and control.is_up:
                 # While it still goes under our name: streams get it whole.
                 await self._profiles.flushed(FLUSH_TIMEOUT_S)
             self._profiles.client_closed(str(control.address), client_id)
             # The server hangs up when it has dropped the process; one that does not answer is not waited for.
-            await control.close()
+            await (control.close() if is_told else control.abort())
 
     async def register(self, units: Iterable[str]) -> None:
         """Own exactly these units.

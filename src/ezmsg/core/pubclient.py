@@ -172,7 +172,7 @@ class Publisher:
                 self._remotes.open_memory(self._held, buf_size)
             self._metrics.inflight_gauge = lambda: self._slots.inflight
             self._metrics.waits.holder = self._holder_of
-            self._metrics.pending = self._pending
+            self._metrics.left_to = lambda: self._direct
             if local:
                 DOORS.open(self, self._loop)
             await self._control.introduce()
@@ -233,6 +233,9 @@ class Publisher:
         if trace is not None and (not teller or (type(trace) is tuple and trace[3])):
             direct = None
         if direct is None or wait_s or not metrics.is_plain:
+            if metrics.selects_all and direct is not None and not wait_s and trace is None:
+                self._publish_selected(direct, obj, origin_s, start_s)
+                return
             self._publish(obj, origin_s, start_s, publish_s, wait_s, trace)
             if self._remotes.lent:
                 await self._remotes.settle()
@@ -254,6 +257,31 @@ class Publisher:
         if direct.waiters:
             direct.wake()
 
+    def _publish_selected(self, direct: Any, obj: Any, origin_s: float, start_s: float) -> None:
+        """Send a message to the one subscriber there is, and record that for a native trace of all messages.
+
+        Not left to the subscriber: the trace wants to know of the message before.
+        """
+        metrics = self._metrics
+        message_id = self._take_slot()
+        channel_s = message_clock()
+        metrics.record_selected(message_id, origin_s, start_s, channel_s)
+        direct.queue.append(CachedMessage(direct, message_id, obj, origin_s, channel_s, channel_s))
+        if direct.waiters:
+            direct.wake()
+
+    def _take_slot(self) -> int:
+        """Count a message, and lease its slot to all channels; returns its number."""
+        message_id, slot = self._next_id, self._slot
+        self._next_id = self._metrics.sent = message_id + 1
+        self._held[slot] = self._bits
+        if slot + 1 < self.num_buffers:
+            self._slot = slot + 1
+        else:
+            self._slot = 0
+            self._looks = True
+        return message_id
+
     def _publish(
         self,
         obj: Any,
@@ -270,13 +298,18 @@ class Publisher:
         serialize_s, size = 0.0, 0
         remotes = self._remotes
         if remotes.outlets:
-            encoded = remotes.encode(obj)
+            try:
+                encoded = remotes.encode(obj)
+            except EzmsgError as error:
+                self._metrics.record_failed(self._next_id, origin_s, start_s, wait_s, type(error).__qualname__, trace)
+                raise
             size = encoded.size
             encoded_s = message_clock()
             serialize_s = encoded_s - publish_s
             publish_s = encoded_s
         # From here on nothing fails.
         metrics = self._metrics
+        # As `_take_slot` does, inline.
         message_id, slot = self._next_id, self._slot
         self._next_id = metrics.sent = message_id + 1
         self._held[slot] = self._bits
@@ -432,22 +465,15 @@ class Publisher:
             self._record_left()
         self._direct = direct
 
-    def _left_to_receiver(self) -> list[CachedMessage]:
-        """Messages whose publish is left to be recorded by the only receiver; may be asked from any thread."""
-        direct = self._direct
-        if direct is None:
-            return []
-        index = self._metrics.index
-        left: list[CachedMessage] = [*direct.taken(), *direct.queue.copy()]
-        return [message for message in left if message.publisher == index]
-
     def _record_left(self) -> None:
         """Record what was left to a receiver that we are about to lose sight of."""
-        for message in self._left_to_receiver():
-            self.record_publish(message)
-
-    def _pending(self) -> list[CachedMessage]:
-        return [message for message in self._left_to_receiver() if message.trace is not None]
+        direct = self._direct
+        if direct is None:
+            return
+        index = self._metrics.index
+        for message in [*direct.taken(), *direct.queue]:
+            if message.publisher == index:
+                self.record_publish(message)
 
     def record_publish(self, message: CachedMessage) -> None:
         """Record the publish of a message, which was left to a receiver that does not read it."""
@@ -519,6 +545,15 @@ class Publisher:
         self._remotes.close()
         self._leaving.add(asyncio.ensure_future(self._listener.close()))
         self._control.close_soon()
+
+    @property
+    def is_connected(self) -> bool:
+        """Whether it has a connection to the GraphServer."""
+        return self._control.is_up
+
+    def forget_graph(self) -> None:
+        """The graph ends: tell the GraphServer nothing any more, not even that this is closed."""
+        self._control.abort_soon()
 
     @property
     def is_gone(self) -> bool:

@@ -331,6 +331,15 @@ class Subscriber:
         self._control.close_soon()
 
     @property
+    def is_connected(self) -> bool:
+        """Whether it has a connection to the GraphServer."""
+        return self._control.is_up
+
+    def forget_graph(self) -> None:
+        """The graph ends: tell the GraphServer nothing any more, not even that this is closed."""
+        self._control.abort_soon()
+
+    @property
     def is_gone(self) -> bool:
         """Whether it was closed, and `wait_closed` has nothing to wait for."""
         is_left = self._control.is_gone and all(rejoining.done() for rejoining in self._rejoining.values())

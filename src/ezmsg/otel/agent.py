@@ -87,11 +87,8 @@ class AgentCore:
     def feed(self, record: ProcessTelemetry | GraphState | ServerTelemetry) -> None:
         """Take a record over. Never waits for an export."""
         self._has_news = True
-        if isinstance(record, GraphState):
-            self._registry.set_graph(record)
-            return
-        if isinstance(record, ServerTelemetry):
-            self._registry.set_server(record)
+        if isinstance(record, (GraphState, ServerTelemetry)):
+            self._registry.tell(record)
             return
         process = self._registry.apply(record)
         rows = record.batch.spans

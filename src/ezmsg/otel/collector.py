@@ -103,7 +103,8 @@ class Collector:
                 points.add(spec, attributes, 1)
             for spec, attributes in self._farewell.look(infos):
                 points.add(spec, attributes, 0)
-        _add_server(points, self._registry.server)
+        for server in self._registry.servers:
+            _add_server(points, server)
 
     def _add_process(self, points: Points, process: Process) -> None:
         before = points.overflowed

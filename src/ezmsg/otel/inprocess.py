@@ -22,6 +22,7 @@ from opentelemetry.metrics import CallbackOptions, Observation
 from opentelemetry.sdk.metrics.export import ExponentialHistogram, Metric
 
 from ezmsg.core.telemetry import pump
+from ezmsg.core.telemetry.extension import GraphListener
 from ezmsg.core.wire.records import GraphState, ProcessTelemetry, ServerTelemetry
 from ezmsg.otel import semconv
 from ezmsg.otel.collector import Collector
@@ -74,12 +75,17 @@ class InProcess:
         except Exception:
             logger.exception("what the telemetry link told could not be taken over")
 
-    def hear_graph(self, record: GraphState | ServerTelemetry) -> None:
-        """Take over what the GraphServer of this process knows. In its thread."""
-        if isinstance(record, GraphState):
-            self._registry.set_graph(record)
-        else:
-            self._registry.set_server(record)
+    def graph_listener(self) -> GraphListener:
+        """Who hears, in its thread, what one more GraphServer of this process knows."""
+        server = object()
+
+        def hear(record: GraphState | ServerTelemetry | None) -> None:
+            if record is None:
+                self._registry.end_server(server)
+            else:
+                self._registry.tell(record, server)
+
+        return hear
 
     def metrics(self) -> dict[str, Metric]:
         """Everything at this moment (to within 0.1 s), by name."""
@@ -135,10 +141,10 @@ def start() -> Callable[[ProcessTelemetry], None] | None:
     return None if started is None else started.hear
 
 
-def start_graph() -> Callable[[GraphState | ServerTelemetry], None] | None:
+def start_graph() -> GraphListener | None:
     """The same, where a GraphServer runs; returns who is to hear what it knows of its graph."""
     started = _start()
-    return None if started is None else started.hear_graph
+    return None if started is None else started.graph_listener()
 
 
 def _start() -> InProcess | None:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable
+from collections.abc import Hashable, Iterable
 
 from ezmsg.core.wire.records import GraphState, ProcessTelemetry, ServerTelemetry
+from ezmsg.otel.graphs import Graphs
 from ezmsg.otel.resource import ProcessResource, ResourceFactory
 from ezmsg.otel.state import Process
 
@@ -22,8 +23,7 @@ class Registry:
         self._is_untouched = True
         self._agent: ProcessResource | None = None
         self._processes: dict[str, Process] = {}
-        self._graph: GraphState | None = None
-        self._server = ServerTelemetry()
+        self._graphs = Graphs()
         self._unconfirmed: set[str] = set()
 
     @property
@@ -48,20 +48,24 @@ class Registry:
                 self._limit_gone()
             return process
 
-    def set_graph(self, graph: GraphState) -> None:
-        """Take over nodes, edges and the number of processes."""
+    def tell(self, record: GraphState | ServerTelemetry, server: Hashable = None) -> None:
+        """Take over what a GraphServer knows; with several, say which it is."""
         with self._lock:
-            self._graph = graph
+            if isinstance(record, GraphState):
+                self._graphs.set_state(server, record)
+            else:
+                self._graphs.set_server(server, record)
 
-    def set_server(self, server: ServerTelemetry) -> None:
-        """Take over what the server measured of its own work."""
+    def end_server(self, server: Hashable) -> None:
+        """A GraphServer ended, and others may go on or follow."""
         with self._lock:
-            self._server = server
+            self._graphs.end(server)
 
     @property
-    def server(self) -> ServerTelemetry:
-        """What the server measured of its own work."""
-        return self._server
+    def servers(self) -> list[ServerTelemetry]:
+        """What GraphServers measured of their own work."""
+        with self._lock:
+            return self._graphs.servers
 
     def doubt_all(self) -> None:
         """The agent joined again: a process that does not show up now ended while nobody looked."""
@@ -84,7 +88,7 @@ class Registry:
                 self._resource(process)
                 copies.append(process.copy())
                 process.exemplars.clear()
-            return copies, self._graph
+            return copies, self._graphs.state
 
     def forget(self, link_ids: Iterable[str]) -> None:
         """The last values of these ended processes have been taken."""

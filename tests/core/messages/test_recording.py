@@ -10,8 +10,9 @@ from contextlib import suppress
 import numpy as np
 import pytest
 
+from ezmsg.core.errors import MessageNotSerializable
 from ezmsg.core.graphcontext import GraphContext
-from ezmsg.core.graphmeta import ProfileChannelType, ProfilingTraceControl, TraceSpan
+from ezmsg.core.graphmeta import ProfileChannelType, ProfilingTraceControl, ProfilingTraceSample, TraceSpan
 from ezmsg.core.profiling import ProfileRegistry
 from ezmsg.core.pubclient import Publisher
 from ezmsg.core.subclient import Subscriber
@@ -48,6 +49,40 @@ async def test_a_trace_selects_no_message_that_was_published_before_it_and_recei
     assert of_publisher.histograms["publish"].count == 6
 
 
+@pytest.mark.parametrize("level", ["off", "metrics"])
+async def test_a_trace_of_all_messages_has_every_sample_of_what_is_handed_over(
+    context: GraphContext, registry: ProfileRegistry, level: str
+) -> None:
+    registry.set_level(level)
+    registry.recorder._ring_rows = 64  # rows go round, at every offset
+    publisher, subscriber = await pair(context, registry)
+    registry.set_trace_control(ProfilingTraceControl(enabled=True))
+    samples: list[ProfilingTraceSample] = []
+    for number in range(100):
+        await publisher.broadcast(number)
+        with suppress(KeyError):
+            async with subscriber.recv_zero_copy():
+                if number % 7 == 6:
+                    raise KeyError
+                with subscriber.profile("work"):
+                    pass
+        if number % 5 == 4:
+            samples += registry.trace_batch(1000).samples
+    of_each = ("publish_delta_ns", "lease_time_ns", "transport_ns", "queue_wait_ns", "age_ns")
+    assert Counter(sample.metric for sample in samples) == dict.fromkeys(of_each, 100) | {"user_span_ns": 86}
+    for metric in of_each:
+        found = [sample for sample in samples if sample.metric == metric]
+        assert [sample.sample_seq for sample in found] == list(range(100))
+        assert all(sample.value >= 0 for sample in found)
+    assert {sample.value for sample in samples if sample.metric == "transport_ns"} == {0}
+    snapshot = registry.snapshot()
+    assert snapshot.recorded["sample"] == len(samples)
+    assert snapshot.dropped == {}
+    (of_publisher, of_edge) = snapshot.edges
+    assert of_publisher.histograms["publish"].count == of_edge.counters["consumed"] == 100
+    assert of_publisher.histograms["interval"].count == 99
+
+
 @pytest.mark.parametrize(("kind", "how"), [("SHM", {"allow_local": False}), ("TCP", {"force_tcp": True})])
 async def test_bytes_that_lie_in_shared_memory_are_received_as_those_of_a_socket_are(
     context: GraphContext, registry: ProfileRegistry, kind: str, how: dict[str, bool]
@@ -60,6 +95,31 @@ async def test_bytes_that_lie_in_shared_memory_are_received_as_those_of_a_socket
     assert of_edge.channel_kind is ProfileChannelType[kind]
     assert of_edge.counters["bytes"] == pytest.approx(of_publisher.counters["bytes"], rel=0.001)
     assert of_publisher.counters[f"bytes_by:{kind.lower()}"] == of_publisher.counters["bytes"]
+
+
+@pytest.mark.parametrize("how", [{"allow_local": False}, {"force_tcp": True}])
+async def test_a_broadcast_that_fails_is_a_failed_span_of_its_trace_and_no_message(
+    context: GraphContext, registry: ProfileRegistry, how: dict[str, bool]
+) -> None:
+    publisher, subscriber = await pair(context, registry)
+    onward = await context.publisher("B", profiles=registry, **how)
+    await context.subscriber("B", profiles=registry)
+    registry.set_trace_sampling(0.0, 1.0)
+    await publisher.broadcast(0)
+    async with subscriber.recv_zero_copy():
+        for message in (0, lambda: None, 1):
+            with suppress(MessageNotSerializable):
+                await onward.broadcast(message)
+    spans = by_name(registry)
+    (processed,) = spans["process A"]
+    first, failed, second = spans["publish B"]
+    assert [span.error for span in (first, failed, second)] == [None, "MessageNotSerializable", None]
+    assert [span.attributes["messaging.message.id"] for span in (first, second)] == ["0", "1"]
+    assert (failed.trace_id, failed.parent_span_id) == (processed.trace_id, processed.span_id)
+    assert failed.start_unix_ns <= failed.end_unix_ns
+    (of_publisher,) = (edge for edge in registry.snapshot().edges if (edge.topic, edge.subscription) == ("B", None))
+    assert of_publisher.counters["sent"] == of_publisher.histograms["publish"].count == 2
+    assert of_publisher.histograms["interval"].count == 1
 
 
 def by_name(registry: ProfileRegistry) -> dict[str, list[TraceSpan]]:
@@ -247,9 +307,41 @@ async def test_whenever_one_reads_every_span_is_told_once(
     count = len(told) + sum(len(span.links) for span in told if span.kind == "PRODUCER")
     assert (snapshot.recorded["span"], snapshot.recorded["row"], snapshot.dropped) == (count, count, {})
     published = {
-        edge.topic: edge.histograms["publish"].count for edge in snapshot.edges if "publish" in edge.histograms
+        edge.topic: (edge.histograms["publish"].count, edge.histograms["interval"].count)
+        for edge in snapshot.edges
+        if "publish" in edge.histograms
     }
-    assert published == {"A": sent, "B": passed_on}
+    assert published == {"A": (sent, sent - 1), "B": (passed_on, passed_on - 1)}
+
+
+@pytest.mark.parametrize("ratio", [0.0, 0.3, 1.0])
+async def test_every_interval_is_counted_whoever_records_the_messages_and_in_whatever_order(
+    context: GraphContext, registry: ProfileRegistry, ratio: float
+) -> None:
+    """Messages that waited are recorded by their publisher, others when one of the workers lets go of them."""
+    publisher = await context.publisher("A", profiles=registry, num_buffers=5)
+    subscriber = await context.subscriber("A", profiles=registry)
+    registry.set_trace_sampling(0.0, ratio)
+    chance = random.Random(7)
+
+    async def work() -> None:
+        while True:
+            async with subscriber.recv_zero_copy():
+                for _ in range(chance.randrange(4)):
+                    await asyncio.sleep(0)
+
+    workers = [asyncio.create_task(work()) for _ in range(4)]
+    for number in range(200):
+        await publisher.broadcast(number)
+        if chance.random() < 0.2:
+            registry.snapshot()
+    await publisher.sync()
+    for worker in workers:
+        worker.cancel()
+    await asyncio.wait(workers)
+    (of_publisher, _) = registry.snapshot().edges
+    assert of_publisher.histograms["backpressure"].count > 10
+    assert (of_publisher.histograms["publish"].count, of_publisher.histograms["interval"].count) == (200, 199)
 
 
 async def test_a_message_that_outlives_its_publisher_keeps_its_ids_whoever_took_it(

@@ -7,8 +7,9 @@ import sys
 
 import pytest
 
-from ezmsg.core.errors import AuthenticationFailed
-from ezmsg.core.net import door
+from ezmsg.core.errors import AuthenticationFailed, CannotConnect
+from ezmsg.core.net import dial, door
+from ezmsg.core.net.address import Address
 from ezmsg.core.net.dial import connect
 from tests.core.net.serving import KEY
 
@@ -40,6 +41,35 @@ def test_a_door_has_a_name_of_its_own_that_ends_with_it() -> None:
 def test_without_doors_there_is_none(monkeypatch) -> None:
     monkeypatch.setattr(door, "has_doors", lambda: False)
     assert door.open_door() == (None, "")
+
+
+def test_a_door_whose_name_is_taken_is_not_opened() -> None:
+    sock, name = door.open_door("@ezmsg-test")
+    with sock:
+        assert name == "@ezmsg-test"
+        assert door.open_door(name) == (None, "")
+
+
+@pytest.mark.parametrize(
+    ("host", "name"),
+    [
+        ("127.0.0.1", "@ezmsg-127.0.0.1:7"),
+        ("localhost", "@ezmsg-127.0.0.1:7"),
+        ("0.0.0.0", "@ezmsg-127.0.0.1:7"),
+        ("::1", "@ezmsg-[::1]:7"),
+        ("127.0.0.2", ""),
+        ("192.0.2.1", ""),
+        ("a.example", ""),
+    ],
+)
+def test_the_door_of_a_server_is_found_by_its_address_on_loopback(host: str, name: str) -> None:
+    assert door.server_door(Address(host, 7)) == name
+
+
+def test_a_server_with_tls_has_no_door(monkeypatch) -> None:
+    for variable in ("EZMSG_TLS_CERT", "EZMSG_TLS_KEY", "EZMSG_TLS_CA"):
+        monkeypatch.setenv(variable, "some.pem")
+    assert door.server_door(Address("127.0.0.1", 7)) == ""
 
 
 def test_the_user_of_a_peer_is_known() -> None:
@@ -76,6 +106,6 @@ async def test_another_user_is_turned_away_although_the_name_is_no_secret(servin
 
 
 async def test_a_client_does_not_greet_a_server_of_another_user(serving, monkeypatch) -> None:
-    monkeypatch.setattr(door, "credentials", lambda sock: (1, 4243))
-    with pytest.raises(AuthenticationFailed, match="it runs as user 4243"):
+    monkeypatch.setattr(dial, "credentials", lambda sock: (1, 4243))
+    with pytest.raises(CannotConnect, match="it is the door of user 4243"):
         await connect(serving.door, KEY)

@@ -343,8 +343,19 @@ async def test_a_peer_that_is_gone_is_noticed_by_the_next_write(connected, how) 
         transport.write(b"x")
     else:
         assert not transport.lend([b"x"])
-    assert transport.is_closing()
     await protocol.is_lost.wait()
+    assert transport.is_closing()
+    assert isinstance(protocol.ends[0], ConnectionError)
+
+
+async def test_what_a_peer_said_before_it_hung_up_is_heard_although_it_takes_nothing_more(connected) -> None:
+    transport, protocol, theirs = connected
+    theirs.send(b"goodbye")
+    theirs.close()
+    transport.write(b"x")
+    transport.write(b"y")
+    await protocol.is_lost.wait()
+    assert protocol.received == b"goodbye"
     assert isinstance(protocol.ends[0], ConnectionError)
 
 

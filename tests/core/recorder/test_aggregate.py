@@ -1,12 +1,14 @@
 from collections.abc import Sequence
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from ezmsg.core.recorder.aggregate import Aggregator
 from ezmsg.core.recorder.labels import Labels
-from ezmsg.core.recorder.rows import ERROR, FOREIGN, INSTANT
+from ezmsg.core.recorder.rows import ERROR, FOREIGN, INSTANT, NO_PREVIOUS
 from ezmsg.core.wire.records import HistogramState
-from tests.core.recorder.rowmaking import SHM, TCP, process, publish, sampled, table, user_span
+from tests.core.recorder.rowmaking import SHM, TCP, Row, process, publish, sampled, table, user_span
 
 
 @pytest.fixture
@@ -53,6 +55,26 @@ def test_intervals_go_from_start_to_start_also_across_reads_and_per_publisher(ag
     aggregator.add(table(publish(2, 1, 2500), publish(1, 2, 1400)))
     assert summary(states(aggregator, 1)["interval"]) == (2, 400, 100, 300)
     assert summary(states(aggregator, 2)["interval"]) == (1, 1000, 1000, 1000)
+
+
+@settings(deadline=None, max_examples=25)
+@given(st.permutations(range(12)), st.lists(st.integers(1, 5), min_size=12), st.sets(st.integers(0, 11)))
+def test_intervals_are_whole_in_whatever_order_and_portions_messages_are_heard_of(
+    order: list[int], portions: list[int], carrying: set[int]
+):
+    made = Aggregator(Labels())
+    for index in (1, 2):
+        made.open(index)
+    starts = [1000 * number * number for number in range(12)]
+    while order:
+        portion, order = order[: portions[0]], order[portions.pop(0) :]
+        rows: list[Row | list[Row]] = []
+        for number in portion:
+            row, previous = publish(1, number, starts[number]), starts[number - 1] if number else NO_PREVIOUS
+            rows += [sampled(row, 9, previous=previous) if number in carrying else row, publish(2, number, 7)]
+        made.add(table(*rows))
+    assert summary(states(made, 1)["interval"])[:2] == (11, starts[-1])
+    assert summary(states(made, 2)["interval"])[:2] == (11, 0)
 
 
 def test_no_interval_is_taken_across_a_lost_message(aggregator: Aggregator):

@@ -26,6 +26,15 @@ def test_beyond_the_limit_texts_are_one_and_counted():
     assert labels.overflowed == 3
 
 
+def test_what_users_say_leaves_room_for_what_may_not_be_missing():
+    labels = Labels(limit=64)
+    for number in range(100):
+        labels.code(f"trial {number}", is_free=True)
+    assert labels.text(labels.code("trial 100", is_free=True)) == "…other"
+    assert labels.text(labels.code("trial 0", is_free=True)) == "trial 0"
+    assert labels.text(labels.code("ValueError")) == "ValueError"
+
+
 def test_a_long_text_is_cut():
     labels = Labels()
     code = labels.code("x" * 1000)

@@ -117,6 +117,24 @@ def test_shutdown_says_goodbye_for_endpoints_that_are_still_open(registry, serve
     assert telemetry_threads() == []
 
 
+def test_an_abandoned_graph_hears_of_endpoints_that_are_there_and_of_their_end_nothing(registry, server, pump):
+    publisher = register(registry)
+    server.hello()
+    pump.abandon(GRAPH)
+    publish(publisher, 0)
+    assert pump.flush(PATIENCE_S)
+    assert 1 in [counters.values.get("sent") for batch in server.batches_so_far() for counters in batch.counters]
+    [thread] = telemetry_threads()
+    registry.unregister_publisher(publisher.id)
+    thread.join(PATIENCE_S)
+    assert server.batches_to_the_end() == []
+    # One that comes later is in another graph at the same address.
+    register(registry)
+    assert server.hello()
+    pump.shutdown(PATIENCE_S)
+    assert server.batches_to_the_end()[-1].final
+
+
 def test_shutdown_does_not_wait_for_a_server_that_is_not_there(registry, server, pump):
     server.is_up = False
     register(registry)

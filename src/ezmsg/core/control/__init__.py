@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import socket
 from collections.abc import Awaitable
 from typing import Any, Protocol, TypeVar
 
 from ezmsg.core import config
-from ezmsg.core.errors import ConfigError, ConnectionFailed, HandshakeError, ServerUnreachable
+from ezmsg.core.errors import CannotConnect, ConfigError, ConnectionFailed, HandshakeError, ServerUnreachable
 from ezmsg.core.net.address import Address, AddressType
 from ezmsg.core.net.authkey import load_key
 from ezmsg.core.net.connection import Connection
 from ezmsg.core.net.dial import connect
+from ezmsg.core.net.door import server_door
 from ezmsg.core.wire.handshake import PeerInfo
 from ezmsg.core.wire.records import Goodbye, Record
 
@@ -60,15 +62,23 @@ def resolve(graph_address: AddressType | None) -> Address:
     return Address(*graph_address)
 
 
-async def dial(address: Address) -> tuple[socket.socket, PeerInfo]:
-    """An authenticated connection to the GraphServer, and who it is.
+async def dial(address: Address, *, is_tcp: bool = False) -> tuple[socket.socket, PeerInfo]:
+    """An authenticated connection to the GraphServer, through its door if there is one, and who it is.
+
+    Args:
+        address: Of the server.
+        is_tcp: Over TCP in any case.
 
     Raises:
         ServerUnreachable: Nothing listens there, or it does not answer.
         HandshakeError: Something answers that is no GraphServer of ours.
     """
+    key = load_key()
     try:
-        return await connect(address, load_key(), DIAL_TIMEOUT_S)
+        if not is_tcp and (door := server_door(address)):
+            with contextlib.suppress(CannotConnect):
+                return await connect(door, key, DIAL_TIMEOUT_S, name=str(address))
+        return await connect(address, key, DIAL_TIMEOUT_S)
     except HandshakeError:
         raise
     except ConnectionFailed as error:

@@ -246,8 +246,12 @@ class ServerLink:
         self.close_soon()
         await self.wait_closed()
 
-    async def abort(self) -> None:
-        """End the connection without the server, which does not answer."""
+    def abort_soon(self) -> None:
+        """Begin to end the connection, without a word to the server."""
         if self._closing is None:
             self._closing = asyncio.ensure_future(self._close(is_abort=True))
+
+    async def abort(self) -> None:
+        """End the connection without the server, which does not answer."""
+        self.abort_soon()
         await self.wait_closed()

@@ -23,6 +23,7 @@ from ezmsg.core.errors import (
 )
 from ezmsg.core.net.attention import attention_of
 from ezmsg.core.net.controlstream import ControlStream
+from ezmsg.core.net.deadlines import Deadline, Deadlines
 from ezmsg.core.net.guard import Guard
 from ezmsg.core.net.latereply import LateReply
 from ezmsg.core.wire.frames import (
@@ -102,6 +103,9 @@ class Connection(ControlStream):
         frame_limit: The largest record, in bytes, in both directions.
         write_limit: How many bytes may wait for the peer before it is dropped.
         guard: The rules of a server for its peers; clients have none for their server.
+
+    Attributes:
+        deadlines: Of what the peer is asked.
     """
 
     def __init__(
@@ -119,6 +123,7 @@ class Connection(ControlStream):
         self._handler = handler
         self._last_id = 0
         self._waiting: dict[int, Heard] = {}
+        self.deadlines = Deadlines(self._loop)
         self._answering: dict[asyncio.Future[Record] | LateReply, int] = {}
         # Another loop of this process needs the interpreter, rather than somebody who is awake.
         self._attention = None if peer.pid == os.getpid() else attention_of(self._loop)
@@ -183,12 +188,12 @@ class Connection(ControlStream):
 
     def _asked(
         self, record: Record, timeout_s: float | None, revocable: bool
-    ) -> tuple[asyncio.Future[Record], int, asyncio.TimerHandle | None]:
+    ) -> tuple[asyncio.Future[Record], int, Deadline | None]:
         future: asyncio.Future[Record] = self._loop.create_future()
         request_id = self.ask(record, partial(_settle, future), revocable=revocable)
         timer = None
         if timeout_s is not None:
-            timer = self._loop.call_later(timeout_s, self._expire, future, type(record).__name__, timeout_s)
+            timer = self.deadlines.after(timeout_s, self._expire, future, type(record).__name__, timeout_s)
         return future, request_id, timer
 
     def ask(self, record: Record, heard: Heard, *, revocable: bool = False) -> int:
@@ -243,9 +248,7 @@ class Connection(ControlStream):
         if not future.done():
             future.set_exception(RequestTimeout(request, self.name, timeout_s))
 
-    def _forget(
-        self, request_id: int, timer: asyncio.TimerHandle | None, revocable: bool, future: asyncio.Future[Record]
-    ) -> None:
+    def _forget(self, request_id: int, timer: Deadline | None, revocable: bool, future: asyncio.Future[Record]) -> None:
         if timer is not None:
             timer.cancel()
         if revocable and future.cancelled():
@@ -386,6 +389,7 @@ class Connection(ControlStream):
         """Fail what waits for the peer, end what works for it, tell the handler."""
         while self._waiting:
             self._waiting.popitem()[1](self._lost_error())
+        self.deadlines.close()
         for work in list(self._answering):
             work.cancel()
         try:

@@ -22,7 +22,7 @@ from ezmsg.core.net.address import (
     tune_tcp,
 )
 from ezmsg.core.net.authkey import AuthKey
-from ezmsg.core.net.door import check_credentials, door_path
+from ezmsg.core.net.door import credentials, door_path
 from ezmsg.core.net.tls import load_credentials
 from ezmsg.core.net.tlshandshake import ClientTls
 from ezmsg.core.wire.handshake import ClientHandshake, PeerInfo
@@ -31,7 +31,12 @@ CONNECT_TIMEOUT_S = 5.0
 
 
 async def connect(
-    where: Address | str, key: AuthKey, timeout_s: float = CONNECT_TIMEOUT_S, *, me: PeerInfo | None = None
+    where: Address | str,
+    key: AuthKey,
+    timeout_s: float = CONNECT_TIMEOUT_S,
+    *,
+    me: PeerInfo | None = None,
+    name: str = "",
 ) -> tuple[socket.socket, PeerInfo]:
     """An authenticated connection: a non-blocking socket of the caller's, at the first byte after the handshake.
 
@@ -40,13 +45,14 @@ async def connect(
         key: The key of the graph.
         timeout_s: For everything together.
         me: How to introduce oneself; this process when None.
+        name: What errors call it; `where` when empty.
 
     Raises:
-        CannotConnect: Nothing accepts connections there.
+        CannotConnect: Nothing accepts connections there, or it is the door of another user.
         HandshakeError: Something does, but it is no peer of ours; see the subclasses.
         TlsIncomplete, TlsFileError: What is set up for TLS cannot be used.
     """
-    name = str(where)
+    name = name or str(where)
     tls = _client_tls(where)
     sock: socket.socket | None = None
     try:
@@ -220,7 +226,10 @@ def _door_address(door: str) -> list[SocketAddress]:
 def _check(sock: socket.socket, name: str) -> None:
     """Look at who answered, before anything is said."""
     if sock.family == socket.AF_UNIX:
-        check_credentials(sock, name)
+        _, uid = credentials(sock)
+        if uid != os.geteuid():
+            # It would not let us in, or we not trust it: over TCP, the key alone decides.
+            raise CannotConnect(name, f"it is the door of user {uid}, this process runs as {os.geteuid()}")
         return
     if sock.getsockname() == sock.getpeername():
         # A free port of the ephemeral range can be given to our own end: TCP then connects to itself.

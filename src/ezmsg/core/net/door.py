@@ -2,6 +2,9 @@
 
 An abstract socket (Linux): its name vanishes with the process. Written `@name`, as the system's tools show it; `""`
 means no door. A door is a shortcut, never a condition: containers of one machine may not see each other's.
+
+Publishers tell the names of theirs. That of a GraphServer follows from its address: names of doors and ports of
+loopback belong to the same network namespace, so whoever finds the door has found what listens at the port.
 """
 
 from __future__ import annotations
@@ -12,11 +15,15 @@ import struct
 import sys
 import uuid
 
+from ezmsg.core import config
 from ezmsg.core.errors import AuthenticationFailed
 from ezmsg.core.net import forking
+from ezmsg.core.net.address import Address
 from ezmsg.core.wire.limits import ACCEPT_BACKLOG
 
 NO_DOOR = ""
+# How hosts are called that have a door, and by which name a client finds it.
+LOOPBACK = {"127.0.0.1": "127.0.0.1", "::1": "::1", "localhost": "127.0.0.1", "0.0.0.0": "127.0.0.1"}
 _UCRED = struct.Struct("3i")
 
 
@@ -25,11 +32,20 @@ def has_doors() -> bool:
     return sys.platform == "linux"
 
 
-def open_door() -> tuple[socket.socket | None, str]:
-    """A listening socket and its name; (None, "") where there are no doors."""
+def server_door(address: Address) -> str:
+    """What the door of a GraphServer at this address is called; `""` if it has none.
+
+    It has one where only this machine can reach it, or every interface can, and TLS is not asked for.
+    """
+    host = LOOPBACK.get(address.host, address.host)
+    return f"@ezmsg-{Address(host, address.port)}" if host in LOOPBACK and config.tls_files() is None else NO_DOOR
+
+
+def open_door(name: str = "") -> tuple[socket.socket | None, str]:
+    """A listening socket and its name, a new one if none is given; (None, "") where it is taken, or none exist."""
     if not has_doors():
         return None, NO_DOOR
-    name = f"@ezmsg-{uuid.uuid4()}"
+    name = name or f"@ezmsg-{uuid.uuid4()}"
     sock = forking.new_socket(socket.AF_UNIX)
     try:
         sock.bind(door_path(name))

@@ -46,6 +46,8 @@ class SocketTransport(asyncio.Transport):
         self._returned: asyncio.Future[None] | None = None
         self._is_eof_written = self._is_eof_due = False
         self._is_closing = self._is_lost = False
+        # Why nothing can be sent any more, while what the peer said is still read.
+        self._send_error: OSError | None = None
         self._is_reading = True
         self._watch = PeerWatch(sock, config.peer_timeout_s(), self._fail) if can_watch(sock) else None
         protocol.connection_made(self)
@@ -73,7 +75,7 @@ class SocketTransport(asyncio.Transport):
             return
         self._loop.remove_reader(self._fd)
         self._is_reading = False
-        if not self._protocol.eof_received():
+        if not self._protocol.eof_received() or self._send_error is not None:
             self.close()
 
     def poll(self) -> None:
@@ -108,7 +110,7 @@ class SocketTransport(asyncio.Transport):
             except (BlockingIOError, InterruptedError):
                 sent = 0
             except OSError as error:
-                self._fail(error)
+                self._cannot_send(error)
                 return
             if sent == len(data):
                 return
@@ -261,12 +263,20 @@ class SocketTransport(asyncio.Transport):
         if self._is_reading:
             self._loop.remove_reader(self._fd)
         if not self._waiting:
-            self._lose(None)
+            self._lose(self._send_error)
 
     def abort(self) -> None:
         """Close at once."""
         self._is_closing = True
         self._lose(None)
+
+    def _cannot_send(self, error: OSError) -> None:
+        if self.is_reading() and isinstance(error, (BrokenPipeError, ConnectionResetError)):
+            # What the peer said before it hung up is heard first, a goodbye for one; then comes its end.
+            self._is_eof_due = self._is_eof_written = True
+            self._send_error = error
+        else:
+            self._fail(error)
 
     def _fail(self, error: OSError) -> None:
         self._is_closing = True

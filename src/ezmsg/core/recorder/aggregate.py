@@ -13,6 +13,7 @@ from ezmsg.core.graphmeta import ProfileChannelType
 from ezmsg.core.recorder.distinct import distinct
 from ezmsg.core.recorder.histograms import Column, Exemplar
 from ezmsg.core.recorder.ids import hex_span_id
+from ezmsg.core.recorder.intervals import Stretch, Stretches
 from ezmsg.core.recorder.labels import NO_LABEL, Labels
 from ezmsg.core.recorder.processscope import ProcessScope
 from ezmsg.core.recorder.ring import Rows
@@ -36,13 +37,13 @@ from ezmsg.core.recorder.rows import (
     PROCESS_INDEX,
     PUBLISH,
     SAMPLED,
+    SELECTED,
     SPAN,
     WAIT,
 )
 from ezmsg.core.recorder.runs import Durations, Published, Run, process_run, publish_run
 from ezmsg.core.recorder.series import NOWHERE, Mask, SeriesTable
 
-_NOTHING_BEFORE: Final = -(1 << 62)
 EXEMPLARY: Final = frozenset({"age", "backpressure", "process", "publish", "queue", "serialize", "transport"})
 """Histograms of messages that have exemplars, as those of failures and of user spans do; an interval is of two."""
 _NOT_ZERO: Final = frozenset({"backpressure", "serialize"})
@@ -78,11 +79,10 @@ class Aggregator:
         self.series = SeriesTable(labels)
         self._labels = labels
         self.turn = 0
-        # By position: anomalies, and number and start of the last message published.
+        # By position: anomalies, and which messages were published when.
         self._foreign = np.zeros(0, dtype=np.int64)
         self._negative = np.zeros(0, dtype=np.int64)
-        self._last_id = np.zeros(0, dtype=np.int64)
-        self._last_start = np.zeros(0, dtype=np.int64)
+        self._published: dict[int, Stretches] = {}
         self.open(PROCESS_INDEX)
 
     def count_process(self, scope: ProcessScope) -> None:
@@ -94,13 +94,11 @@ class Aggregator:
     def open(self, index: int) -> None:
         """Know an endpoint; rows of others are counted as unknown."""
         position = self.series.open(index)
-        more = len(self.series) - len(self._last_id)
+        more = len(self.series) - len(self._foreign)
         if more:
-            self._last_id = np.append(self._last_id, np.zeros(more, dtype=np.int64))
-            self._last_start = np.append(self._last_start, np.zeros(more, dtype=np.int64))
             self._foreign = np.append(self._foreign, np.zeros(more, dtype=np.int64))
             self._negative = np.append(self._negative, np.zeros(more, dtype=np.int64))
-        self._last_id[position] = _NOTHING_BEFORE
+        self._published.pop(position, None)
         self._foreign[position] = self._negative[position] = 0
 
     def close(self, index: int) -> None:
@@ -120,7 +118,8 @@ class Aggregator:
         kinds = rows[:, 0] & KIND_MASK
         hops = np.flatnonzero(rows[:, 0] & HOP)
         return (
-            self._hand_publishes(rows, np.flatnonzero(kinds == PUBLISH), hops)
+            # Those that failed sent nothing.
+            self._hand_publishes(rows, np.flatnonzero((kinds == PUBLISH) & (rows[:, 0] & ERROR == 0)), hops)
             + self._hand(rows, kinds == PROCESS, self._process)
             + self._hand(rows, kinds == WAIT, self._wait)
             + self._hand(rows, (kinds == LEASE) | (kinds == SPAN), self._lease)
@@ -145,14 +144,13 @@ class Aggregator:
             unknown += self._count_run(index, published.durations, run, PUBLISH_END)
             position = self.series.position(index)
             if position != NOWHERE:
-                self._last_id[position], self._last_start[position] = published.last_id, published.last_start_ns
+                closed = self._closed_by(position, published.stretch)
+                self.series.count("interval", np.full(len(closed), position), np.array(closed), self.turn)
         return unknown
 
     def _publish_run(self, run: Run) -> Published | None:
-        position = self.series.position(self._publisher_of(run))
-        if position == NOWHERE:
-            return publish_run(run, _NOTHING_BEFORE, 0)
-        return publish_run(run, int(self._last_id[position]), int(self._last_start[position]))
+        known = self._published.get(self.series.position(self._publisher_of(run)))
+        return publish_run(run, None if known is None else known.start_before(int(run.ids[0])))
 
     @staticmethod
     def _publisher_of(run: Run) -> int:
@@ -255,24 +253,44 @@ class Aggregator:
     def _intervals(self, chunk: _Chunk) -> None:
         """From the start of one message to the start of the next, where both are known."""
         order = np.argsort(chunk.positions, kind="stable")
-        positions, ids, starts = chunk.positions[order], chunk.words[order, 1], chunk.words[order, 3]
-        first = np.append(True, positions[1:] != positions[:-1])
-        ids_before, starts_before = np.roll(ids, 1), np.roll(starts, 1)
-        ids_before[first] = self._last_id[positions[first]]
-        starts_before[first] = self._last_start[positions[first]]
-        last = np.roll(first, -1)
-        self._last_id[positions[last]], self._last_start[positions[last]] = ids[last], starts[last]
-        known = ids_before == ids - 1
+        positions, ids = chunk.positions[order], chunk.words[order, 1]
+        is_first = np.append(True, positions[1:] != positions[:-1])
+        if not (is_first[1:] | (ids[1:] > ids[:-1])).all():
+            order = np.lexsort((chunk.words[:, 1], chunk.positions))
+            ids = chunk.words[order, 1]
+        starts = chunk.words[order, 3]
+        starts_before = np.roll(starts, 1)
+        joins = ~is_first & (np.roll(ids, 1) == ids - 1)
+        known = joins.copy()
         # A row whose predecessor may have been left out carries that one's start with it.
-        carrying = np.flatnonzero(chunk.words[order, 0] & EXTENDED)
-        if len(carrying):
-            carried = chunk.rows[chunk.at[order[carrying]] + 1, 5]
-            usable = carried > NO_PREVIOUS
-            starts_before[carrying[usable]] = carried[usable]
-            known[carrying[usable]] = True
+        metas = chunk.words[order, 0]
+        carrying = np.flatnonzero(metas & EXTENDED)
+        carried = chunk.rows[chunk.at[order[carrying]] + 1, 5]
+        usable = carried > NO_PREVIOUS
+        starts_before[carrying[usable]] = carried[usable]
+        known[carrying[usable]] = True
         intervals = starts - starts_before
-        known &= intervals >= 0
-        self.series.count("interval", positions[known], intervals[known], self.turn)
+        counted = known & (intervals >= 0)
+        # Where rows are thinned, nothing more will be heard of those between; else, of hops.
+        joins |= ~is_first & (metas & (EXTENDED | SAMPLED | SELECTED) == EXTENDED)
+        firsts = np.flatnonzero(~joins)
+        lasts = np.append(firsts[1:], len(ids)) - 1
+        columns = (positions[firsts], ids[firsts], starts[firsts], known[firsts], ids[lasts], starts[lasts])
+        whose: list[int] = []
+        closed: list[int] = []
+        for position, *stretch in zip(*(column.tolist() for column in columns), strict=True):
+            found = self._closed_by(position, Stretch(*stretch))
+            closed += found
+            whose += [position] * len(found)
+        all_positions = np.append(positions[counted], np.array(whose, dtype=np.int64))
+        self.series.count("interval", all_positions, np.append(intervals[counted], closed).astype(np.int64), self.turn)
+
+    def _closed_by(self, position: int, stretch: Stretch) -> list[int]:
+        """The intervals to messages that were known before."""
+        known = self._published.get(position)
+        if known is None:
+            known = self._published[position] = Stretches()
+        return [interval for interval in known.add(stretch) if interval >= 0]
 
     # -- beneath ------------------------------------------------------------------------------------------------------
 

@@ -33,6 +33,7 @@ from ezmsg.core.recorder.rows import (
     NO_TRACE,
     PROCESS,
     QUEUE_WAIT,
+    ROW_BYTES,
     SAMPLED,
     SELECTED,
     SPAN,
@@ -41,11 +42,14 @@ from ezmsg.core.recorder.rows import (
     clock,
     meta_word,
     pack_extra,
+    pack_pair,
     pack_row,
 )
 from ezmsg.core.recorder.selection import Selector
 
 _CHANNEL: Final = CHANNEL_MASK << CHANNEL_SHIFT
+_SELECTED: Final = SELECTED | EXTENDED
+_OWED: Final = 1 << LEASE_TIME | 1 << QUEUE_WAIT | 1 << TRANSPORT | 1 << AGE
 Value = str | int | float | bool
 ATTRIBUTES: Final = 16
 """Attributes of one user span."""
@@ -71,6 +75,18 @@ class Receiver:
         self.holding: Callable[[], tuple[EdgeMetrics, float] | None] | None = None
 
 
+class Handled(Protocol):
+    """What is known of a message that was handled."""
+
+    message_id: int
+    origin_s: float
+    publish_s: float
+    channel_s: float
+    size: int
+    trace: Any
+    publisher: int
+
+
 class EdgeOwner(Protocol):
     """What an edge needs of its registry."""
 
@@ -89,6 +105,7 @@ class EdgeMetrics:
         timed: Whether durations are recorded at all.
         meta: The first word of the rows.
         hop_meta: The same for rows that speak for the publish as well.
+        selects_all: Whether a native trace selects every message, and nothing is thinned (see `processed_selected`).
         ring: Where they go.
         receiver: What the edges of the subscriber share.
         code: The channel kind, as a code of `rows.CHANNELS`.
@@ -105,6 +122,7 @@ class EdgeMetrics:
         "_lease_meta",
         "_owner",
         "_recording",
+        "_selected",
         "_span_meta",
         "_thin_mask",
         "bytes",
@@ -121,6 +139,7 @@ class EdgeMetrics:
         "publisher_id",
         "receiver",
         "ring",
+        "selects_all",
         "thinned",
         "timed",
         "topic",
@@ -151,6 +170,9 @@ class EdgeMetrics:
         self._attribute_meta = meta_word(ATTRIBUTE, index)
         self.timed = self.is_plain = self._recording = False
         self._thin_mask = 0
+        self.selects_all = False
+        # What the extra row of a selected message begins with, and the samples it owes.
+        self._selected = EXTRA, 0
 
     # -- the hot path -------------------------------------------------------------------------------------------------
 
@@ -223,6 +245,30 @@ class EdgeMetrics:
         )  # fmt: skip
         ring.mark(offset + 128, spans, samples)
 
+    def processed_selected(self, message: Handled, start_s: float) -> bool:
+        """The lease of a message, handed over at `start_s`, is released now; a native trace selects all messages.
+
+        Returns:
+            Whether it was recorded. Else it is one for `processed`: in another trace, too, or with times that differ.
+        """
+        origin_s, publish_s, channel_s = message.origin_s, message.publish_s, message.channel_s
+        if message.trace is not None or message.publisher or not 0.0 <= origin_s <= publish_s <= channel_s <= start_s:
+            return False
+        size = message.size
+        self.consumed += 1
+        self.bytes += size
+        self.receiver.last_code = self.code
+        extra_meta, samples = self._selected
+        ring = self.ring
+        offset = ring.head
+        pack_pair(
+            ring.buffer, offset & ring.mask,
+            self.meta | _SELECTED, message.message_id, origin_s, publish_s, channel_s, start_s, clock(), size,
+            extra_meta, NO_TRACE, 0, 0, 0.0, 0, 0,
+        )  # fmt: skip
+        ring.close_pair(offset + 2 * ROW_BYTES, samples)
+        return True
+
     def user_span(
         self,
         message_id: int,
@@ -245,7 +291,7 @@ class EdgeMetrics:
             attributes: What else is told of it, of at most `ATTRIBUTES`; only with a trace.
         """
         if self.timed:
-            meta = self._span_meta | self._labels.code(label or "") << LABEL_SHIFT
+            meta = self._span_meta | self._labels.code(label or "", is_free=True) << LABEL_SHIFT
             code = 0 if error is None else self._labels.code(error)
             meta |= 0 if error is None else ERROR
             self._put(
@@ -268,11 +314,17 @@ class EdgeMetrics:
 
     # -- for the registry and the 3.9 methods -------------------------------------------------------------------------
 
-    def configure(self, recording: bool, selected: bool, thin_mask: int) -> None:
+    def configure(self, recording: bool, selector: Selector | None, thin_mask: int) -> None:
         """Change what is recorded, from any thread: rows at all, a native trace, one row in `thin_mask + 1`."""
         self._recording, self._thin_mask = recording, thin_mask
-        self.timed = recording or selected
-        self.is_plain = not selected and not thin_mask
+        self.timed = recording or selector is not None
+        self.is_plain = selector is None and not thin_mask
+        self.selects_all = False
+        if selector is not None and not thin_mask and not self.foreign and selector.selects_all:
+            emit, _, generation = selector.selection
+            emit &= _OWED
+            self._selected = EXTRA | emit << LABEL_SHIFT | generation << INDEX_SHIFT, emit.bit_count()
+            self.selects_all = bool(emit)
 
     def counters(self) -> dict[str, int]:
         """Totals, by the names of the wire."""
@@ -293,7 +345,8 @@ class EdgeMetrics:
     def span(self, code: int, start_ns: int, end_ns: int, label: str | None, message_id: int, sampled: bool) -> None:
         """Record a span of the user of which nothing else is known."""
         if self.timed:
-            meta = self._span_meta & ~_CHANNEL | code << CHANNEL_SHIFT | self._labels.code(label or "") << LABEL_SHIFT
+            name = self._labels.code(label or "", is_free=True)
+            meta = self._span_meta & ~_CHANNEL | code << CHANNEL_SHIFT | name << LABEL_SHIFT
             self._put(meta, message_id, start_ns, end_ns, 1 << USER_SPAN, sampled, None)
 
     def _count_error(self, error: str) -> str:
@@ -346,9 +399,9 @@ class EdgeMetrics:
             name_of_type = type(value).__name__
             kind = ATTRIBUTE_TYPES.index(name_of_type) if name_of_type in ATTRIBUTE_TYPES else 0
             number = int(value) if isinstance(value, int) else 0
-            text = labels.code(str(value)) if not kind else 0
+            text = labels.code(str(value), is_free=True) if not kind else 0
             bits = int.from_bytes(struct.pack("<d", value), "little", signed=True) if isinstance(value, float) else 0
-            meta = self._attribute_meta | SAMPLED | EXTENDED | labels.code(str(name)) << LABEL_SHIFT
+            meta = self._attribute_meta | SAMPLED | EXTENDED | labels.code(str(name), is_free=True) << LABEL_SHIFT
             row = (meta, bits, 0.0, 0.0, 0.0, 0.0, 0.0, kind)
             made.append((row, (EXTRA, trace[0], trace[1], trace[1], 0.0, number, text)))
         return made

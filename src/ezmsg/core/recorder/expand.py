@@ -211,6 +211,8 @@ def _publish(row: Row, endpoint: EndpointRecord, labels: Labels, shift: int) -> 
     if serialize > 0:
         span.attributes[SERIALIZE_TIME] = _seconds(serialize)
     _describe_task(span.attributes, endpoint)
+    if row[0] & ERROR:
+        span.error = labels.get(row[0] >> LABEL_SHIFT & LABEL_MASK, "")
     return span
 
 

@@ -33,16 +33,21 @@ class Labels:
         """How many numbers exist."""
         return len(self._texts)
 
-    def code(self, text: str) -> int:
-        """The number of a text; makes one when it is new."""
+    def code(self, text: str, *, is_free: bool = False) -> int:
+        """The number of a text; makes one when it is new.
+
+        Args:
+            text: What to number.
+            is_free: It may be anything, another one each time: such texts leave the last eighth of the table to others.
+        """
         code = self._codes.get(text)
         if code is not None:
             return code
         short = text[:TEXT_LIMIT]
         if short != text:
-            return self.code(short)
+            return self.code(short, is_free=is_free)
         with self._lock:
-            if len(self._texts) >= self._limit:
+            if len(self._texts) >= self._limit - (self._limit // 8 if is_free else 0):
                 self.overflowed += 1
                 return OVERFLOW
             if text not in self._codes:

@@ -51,5 +51,5 @@ def operation_row(
     made["d"], made["e"] = start_ns, end_ns
     made["trace_id"] = np.frombuffer(trace[0], "V16")
     made["span_id"], made["parent_id"] = trace[1:]
-    made["blame"] = labels.code(SEPARATOR.join((error, detail, unit)))
+    made["blame"] = labels.code(SEPARATOR.join((error, detail, unit)), is_free=True)
     return made

@@ -6,12 +6,12 @@ what was published is told, and left out of what the receiver says of it later.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Iterator, Sequence
 
 import numpy as np
 
 from ezmsg.core.recorder.calculated import TraceIds
-from ezmsg.core.recorder.publisher import PendingMessage, PublisherMetrics
+from ezmsg.core.recorder.publisher import Holder, PendingMessage, PublisherMetrics
 from ezmsg.core.recorder.ring import Rows, Taken
 from ezmsg.core.recorder.rows import (
     EXTENDED,
@@ -37,18 +37,23 @@ class Pending:
         # Numbers of messages, by the index of their publisher.
         self._told: dict[int, set[int]] = {}
 
-    def look(self, publisher: PublisherMetrics) -> Taken | None:
+    def look(self, publishers: Collection[PublisherMetrics]) -> Taken | None:
         """Rows of what is pending now and was not told yet. Call it after rings were read; then `note` them."""
-        told = self._told.get(publisher.index, ())
-        fresh = [message for message in publisher.pending() if message.message_id not in told]
+        metas = {publisher.index: publisher.meta for publisher in publishers}
+        fresh = [
+            (metas[message.publisher], message)
+            for message in _traced(publishers)
+            if message.publisher in metas and message.message_id not in self._told.get(message.publisher, ())
+        ]
         if not fresh:
             return None
-        rows = np.frombuffer(_rows_of(publisher.meta, fresh), dtype=np.int64).reshape(-1, ROW_WORDS)
+        rows = np.frombuffer(_rows_of(fresh), dtype=np.int64).reshape(-1, ROW_WORDS)
         return Taken(rows, False, len(fresh), 0, 0, 0)
 
-    def note(self, index: int, rows: Rows) -> None:
+    def note(self, rows: Rows) -> None:
         """These rows were told."""
-        self._told.setdefault(index, set()).update(rows[::2, 1].tolist())
+        for meta, message_id in rows[::2, :2].tolist():
+            self._told.setdefault(meta >> INDEX_SHIFT, set()).add(message_id)
 
     def close(self, index: int) -> None:
         """Nothing more will be said of a publisher."""
@@ -98,10 +103,25 @@ class Pending:
         return True
 
 
-def _rows_of(meta: int, messages: Sequence[PendingMessage]) -> bytearray:
-    """Rows of publishes, as publishers write them."""
+def _traced(publishers: Collection[PublisherMetrics]) -> Iterator[PendingMessage]:
+    """Messages of traces that publishers left to others. Each queue is looked through once, whoever shares it."""
+    holders: dict[int, Holder] = {}
+    for publisher in publishers:
+        holder = publisher.left_to()
+        if holder is not None:
+            holders.setdefault(id(holder.queue), holder)
+    for holder in holders.values():
+        # What is taken first: it was in the queue before.
+        taken = holder.taken()
+        waiting = () if holder.queue is None else holder.queue.copy()
+        for messages in (taken, waiting):
+            yield from [message for message in messages if message.trace is not None]
+
+
+def _rows_of(messages: Sequence[tuple[int, PendingMessage]]) -> bytearray:
+    """Rows of publishes, as publishers with these first words write them."""
     buffer = bytearray(2 * ROW_BYTES * len(messages))
-    for number, message in enumerate(messages):
+    for number, (meta, message) in enumerate(messages):
         trace = message.trace
         if isinstance(trace, TraceIds):
             trace = trace.publish(message.message_id)

@@ -5,6 +5,7 @@ Times are seconds of `rows.clock`, as floats; see `rows`.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any, Final, Protocol
 from uuid import UUID
@@ -16,6 +17,7 @@ from ezmsg.core.recorder.labels import Labels
 from ezmsg.core.recorder.ring import Ring
 from ezmsg.core.recorder.rows import (
     BACKPRESSURE_WAIT,
+    ERROR,
     EXTENDED,
     EXTRA,
     INDEX_SHIFT,
@@ -26,12 +28,15 @@ from ezmsg.core.recorder.rows import (
     NO_TRACE,
     PUBLISH,
     PUBLISH_DELTA,
+    ROW_BYTES,
     SAMPLED,
     SELECTED,
     SERIALIZE,
     WAIT,
+    clock,
     meta_word,
     pack_extra,
+    pack_pair,
     pack_row,
 )
 from ezmsg.core.recorder.selection import Selector
@@ -39,6 +44,7 @@ from ezmsg.core.recorder.waits import Waits
 
 NEVER: Final = float("inf")
 ALWAYS: Final = -NEVER
+_SELECTED: Final = SELECTED | EXTENDED
 PublishTrace = tuple[bytes, int, int, Sequence[tuple[bytes, int]]]
 """Trace id (16 bytes), span id of this publish, that of its parent (0: root), and trace and span ids of what else it
 follows from."""
@@ -52,6 +58,28 @@ class PendingMessage(Protocol):
     publish_s: float
     channel_s: float
     trace: Any
+    publisher: int
+
+
+class Holder(Protocol):
+    """Who is to record publishes of messages that it has not let go of: those in its queue, and those taken from it.
+
+    Holders of several publishers may share one queue.
+    """
+
+    @property
+    def queue(self) -> deque[Any] | None:
+        """Messages that wait."""
+        ...
+
+    @property
+    def taken(self) -> Callable[[], Sequence[PendingMessage]]:
+        """Tells, in any thread, messages that are handled."""
+        ...
+
+
+def _nobody() -> None:
+    return None
 
 
 class PublisherMetrics:
@@ -66,12 +94,13 @@ class PublisherMetrics:
         meta: The first word of the rows.
         ids: Those of the traces that begin here, where they are calculated.
         ring: Where they go.
+        selects_all: Whether a native trace selects every message, and nothing is thinned (see `record_selected`).
         sent: Messages published.
         bytes: Their size in all.
         waits: How long they waited for a slot.
         last_start_s: When `broadcast` was entered last.
         inflight_gauge: Tells the messages not yet released; set by the publisher.
-        pending: Tells the traced messages that their receiver is to record, and has not yet; set by the publisher.
+        left_to: Tells who is to record publishes here, if anybody is; set by the publisher.
         shm_reallocations: How often the shared memory grew; the publisher adds to it.
         thinned: Rows left out to stay within the row budget.
         roots: Traces that were due to begin here.
@@ -89,6 +118,7 @@ class PublisherMetrics:
         "_root_mask",
         "_root_period_s",
         "_root_ratio",
+        "_selected",
         "_selector",
         "_thin_mask",
         "_wait_meta",
@@ -102,13 +132,14 @@ class PublisherMetrics:
         "inflight_gauge",
         "is_plain",
         "last_start_s",
+        "left_to",
         "meta",
         "next_root_s",
         "num_buffers",
-        "pending",
         "ring",
         "roots",
         "roots_thinned",
+        "selects_all",
         "sent",
         "shm_reallocations",
         "teller",
@@ -135,7 +166,7 @@ class PublisherMetrics:
         self.endpoint_id = f"{topic}:{publisher_id}"
         self.sent = self.bytes = self.shm_reallocations = self.thinned = self._inflight = 0
         self.inflight_gauge: Callable[[], int] | None = None
-        self.pending: Callable[[], Sequence[PendingMessage]] = tuple
+        self.left_to: Callable[[], Holder | None] = _nobody
         self.ring, self._labels, self._clock = ring, labels, clock
         self.meta = meta_word(PUBLISH, index)
         self.ids = TraceIds()
@@ -149,6 +180,9 @@ class PublisherMetrics:
         self.timed = self.is_plain = self._recording = False
         self.teller = 0
         self._selector: Selector | None = None
+        self.selects_all = False
+        # What the extra row of a selected message begins with, and the samples it owes.
+        self._selected = EXTRA, 0
         self._thin_mask = 0
         self.next_root_s = NEVER
         self._root_period_s = 0.0
@@ -259,6 +293,19 @@ class PublisherMetrics:
         )  # fmt: skip
         ring.mark(offset + 128, spans, samples)
 
+    def record_selected(self, message_id: int, origin_s: float, start_s: float, end_s: float) -> None:
+        """Record a broadcast to one subscriber of this loop, in no trace but a native one that selects all messages."""
+        previous_s, self.last_start_s = self.last_start_s, start_s
+        extra_meta, samples = self._selected
+        ring = self.ring
+        offset = ring.head
+        pack_pair(
+            ring.buffer, offset & ring.mask,
+            self.meta | _SELECTED, message_id, origin_s, start_s, end_s, 0.0, 0.0, 0,
+            extra_meta, NO_TRACE, 0, 0, previous_s, 1, 0,
+        )  # fmt: skip
+        ring.close_pair(offset + 2 * ROW_BYTES, samples)
+
     def record_late(
         self, message_id: int, origin_s: float, start_s: float, end_s: float, trace: PublishTrace | None = None
     ) -> None:
@@ -274,6 +321,18 @@ class PublisherMetrics:
             self.ring.put_span(
                 self.meta, message_id, origin_s, start_s, end_s, 0.0, 0.0, 0,
                 trace[0], trace[1], trace[2], NO_PREVIOUS_S, 1, 0,
+            )  # fmt: skip
+
+    def record_failed(
+        self, message_id: int, origin_s: float, start_s: float, wait_s: float, error: str, trace: PublishTrace | None
+    ) -> None:
+        """Record, for its trace, that a broadcast ends now, with an exception of this type and nothing sent."""
+        blame, self._blame = self._blame, 0
+        if self._recording and trace is not None:
+            self.ring.put_span(
+                self.meta | ERROR | self._labels.code(error) << LABEL_SHIFT,
+                message_id, origin_s, start_s, clock(), wait_s, 0.0, 0,
+                trace[0], trace[1], trace[2], NO_PREVIOUS_S, 0, blame if wait_s else 0,
             )  # fmt: skip
 
     def wait_ended(self, wait_ns: int, holder: str) -> None:
@@ -331,6 +390,12 @@ class PublisherMetrics:
         self._recording, self._selector, self._thin_mask = recording, selector, thin_mask
         self.timed = recording or selector is not None
         self.is_plain = selector is None and not thin_mask
+        self.selects_all = False
+        if selector is not None and not thin_mask and selector.selects_all:
+            emit, _, generation = selector.selection
+            emit &= 1 << PUBLISH_DELTA
+            self._selected = EXTRA | emit << LABEL_SHIFT | generation << INDEX_SHIFT, emit.bit_count()
+            self.selects_all = bool(emit)
         self.teller = self.index if recording else 0
 
     def configure_roots(self, rate_hz: float, ratio: float | None) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from typing import Final
 from uuid import UUID
 
@@ -262,7 +262,7 @@ class Recorder:
 
     def _configure_edge(self, subscriber: SubscriberMetrics, edge: EdgeMetrics) -> None:
         level = self.sampling.level(subscriber.topic, subscriber.endpoint_id, self.level, is_publisher=False)
-        edge.configure(level != "off", subscriber.selector is not None, self._thin_mask)
+        edge.configure(level != "off", subscriber.selector, self._thin_mask)
 
     def _configure_all_roots(self) -> None:
         for publisher in self.publishers.values():
@@ -327,21 +327,20 @@ class Recorder:
         self.digest.lost["span:unread"] = self.process.spans_lost
         for part in taken:
             self.digest.add(part, self.trace.generation, self._find, pause)
-        self._tell_pending(publishers if with_pending else (), released)
+        self._tell_pending(publishers if with_pending else (), released, pause)
         with self.lock:
             self._settle(closing)
             if self.budget.note(self.digest.rows + self.thinned(), time.perf_counter_ns()):
                 self._configure()
 
-    def _tell_pending(self, publishers: Iterable[PublisherMetrics], released: dict[int, int]) -> None:
+    def _tell_pending(self, publishers: Collection[PublisherMetrics], released: dict[int, int], pause: Pause) -> None:
         digest = self.digest
         for index, below in released.items():
             digest.pending.forget(index, below)
-        for publisher in publishers:
-            rows = digest.pending.look(publisher)
-            if rows is not None:
-                digest.add(rows, self.trace.generation, self._find)
-                digest.pending.note(publisher.index, rows.rows)
+        pending = digest.pending.look(publishers)
+        if pending is not None:
+            digest.add(pending, self.trace.generation, self._find, pause)
+            digest.pending.note(pending.rows)
 
     def retire(self, indices: Iterable[int]) -> None:
         """Closed endpoints were delivered, or nobody asks for them. Hold `reading`, not `lock`."""

@@ -175,6 +175,15 @@ class Ring:
         _, extras, spans, samples = self.marks
         self.marks = (end, extras + 1, spans + 2, samples)
 
+    def close_pair(self, end: int, samples: int) -> None:
+        """Publish a row and its extra row, packed as one and ending at `end`; they owe so many native samples."""
+        if end & self.mask == ROW_BYTES:
+            self.buffer[:ROW_BYTES] = self.buffer[self._size :]
+        # As `mark` does.
+        self.head = end
+        _, extras, spans, all_samples = self.marks
+        self.marks = (end, extras + 1, spans, all_samples + samples)
+
     def mark(self, end: int, spans: int, samples: int) -> None:
         """Publish a row and its extra row that end at `end`; they are so many spans (0 or 1) and native samples."""
         # The head first: what the marks count lies before it.

@@ -12,9 +12,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ezmsg.core.recorder.buckets import COLUMNS, float_columns
+from ezmsg.core.recorder.intervals import Stretch
 from ezmsg.core.recorder.pieces import Column, Piece, Times
 from ezmsg.core.recorder.ring import Rows
 from ezmsg.core.recorder.rows import (
+    ERROR,
     EXTENDED,
     FOREIGN,
     HOP,
@@ -32,7 +34,7 @@ from ezmsg.core.recorder.rows import (
 
 RUNS: Final = 4
 """In so many the rows of a piece may fall."""
-_SPECIAL: Final = FOREIGN | INSTANT | LABEL_MASK << LABEL_SHIFT
+_SPECIAL: Final = FOREIGN | INSTANT | ERROR | LABEL_MASK << LABEL_SHIFT
 _OF_A_ROW: Final = SAMPLED | SELECTED | EXTENDED
 """Flags that may differ within a run."""
 
@@ -98,11 +100,10 @@ class Durations(NamedTuple):
 
 
 class Published(NamedTuple):
-    """The publishes of a run."""
+    """The publishes of a run: their durations, and which they are."""
 
     durations: Durations
-    last_id: int
-    last_start_ns: int
+    stretch: Stretch
 
 
 def runs_of(piece: Piece) -> tuple[list[Run], Rows] | None:
@@ -154,15 +155,14 @@ def process_run(run: Run) -> Durations | None:
     return counted
 
 
-def publish_run(run: Run, last_id: int, last_start_ns: int) -> Published | None:
+def publish_run(run: Run, start_before_ns: int | None) -> Published | None:
     """The durations of a run of PUBLISH rows, or of PROCESS rows that speak for the publish.
 
     None where messages are missing in between, or times run backwards.
 
     Args:
         run: The run.
-        last_id: The message of the publisher that was counted last.
-        last_start_ns: When its publish began.
+        start_before_ns: When the publish before the first of them began, if that is known.
     """
     ids = run.ids
     count = len(ids)
@@ -175,7 +175,7 @@ def publish_run(run: Run, last_id: int, last_start_ns: int) -> Published | None:
     durations = np.empty((2, count))
     np.subtract(ends, starts, out=durations[0])
     np.subtract(starts[1:], starts[:-1], out=durations[1, 1:])
-    before_s = last_start_ns / 1e9 if int(ids[0]) == last_id + 1 else _start_before(run)
+    before_s = _start_before(run) if start_before_ns is None else start_before_ns / 1e9
     is_first = before_s == NO_PREVIOUS_S
     durations[1, 0] = starts[0] - before_s if not is_first else durations[1, -1] if count > 1 else 0
     counted = _count(("publish", "interval"), durations)
@@ -194,7 +194,8 @@ def publish_run(run: Run, last_id: int, last_start_ns: int) -> Published | None:
                 return None
             histograms.update(found.histograms)
             counted.by_row[name] = column * 1e9
-    return Published(counted, int(ids[-1]), round(float(starts[-1]) * 1e9))
+    first_ns, last_ns = round(float(starts[0]) * 1e9), round(float(starts[-1]) * 1e9)
+    return Published(counted, Stretch(int(ids[0]), first_ns, not is_first, int(ids[-1]), last_ns))
 
 
 def _start_before(run: Run) -> float:

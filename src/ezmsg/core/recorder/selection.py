@@ -35,6 +35,11 @@ class Selector:
         self._last_index = self._last_id = NOTHING
         self._last = False
 
+    @property
+    def selects_all(self) -> bool:
+        """Whether every message is selected: then nobody need ask."""
+        return self._mod == 1
+
     def next(self) -> bool:
         """Decide for a message without identity: with `mod` 3 the 3rd, 6th … call is True."""
         self._calls += 1

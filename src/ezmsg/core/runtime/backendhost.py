@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import socket
 import threading
@@ -12,7 +13,7 @@ from ezmsg.core.net import forking
 from ezmsg.core.runtime.link import BackendEnd
 from ezmsg.core.runtime.loopthread import LoopThread
 from ezmsg.core.runtime.mainthread import MainThread
-from ezmsg.core.runtime.messages import Close, Command, Event, Left, Stop, Terminate, Up
+from ezmsg.core.runtime.messages import Close, Command, Event, Leave, Left, Stop, Terminate, Up
 from ezmsg.core.runtime.participant import Participant
 from ezmsg.core.runtime.signals import prepare_backend
 from ezmsg.core.telemetry import pump
@@ -43,6 +44,8 @@ def run_backend(sock: socket.socket, make: MakeParticipant, name: str, strict: b
     host = LoopThread("ezmsg units", strict=strict)
     host.start()
     participant = make(line.report, host, main_thread)
+    # A spawned one is an interpreter that winds itself up, and finds what was left open.
+    participant.ends_process = multiprocessing.get_start_method() == "fork"
     taking_part = host.submit(participant.take_part())
     taking_part.add_done_callback(lambda _: (host.end(), main_thread.end()))
     host.call(line.listen, participant.obey)
@@ -50,13 +53,14 @@ def run_backend(sock: socket.socket, make: MakeParticipant, name: str, strict: b
     line.report(Up())
     main_thread.serve()
     host.stop(LOOP_S)
-    pump.shutdown(TELEMETRY_S)
+    if not participant.is_last:
+        pump.shutdown(TELEMETRY_S)
     line.report(Left())
 
 
 def _orphaned(host: LoopThread, participant: Participant) -> None:
     """The process that runs the graph is gone: end in order, or else at once."""
-    commands: tuple[Command, ...] = (Stop(is_interrupt=True), Close())
+    commands: tuple[Command, ...] = (Stop(is_interrupt=True), Close(), Leave(is_last=False))
     for command in commands:
         host.call(participant.obey, command)
     # A daemon: it does not keep a process that has ended.

@@ -23,8 +23,10 @@ from ezmsg.core.runtime.messages import (
     Failed,
     Failure,
     Finished,
+    Leave,
     Left,
     Ready,
+    ShutDown,
     Start,
     Stop,
     Tally,
@@ -140,6 +142,9 @@ class Coordinator:
             case Finished(tally):
                 member.tally = tally
                 self._advance(member, State.FINISHED)
+            case ShutDown(connections):
+                member.connections = connections
+                self._advance(member, State.SHUT_DOWN)
             case Ended(tally):
                 member.tally = tally
                 self._advance(member, State.ENDED)
@@ -227,11 +232,20 @@ class Coordinator:
             if not await self._all_within(State.FINISHED, None if self._strict else REACT_S):
                 self._give_up(State.FINISHED)
         self._tell(Close())
-        while not await self._all_within(State.ENDED, CLOSE_S):
+        is_last = False
+        if self._context.has_started_server:
+            await self._all_shut_down(State.SHUT_DOWN)
+            # Ourselves, and the processes.
+            is_last = self._context.has_only(1 + sum(member.connections for member in self._members))
+        self._tell(Leave(is_last))
+        await self._all_shut_down(State.ENDED)
+
+    async def _all_shut_down(self, state: State) -> None:
+        while not await self._all_within(state, CLOSE_S):
             if not self._strict and (self._is_interrupted or self._error is not None):
-                self._give_up(State.ENDED)
+                self._give_up(state)
                 break
-            late = "; ".join(member.label for member in self._members if member.state < State.ENDED)
+            late = "; ".join(member.label for member in self._members if member.state < state)
             logger.warning("still waiting for the shutdown of units: %s", late)
 
     async def _leave(self) -> None:

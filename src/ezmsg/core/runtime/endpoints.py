@@ -67,10 +67,21 @@ class Endpoints:
         for publisher in self._publishers:
             publisher.resume()
 
-    async def close(self) -> None:
-        """Close all of them; what was sent still arrives."""
-        clients: list[Publisher | Subscriber] = [*self._publishers, *self.subscribers.values()]
+    @property
+    def connections(self) -> int:
+        """How many of them are connected to the GraphServer."""
+        return sum(client.is_connected for client in self._clients)
+
+    @property
+    def _clients(self) -> list[Publisher | Subscriber]:
+        return [*self._publishers, *self.subscribers.values()]
+
+    async def close(self, *, graph_ends: bool = False) -> None:
+        """Close all of them; what was sent still arrives. Where the graph ends, the GraphServer is not told."""
+        clients = self._clients
         for client in clients:
+            if graph_ends:
+                client.forget_graph()
             client.close()
         closing = [asyncio.ensure_future(client.wait_closed()) for client in clients]
         if closing:

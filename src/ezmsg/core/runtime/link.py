@@ -48,11 +48,11 @@ class BackendEnd:
         self._lock = threading.Lock()
         self._received = bytearray()
 
-    def report(self, event: Event) -> None:
+    def report(self, *events: Event) -> None:
         """Tell the coordinator; from any thread. Does nothing when it is gone."""
-        frame = _frame(event)
+        frames = b"".join(map(_frame, events))
         with self._lock, contextlib.suppress(OSError):
-            self._socket.sendall(frame)
+            self._socket.sendall(frames)
 
     def listen(self, on_command: Callable[[Command], object]) -> None:
         """Call `on_command` with each command, in the running loop."""
@@ -96,7 +96,7 @@ def _cut(received: bytearray) -> bytes | None:
     return body
 
 
-class CoordinatorEnd:
+class CoordinatorEnd(asyncio.Protocol):
     """The end of the coordinator, for its event loop.
 
     Args:
@@ -105,29 +105,40 @@ class CoordinatorEnd:
 
     def __init__(self, sock: socket.socket) -> None:
         self._socket = sock
-        self._writer: asyncio.StreamWriter | None = None
+        self._transport: asyncio.Transport | None = None
         self._untold: list[bytes] = []
+        self._received = bytearray()
+        self._on_event: Callable[[Event], object] = lambda event: None
+        self._lost = asyncio.Event()
 
     async def listen(self, on_event: Callable[[Event], object]) -> None:
         """Call `on_event` with each event, until the process is gone. Cancel it to close the line."""
-        reader, self._writer = await asyncio.open_connection(sock=self._socket)
+        self._on_event = on_event
+        loop = asyncio.get_running_loop()
+        self._transport, _ = await loop.create_connection(lambda: self, sock=self._socket)
         try:
-            self._writer.writelines(self._untold)
-            with contextlib.suppress(asyncio.IncompleteReadError, ConnectionError):
-                while True:
-                    body = await reader.readexactly(*_SIZE.unpack(await reader.readexactly(_SIZE.size)))
-                    on_event(pickle.loads(body))  # from a process this one started
+            self._transport.writelines(self._untold)
+            await self._lost.wait()
         finally:
-            self._writer.close()
-            with contextlib.suppress(ConnectionError):
-                await self._writer.wait_closed()
+            self._transport.close()
+            await self._lost.wait()
+
+    def data_received(self, data: bytes) -> None:
+        """The process said something."""
+        self._received += data
+        while (body := _cut(self._received)) is not None:
+            self._on_event(pickle.loads(body))  # from a process this one started
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """The process is gone, or nobody listens any more."""
+        self._lost.set()
 
     def tell(self, command: Command) -> None:
         """Tell the process, as soon as it is listened to; does nothing when it is gone."""
-        if self._writer is None:
+        if self._transport is None:
             self._untold.append(_frame(command))
         else:
-            self._writer.write(_frame(command))
+            self._transport.write(_frame(command))
 
     def close(self) -> None:
         """Let go of the socket, where nobody listens."""

@@ -29,9 +29,10 @@ class State(IntEnum):
     UP = 1
     READY = 2
     FINISHED = 3
-    ENDED = 4
-    LEFT = 5
-    GONE = 6
+    SHUT_DOWN = 4
+    ENDED = 5
+    LEFT = 6
+    GONE = 7
 
 
 class Member:
@@ -41,6 +42,7 @@ class Member:
         label: What it is called in errors and in the log.
         state: How far it is.
         tally: How it ended, as far as it has.
+        connections: To the GraphServer, when its units are shut down.
         is_given_up: Whether it did not react when it should have.
     """
 
@@ -49,6 +51,7 @@ class Member:
     def __init__(self) -> None:
         self.state = State.LAUNCHED
         self.tally = Tally()
+        self.connections = 0
         self.is_given_up = False
 
     def attach(self, on_event: Callable[[Event], object], on_exit: Callable[[int | None], object]) -> None:
@@ -144,7 +147,10 @@ class BackendMember(Member):
 
     def _has_exited(self, on_exit: Callable[[int | None], object]) -> None:
         self.process.join()
-        self._ending = asyncio.create_task(self._hear_last_words(on_exit))
+        if self.state >= State.LEFT:
+            on_exit(self.process.exitcode)
+        else:
+            self._ending = asyncio.create_task(self._hear_last_words(on_exit))
 
     async def _hear_last_words(self, on_exit: Callable[[int | None], object]) -> None:
         # The end of the line may not come: a process that it forked may have it, too.

@@ -33,10 +33,21 @@ class Stop:
 
 @dataclass(frozen=True, slots=True)
 class Close:
-    """All processes are finished: shut the units down and close what they used."""
+    """All processes are finished: shut the units down."""
 
 
-Command = Begin | Start | Stop | Close
+@dataclass(frozen=True, slots=True)
+class Leave:
+    """Close what the units used.
+
+    Attributes:
+        is_last: Nobody else is in the graph, which ends now: nothing need be told to it any more.
+    """
+
+    is_last: bool
+
+
+Command = Begin | Start | Stop | Close | Leave
 
 # -- reported by a process --------------------------------------------------------------------------------------------
 
@@ -97,6 +108,13 @@ class Finished:
 
 
 @dataclass(frozen=True, slots=True)
+class ShutDown:
+    """The units are shut down; so many connections to the GraphServer are still open, that of telemetry aside."""
+
+    connections: int
+
+
+@dataclass(frozen=True, slots=True)
 class Ended:
     """Nothing of the units is left."""
 
@@ -108,7 +126,7 @@ class Left:
     """It has no word left for anybody, telemetry included: only the process itself has to end."""
 
 
-Event = Up | Ready | Terminate | Failed | Finished | Ended | Left
+Event = Up | Ready | Terminate | Failed | Finished | ShutDown | Ended | Left
 
 
 @dataclass(frozen=True, slots=True)

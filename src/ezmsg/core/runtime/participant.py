@@ -25,7 +25,9 @@ from ezmsg.core.runtime.messages import (
     Event,
     Failed,
     Finished,
+    Leave,
     Ready,
+    ShutDown,
     Start,
     Stop,
     Terminate,
@@ -34,6 +36,7 @@ from ezmsg.core.runtime.publishing import spare_the_loop
 from ezmsg.core.runtime.together import together
 from ezmsg.core.runtime.unittasks import Job, jobs_of, label_of
 from ezmsg.core.runtime.work import Work
+from ezmsg.core.telemetry import pump
 from ezmsg.core.unit import Unit, main_of, threads_of
 
 logger = logging.getLogger("ezmsg")
@@ -53,6 +56,10 @@ class Participant:
         host: The thread of the loop.
         main_thread: Where a `main` function runs.
         strict: Nothing is suppressed and nobody left behind at the end; an exception of a task ends the run.
+
+    Attributes:
+        ends_process: The process ends next: connections that nobody waits for may be left to that.
+        is_last: Nothing was left to be told to the graph.
     """
 
     def __init__(
@@ -65,6 +72,7 @@ class Participant:
     ) -> None:
         self._units, self._report, self._host, self._main_thread = units, report, host, main_thread
         self._grace_s = None if strict else GRACE_S
+        self.ends_process = self.is_last = False
         self._begun: list[Unit] = []
         self._setting_up: Unit | None = None
         self._endpoints = Endpoints()
@@ -72,7 +80,8 @@ class Participant:
         self._work = Work(self._terminate, self._fail, strict)
         self._blocking = BlockingCalls(main_thread, host.executor)
         self._address: asyncio.Future[str] = host.loop.create_future()
-        self._started, self._stopped, self._closing = asyncio.Event(), asyncio.Event(), asyncio.Event()
+        self._started, self._stopped = asyncio.Event(), asyncio.Event()
+        self._closing, self._leaving = asyncio.Event(), asyncio.Event()
         host.on_exit = self._fail
 
     def obey(self, command: Command) -> None:
@@ -88,6 +97,9 @@ class Participant:
                     self._main_thread.interrupt()
             case Close():
                 self._closing.set()
+            case Leave(is_last):
+                self.is_last = is_last
+                self._leaving.set()
 
     def _terminate(self, label: str) -> None:
         self._report(Terminate(f"{label} raised NormalTermination"))
@@ -114,6 +126,10 @@ class Participant:
             self._report(Finished(replace(tally)))
             await self._closing.wait()
             await self._shut_down()
+            self._report(ShutDown(self._connections))
+            await self._leaving.wait()
+            if not (self.is_last and self.ends_process):
+                await self._leave()
         except Exception as error:
             self._fail(error)
         finally:
@@ -186,9 +202,19 @@ class Participant:
         for unit in self._begun:
             await self._shut_down_unit(unit)
         await self._blocking.end(self._grace_s, self._work.tally)
-        ends = [self._endpoints.close()]
+
+    @property
+    def _connections(self) -> int:
+        has_client = self._client is not None and self._client.client_id is not None
+        return self._endpoints.connections + has_client
+
+    async def _leave(self) -> None:
+        """Close the streams of the units, and leave the graph; without a word to it where it ends."""
+        ends = [self._endpoints.close(graph_ends=self.is_last)]
         if self._client is not None:
-            ends.append(self._client.close())
+            if self.is_last:
+                pump.abandon(str(await self._address))
+            ends.append(self._client.abandon() if self.is_last else self._client.close())
         await together(*ends)
 
     async def _shut_down_unit(self, unit: Unit) -> None:

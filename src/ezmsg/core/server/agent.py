@@ -53,6 +53,11 @@ class AgentProcess:
             return cls(None)
         return cls([sys.executable, "-m", "ezmsg.otel", "--graph", str(address), "--child"])
 
+    @property
+    def is_wanted(self) -> bool:
+        """Whether the server has one, be it running or not."""
+        return self._command is not None
+
     async def joined(self, desk: TelemetryDesk) -> None:
         """The server is about to end: let an agent that is still starting join first, if there is something to export.
 

@@ -59,6 +59,11 @@ class Peer:
         self._token = ""
         self._connection: Connection | None = None
 
+    @property
+    def is_telemetry(self) -> bool:
+        """Whether it delivers telemetry."""
+        return self._role is r.OpenTelemetry
+
     def _refuse_second_role(self) -> None:
         if self._role is not None:
             raise WrongRole(f"this connection is already open as {self._role.__name__}")

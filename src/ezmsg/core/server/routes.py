@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import math
 import time
 from collections.abc import Mapping
@@ -10,6 +9,7 @@ from collections.abc import Mapping
 from ezmsg.core.errors import ConfigError, ConnectionLost, EzmsgError, TooManyProcessRequests
 from ezmsg.core.graphmeta import ProcessControlErrorCode as Code
 from ezmsg.core.net.connection import Connection
+from ezmsg.core.net.deadlines import Deadline
 from ezmsg.core.net.latereply import LateReply
 from ezmsg.core.net.loglimit import LogLimiter
 from ezmsg.core.server.books.meters import CONTROL, ServerMeters
@@ -101,7 +101,7 @@ class _Passage:
     __slots__ = ("_desk", "_owner", "_request_id", "_timer", "began_ns", "operation", "reply", "requester", "ticket")
 
     _request_id: int
-    _timer: asyncio.TimerHandle
+    _timer: Deadline
 
     def __init__(self, desk: RouteDesk, requester: Connection, owner: Connection, ticket: Ticket) -> None:
         self._desk, self._owner = desk, owner
@@ -116,7 +116,7 @@ class _Passage:
         """
         self.began_ns, self.operation = time.perf_counter_ns(), request.operation
         self._request_id = self._owner.ask(request, self._answered, revocable=True)
-        self._timer = asyncio.get_running_loop().call_later(request.timeout_s, self._timed_out, request)
+        self._timer = self._owner.deadlines.after(request.timeout_s, self._timed_out, request)
 
     def take_back(self) -> None:
         """Tell the owner to stop."""

@@ -56,7 +56,11 @@ class TelemetryDesk:
 
     async def close(self) -> None:
         """End the streams; there is no graph any more."""
+        self._tell_of_ourselves(is_due=True)
         self._notify_all(GraphState([], [], 0))
+        if self._listener is not None:
+            self._listener(None)
+            self._listener = None
         tasks = list(self._streams.values())
         for task in tasks:
             task.cancel()
@@ -105,6 +109,11 @@ class TelemetryDesk:
         return bool(self._readers)
 
     @property
+    def is_heard(self) -> bool:
+        """Whether this process itself exports what processes and the server measure."""
+        return self._listener is not None
+
+    @property
     def has_telemetry(self) -> bool:
         """Whether there is something for one."""
         return self._book.has_links
@@ -142,6 +151,8 @@ class TelemetryDesk:
         if state != self._told:
             self._told = state
             self._notify_all(state)
+        # Also where no process delivers anything.
+        self._tell_of_ourselves()
 
     def _welcome_reader(self) -> None:
         self.graph_changed()

@@ -15,7 +15,8 @@ from ezmsg.core import config
 from ezmsg.core.telemetry.link import Listener
 from ezmsg.core.wire.records import GraphState, ServerTelemetry
 
-GraphListener = Callable[[GraphState | ServerTelemetry], None]
+GraphListener = Callable[[GraphState | ServerTelemetry | None], None]
+"""Hears what one GraphServer knows, and None when that ends."""
 
 PACKAGE: Final = "ezmsg.otel"
 IN_PROCESS: Final = "ezmsg.otel.inprocess"

@@ -131,6 +131,8 @@ class TelemetryPump:
         self._is_ending = False
         self._deadline_s = 0.0
         self._flushing: list[Callable[[], None]] = []
+        # Graphs to which nothing is told any more, until their links are over.
+        self._abandoned: set[str] = set()
 
     def install(self) -> None:
         """Start with the first endpoint of a graph, from now on."""
@@ -164,6 +166,12 @@ class TelemetryPump:
         self._wake_up()
         if thread is not None:
             thread.join(timeout_s)
+
+    def abandon(self, graph: str) -> None:
+        """Tell a graph nothing more once its endpoints are closed here: it ends, and nobody is left to hear it."""
+        with self._lock:
+            if graph in self._links:
+                self._abandoned.add(graph)
 
     def after_fork(self) -> None:
         """In a forked child: nothing is linked."""
@@ -236,6 +244,10 @@ class TelemetryPump:
         """One turn; returns how long until the next, and whether a server does not take what there is."""
         recorder = self._registry.recorder
         pace.turn(time.monotonic(), recorder.unread(), is_forced=is_forced)
+        if self._abandoned:
+            links = self._without_abandoned(links)
+            if not links:
+                return 0.0, False
         if not any(link.socket for link in links.values()):
             # No server listens: totals go on, rows wait in bounded stores.
             with recorder.reading:
@@ -251,6 +263,16 @@ class TelemetryPump:
         self._drop({graph: link for graph, link in links.items() if link.is_over})
         is_stuck = any(link.is_stuck for link in links.values())
         return min(*delays, pace.wait_s(is_tracing=self._registry.trace_enabled())), is_stuck
+
+    def _without_abandoned(self, links: dict[str, TelemetryLink]) -> dict[str, TelemetryLink]:
+        # A link that went while there are endpoints would only come back.
+        over = {
+            graph: links[graph] for graph in links.keys() & self._abandoned if not self._registry.has_endpoints(graph)
+        }
+        for link in over.values():
+            link.abandon()
+        self._drop(over)
+        return {graph: link for graph, link in links.items() if graph not in over}
 
     def _pause(self) -> None:
         # Not when nobody writes any more: somebody waits for the end of this process.
@@ -270,6 +292,7 @@ class TelemetryPump:
             with self._lock:
                 if self._links.get(graph) is link:
                     del self._links[graph]
+                    self._abandoned.discard(graph)
             if self._registry.has_endpoints(graph):
                 self._graph_changed(graph, True)
 
@@ -344,6 +367,11 @@ PUMP = TelemetryPump(PROFILES)
 def install() -> None:
     """Carry what PROFILES measures to the GraphServers, from the first endpoint on."""
     PUMP.install()
+
+
+def abandon(graph: str) -> None:
+    """Tell a graph nothing more once its endpoints are closed here: it ends, and nobody is left to hear it."""
+    PUMP.abandon(graph)
 
 
 def flush(timeout_s: float = EXIT_TIMEOUT_S) -> bool:

@@ -1,0 +1,63 @@
+"""What GraphServers know: one, as an agent hears it, or all that run or ran in a process."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Hashable
+
+from ezmsg.core.wire.records import GraphState, HistogramState, ServerTelemetry
+from ezmsg.otel.histogram import Histogram
+
+
+class Graphs:
+    """The last word of each server, and the sums of those that ended: what was counted once may never fall."""
+
+    def __init__(self) -> None:
+        self._states: dict[Hashable, GraphState] = {}
+        self._servers: dict[Hashable, ServerTelemetry] = {}
+        self._ended = ServerTelemetry()
+        self._is_known = False
+
+    def set_state(self, server: Hashable, state: GraphState) -> None:
+        """A server told of its nodes, edges and processes."""
+        self._states[server] = state
+        self._is_known = True
+
+    def set_server(self, server: Hashable, telemetry: ServerTelemetry) -> None:
+        """A server told what it measured of its own work."""
+        self._servers[server] = telemetry
+
+    def end(self, server: Hashable) -> None:
+        """A server ended: its graph is no more, what it counted stays."""
+        self._states.pop(server, None)
+        if (telemetry := self._servers.pop(server, None)) is not None:
+            self._ended = _sum(self._ended, telemetry)
+
+    @property
+    def state(self) -> GraphState | None:
+        """All graphs together; None before anything was told of one."""
+        if not self._is_known:
+            return None
+        states = self._states.values()
+        nodes = dict.fromkeys(node for state in states for node in state.nodes)
+        edges = dict.fromkeys(edge for state in states for edge in state.edges)
+        return GraphState(list(nodes), list(edges), sum(state.processes for state in states))
+
+    @property
+    def servers(self) -> list[ServerTelemetry]:
+        """What servers measured; together it is what was measured ever."""
+        return [self._ended, *self._servers.values()]
+
+
+def _sum(one: ServerTelemetry, other: ServerTelemetry) -> ServerTelemetry:
+    merged: dict[tuple[str, str], Histogram] = {}
+    for state in (*one.histograms, *other.histograms):
+        merged.setdefault((state.name, state.label), Histogram()).merge(state)
+    histograms = [
+        HistogramState(
+            0, name, of.count, of.sum_ns, of.min_ns, of.max_ns, of.zero_count, of.scale, of.offset, of.counts,
+            label=label,
+        )
+        for (name, label), of in merged.items()
+    ]  # fmt: skip
+    return ServerTelemetry(histograms, dict(Counter(one.counters) + Counter(other.counters)))

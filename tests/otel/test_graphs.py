@@ -1,0 +1,48 @@
+"""What several GraphServers know, taken together."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from ezmsg.core.wire.records import GraphState, ServerTelemetry
+from ezmsg.otel.graphs import Graphs
+from tests.otel.feeds import histogram
+
+
+def counted(graphs: Graphs) -> tuple[dict[str, int], dict[str, int]]:
+    """Counters, and how often each operation was measured."""
+    counters, operations = Counter[str](), Counter[str]()
+    for server in graphs.servers:
+        counters.update(server.counters)
+        for state in server.histograms:
+            operations[state.label] += state.count
+    return dict(counters), dict(operations)
+
+
+def test_before_a_server_said_something_no_graph_is_known() -> None:
+    graphs = Graphs()
+    assert (graphs.state, counted(graphs)) == (None, ({}, {}))
+
+
+def test_graphs_of_several_servers_are_one_and_each_has_the_last_word_on_its_own() -> None:
+    graphs = Graphs()
+    graphs.set_state("one", GraphState(["A", "B"], [], 1))
+    graphs.set_state("two", GraphState(["B", "C"], [("B", "C")], 2))
+    graphs.set_state("one", GraphState(["A", "B"], [("A", "B")], 3))
+    assert graphs.state == GraphState(["A", "B", "C"], [("A", "B"), ("B", "C")], 5)
+
+
+def test_what_servers_counted_stays_when_they_end() -> None:
+    graphs = Graphs()
+    for server in range(3):
+        graphs.set_state(server, GraphState([f"A{server}"], [], 1))
+        for turn in (1, 2):
+            states = [histogram(0, "graph_operation", [5] * turn, label="Connect")]
+            graphs.set_server(server, ServerTelemetry(states, {"settings:X": turn}))
+    before = counted(graphs)
+    assert before == ({"settings:X": 6}, {"Connect": 30})
+    for server in range(3):
+        graphs.end(server)
+        assert counted(graphs) == before
+    assert graphs.state == GraphState([], [], 0)
+    assert len(graphs.servers) == 1
