@@ -25,7 +25,6 @@ from ezmsg.core.errors import (
     StateNotInitialized,
 )
 from ezmsg.core.graphserver import GraphServer
-from ezmsg.core.runtime import coordinator
 from ezmsg.core.telemetry import pump
 from tests import leaks
 from tests.core.rununits import (
@@ -44,13 +43,6 @@ from tests.core.rununits import (
 from tests.ports import KeptPort
 
 DEADLINE_S = 40
-
-
-@pytest.fixture(autouse=True)
-def _patience(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Processes of a busy machine may need longer to react than users want to wait; none here never does."""
-    for name in ("REACT_S", "EXIT_S"):
-        monkeypatch.setattr(coordinator, name, DEADLINE_S)
 
 
 @pytest.fixture
