@@ -9,6 +9,7 @@ import pytest
 from ezmsg.core.errors import ConfigError
 from ezmsg.core.graphmeta import ProfileChannelType, TraceSpan
 from ezmsg.core.profiling import EdgeMetrics, ProfileRegistry
+from ezmsg.core.recorder.pieces import ROWS_AT_ONCE
 from tests.core.profiling.recording import publish, receive
 
 NAMES = ["deliver OUT", "process OUT", "queue OUT"]
@@ -68,6 +69,17 @@ def test_they_are_counted_like_other_spans(registry: ProfileRegistry) -> None:
     publish(registry.register_publisher(uuid4(), "OUT", 8), 0, trace=(1, 2, 0))
     receive(edge(registry), 0, trace=(1, 3, 2))
     assert len(spans(registry)) == registry.snapshot().recorded["span"] == 4
+
+
+def test_they_do_not_come_between_a_span_and_its_links(registry: ProfileRegistry) -> None:
+    publisher = registry.register_publisher(uuid4(), "OUT", 8)
+    receive(edge(registry), 4, published=100, channel=130, start=170, end=200, trace=(1, 3, 2))
+    # Rows are looked at some at once; after a pair, the links of some message would be the first of them.
+    for number in range(ROWS_AT_ONCE):
+        publish(publisher, number, number, trace=(1, 10 + number, 0), links=[(bytes(16), 7)])
+    published = [span for span in registry.trace_batch(1 << 20).spans if span.name == "publish OUT"]
+    assert len(published) == ROWS_AT_ONCE
+    assert all(len(span.links) == 1 for span in published)
 
 
 def test_without_being_asked_for_there_are_none(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ezmsg.core.recorder.ring import Rows, Taken
-from ezmsg.core.recorder.rows import EXTENDED, EXTRA, FIRST_TIME, KIND_MASK, LAST_TIME, PREVIOUS, ROW_WORDS
+from ezmsg.core.recorder.rows import BEHIND, EXTENDED, EXTRA, FIRST_TIME, KIND_MASK, LAST_TIME, PREVIOUS, ROW_WORDS
 
 ROWS_AT_ONCE: Final = 2048
 """What is made of so many, with or without extra rows, stays in the caches, in memory that was used before."""
@@ -74,15 +74,23 @@ class Piece:
 
 
 def parts(taken: Taken) -> Iterator[Rows]:
-    """What was taken from a ring, at most `ROWS_AT_ONCE` rows at once, with no row apart from its extra row."""
+    """What was taken from a ring, at most `ROWS_AT_ONCE` rows at once, with no row apart from what is behind it."""
     rows, start = taken.rows, 0
     while start < len(rows):
         # Twice as many words where each has an extra row: as it is with most, if it is with the first.
         stop = start + (2 * ROWS_AT_ONCE if int(rows[start, 0]) & EXTENDED else ROWS_AT_ONCE)
-        if stop < len(rows) and int(rows[stop, 0]) & KIND_MASK == EXTRA:
-            stop += 1
+        if stop < len(rows) and int(rows[stop, 0]) & KIND_MASK in BEHIND:
+            stop = _span_at(rows, start, stop)
         yield rows[start:stop]
         start = stop
+
+
+def _span_at(rows: Rows, start: int, stop: int) -> int:
+    """Where the span begins that goes on at `stop`; one that fills all from `start` on is cut behind an extra row."""
+    first = stop - 1
+    while first > start and int(rows[first, 0]) & KIND_MASK in BEHIND:
+        first -= 1
+    return first if first > start else stop + (int(rows[stop, 0]) & KIND_MASK == EXTRA)
 
 
 def rows_in_ns(rows: Rows) -> Rows:

@@ -16,9 +16,9 @@ from numpy.typing import NDArray
 
 from ezmsg.core.recorder.rows import (
     ATTRIBUTE,
+    BEHIND,
     EXTENDED,
     EXTRA,
-    FOLLOWERS,
     HOP,
     KIND_MASK,
     LABEL_MASK,
@@ -41,7 +41,6 @@ CROWDED: Final = 8
 
 _EMITS: Final = LABEL_MASK << LABEL_SHIFT
 _SPAN: Final = EXTENDED | SAMPLED
-_BEHIND: Final = (EXTRA, *FOLLOWERS)
 
 Rows = NDArray[np.int64]
 Words = tuple[Any, ...]
@@ -254,7 +253,7 @@ class Ring:
         first = max(start, self.head + ahead - self._size)
         first = min(first, head)
         rows = rows[(first - start) // ROW_BYTES :]
-        while first > tail and len(rows) and int(rows[0, 0]) & KIND_MASK in _BEHIND:
+        while first > tail and len(rows) and int(rows[0, 0]) & KIND_MASK in BEHIND:
             rows = rows[1:]
             first += ROW_BYTES
         self._tail = head

@@ -150,6 +150,8 @@ SPAN_ROW: Final = np.dtype(
 
 FOLLOWERS: Final = (LINK, ATTRIBUTE)
 """Kinds of rows that say nothing without the row before them."""
+BEHIND: Final = (EXTRA, *FOLLOWERS)
+"""Kinds of rows that are never read apart from the one before them."""
 ATTRIBUTE_TYPES: Final = ("str", "int", "float", "bool")
 
 
