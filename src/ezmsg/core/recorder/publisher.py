@@ -273,6 +273,9 @@ class PublisherMetrics:
         elif not samples:
             if not self._recording:
                 return
+            if not self._thin_mask:
+                ring.put(self.meta | flags, message_id, origin_s, start_s, end_s, wait_s, serialize_s, size)
+                return
             if self.sent & self._thin_mask:
                 self.thinned += 1
                 return
@@ -388,7 +391,10 @@ class PublisherMetrics:
     def configure(self, recording: bool, selector: Selector | None, thin_mask: int) -> None:
         """Change what is recorded, from any thread: rows at all, a native trace, one row in `thin_mask + 1`."""
         self._recording, self._selector, self._thin_mask = recording, selector, thin_mask
-        self.timed = recording or selector is not None
+        timed = recording or selector is not None
+        if timed and not self.timed:
+            self.last_start_s = NO_PREVIOUS_S  # of some message before the last
+        self.timed = timed
         self.is_plain = selector is None and not thin_mask
         self.selects_all = False
         if selector is not None and not thin_mask and selector.selects_all:
