@@ -330,13 +330,13 @@ class PublisherMetrics:
         self, message_id: int, origin_s: float, start_s: float, wait_s: float, error: str, trace: PublishTrace | None
     ) -> None:
         """Record, for its trace, that a broadcast ends now, with an exception of this type and nothing sent."""
-        blame, self._blame = self._blame, 0
+        blame, self._blame = (self._blame if wait_s else 0), 0
         if self._recording and trace is not None:
-            self.ring.put_span(
-                self.meta | ERROR | self._labels.code(error) << LABEL_SHIFT,
-                message_id, origin_s, start_s, clock(), wait_s, 0.0, 0,
-                trace[0], trace[1], trace[2], NO_PREVIOUS_S, 0, blame if wait_s else 0,
-            )  # fmt: skip
+            trace_id, span_id, parent_id, links = trace
+            meta = self.meta | ERROR | SAMPLED | EXTENDED | self._labels.code(error) << LABEL_SHIFT
+            row = message_id, origin_s, start_s, clock(), wait_s, 0.0, 0
+            extra = EXTRA, trace_id, span_id, parent_id, NO_PREVIOUS_S, 0, blame
+            self.ring.put_linked(meta, row, extra, 0, self._link_meta, links)
 
     def wait_ended(self, wait_ns: int, holder: str) -> None:
         """As `Waits.ended`; the broadcast about to be recorded is the one that waited."""
