@@ -12,6 +12,8 @@ from ezmsg.core.wire.records import Goodbye, ProcessTelemetry
 from tests.core.profiling.recording import begin_trace, publish
 from tests.core.telemetry.serving import GRAPH, PATIENCE_S, FakeServer
 
+OTHER_GRAPH = "127.0.0.1:25979"
+
 
 @pytest.fixture
 def server() -> Iterator[FakeServer]:
@@ -133,6 +135,36 @@ def test_an_abandoned_graph_hears_of_endpoints_that_are_there_and_of_their_end_n
     assert server.hello()
     pump.shutdown(PATIENCE_S)
     assert server.batches_to_the_end()[-1].final
+
+
+def test_shutdown_tells_all_graphs_the_rest_but_an_abandoned_one(registry, server):
+    other = FakeServer()
+    pump = TelemetryPump(
+        registry, lambda graph, timeout_s: (server if graph == GRAPH else other).dial(graph, timeout_s)
+    )
+    pump.install()
+    for graph in (GRAPH, OTHER_GRAPH):
+        register(registry, graph=graph)
+    server.hello()
+    other.hello()
+    pump.abandon(GRAPH)
+    pump.shutdown(PATIENCE_S)
+    assert telemetry_threads() == []
+    assert other.batches_to_the_end()[-1].final
+    assert not any(batch.final for batch in server.batches_to_the_end())
+    other.close()
+
+
+def test_nobody_hears_of_a_shutdown_where_the_only_graph_is_abandoned(registry, server, pump):
+    publisher = register(registry)
+    [thread] = telemetry_threads()
+    server.hello()
+    pump.abandon(GRAPH)
+    pump.shutdown(PATIENCE_S)
+    registry.unregister_publisher(publisher.id)
+    thread.join(PATIENCE_S)
+    assert not thread.is_alive()
+    assert not any(batch.final for batch in server.batches_to_the_end())
 
 
 def test_shutdown_does_not_wait_for_a_server_that_is_not_there(registry, server, pump):
