@@ -227,10 +227,10 @@ async def test_after_an_orderly_exit_the_accounts_balance_for_each_kind(
 async def test_a_span_counts_once_in_all_accounts_whatever_rows_its_links_and_attributes_take(
     receiver: HttpReceiver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("EZMSG_PROFILE_TRACE_BUFFER_LIMIT", "700")
+    monkeypatch.setenv("EZMSG_PROFILE_TRACE_BUFFER_LIMIT", "400")
     monkeypatch.setenv("OTEL_BSP_MAX_QUEUE_SIZE", "100")
     receiver.behave("slow", seconds=0.2)
-    count = 200
+    count = 60
     spans = count * (3 * WINDOW + 2)
     with serving() as server:
         async with GraphContext(server.address) as context, following(context) as native:

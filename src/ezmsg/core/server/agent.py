@@ -29,6 +29,8 @@ LONGEST_WAIT_S: Final = 30.0
 FAILED: Final = 1
 """The exit code of an agent that gave up for a reason it did not expect; with others it means to stay away."""
 
+_LEVELS: Final = logging.getLevelNamesMapping()
+
 
 class AgentProcess:
     """The agent of one server, or nothing where none is configured. One that crashes is started again."""
@@ -128,7 +130,7 @@ class AgentProcess:
 
 
 async def _pass_log_on(process: subprocess.Popen[bytes]) -> None:
-    """Log what it writes to standard error, until it closes that."""
+    """Pass on what it writes to standard error, until it closes that."""
     pipe = process.stderr
     assert pipe is not None
     reader = asyncio.StreamReader()
@@ -136,6 +138,17 @@ async def _pass_log_on(process: subprocess.Popen[bytes]) -> None:
     transport, _ = await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), pipe)
     try:
         while line := await reader.readline():
-            logger.info("telemetry agent: %s", line.decode(errors="replace").rstrip())
+            _pass_on(line.decode(errors="replace"))
     finally:
         transport.close()
+
+
+def _pass_on(line: str) -> None:
+    """Log a line of its log at its level; what else it writes, as to its console, goes to standard error as it is."""
+    level, colon, message = line.partition(": ")
+    if colon and level in _LEVELS:
+        logger.log(_LEVELS[level], "telemetry agent: %s", message.rstrip())
+        return
+    with contextlib.suppress(OSError, ValueError):  # closed
+        sys.stderr.write(line)
+        sys.stderr.flush()

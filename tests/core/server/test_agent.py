@@ -1,0 +1,39 @@
+"""What the agent of a server says."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import sys
+from typing import Any
+
+import pytest
+
+from ezmsg.core.server.agent import AgentProcess
+
+LINES = ["INFO: exporting", "{", '    "name": "publish: A"', "}", "WARNING: traces do not reach it: HTTP 503"]
+SAYS = f"import sys; sys.stderr.write({chr(10).join([*LINES, ''])!r})"
+PATIENCE_S = 60.0
+
+
+class NoExporter:
+    """A desk that nobody reads."""
+
+    async def drain(self) -> None: ...
+
+
+async def test_its_log_goes_into_ours_at_its_level_and_what_a_console_exporter_writes_to_standard_error(
+    caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]
+) -> None:
+    desk: Any = NoExporter()
+    caplog.set_level(logging.INFO, "ezmsg")
+    agent = AgentProcess([sys.executable, "-IS", "-c", SAYS])
+    async with asyncio.timeout(PATIENCE_S):
+        while len(caplog.records) < 2:
+            await asyncio.sleep(0.001)
+    await agent.stop(desk)
+    assert [(record.levelname, record.getMessage()) for record in caplog.records] == [
+        ("INFO", "telemetry agent: exporting"),
+        ("WARNING", "telemetry agent: traces do not reach it: HTTP 503"),
+    ]
+    assert [line for line in capsys.readouterr().err.splitlines() if "telemetry agent" not in line] == LINES[1:4]
