@@ -1,3 +1,4 @@
+import contextlib
 import socket
 import threading
 from collections.abc import Iterator
@@ -133,6 +134,48 @@ def test_an_abandoned_graph_hears_of_endpoints_that_are_there_and_of_their_end_n
     assert server.hello()
     pump.shutdown(PATIENCE_S)
     assert server.batches_to_the_end()[-1].final
+
+
+def test_a_graph_is_told_of_the_end_of_endpoints_that_came_after_one_at_its_address_was_abandoned(registry, server):
+    told, may_go_on = threading.Event(), threading.Event()
+
+    def listen(telemetry: ProcessTelemetry) -> None:
+        told.set()
+        may_go_on.wait(PATIENCE_S)
+
+    pump = TelemetryPump(registry, server.dial, lambda: listen)
+    pump.install()
+    first = register(registry)
+    server.hello()
+    assert told.wait(PATIENCE_S)
+    # It has no time to look at this before there is another.
+    pump.abandon(GRAPH)
+    registry.unregister_publisher(first.id)
+    second = register(registry)
+    may_go_on.set()
+    assert pump.flush(PATIENCE_S)
+    registry.unregister_publisher(second.id)
+    assert server.batches_to_the_end()[-1].final
+    pump.shutdown(PATIENCE_S)
+
+
+def test_shutdown_tells_the_rest_to_graphs_that_go_on_and_nothing_to_one_that_was_abandoned(registry):
+    ends, goes_on = FakeServer(), FakeServer()
+    with contextlib.closing(ends), contextlib.closing(goes_on):
+        pump = TelemetryPump(registry, lambda graph, s: (ends if graph == GRAPH else goes_on).dial(graph, s))
+        pump.install()
+        register(registry)
+        register(registry, graph="127.0.0.1:1")
+        ends.hello()
+        goes_on.hello()
+        assert pump.flush(PATIENCE_S)
+        ends.batches_so_far()
+        [thread] = telemetry_threads()
+        pump.abandon(GRAPH)
+        pump.shutdown(PATIENCE_S)
+        thread.join(PATIENCE_S)
+        assert goes_on.batches_to_the_end()[-1].final
+        assert ends.batches_to_the_end() == []
 
 
 def test_shutdown_does_not_wait_for_a_server_that_is_not_there(registry, server, pump):

@@ -53,8 +53,7 @@ def run_backend(sock: socket.socket, make: MakeParticipant, name: str, strict: b
     line.report(Up())
     main_thread.serve()
     host.stop(LOOP_S)
-    if not participant.is_last:
-        pump.shutdown(TELEMETRY_S)
+    pump.shutdown(TELEMETRY_S)
     line.report(Left())
 
 

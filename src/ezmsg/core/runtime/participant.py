@@ -128,6 +128,8 @@ class Participant:
             await self._shut_down()
             self._report(ShutDown(self._connections))
             await self._leaving.wait()
+            if self.is_last and self._client is not None:
+                pump.abandon(str(await self._address))
             if not (self.is_last and self.ends_process):
                 await self._leave()
         except Exception as error:
@@ -212,8 +214,6 @@ class Participant:
         """Close the streams of the units, and leave the graph; without a word to it where it ends."""
         ends = [self._endpoints.close(graph_ends=self.is_last)]
         if self._client is not None:
-            if self.is_last:
-                pump.abandon(str(await self._address))
             ends.append(self._client.abandon() if self.is_last else self._client.close())
         await together(*ends)
 

@@ -161,14 +161,14 @@ class TelemetryPump:
     def shutdown(self, timeout_s: float = EXIT_TIMEOUT_S) -> None:
         """Send the rest, say goodbye to every server, end the thread; does not wait for a server that is not there."""
         with self._lock:
-            thread = self._thread
+            thread = self._thread if self._links.keys() - self._abandoned else None
             self._is_ending, self._deadline_s = True, time.monotonic() + timeout_s
         self._wake_up()
         if thread is not None:
             thread.join(timeout_s)
 
     def abandon(self, graph: str) -> None:
-        """Tell a graph nothing more once its endpoints are closed here: it ends, and nobody is left to hear it."""
+        """Tell a graph nothing more once its endpoints are closed here, or at `shutdown`: it ends, and nobody hears it."""
         with self._lock:
             if graph in self._links:
                 self._abandoned.add(graph)
@@ -189,6 +189,8 @@ class TelemetryPump:
             with self._lock:
                 if self._is_ending:
                     return
+                # Its endpoints were closed: whose are opened now are of another graph at the address.
+                self._abandoned.discard(graph)
                 if graph not in self._links:
                     self._links[graph] = TelemetryLink(
                         graph, Collector(self._registry, graph, with_system=True, pause=self._pause), say_hello,
@@ -219,8 +221,11 @@ class TelemetryPump:
                 links, flushing = dict(self._links), self._flushing
                 self._flushing = []
             if self._is_ending:
-                for link in links.values():
-                    self._finish(link)
+                for graph, link in links.items():
+                    if graph in self._abandoned:
+                        link.abandon()
+                    else:
+                        self._finish(link)
                 self._drop(links)
                 wait_s, is_stuck = 0.0, False
             else:
