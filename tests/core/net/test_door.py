@@ -105,6 +105,20 @@ async def test_another_user_is_turned_away_although_the_name_is_no_secret(servin
     assert "it runs as user 65534" in caplog.text
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
+async def test_another_user_who_goes_at_once_is_nothing_to_warn_of(serving, caplog) -> None:
+    import asyncio
+
+    look = KNOCK.replace("sys.stdout.buffer.write(sock.recv(100))", "pass")
+    knock = await asyncio.create_subprocess_exec(sys.executable, "-c", look, serving.door)
+    assert await knock.wait() == 0
+    async with asyncio.timeout(40):
+        while not serving.listener.refused:
+            await asyncio.sleep(0.01)
+    assert serving.listener.refused == {"HANDSHAKE_ABANDONED": 1}
+    assert caplog.text == ""
+
+
 async def test_a_client_does_not_greet_a_server_of_another_user(serving, monkeypatch) -> None:
     monkeypatch.setattr(dial, "credentials", lambda sock: (1, 4243))
     with pytest.raises(CannotConnect, match="it is the door of user 4243"):
