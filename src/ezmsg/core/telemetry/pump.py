@@ -168,7 +168,7 @@ class TelemetryPump:
             thread.join(timeout_s)
 
     def abandon(self, graph: str) -> None:
-        """Tell a graph nothing more once its endpoints are closed, or by `shutdown`: it ends, and nobody is to hear it."""
+        """Tell a graph nothing more once its endpoints are closed, nor by `shutdown`: it ends, and nobody hears it."""
         with self._lock:
             if graph in self._links:
                 self._abandoned.add(graph)
