@@ -1,5 +1,6 @@
 """The Unix door: for this machine and user only."""
 
+import errno
 import os
 import socket
 import subprocess
@@ -40,6 +41,15 @@ def test_a_door_has_a_name_of_its_own_that_ends_with_it() -> None:
 
 def test_without_doors_there_is_none(monkeypatch) -> None:
     monkeypatch.setattr(door, "has_doors", lambda: False)
+    assert door.open_door() == (None, "")
+
+
+def test_where_the_system_refuses_such_sockets_there_is_none(monkeypatch) -> None:
+    # As sandboxes of services do, which allow no other families than those of the network.
+    def refuse(family: int) -> socket.socket:
+        raise OSError(errno.EAFNOSUPPORT, os.strerror(errno.EAFNOSUPPORT))
+
+    monkeypatch.setattr(door.forking, "new_socket", refuse)
     assert door.open_door() == (None, "")
 
 
