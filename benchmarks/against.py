@@ -25,7 +25,7 @@ from cells import Metric
 from summary import Run
 
 IMPLEMENTATIONS = ("ours", "peer")
-WORKER_TIMEOUT_S = 120.0
+WORKER_TIMEOUT_S = 240.0
 PYTHONS: Mapping[str, Callable[[], str]] = {
     "ours": lambda: sys.executable,
     "peer": lambda: environments.ensure(environments.PACKAGES["peer"]),

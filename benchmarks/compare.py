@@ -38,7 +38,7 @@ VARIANTS = {
 }
 """How ours may be set up."""
 # More than a worker allows itself.
-WORKER_TIMEOUT_S = 75.0
+WORKER_TIMEOUT_S = 240.0
 GRACE_S = 1.0
 
 

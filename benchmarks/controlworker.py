@@ -27,8 +27,8 @@ from ezmsg.core.graphmeta import DynamicSettingsMetadata, GraphMetadata, UnitMet
 from ezmsg.core.graphserver import GraphServer
 from ezmsg.core.processclient import ProcessControlClient
 
-START_TIMEOUT_S = 20.0
-END_TIMEOUT_S = 10.0
+START_TIMEOUT_S = 90.0
+END_TIMEOUT_S = 60.0
 Address = tuple[str, int]
 READERS = 50
 COMPONENTS = 1000

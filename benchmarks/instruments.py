@@ -13,7 +13,7 @@ from typing import Any
 from measures import Receive, Send
 
 METRIC_INTERVAL_MS = 1000.0
-REQUEST_TIMEOUT_S = 20.0
+REQUEST_TIMEOUT_S = 60.0
 
 
 class NativeTrace:

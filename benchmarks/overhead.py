@@ -30,7 +30,7 @@ from costs import Cost, Spread, costs, verdicts
 from summary import Run
 
 HERE = Path(__file__).parent
-WORKER_TIMEOUT_S = 75.0
+WORKER_TIMEOUT_S = 240.0
 SPANS_PER_S = 5000
 
 LATENESS = (

@@ -43,7 +43,7 @@ MOST_RSS_KIB = 4096.0
 """What may be added from the end of the warm-up to the end, by the slope of all samples between."""
 MOST_MORE = 2
 """Descriptors, and threads, that a process may have more at rest than it had at rest before."""
-REST_S, REST_SAMPLES = 30.0, 5
+REST_S, REST_SAMPLES = 60.0, 5
 """At rest is who has as many of them in so many samples in a row; after so long whoever has not is taken as it is."""
 READERS = (("topology", 0.05), ("settings", 1.0), ("topology", 1e9))
 """Kind, and seconds between two events. The last one reads one event, and stands still."""
@@ -276,11 +276,11 @@ class Soak:
             worker.tell("quiet")
         for worker in stable:
             await worker.hear()
-        self.rest_after = await self.at_rest()
+        self.rest_after = await self.at_rest(self.rest_before)
         await self.count(stable, readers)
 
-    async def at_rest(self) -> dict[str, Rest]:
-        """Descriptors and threads of each process that stays, once they do not change any more."""
+    async def at_rest(self, before: dict[str, Rest] | None = None) -> dict[str, Rest]:
+        """Descriptors and threads of each process that stays, once they are those of `before`, or do not change."""
         seen: dict[str, Rest] = {}
         same = 0
         end_s = time.monotonic() + REST_S
@@ -292,6 +292,8 @@ class Soak:
             }
             same = same + 1 if now == seen else 0
             seen = now
+            if before is not None and not more(before, now):
+                break
         return seen
 
     async def count(self, stable: list[Worker], readers: list[Worker]) -> None:
@@ -315,6 +317,16 @@ class Soak:
                 self.problems.append(f"{worker.name} ended with exit code {code}")
 
 
+def more(before: dict[str, Rest], after: dict[str, Rest]) -> list[str]:
+    """What processes have more of than they may, at rest."""
+    return [
+        f"{name}: {after[name][what]} {what} at rest, and {count} before anything came and went"
+        for name, rest in before.items()
+        for what, count in rest.items()
+        if name in after and after[name][what] > count + MOST_MORE
+    ]
+
+
 def verdict(soak: Soak, seconds: float) -> list[str]:
     """What is not as wanted."""
     problems = list(soak.problems)
@@ -327,13 +339,7 @@ def verdict(soak: Soak, seconds: float) -> list[str]:
         problems += [f"{reader['name']}: {failure}" for failure in reader["failures"]]
         if reader["wrong"]:
             problems.append(f"{reader['name']}: {reader['wrong']} gaps that it was not told of")
-    for name, before in soak.rest_before.items():
-        after = soak.rest_after.get(name, before)
-        problems += [
-            f"{name}: {after[what]} {what} at rest, and {before[what]} before anything came and went"
-            for what in before
-            if after[what] > before[what] + MOST_MORE
-        ]
+    problems += more(soak.rest_before, soak.rest_after)
     if (judged_s := judged(soak, seconds)) < JUDGED_S:
         return problems
     for watched in soak.watched:

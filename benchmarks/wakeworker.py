@@ -31,7 +31,7 @@ NS_PER_S = 1_000_000_000
 WARMUP_S = 1.5
 """An agent takes a second to begin."""
 SPANS_PER_MESSAGE = 2
-START_TIMEOUT_S = 30.0
+START_TIMEOUT_S = 90.0
 CELL = Cell("throughput", "local", "ndarray-64B")
 
 

@@ -17,6 +17,11 @@ from ecosystem.programs import Program, Start
 
 ROOT = Path(__file__).parent.parent
 
+# A shell that runs the tests in the background, or nohup, has one ignored, which every program of a test would inherit.
+for number, handler in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHUP, signal.SIG_DFL)):
+    if signal.getsignal(number) is signal.SIG_IGN:
+        signal.signal(number, handler)
+
 
 @pytest.fixture
 def start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Start]:
@@ -47,14 +52,18 @@ def start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Start]:
 
 
 @pytest.fixture
-def free_port() -> int:
-    """A port, and the next one, that nobody listens on."""
+def free_port() -> Iterator[int]:
+    """A port, and the next one, that nobody listens on, and that the system gives to nobody else during the test."""
     while True:
         with socket.socket() as first, socket.socket() as second:
+            for one in (first, second):
+                # Whoever reuses addresses may listen there.
+                one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             first.bind(("127.0.0.1", 0))
             port = first.getsockname()[1]
             try:
                 second.bind(("127.0.0.1", port + 1))
             except OSError:
                 continue
-            return port
+            yield port
+            return

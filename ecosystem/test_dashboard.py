@@ -27,7 +27,7 @@ from ecosystem.programs import TIMEOUT_S, Start
 
 SCREENSHOTS = Path(__file__).parent / "screenshots"
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
-LIMIT_MS = 30_000.0
+LIMIT_MS = 90_000.0
 PICTURE_MS = 2500.0
 """For the picture to have something in it; nothing is asserted of it."""
 UNITS = ("PLAYER", "BAND_PASS", "ENERGY", "COLLECTOR", "TOTAL")

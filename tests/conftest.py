@@ -19,6 +19,7 @@ from tests import leaks
 SESSION = tempfile.TemporaryDirectory(prefix="ezmsg-tests-")
 HOME = Path(SESSION.name, "home")
 TEMPORARY = Path(SESSION.name, "tmp")
+PATIENCE_S = 40.0
 HOME.mkdir()
 TEMPORARY.mkdir()
 
@@ -28,6 +29,12 @@ for name in list(os.environ):
 os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", tempfile.gettempdir())  # tmp_path may keep its files
 os.environ["HOME"] = str(HOME)
 os.environ["EZMSG_AUTHKEY_FILE"] = str(HOME / "authkey")
+# Servers and publishers take the first free port. Tests that run at the same time, which hold other keys, have ports of
+# their own: who looks for a server or a publisher that has ended would find theirs.
+WORKER = os.environ.get("PYTEST_XDIST_WORKER", "").removeprefix("gw")
+FIRST_PORT = 10_500 + 450 * ((os.getppid() + int(WORKER) if WORKER else os.getpid()) % 32)
+os.environ["EZMSG_SERVER_PORT_START"] = str(FIRST_PORT)
+os.environ["EZMSG_PUBLISHER_PORT_START"] = str(FIRST_PORT + 50)
 os.environ["TMPDIR"] = tempfile.tempdir = str(TEMPORARY)
 # gRPC, once a test has loaded it, would keep descriptors of its own across every fork.
 os.environ["GRPC_ENABLE_FORK_SUPPORT"] = "0"
@@ -36,9 +43,10 @@ os.environ["GRPC_ENABLE_FORK_SUPPORT"] = "0"
 # ezmsg again, which takes three times as long as to import it.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 sys.dont_write_bytecode = False
-# A shell that runs the tests in the background has it ignored, which every program of a test would inherit.
-if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
-    signal.signal(signal.SIGINT, signal.default_int_handler)
+# A shell that runs the tests in the background, or nohup, has one ignored, which every program of a test would inherit.
+for number, handler in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHUP, signal.SIG_DFL)):
+    if signal.getsignal(number) is signal.SIG_IGN:
+        signal.signal(number, handler)
 
 hypothesis.settings.register_profile(
     "same-always",
@@ -66,6 +74,27 @@ def pytest_collection_finish() -> None:
 def pytest_unconfigure() -> None:
     with contextlib.suppress(OSError):
         SESSION.cleanup()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _patience() -> Iterator[None]:
+    """A busy machine takes longer than users want to wait for a process, where they say nothing else."""
+    from ezmsg.core.control.processrequests import ProcessRequests
+    from ezmsg.core.graphcontext import GraphContext
+    from ezmsg.core.runtime import coordinator
+    from ezmsg.core.server import agent
+
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("REACT_S", "EXIT_S"):
+            patch.setattr(coordinator, name, PATIENCE_S)
+        # An agent ends by itself, in less than 2 s of its own.
+        patch.setattr(agent, "DRAIN_TIMEOUT_S", PATIENCE_S)
+        for method in (*vars(ProcessRequests).values(), *vars(GraphContext).values()):
+            defaults = getattr(method, "__kwdefaults__", None) or {}
+            for name in defaults.keys() & {"timeout", "timeout_per_process"}:
+                if defaults[name] is not None:
+                    patch.setitem(defaults, name, PATIENCE_S)
+        yield
 
 
 @pytest.hookimpl(wrapper=True)

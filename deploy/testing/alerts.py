@@ -6,7 +6,8 @@ from typing import Any
 
 import yaml
 
-from deploy.testing.stack import DEPLOY
+from deploy.testing.promql import Prometheus
+from deploy.testing.stack import DEPLOY, wait_until
 
 RULES = DEPLOY / "prometheus/rules/ezmsg.yml"
 
@@ -26,3 +27,8 @@ def has(found: list[dict[str, Any]], labels: str) -> bool:
     """Whether there is a series with these labels, given as `a=b c=d`, in the result of a query."""
     wanted = dict(one.split("=", 1) for one in labels.split())
     return any(wanted.items() <= series["metric"].items() for series in found)
+
+
+def await_alert(prometheus: Prometheus, alert: str, labels: str = "") -> None:
+    """Wait until the condition of an alert holds, of series with these labels."""
+    wait_until(lambda: has(prometheus.query(condition(alert)), labels), f"{alert} {labels}")

@@ -8,12 +8,15 @@ from typing import Any
 import ezmsg.core as ez
 from deploy.testing.graph import Check, Samples, Source, SourceSettings, serving
 
+BUFFERS = 1024
+"""A minute of messages: the machine may do something else for a while without anybody having to wait for a slot."""
+
 
 class Mean(ez.Unit):
     """Takes no time."""
 
     INPUT = ez.InputStream(Samples)
-    OUTPUT = ez.OutputStream(Samples)
+    OUTPUT = ez.OutputStream(Samples, num_buffers=BUFFERS)
 
     @ez.subscriber(INPUT)
     @ez.publisher(OUTPUT)
@@ -25,6 +28,7 @@ class Mean(ez.Unit):
 def main() -> None:
     """Run it."""
     source, mean, check = Source(SourceSettings(rate_hz=20.0)), Mean(), Check()
+    source.OUTPUT.num_buffers = BUFFERS
     with serving() as address:
         ez.run(
             SOURCE=source,

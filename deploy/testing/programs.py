@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
 
-from deploy.testing.stack import StackError
+from deploy.testing.stack import PATIENCE_S, StackError
 
 ROOT = Path(__file__).parents[2]
 INTERVAL_MS = 1000
@@ -56,7 +56,7 @@ class Program:
         """End its standard input and wait for it."""
         assert self._process.stdin is not None
         self._process.stdin.close()
-        if code := self._process.wait(60):
+        if code := self._process.wait(PATIENCE_S):
             raise StackError(f"{self._process.args} ended with {code}")
 
     def stop(self) -> None:

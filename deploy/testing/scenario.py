@@ -16,18 +16,28 @@ import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from uuid import UUID
 
 import ezmsg.core as ez
+from deploy.testing.alerts import await_alert
 from deploy.testing.binaries import Binaries, ensure
-from deploy.testing.programs import Program, exporting, program
+from deploy.testing.programs import INTERVAL_MS, Program, exporting, program
 from deploy.testing.promql import Prometheus
-from deploy.testing.stack import Stack, wait_until
+from deploy.testing.stack import PATIENCE_S, Stack, wait_until
 from ezmsg.core.dag import CyclicException
-from ezmsg.core.graphmeta import HistogramValue
+from ezmsg.core.graphmeta import HistogramValue, ProcessProfilingSnapshot
 
 SERVICE, HEALTHY = "planted", "healthy"
 PROCESSES = f'ezmsg_graph_process_count{{job="{SERVICE}"}}'
 BOOT_ID = "/proc/sys/kernel/random/boot_id"
+PLANTED = {
+    "EzmsgBackpressure": "",
+    "EzmsgBuffersExhausted": "",
+    "EzmsgMessagesDropped": "",
+    "EzmsgTaskErrors": "ezmsg_unit_address=SINK error_type=ValueError",
+    "EzmsgControlFailures": "by=server error_type=CYCLE",
+}
+"""Alerts about faults of a graph that goes on, and what tells them from others."""
 EDGES = (
     ("SOURCE/OUTPUT", "CHECK/INPUT"),
     ("SOURCE/OUTPUT", "SLOW/INPUT"),
@@ -74,6 +84,8 @@ def play(binaries: Binaries, directory: Path) -> Iterator[Played]:
             wait_until(
                 lambda: (stack.prometheus.number(scraped) or 0) >= 2, "the collector was asked twice for its own"
             )
+            for alert, labels in PLANTED.items():
+                await_alert(stack.prometheus, alert, f"job={SERVICE} {labels}")
             firing = f'ALERTS{{alertstate="firing", job="{SERVICE}"}}'
             wait_until(lambda: stack.prometheus.query(firing), "an alert fires")
             played.processes = int(stack.prometheus.number(PROCESSES) or 0)
@@ -121,29 +133,34 @@ async def _fall_silent(address: str, played: Played) -> None:
     """Stop the source, and note what the native API says once every message has gone its way."""
     async with ez.GraphContext(address) as graph:
         await graph.update_setting("SOURCE", "rate_hz", 0.0, timeout=30.0)
-        before = None
-        while (now := await _native_counts(graph)) != before:
-            before = now
-            await asyncio.sleep(1)
-        played.native_counts = now
-        for snapshot in (await graph.profiling_snapshot_all()).values():
-            for edge in snapshot.edges:
-                key = edge.topic, edge.subscription or ""
-                for name, histogram in edge.histograms.items():
-                    played.native_histograms[*key, name] = histogram
-                if key in ENDPOINTS:
-                    played.native_counters.update({(*key, name): count for name, count in edge.counters.items()})
-    prometheus = played.stack.prometheus
-    wait_until(lambda: counted_messages(prometheus) == now, "Prometheus has counted what the native API has")
+        async with asyncio.timeout(PATIENCE_S):
+            while not _is_silent(await graph.profiling_snapshot_all(timeout_per_process=30.0), played):
+                await asyncio.sleep(0.2)
+    # Counts are not all: what belongs to them comes with the same export or the next.
+    counted_s = time.time()
+    newest = f"max(timestamp({PROCESSES}))"
+    wait_until(
+        lambda: (played.stack.prometheus.number(newest) or 0) > counted_s + 2 * INTERVAL_MS / 1000,
+        "Prometheus has two exports more",
+    )
 
 
-async def _native_counts(graph: ez.GraphContext) -> Counts:
-    counts: Counts = {}
-    for snapshot in (await graph.profiling_snapshot_all()).values():
+def _is_silent(snapshots: dict[UUID, ProcessProfilingSnapshot], played: Played) -> bool:
+    """Note what the native API says; whether every message went its way, and nothing since Prometheus counted them."""
+    played.native_counts.clear()
+    for snapshot in snapshots.values():
         for edge in snapshot.edges:
-            if (key := (edge.topic, edge.subscription or "")) in ENDPOINTS:
-                counts[key] = edge.counters["consumed" if edge.subscription else "sent"]
-    return counts
+            key = edge.topic, edge.subscription or ""
+            for name, histogram in edge.histograms.items():
+                played.native_histograms[*key, name] = histogram
+            if key in ENDPOINTS:
+                played.native_counters.update({(*key, name): count for name, count in edge.counters.items()})
+                played.native_counts[key] = edge.counters["consumed" if edge.subscription else "sent"]
+    if played.native_counts.keys() != ENDPOINTS:
+        return False
+    went = {edge: played.native_counts[edge] + played.native_counters[*edge, "dropped"] for edge in EDGES}
+    sent = {edge: played.native_counts[edge[0], ""] for edge in EDGES}
+    return went == sent and counted_messages(played.stack.prometheus) == played.native_counts
 
 
 def counted_messages(prometheus: Prometheus, at_s: float | None = None) -> Counts:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import re
-import signal
 import socket
 import subprocess
 import time
@@ -23,20 +22,27 @@ from examples.otlp_receiver import GrpcReceiver
 
 DEPLOY = Path(__file__).parents[1]
 HOST = "127.0.0.1"
-PATIENCE_S = 60.0
+PATIENCE_S = 300.0
+"""For what takes seconds: only what hangs takes longer, on whatever machine."""
 
 
 class StackError(RuntimeError):
     """Something of the stack did not do what it should; the text has the end of its log."""
 
 
-def free_ports(count: int) -> list[int]:
-    """Ports nobody listens on."""
+@contextlib.contextmanager
+def kept_ports(count: int) -> Iterator[list[int]]:
+    """Ports that the system gives to nobody else in the block, also while the daemon that listens there is away.
+
+    They are bound and not listened on: daemons, which reuse addresses, may listen there. A port that is just free
+    becomes somebody's end of a connection before long.
+    """
     with contextlib.ExitStack() as held:
         sockets = [held.enter_context(socket.socket()) for _ in range(count)]
         for one in sockets:
+            one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             one.bind((HOST, 0))
-        return [one.getsockname()[1] for one in sockets]
+        yield [one.getsockname()[1] for one in sockets]
 
 
 def wait_until(is_so: Callable[[], object], what: str, timeout_s: float = PATIENCE_S) -> None:
@@ -70,13 +76,6 @@ class Daemon:
         assert self._process is not None
         self._process.kill()
         self._process.wait()
-
-    def stand_still(self, duration_s: float) -> None:
-        """Let it do nothing for a while, as if the machine were too busy."""
-        assert self._process is not None
-        self._process.send_signal(signal.SIGSTOP)
-        time.sleep(duration_s)
-        self._process.send_signal(signal.SIGCONT)
 
     def stop(self) -> None:
         """End it in order."""
@@ -123,7 +122,8 @@ class Stack:
 
     def __init__(self, binaries: Binaries, directory: Path) -> None:
         self.binaries = binaries
-        http, grpc, health, own, prometheus = free_ports(5)
+        self._kept = contextlib.ExitStack()
+        http, grpc, health, own, prometheus = self._kept.enter_context(kept_ports(5))
         self.endpoint, self.grpc_endpoint = f"http://{HOST}:{http}", f"http://{HOST}:{grpc}"
         self.tempo = GrpcReceiver()
         self.prometheus = Prometheus(f"http://{HOST}:{prometheus}")
@@ -177,6 +177,7 @@ class Stack:
         self.collector.stop()
         self.prometheus_server.stop()
         self.tempo.stop()
+        self._kept.close()
 
     def _write_configurations(self) -> None:
         addresses = self._to_collector | {"tempo:4317": f"{HOST}:{self.tempo.port}"}

@@ -26,7 +26,6 @@ from ezmsg.core.errors import (
     StateNotInitialized,
 )
 from ezmsg.core.graphserver import GraphServer
-from ezmsg.core.runtime import coordinator
 from ezmsg.core.telemetry import pump
 from ezmsg.core.wire.records import Done, OpenTelemetryReader, ProcessTelemetry, Record, StreamOpened
 from tests import leaks
@@ -48,13 +47,6 @@ from tests.core.rununits import (
 from tests.ports import KeptPort
 
 DEADLINE_S = 40
-
-
-@pytest.fixture(autouse=True)
-def _patience(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Processes of a busy machine may need longer to react than users want to wait; none here never does."""
-    for name in ("REACT_S", "EXIT_S"):
-        monkeypatch.setattr(coordinator, name, DEADLINE_S)
 
 
 @pytest.fixture
@@ -463,6 +455,9 @@ def test_who_is_in_the_graph_of_a_run_gets_what_was_published_last_though_its_se
             await asyncio.sleep(0.005)
         assert runner.graph_server_spawned
         async with ez.GraphContext(runner.graph_address) as context:
+            # A process registers its units when their streams are open: before, they would miss what they are told.
+            while not any("BURST" in process.units for process in (await context.snapshot()).processes.values()):
+                await asyncio.sleep(0.005)
             subscriber = await context.subscriber("BURST/OUTPUT")
             publisher = await context.publisher("BURST/INPUT")
             await publisher.broadcast("go")

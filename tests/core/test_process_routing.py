@@ -481,7 +481,10 @@ async def test_snapshots_of_all_leave_out_whoever_does_not_answer_well(
     garbage = await RawProcess(lambda request: r.ProcessResponse(True, b"garbage")).open(server)
     worker = await start_process("own", server.address, "UNIT")
     await worker.halt()
-    assert set(await context.profiling_snapshot_all(timeout_per_process=0.2)) == {bare.process_id}
+    async with asyncio.timeout(40):
+        while not (snapshots := await context.profiling_snapshot_all(timeout_per_process=0.2)):
+            pass  # a busy machine took longer
+    assert set(snapshots) == {bare.process_id}
     worker.go_on()
     async with asyncio.timeout(40):
         snapshots = await context.profiling_snapshot_all(timeout_per_process=LONG_S)

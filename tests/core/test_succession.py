@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import logging
+import threading
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import aclosing
 from typing import Any
@@ -185,21 +186,34 @@ async def test_a_session_that_is_reverted_while_it_comes_back_is_reverted_at_the
 
 
 @pytest.fixture
-def short(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A successor does not wait long."""
-    monkeypatch.setattr(core, "RETURN_S", 0.2)
+def over(monkeypatch: pytest.MonkeyPatch) -> Iterator[threading.Event]:
+    """Set when the time is over that a successor waits for who may come back."""
+    over = threading.Event()
+    settle = core.GraphCore._settle
+
+    async def settle_when_it_is_over(graph: core.GraphCore) -> None:
+        await asyncio.to_thread(over.wait, PATIENCE_S)
+        await settle(graph)
+
+    monkeypatch.setattr(core, "RETURN_S", 0.0)
+    monkeypatch.setattr(core.GraphCore, "_settle", settle_when_it_is_over)
+    yield over
+    over.set()
 
 
-@pytest.mark.usefixtures("short")
 async def test_a_publisher_that_is_back_after_the_window_loses_no_message(
-    servers: Successors, context: GraphContext, relay: Relay
+    servers: Successors, context: GraphContext, relay: Relay, over: threading.Event
 ) -> None:
     await context.connect("A", "B")
     publisher = await Publisher.create("A", relay.address, allow_local=False)
     subscriber = await context.subscriber("B")
     await relay.close()
-    await restart(servers, context)
+    servers.server.die()
+    await until(lambda: context._session is not None and not context._session.is_up and not subscriber._control.is_up)
+    servers.start()
     await publisher.broadcast(1)
+    await until(lambda: context._session is not None and context._session.is_up and subscriber._control.is_up)
+    over.set()
     await until(lambda: settled(servers))
     await context.snapshot()
     await publisher.broadcast(2)
@@ -212,10 +226,14 @@ async def test_a_publisher_that_is_back_after_the_window_loses_no_message(
     await until(lambda: not subscriber._subscriptions)
 
 
-@pytest.mark.usefixtures("short")
 @pytest.mark.parametrize("is_claimed", [True, False])
 async def test_a_subscriber_that_is_back_after_the_window_loses_only_what_nobody_claimed(
-    servers: Successors, context: GraphContext, relay: Relay, is_claimed: bool, caplog: pytest.LogCaptureFixture
+    servers: Successors,
+    context: GraphContext,
+    relay: Relay,
+    over: threading.Event,
+    is_claimed: bool,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     await context.connect("A", "B")
     publisher = await context.publisher("A", allow_local=False)
@@ -224,8 +242,13 @@ async def test_a_subscriber_that_is_back_after_the_window_loses_only_what_nobody
     servers.server.die()
     if not is_claimed:
         await context._close_session()
+    await until(lambda: not publisher._control.is_up and (context._session is None or not context._session.is_up))
     servers.start()
-    await until(lambda: settled(servers) and publisher._control.is_up)
+    await until(lambda: publisher._control.is_up)
+    if is_claimed:
+        await until(lambda: context._session is not None and context._session.is_up)
+    over.set()
+    await until(lambda: settled(servers))
     await publisher.broadcast(1)
     await relay.open()
     if is_claimed:
@@ -239,17 +262,19 @@ async def test_a_subscriber_that_is_back_after_the_window_loses_only_what_nobody
 
 
 async def test_pausing_and_resuming_reach_publishers_that_are_not_back_yet(
-    servers: Successors, context: GraphContext, relay: Relay, monkeypatch: pytest.MonkeyPatch
+    servers: Successors, context: GraphContext, relay: Relay, over: threading.Event
 ) -> None:
-    monkeypatch.setattr(core, "RETURN_S", 1.0)
     publisher = await Publisher.create("A", relay.address)
     await context.pause()
     assert not publisher.running
     await relay.close()
+    await until(lambda: not publisher._control.is_up)
     await restart(servers, context)
     resuming = asyncio.create_task(context.resume())
     await context.snapshot()
     await relay.open()
+    await until(lambda: publisher._control.is_up)
+    over.set()
     await resuming
     assert publisher.running
     publisher.close()

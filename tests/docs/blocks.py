@@ -32,9 +32,10 @@ from pathlib import Path
 from typing import Self
 
 from tests.docs.terminal import Terminal
+from tests.ports import KeptPort
 
 REPOSITORY = Path(__file__).parents[2]
-PATIENCE_S = 60.0
+PATIENCE_S = 150.0
 OWN_SERVER = "<!-- a GraphServer of its own -->"
 FENCE = re.compile(
     r"(?:^ *<!-- (?P<mark>[^\n]*?) -->\n)?"
@@ -104,12 +105,13 @@ class Reader:
         self._environment = os.environ | here
         # What `make setup` has made.
         (directory / ".venv").symlink_to(sys.prefix)
-        self._port = _free_port()
+        self._kept = [KeptPort() for _ in range(3)]
+        self._port, grpc_port, http_port = (kept.address.port for kept in self._kept)
         self._address = {"EZMSG_GRAPHSERVER_ADDR": f"127.0.0.1:{self._port}"}
         # Of OTLP receivers.
         self._ports = {
-            "otlp_receiver": f"otlp_receiver --http-port 4318 --grpc-port {_free_port()}",
-            "4318": str(_free_port()),
+            "otlp_receiver": f"otlp_receiver --http-port 4318 --grpc-port {grpc_port}",
+            "4318": str(http_port),
         }
         self._running: list[_Program] = []
 
@@ -121,6 +123,8 @@ class Reader:
         with contextlib.suppress(OSError):
             socket.create_connection(("127.0.0.1", self._port), 1.0).close()
             self._run(Block(0, "sh", "ezmsg shutdown", own_server=True), "at the end", None)
+        for kept in self._kept:
+            kept.close()
 
     def read(self, page: str, blocks: Iterable[Block]) -> None:
         """Run the blocks of a page."""
@@ -211,12 +215,6 @@ class Reader:
             printed += errors
         if expected is not None:
             assert matches(expected, printed), f"{where} printed\n{printed}\ninstead of\n{expected}\n{errors}"
-
-
-def _free_port() -> int:
-    with socket.socket() as any_port:
-        any_port.bind(("127.0.0.1", 0))
-        return any_port.getsockname()[1]
 
 
 class _Program:

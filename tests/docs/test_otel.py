@@ -19,7 +19,7 @@ from tests.ports import KeptPort
 
 HOWTO = Path(__file__).parents[2] / "docs/howto"
 TRACE = "0af7651916cd43dd8448eb211c80319c"
-PATIENCE_S = 40.0
+PATIENCE_S = 120.0
 
 
 @pytest.fixture

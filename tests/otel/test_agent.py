@@ -34,6 +34,7 @@ from tests.otel.feeds import (
 # Against hanging; far less than what would be waited for.
 STOP_LIMIT_S = 40.0
 FEED_LIMIT_S = 40.0
+PATIENCE_S = 40.0
 
 AgentFor = Callable[..., AgentCore]
 
@@ -80,7 +81,7 @@ def test_every_span_arrives_once_with_its_ids_and_its_process(receiver: Receiver
     agent.feed(first("a", "process-a", spans=span_rows(1300)))
     agent.feed(first("b", "process-b", spans=span_rows(700, 5001, index=2)))
     agent.feed(telemetry(1, "a", "process-a", spans=span_rows(100, 9001)))
-    assert agent.drain()
+    assert agent.drain(PATIENCE_S)
     seen = receiver.store.spans
     assert Counter(span.span_id for span in seen) == Counter(span_ids(1300) + span_ids(700, 5001) + span_ids(100, 9001))
     publishing = [span for span in seen if span.span.name == "publish ROOT/SOURCE/OUT"]
@@ -94,7 +95,7 @@ def test_every_span_arrives_once_with_its_ids_and_its_process(receiver: Receiver
 def test_a_span_is_what_the_native_api_shows(receiver: Receiver, agent_for: AgentFor) -> None:
     agent = agent_for(receiver)
     agent.feed(first(spans=span_rows(1, 7, index=2)))
-    assert agent.drain()
+    assert agent.drain(PATIENCE_S)
     (seen,) = receiver.store.spans
     assert (seen.trace_id, seen.parent_span_id) == (f"{0xABC:016x}{7:016x}", "00000000ffff0000")
     assert seen.span.end_time_unix_nano - seen.span.start_time_unix_nano == MS
@@ -112,7 +113,7 @@ def test_a_histogram_arrives_with_buckets_sum_extremes_and_exemplars(receiver: R
     agent = agent_for(receiver)
     exemplar = (3 * MS, ANCHOR.mono_ns + 9, "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331")
     agent.feed(first(histograms=[histogram(2, "age", [2, 0, 5], exemplars=[exemplar])]))
-    assert agent.drain()
+    assert agent.drain(PATIENCE_S)
     (seen,) = receiver.store.points("ezmsg.message.age")
     point = seen.point
     assert (point.count, point.scale, point.zero_count) == (7, 3, 0)
@@ -129,9 +130,9 @@ def test_a_histogram_arrives_with_buckets_sum_extremes_and_exemplars(receiver: R
 def test_counters_arrive_as_integers_and_cumulative(receiver: Receiver, agent_for: AgentFor) -> None:
     agent = agent_for(receiver)
     agent.feed(first())
-    assert agent.drain()
+    assert agent.drain(PATIENCE_S)
     agent.feed(telemetry(1, counters=[counters(1, sent=25)]))
-    assert agent.drain()
+    assert agent.drain(PATIENCE_S)
     seen = receiver.store.points("messaging.client.sent.messages")
     assert [(point.point.WhichOneof("value"), point.value) for point in seen] == [("as_int", 10), ("as_int", 25)]
     assert {point.point.start_time_unix_nano for point in seen} == {STARTED_NS}
@@ -141,7 +142,7 @@ def test_counters_arrive_as_integers_and_cumulative(receiver: Receiver, agent_fo
 def test_schemas_and_scopes_are_told(receiver: Receiver, agent_for: AgentFor) -> None:
     agent = agent_for(receiver)
     agent.feed(first(spans=span_rows(1)))
-    assert agent.drain()
+    assert agent.drain(PATIENCE_S)
     for arrived in receiver.store.arrived:
         parts = arrived.request.resource_spans if arrived.signal == "traces" else arrived.request.resource_metrics
         for part in parts:
@@ -153,7 +154,7 @@ def test_the_graph_arrives(receiver: Receiver, agent_for: AgentFor) -> None:
     agent = agent_for(receiver)
     agent.feed(first())
     agent.feed(GraphState(["A", "B"], [("A", "B")], 2))
-    assert agent.drain()
+    assert agent.drain(PATIENCE_S)
     (edge,) = receiver.store.points("ezmsg.graph.edge.info")
     assert edge.attributes == {"ezmsg.graph.edge.source": "A", "ezmsg.graph.edge.target": "B"}
     assert {point.value for point in receiver.store.points("ezmsg.graph.process.count")} == {2}
@@ -165,7 +166,7 @@ def test_more_points_than_one_request_may_carry_arrive_in_several(
     monkeypatch.setattr("ezmsg.otel.otlp.MAX_POINTS", 3)
     agent = agent_for(receiver)
     agent.feed(first())
-    assert agent.drain()
+    assert agent.drain(PATIENCE_S)
     assert len(receiver.store.arrived) > 2
     assert agent.totals.exported["metric_point"] == len(receiver.store.points())
 
@@ -174,12 +175,12 @@ def test_a_process_that_ended_says_its_last_values_and_is_gone(receiver: Receive
     agent = agent_for(receiver)
     agent.feed(first())
     agent.feed(telemetry(1, counters=[counters(1, sent=12, inflight=5)], final=True))
-    assert agent.drain()
+    assert agent.drain(PATIENCE_S)
     (inflight,) = receiver.store.points("ezmsg.publisher.message.inflight")
     (sent,) = receiver.store.points("messaging.client.sent.messages")
     assert (inflight.value, sent.value) == (0, 12)
     receiver.store.clear()
-    assert agent.drain()
+    assert agent.drain(PATIENCE_S)
     assert receiver.store.points("messaging.client.sent.messages") == []
 
 
@@ -288,9 +289,10 @@ def test_a_slow_receiver_gets_nothing_twice(receiver: Receiver, agent_for: Agent
     agent = agent_for(receiver, timeout_s=1.0)
     agent.feed(first(spans=span_rows(100)))
     agent.drain()
+    assert wait_until(lambda: dropped(agent) == {"timeout": 100})
     receiver.behave("ok")
     agent.feed(telemetry(1, spans=span_rows(100, 101)))
-    assert agent.drain()
+    assert agent.drain(PATIENCE_S)
     assert Counter(span.span_id for span in receiver.store.spans) == Counter(span_ids(200))
     assert dropped(agent) == {"timeout": 100}
 
@@ -299,7 +301,7 @@ def test_what_a_receiver_rejects_is_told_to_the_receiver(receiver: Receiver, age
     receiver.behave("ok", rejected=3)
     agent = agent_for(receiver)
     agent.feed(first(spans=span_rows(10)))
-    assert agent.drain()
+    assert agent.drain(PATIENCE_S)
     rejected = receiver.store.points("ezmsg.telemetry.dropped", ezmsg__telemetry__reason="rejected")
     assert [point.value for point in rejected if point.attributes["ezmsg.telemetry.kind"] == "span"] == [3]
     assert receiver.store.points("ezmsg.telemetry.exported", ezmsg__telemetry__kind="span")[0].value == 7
@@ -330,5 +332,5 @@ def test_feeding_from_one_thread_while_others_export_loses_nothing(receiver: Rec
     feeder = threading.Thread(target=feed)
     feeder.start()
     feeder.join()
-    assert agent.drain(30.0)
+    assert agent.drain(PATIENCE_S)
     assert Counter(span.span_id for span in receiver.store.spans) == Counter(span_ids(6000, 20))

@@ -203,7 +203,6 @@ async def test_a_run_that_is_over_before_its_agent_is_there_waits_for_it(
     receiver: Receiver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("ezmsg.core.server.agent.JOIN_TIMEOUT_S", 30.0)  # of 1.5; nothing here is about durations
-    monkeypatch.setattr("ezmsg.core.server.agent.DRAIN_TIMEOUT_S", 60.0)
     server = GraphServer()
     server.start("127.0.0.1:0")
     async with GraphContext(server.address) as context:

@@ -16,7 +16,6 @@ import pytest
 
 import ezmsg.core as ez
 from examples.otlp_receiver import HttpReceiver
-from ezmsg.core.runtime import coordinator
 from ezmsg.otel import semconv
 from tests.core.rununits import Collector, Counter, CounterSettings, Forwarder
 
@@ -24,13 +23,6 @@ COUNT = 20
 NODE_INFO = "ezmsg.graph.node.info"
 UNITS = str(Path(__file__).with_name("units.py"))
 TIMEOUT_S = 120.0
-
-
-@pytest.fixture(autouse=True)
-def _patience(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Processes of a busy machine may need longer to react than users want to wait."""
-    for name in ("REACT_S", "EXIT_S"):
-        monkeypatch.setattr(coordinator, name, TIMEOUT_S)
 
 
 @pytest.fixture(autouse=True)

@@ -16,7 +16,6 @@ import pytest
 from examples.otlp_receiver import GrpcReceiver, HttpReceiver, Receiver
 from ezmsg.core.control import ControlClient
 from ezmsg.core.graphserver import GraphServer
-from ezmsg.core.server import agent
 from tests.otel.feeds import first, hello, span_rows, telemetry
 from tests.otel.test_accounts import last_values, recorded_and_lost
 from tests.otel.test_end_to_end import agents, until
@@ -84,7 +83,6 @@ class Case:
 async def test_nothing_hangs_and_every_span_is_exported_or_told_to_be_lost(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(agent, "DRAIN_TIMEOUT_S", PATIENCE_S)  # of 2: here an agent ends by itself, or not at all
     monkeypatch.setenv("OTEL_METRIC_EXPORT_INTERVAL", "200")
     monkeypatch.setenv("OTEL_BSP_SCHEDULE_DELAY", "50")
     monkeypatch.setenv("OTEL_BSP_MAX_QUEUE_SIZE", str(ROOM))

@@ -152,7 +152,9 @@ def has_answer(played: Played, asked: Asked, graph: str) -> bool:
         assert found
         return bool(prometheus.label_values(found["label"], found["selector"] or ""))
     if asked.kind == "instant":
-        return bool(prometheus.query(expr, played.quiet_s))
+        # What is pending may be a machine that is busy for a moment.
+        found = prometheus.query(expr, played.quiet_s)
+        return any(one["metric"].get("alertstate") != "pending" for one in found)
     answer = prometheus.query_range(expr, played.start_s, played.quiet_s, STEP_S)
     return any("histograms" in one or any(value != "NaN" for _, value in one["values"]) for one in answer)
 

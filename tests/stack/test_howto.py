@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,7 @@ import trustme
 
 from deploy.testing.binaries import Binaries
 from deploy.testing.promql import Prometheus
-from deploy.testing.stack import Daemon, StackError, free_ports, substituted, wait_until
+from deploy.testing.stack import Daemon, StackError, kept_ports, substituted, wait_until
 from examples.otlp_receiver import HttpReceiver, Tls
 from tests.docs.test_otel import PATIENCE_S, blocks, prepare, running
 
@@ -22,14 +23,27 @@ service: {{extensions: [health_check], telemetry: {{metrics: {{level: none}}}}}}
 """
 
 
-def collector(binaries: Binaries, directory: Path, config: str) -> Daemon:
+@pytest.fixture
+def port() -> Iterator[int]:
+    """Where a daemon takes what graphs send."""
+    with kept_ports(1) as (one,):
+        yield one
+
+
+@pytest.fixture
+def health_port() -> Iterator[int]:
+    """Where a collector says that it is ready."""
+    with kept_ports(1) as (one,):
+        yield one
+
+
+def collector(binaries: Binaries, directory: Path, config: str, health_port: int) -> Daemon:
     """A collector with a configuration of a page; only that it is ready, and its own metrics, are ours."""
     file, beside = directory / "collector.yaml", directory / "beside.yaml"
     file.write_text(config, encoding="utf-8")
-    (port,) = free_ports(1)
-    beside.write_text(BESIDE.format(port=port), encoding="utf-8")
+    beside.write_text(BESIDE.format(port=health_port), encoding="utf-8")
     command = [str(binaries.otelcol), f"--config={file}", f"--config={beside}"]
-    return Daemon(command, directory / "collector.log", f"http://127.0.0.1:{port}/")
+    return Daemon(command, directory / "collector.log", f"http://127.0.0.1:{health_port}/")
 
 
 def both_arrive(receiver: HttpReceiver) -> bool:
@@ -40,14 +54,15 @@ def both_arrive(receiver: HttpReceiver) -> bool:
 
 
 @pytest.mark.parametrize(("page", "service"), [("otel-collector.md", "counting"), ("stack.md", "mygraph")])
-def test_a_collector_that_one_has_sends_on(binaries: Binaries, tmp_path: Path, page: str, service: str) -> None:
+def test_a_collector_that_one_has_sends_on(
+    binaries: Binaries, tmp_path: Path, port: int, health_port: int, page: str, service: str
+) -> None:
     (config,) = blocks("otel-collector.md", "yaml")
     (commands,) = blocks(page, "sh")
     prepare(tmp_path, "graph.py", "otel-collector.md")
-    (port,) = free_ports(1)
     with HttpReceiver() as receiver:
         addresses = {"0.0.0.0:4318": f"127.0.0.1:{port}", "http://backend.example.com:4318": receiver.endpoint}
-        daemon = collector(binaries, tmp_path, substituted(config, addresses))
+        daemon = collector(binaries, tmp_path, substituted(config, addresses), health_port)
         daemon.start()
         try:
             with running(tmp_path, commands.replace("localhost:4318", f"127.0.0.1:{port}"), **AT_ONCE):
@@ -58,7 +73,7 @@ def test_a_collector_that_one_has_sends_on(binaries: Binaries, tmp_path: Path, p
 
 
 def test_a_collector_sends_to_a_vendor_with_a_key_over_tls_compressed(
-    binaries: Binaries, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    binaries: Binaries, tmp_path: Path, port: int, health_port: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ca = trustme.CA()
     server = ca.issue_cert("127.0.0.1")
@@ -68,12 +83,11 @@ def test_a_collector_sends_to_a_vendor_with_a_key_over_tls_compressed(
     (config,) = blocks("otel-vendor.md", "yaml")
     (commands,) = blocks("otel-collector.md", "sh")
     prepare(tmp_path, "graph.py", "otel-collector.md")
-    (port,) = free_ports(1)
     monkeypatch.setenv("API_KEY", "0123456789abcdef")
     with HttpReceiver(tls=Tls(tmp_path / "server.pem", tmp_path / "server-key.pem")) as receiver:
         addresses = {"127.0.0.1:4318": f"127.0.0.1:{port}", "https://otlp.example.com": receiver.endpoint}
         addresses["ca_file: ca.pem"] = f"ca_file: {tmp_path / 'ca.pem'}"
-        daemon = collector(binaries, tmp_path, substituted(config, addresses))
+        daemon = collector(binaries, tmp_path, substituted(config, addresses), health_port)
         daemon.start()
         try:
             with running(tmp_path, commands.replace("localhost:4318", f"127.0.0.1:{port}"), **AT_ONCE):
@@ -84,13 +98,12 @@ def test_a_collector_sends_to_a_vendor_with_a_key_over_tls_compressed(
         assert (arrived.headers["api-key"], arrived.headers["content-encoding"]) == ("0123456789abcdef", "gzip")
 
 
-def test_prometheus_takes_metrics_without_a_collector(binaries: Binaries, tmp_path: Path) -> None:
+def test_prometheus_takes_metrics_without_a_collector(binaries: Binaries, tmp_path: Path, port: int) -> None:
     start, commands = blocks("otel-prometheus.md", "sh")
     (config,) = blocks("otel-prometheus.md", "yaml")
     (promql,) = blocks("otel-prometheus.md", "promql")
     prepare(tmp_path, "graph.py", "otel-collector.md")
     (tmp_path / "prometheus.yml").write_text(config, encoding="utf-8")
-    (port,) = free_ports(1)
     words = start.replace("\\\n", " ").replace("9090", str(port)).split()
     words = [re.sub(r"=prometheus.yml$", f"={tmp_path / 'prometheus.yml'}", word) for word in words]
     command = [str(binaries.prometheus), *words[1:], f"--storage.tsdb.path={tmp_path / 'data'}"]
@@ -106,8 +119,8 @@ def test_prometheus_takes_metrics_without_a_collector(binaries: Binaries, tmp_pa
         daemon.stop()
 
 
-def test_a_daemon_that_does_not_begin_says_why(binaries: Binaries, tmp_path: Path) -> None:
-    daemon = collector(binaries, tmp_path, "receivers: {nonsense: {}}\n")
+def test_a_daemon_that_does_not_begin_says_why(binaries: Binaries, tmp_path: Path, health_port: int) -> None:
+    daemon = collector(binaries, tmp_path, "receivers: {nonsense: {}}\n", health_port)
     with pytest.raises(StackError, match="nonsense"):
         daemon.start()
     assert os.path.exists(tmp_path / "collector.log")

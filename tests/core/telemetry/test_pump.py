@@ -1,4 +1,3 @@
-import contextlib
 import socket
 import threading
 from collections.abc import Iterator
@@ -12,6 +11,8 @@ from ezmsg.core.telemetry.pump import CALM_INTERVAL_S, CALM_S, INTERVAL_S, SHORT
 from ezmsg.core.wire.records import Goodbye, ProcessTelemetry
 from tests.core.profiling.recording import begin_trace, publish
 from tests.core.telemetry.serving import GRAPH, PATIENCE_S, FakeServer
+
+OTHER_GRAPH = "127.0.0.1:25979"
 
 
 @pytest.fixture
@@ -159,23 +160,34 @@ def test_a_graph_is_told_of_the_end_of_endpoints_that_came_after_one_at_its_addr
     pump.shutdown(PATIENCE_S)
 
 
-def test_shutdown_tells_the_rest_to_graphs_that_go_on_and_nothing_to_one_that_was_abandoned(registry):
-    ends, goes_on = FakeServer(), FakeServer()
-    with contextlib.closing(ends), contextlib.closing(goes_on):
-        pump = TelemetryPump(registry, lambda graph, s: (ends if graph == GRAPH else goes_on).dial(graph, s))
-        pump.install()
-        register(registry)
-        register(registry, graph="127.0.0.1:1")
-        ends.hello()
-        goes_on.hello()
-        assert pump.flush(PATIENCE_S)
-        ends.batches_so_far()
-        [thread] = telemetry_threads()
-        pump.abandon(GRAPH)
-        pump.shutdown(PATIENCE_S)
-        thread.join(PATIENCE_S)
-        assert goes_on.batches_to_the_end()[-1].final
-        assert ends.batches_to_the_end() == []
+def test_shutdown_tells_all_graphs_the_rest_but_an_abandoned_one(registry, server):
+    other = FakeServer()
+    pump = TelemetryPump(
+        registry, lambda graph, timeout_s: (server if graph == GRAPH else other).dial(graph, timeout_s)
+    )
+    pump.install()
+    for graph in (GRAPH, OTHER_GRAPH):
+        register(registry, graph=graph)
+    server.hello()
+    other.hello()
+    pump.abandon(GRAPH)
+    pump.shutdown(PATIENCE_S)
+    assert telemetry_threads() == []
+    assert other.batches_to_the_end()[-1].final
+    assert not any(batch.final for batch in server.batches_to_the_end())
+    other.close()
+
+
+def test_nobody_hears_of_a_shutdown_where_the_only_graph_is_abandoned(registry, server, pump):
+    publisher = register(registry)
+    [thread] = telemetry_threads()
+    server.hello()
+    pump.abandon(GRAPH)
+    pump.shutdown(PATIENCE_S)
+    registry.unregister_publisher(publisher.id)
+    thread.join(PATIENCE_S)
+    assert not thread.is_alive()
+    assert not any(batch.final for batch in server.batches_to_the_end())
 
 
 def test_shutdown_does_not_wait_for_a_server_that_is_not_there(registry, server, pump):

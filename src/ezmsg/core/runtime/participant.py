@@ -59,7 +59,6 @@ class Participant:
 
     Attributes:
         ends_process: The process ends next: connections that nobody waits for may be left to that.
-        is_last: Nothing was left to be told to the graph.
     """
 
     def __init__(
@@ -72,7 +71,7 @@ class Participant:
     ) -> None:
         self._units, self._report, self._host, self._main_thread = units, report, host, main_thread
         self._grace_s = None if strict else GRACE_S
-        self.ends_process = self.is_last = False
+        self.ends_process = self._is_last = False
         self._begun: list[Unit] = []
         self._setting_up: Unit | None = None
         self._endpoints = Endpoints()
@@ -98,7 +97,7 @@ class Participant:
             case Close():
                 self._closing.set()
             case Leave(is_last):
-                self.is_last = is_last
+                self._is_last = is_last
                 self._leaving.set()
 
     def _terminate(self, label: str) -> None:
@@ -128,10 +127,7 @@ class Participant:
             await self._shut_down()
             self._report(ShutDown(self._connections))
             await self._leaving.wait()
-            if self.is_last and self._client is not None:
-                pump.abandon(str(await self._address))
-            if not (self.is_last and self.ends_process):
-                await self._leave()
+            await self._leave()
         except Exception as error:
             self._fail(error)
         finally:
@@ -212,9 +208,14 @@ class Participant:
 
     async def _leave(self) -> None:
         """Close the streams of the units, and leave the graph; without a word to it where it ends."""
-        ends = [self._endpoints.close(graph_ends=self.is_last)]
+        is_last = self._is_last
+        if is_last and self._address.done():
+            pump.abandon(self._address.result())
+            if self.ends_process:
+                return
+        ends = [self._endpoints.close(graph_ends=is_last)]
         if self._client is not None:
-            ends.append(self._client.abandon() if self.is_last else self._client.close())
+            ends.append(self._client.abandon() if is_last else self._client.close())
         await together(*ends)
 
     async def _shut_down_unit(self, unit: Unit) -> None:

@@ -161,14 +161,16 @@ class TelemetryPump:
     def shutdown(self, timeout_s: float = EXIT_TIMEOUT_S) -> None:
         """Send the rest, say goodbye to every server, end the thread; does not wait for a server that is not there."""
         with self._lock:
-            thread = self._thread if self._links.keys() - self._abandoned else None
+            thread = self._thread
             self._is_ending, self._deadline_s = True, time.monotonic() + timeout_s
+            if self._links and self._links.keys() <= self._abandoned:
+                return  # nobody is left to hear anything
         self._wake_up()
         if thread is not None:
             thread.join(timeout_s)
 
     def abandon(self, graph: str) -> None:
-        """Tell a graph nothing more once its endpoints are closed, nor by `shutdown`: it ends, and nobody hears it."""
+        """Tell a graph nothing of the end of its endpoints here: it ends, too, and nobody is left to hear it."""
         with self._lock:
             if graph in self._links:
                 self._abandoned.add(graph)
@@ -222,10 +224,7 @@ class TelemetryPump:
                 self._flushing = []
             if self._is_ending:
                 for graph, link in links.items():
-                    if graph in self._abandoned:
-                        link.abandon()
-                    else:
-                        self._finish(link)
+                    self._finish(graph, link)
                 self._drop(links)
                 wait_s, is_stuck = 0.0, False
             else:
@@ -284,9 +283,12 @@ class TelemetryPump:
         if self._registry.has_any_endpoints and not self._is_ending:
             time.sleep(PAUSE_S)
 
-    def _finish(self, link: TelemetryLink) -> None:
+    def _finish(self, graph: str, link: TelemetryLink) -> None:
         try:
-            link.finish(self._deadline_s)
+            if graph in self._abandoned:
+                link.abandon()
+            else:
+                link.finish(self._deadline_s)
         except Exception:
             logger.exception("a telemetry link could not say goodbye")
         link.close()
@@ -375,7 +377,7 @@ def install() -> None:
 
 
 def abandon(graph: str) -> None:
-    """Tell a graph nothing more once its endpoints are closed here: it ends, and nobody is left to hear it."""
+    """Tell a graph nothing of the end of its endpoints here: it ends, too, and nobody is left to hear it."""
     PUMP.abandon(graph)
 
 
