@@ -40,7 +40,7 @@ def subscribed(channel: Channel, topic: str, received: list[CachedMessage]) -> S
     """A new subscriber, and where it puts what it is handed."""
     metrics: Any = None
     subscription = Subscription(channel, topic, metrics, lambda _: None)
-    subscription.deliver, subscription.queue = received.append, None
+    subscription.deliver, subscription.queue, subscription.unreleased = received.append, None, list
     channel.subscribe(subscription)
     return subscription
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 
 from ezmsg.core.wire.records import GraphState, ServerTelemetry
-from ezmsg.otel.graphs import Graphs
+from ezmsg.otel.graphs import LABELS, Graphs
 from tests.otel.feeds import histogram
 
 
@@ -46,3 +46,14 @@ def test_what_servers_counted_stays_when_they_end() -> None:
         assert counted(graphs) == before
     assert graphs.state == GraphState([], [], 0)
     assert len(graphs.servers) == 1
+
+
+def test_of_servers_that_ended_only_so_many_values_are_kept_apart_and_all_are_counted() -> None:
+    graphs = Graphs()
+    for number in range(LABELS // 500 + 2):
+        addresses = [f"G{number}/U{unit}" for unit in range(500)]
+        graphs.set_server(number, ServerTelemetry([], {f"settings:{address}\0INITIAL": 1 for address in addresses}))
+        graphs.end(number)
+    (ended,) = graphs.servers
+    assert len(ended.counters) == LABELS + 1
+    assert ended.counters["settings:other\0other"] == 1000

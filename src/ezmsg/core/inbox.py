@@ -37,6 +37,11 @@ class Taken(Protocol):
         """The message while something may be measured of it."""
         ...
 
+    @property
+    def is_held(self) -> bool:
+        """Whether the message is not released yet."""
+        ...
+
     def known_trace(self) -> tuple[bytes, int] | None:
         """Trace id and span id of the processing, when the message is sampled."""
         ...
@@ -119,6 +124,7 @@ class Inbox:
         subscription.waiters = waiters
         subscription.wake = wake_one
         subscription.taken = self._taken
+        subscription.unreleased = self._unreleased
 
     async def arrival(self) -> None:
         """Wait for a notification. Cancelled, it passes its wake-up on.
@@ -195,6 +201,11 @@ class Inbox:
         # Each once: meanwhile one may come to be among the others, or from there.
         leases = dict.fromkeys((*self.others.copy(), self.held))
         return [message for lease in leases if lease is not None and (message := lease.measured) is not None]
+
+    def _unreleased(self) -> list[CachedMessage]:
+        leases = (*self.others, self.held)
+        held = [lease.measured for lease in leases if lease is not None and lease.is_held]
+        return [*(message for message in held if message is not None), *self.queue]
 
     def holding(self) -> tuple[EdgeMetrics, float] | None:
         """What measures the message that is handled now, and since when it is, in s; may be asked from any thread."""

@@ -33,16 +33,20 @@ class Subscription:
         waiters: Not empty when somebody waits for a message in the queue, and wants a call of `wake`.
         wake: Wakes one of them.
         taken: Tells the messages that were taken and are still held; may be asked from any thread.
+        unreleased: Tells all that was delivered and is not released.
         bit: What it is among those of the channel.
     """
 
-    __slots__ = ("bit", "channel", "deliver", "ended", "metrics", "queue", "taken", "topic", "waiters", "wake")
+    __slots__ = (
+        "bit", "channel", "deliver", "ended", "metrics", "queue", "taken", "topic", "unreleased", "waiters", "wake",
+    )  # fmt: skip
 
     deliver: Callable[[CachedMessage], None]
     queue: deque[CachedMessage] | None
     waiters: deque[Any]
     wake: Callable[[], None]
     taken: Callable[[], list[CachedMessage]]
+    unreleased: Callable[[], list[CachedMessage]]
 
     def __init__(
         self, channel: Channel, topic: str, metrics: EdgeMetrics, ended: Callable[[Subscription], None]
@@ -133,6 +137,8 @@ class Channel:
         return ~taken & (taken + 1)
 
     def _listen(self, subscriptions: tuple[Subscription, ...]) -> None:
+        if len(self._subscriptions) == 1 and not self.is_ended:
+            self._share(self._subscriptions[0])
         self._subscriptions = subscriptions
         self._bits = sum(subscription.bit for subscription in subscriptions)
         self._blamed = 0  # may have left
@@ -140,6 +146,13 @@ class Channel:
         if self._inlet is not None:
             only = subscriptions[0] if len(subscriptions) == 1 else None
             self._inlet.only_listener(None if only is None or only.queue is None else only)
+
+    def _share(self, only: Subscription) -> None:
+        """Remember what the only subscriber holds, now that it will not be the only one who may."""
+        held = [message for message in only.unreleased() if message.subscription is only and message.shared is None]
+        for message in sorted(held, key=lambda message: message.message_id):
+            message.shared = Shared(only.bit)
+            self._shared.append(message.shared)
 
     # -- the message path -----------------------------------------------------------------------------------------
 

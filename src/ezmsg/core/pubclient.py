@@ -63,8 +63,8 @@ class Publisher:
     __slots__ = (
         "__dict__", "__weakref__", "_bits", "_blocked", "_control", "_direct", "_eagerness", "_freed", "_held",
         "_holder", "_is_closed", "_leaving", "_line", "_listener", "_locals", "_looks", "_loop", "_metrics", "_next_id",
-        "_outlets", "_profiles", "_remotes", "_running", "_slot", "_slots", "_stalled_s", "_waiting", "_warned_s",
-        "_warns", "id", "log_name", "num_buffers", "pid", "publisher_id", "topic",
+        "_outlets", "_profiles", "_remotes", "_running", "_slot", "_slots", "_stalled_s", "_turning", "_waiting",
+        "_warned_s", "_warns", "id", "log_name", "num_buffers", "pid", "publisher_id", "topic",
     )  # fmt: skip
 
     _control: ServerLink
@@ -101,9 +101,10 @@ class Publisher:
         self._leaving: set[asyncio.Future[None]] = set()
         self._freed: asyncio.Future[None] | None = None
         self._running = asyncio.Event()
-        # Broadcasts that wait stand in line; `_waiting` counts them, so that newcomers do not overtake.
+        # Broadcasts that wait stand in line; `_waiting` counts them, so that newcomers do not overtake. Nor do they
+        # overtake those that let the loop turn once, which `_turning` counts: they turn as well.
         self._line = asyncio.Lock()
-        self._waiting = 0
+        self._waiting = self._turning = 0
         self._stalled_s = 0.0
         # On which topic the subscriber is that held a slot last.
         self._holder = ""
@@ -334,12 +335,16 @@ class Publisher:
 
         Whoever called `broadcast` first sends first: the caller sends before anybody else runs.
         """
-        if not self._slot and not self._waiting and not self._blocked:
+        if self._turning or not (self._slot or self._waiting or self._blocked):
             # One turn of the loop per round of the ring: a publisher that nobody holds up must not starve it.
             self._profiles.relieve()
-            await one_turn()
+            self._turning += 1
+            try:
+                await one_turn()
+            finally:
+                self._turning -= 1
             if not (self._held[self._slot] or self._waiting or self._blocked):
-                self._looks = False
+                self._looks = self._turning > 0
                 return 0.0
         self._waiting += 1
         self._looks = True
@@ -356,7 +361,7 @@ class Publisher:
                 raise PublisherClosed(self.topic)
         finally:
             self._waiting -= 1
-            self._looks = self._blocked or self._waiting > 0
+            self._looks = self._blocked or self._waiting > 0 or self._turning > 0
 
     async def _stall(self) -> None:
         began_s = message_clock()

@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Hashable
+from collections.abc import Collection, Hashable
+from typing import Final
 
+from ezmsg.core.recorder.rows import SEPARATOR
 from ezmsg.core.wire.records import GraphState, HistogramState, ServerTelemetry
 from ezmsg.otel.histogram import Histogram
+
+LABELS: Final = 4000
+"""Values kept apart of servers that ended; more than have series of their own."""
 
 
 class Graphs:
@@ -52,7 +57,7 @@ class Graphs:
 def _sum(one: ServerTelemetry, other: ServerTelemetry) -> ServerTelemetry:
     merged: dict[tuple[str, str], Histogram] = {}
     for state in (*one.histograms, *other.histograms):
-        merged.setdefault((state.name, state.label), Histogram()).merge(state)
+        merged.setdefault(_place(merged, state.name, state.label), Histogram()).merge(state)
     histograms = [
         HistogramState(
             0, name, of.count, of.sum_ns, of.min_ns, of.max_ns, of.zero_count, of.scale, of.offset, of.counts,
@@ -60,4 +65,15 @@ def _sum(one: ServerTelemetry, other: ServerTelemetry) -> ServerTelemetry:
         )
         for (name, label), of in merged.items()
     ]  # fmt: skip
-    return ServerTelemetry(histograms, dict(Counter(one.counters) + Counter(other.counters)))
+    counts: Counter[tuple[str, str]] = Counter()
+    for full_name, count in (*one.counters.items(), *other.counters.items()):
+        name, _, label = full_name.partition(":")
+        counts[_place(counts, name, label)] += count
+    return ServerTelemetry(histograms, {f"{name}:{label}": count for (name, label), count in counts.items()})
+
+
+def _place(known: Collection[tuple[str, str]], name: str, label: str) -> tuple[str, str]:
+    """Where a value is kept: what is one too many is kept with others."""
+    if (name, label) in known or len(known) < LABELS:
+        return name, label
+    return name, SEPARATOR.join("other" if part else "" for part in label.split(SEPARATOR))

@@ -82,6 +82,28 @@ async def test_of_two_subscribers_in_one_process_the_slow_one_is_blamed_for_all(
     assert found["blame_ns:SLOW"] > 0.5 * waited_ns
 
 
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("leaves", [False, True])
+async def test_who_holds_a_message_that_only_it_was_sent_is_blamed_whoever_comes_meanwhile(
+    context: GraphContext, way: str, leaves: bool
+) -> None:
+    await context.connect("A", "HOLDS")
+    await context.connect("A", "CAME")
+    publisher = await context.publisher("A", num_buffers=1, **WAYS[way])
+    before, holds = await context.subscriber("CAME"), await context.subscriber("HOLDS")
+    before.close()
+    await before.wait_closed()
+    await publisher.broadcast(0)
+    async with holds.recv_zero_copy():
+        await context.subscriber("CAME")
+        if leaves:
+            holds.close()
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.02):
+                await publisher.broadcast(1)
+    assert {name for name in counters(publisher) if name.startswith("blame_ns:")} == {"blame_ns:HOLDS"}
+
+
 async def test_time_that_a_broadcast_waited_in_vain_is_blamed_on_who_still_holds_the_slot(
     context: GraphContext,
 ) -> None:

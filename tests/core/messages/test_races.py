@@ -340,6 +340,22 @@ async def test_a_broadcast_does_not_overtake_those_that_wait_for_a_slot(context:
     assert await asyncio.wait_for(receiving, 40) == list("cdef")
 
 
+async def test_of_broadcasts_of_several_tasks_none_overtakes_another(context: GraphContext) -> None:
+    publisher, subscriber = await context.publisher("A"), await context.subscriber("A")
+    called: list[str] = []
+
+    async def send(name: str, turns: int) -> None:
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        called.append(name)
+        await publisher.broadcast(name)
+
+    # The first two let the loop turn; the third comes when the first has sent and the second has not.
+    await asyncio.gather(send("first", 0), send("third", 1), send("second", 0))
+    assert called == ["first", "second", "third"]
+    assert [await subscriber.recv() for _ in called] == called
+
+
 async def test_a_broadcast_does_not_overtake_those_that_waited_while_paused(context: GraphContext) -> None:
     subscriber = await context.subscriber("A")
     publisher = await context.publisher("A")

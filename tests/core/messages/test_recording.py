@@ -344,6 +344,74 @@ async def test_every_interval_is_counted_whoever_records_the_messages_and_in_wha
     assert (of_publisher.histograms["publish"].count, of_publisher.histograms["interval"].count) == (200, 199)
 
 
+async def test_every_interval_is_counted_when_a_trace_of_some_messages_begins_while_others_wait(
+    context: GraphContext, registry: ProfileRegistry
+) -> None:
+    publisher, subscriber = await pair(context, registry)
+    for number in range(4):
+        await publisher.broadcast(number)
+    registry.set_trace_control(ProfilingTraceControl(enabled=True, sample_mod=3))
+    await publisher.broadcast(4)
+    await subscriber.recv()
+    registry.snapshot()
+    for _ in range(1, 5):
+        await subscriber.recv()
+    (of_publisher, _) = registry.snapshot().edges
+    assert (of_publisher.histograms["publish"].count, of_publisher.histograms["interval"].count) == (5, 4)
+
+
+async def test_every_interval_is_counted_however_many_messages_were_told_before_they_are_received(
+    context: GraphContext, registry: ProfileRegistry
+) -> None:
+    publisher = await context.publisher("A", profiles=registry, num_buffers=2000)
+    subscriber = await context.subscriber("A", profiles=registry)
+    registry.set_trace_sampling(0.0, 0.5)
+    for number in range(1900):
+        await publisher.broadcast(number)
+    registry.snapshot()
+    for _ in range(1900):
+        async with subscriber.recv_zero_copy():
+            pass
+    (of_publisher, _) = registry.snapshot().edges
+    assert (of_publisher.histograms["publish"].count, of_publisher.histograms["interval"].count) == (1900, 1899)
+
+
+async def test_what_was_published_while_nothing_was_recorded_makes_no_long_interval(
+    context: GraphContext, registry: ProfileRegistry
+) -> None:
+    publisher, _ = await pair(context, registry)
+    await context.subscriber("A", profiles=registry)
+    registry.set_trace_sampling(0.0, 1.0)
+    for level in ("metrics", "off", "metrics"):
+        registry.set_level(level)
+        for number in range(3):
+            await publisher.broadcast(number)
+    (of_publisher, *_) = registry.snapshot().edges
+    assert of_publisher.histograms["interval"].count == 4
+
+
+async def test_a_broadcast_that_fails_follows_from_all_that_was_handled_before(
+    context: GraphContext, registry: ProfileRegistry
+) -> None:
+    publisher, subscriber = await pair(context, registry)
+    onward = await context.publisher("B", profiles=registry, allow_local=False)
+    await context.subscriber("B", profiles=registry)
+    registry.set_trace_sampling(0.0, 1.0)
+    for number in range(3):
+        await publisher.broadcast(number)
+        async with subscriber.recv_zero_copy():
+            if number == 2:
+                with pytest.raises(MessageNotSerializable):
+                    await onward.broadcast(lambda: None)
+    spans = by_name(registry)
+    (failed,) = spans["publish B"]
+    *before, last = spans["process A"]
+    assert failed.parent_span_id == last.span_id
+    assert sorted(failed.links) == sorted((span.trace_id, span.span_id) for span in before)
+    snapshot = registry.snapshot()
+    assert (snapshot.recorded["span"], snapshot.dropped) == (9, {})
+
+
 async def test_a_message_that_outlives_its_publisher_keeps_its_ids_whoever_took_it(
     context: GraphContext, registry: ProfileRegistry
 ) -> None:

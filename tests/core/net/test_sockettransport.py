@@ -348,6 +348,23 @@ async def test_a_peer_that_is_gone_is_noticed_by_the_next_write(connected, how) 
     assert isinstance(protocol.ends[0], ConnectionError)
 
 
+@pytest.mark.parametrize("how", ["write", "lend"])
+async def test_what_a_peer_said_before_it_hung_up_is_heard_although_something_waits_for_it(connected, how) -> None:
+    transport, protocol, theirs = connected
+    said = b"goodbye" * 20_000  # more than is read at once
+    if how == "write":
+        transport.write(bytes(LARGE))
+    else:
+        transport.lend([bytes(LARGE)])
+    theirs.send(said)
+    theirs.close()
+    await transport.settle()
+    await protocol.is_lost.wait()
+    assert protocol.received == said
+    assert transport.get_write_buffer_size() == 0
+    assert isinstance(protocol.ends[0], ConnectionError)
+
+
 async def test_what_a_peer_said_before_it_hung_up_is_heard_although_it_takes_nothing_more(connected) -> None:
     transport, protocol, theirs = connected
     theirs.send(b"goodbye")

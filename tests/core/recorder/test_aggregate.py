@@ -82,6 +82,14 @@ def test_no_interval_is_taken_across_a_lost_message(aggregator: Aggregator):
     assert summary(states(aggregator, 1)["interval"]) == (1, 200, 200, 200)
 
 
+def test_of_a_program_that_counts_from_the_beginning_again_intervals_go_by_the_order_of_messages(
+    aggregator: Aggregator,
+):
+    rows = [publish(1, turn % 5, 100 * turn, flags=INSTANT) for turn in range(10)]
+    aggregator.add(table(*rows))
+    assert summary(states(aggregator, 1)["interval"]) == (8, 800, 100, 100)
+
+
 def test_a_row_that_carries_the_start_of_its_predecessor_has_an_interval_across_thinned_ones(aggregator: Aggregator):
     aggregator.add(
         table(sampled(publish(1, 4, 1000), 9, flags=0), sampled(publish(1, 8, 5000), 9, previous=4100, flags=0))

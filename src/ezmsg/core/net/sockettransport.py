@@ -146,7 +146,7 @@ class SocketTransport(asyncio.Transport):
             except (BlockingIOError, InterruptedError):
                 sent = 0
             except OSError as error:
-                self._fail(error)
+                self._cannot_send(error)
                 return False
         else:
             sent = 0
@@ -199,7 +199,7 @@ class SocketTransport(asyncio.Transport):
         except (BlockingIOError, InterruptedError):
             return
         except OSError as error:
-            self._fail(error)
+            self._cannot_send(error)
             return
         self._waiting_bytes -= sent
         while sent:
@@ -275,6 +275,7 @@ class SocketTransport(asyncio.Transport):
             # What the peer said before it hung up is heard first, a goodbye for one; then comes its end.
             self._is_eof_due = self._is_eof_written = True
             self._send_error = error
+            self._forget_waiting()
         else:
             self._fail(error)
 
@@ -290,11 +291,14 @@ class SocketTransport(asyncio.Transport):
             self._watch.cancel()
             self._watch = None
         self._loop.remove_reader(self._fd)
+        self._forget_waiting()
+        self._loop.call_soon(self._lost, error)
+
+    def _forget_waiting(self) -> None:
         self._loop.remove_writer(self._fd)
         self._waiting.clear()
         self._waiting_bytes = 0
         self._give_back()
-        self._loop.call_soon(self._lost, error)
 
     def _lost(self, error: OSError | None) -> None:
         try:

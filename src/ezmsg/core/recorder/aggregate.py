@@ -13,7 +13,7 @@ from ezmsg.core.graphmeta import ProfileChannelType
 from ezmsg.core.recorder.distinct import distinct
 from ezmsg.core.recorder.histograms import Column, Exemplar
 from ezmsg.core.recorder.ids import hex_span_id
-from ezmsg.core.recorder.intervals import Stretch, Stretches
+from ezmsg.core.recorder.intervals import STRETCHES, Stretch, Stretches
 from ezmsg.core.recorder.labels import NO_LABEL, Labels
 from ezmsg.core.recorder.processscope import ProcessScope
 from ezmsg.core.recorder.ring import Rows
@@ -79,9 +79,10 @@ class Aggregator:
         self.series = SeriesTable(labels)
         self._labels = labels
         self.turn = 0
-        # By position: anomalies, and which messages were published when.
+        # By position: anomalies, messages that may be under way, and which were published when.
         self._foreign = np.zeros(0, dtype=np.int64)
         self._negative = np.zeros(0, dtype=np.int64)
+        self._room = np.zeros(0, dtype=np.int64)
         self._published: dict[int, Stretches] = {}
         self.open(PROCESS_INDEX)
 
@@ -91,14 +92,16 @@ class Aggregator:
             self.turn += 1
             scope.count_durations(self.series, self.turn)
 
-    def open(self, index: int) -> None:
-        """Know an endpoint; rows of others are counted as unknown."""
+    def open(self, index: int, num_buffers: int = 0) -> None:
+        """Know an endpoint, with so many messages under way at most; rows of others are counted as unknown."""
         position = self.series.open(index)
         more = len(self.series) - len(self._foreign)
         if more:
             self._foreign = np.append(self._foreign, np.zeros(more, dtype=np.int64))
             self._negative = np.append(self._negative, np.zeros(more, dtype=np.int64))
+            self._room = np.append(self._room, np.zeros(more, dtype=np.int64))
         self._published.pop(position, None)
+        self._room[position] = num_buffers
         self._foreign[position] = self._negative[position] = 0
 
     def close(self, index: int) -> None:
@@ -256,8 +259,11 @@ class Aggregator:
         positions, ids = chunk.positions[order], chunk.words[order, 1]
         is_first = np.append(True, positions[1:] != positions[:-1])
         if not (is_first[1:] | (ids[1:] > ids[:-1])).all():
-            order = np.lexsort((chunk.words[:, 1], chunk.positions))
-            ids = chunk.words[order, 1]
+            by_number = np.lexsort((chunk.words[:, 1], chunk.positions))
+            sorted_ids = chunk.words[by_number, 1]
+            # Numbers that come again are those of a program that counts from the beginning again: it is in order.
+            if (is_first[1:] | (sorted_ids[1:] > sorted_ids[:-1])).all():
+                order, ids = by_number, sorted_ids
         starts = chunk.words[order, 3]
         starts_before = np.roll(starts, 1)
         joins = ~is_first & (np.roll(ids, 1) == ids - 1)
@@ -289,7 +295,7 @@ class Aggregator:
         """The intervals to messages that were known before."""
         known = self._published.get(position)
         if known is None:
-            known = self._published[position] = Stretches()
+            known = self._published[position] = Stretches(STRETCHES + int(self._room[position]))
         return [interval for interval in known.add(stretch) if interval >= 0]
 
     # -- beneath ------------------------------------------------------------------------------------------------------

@@ -10,7 +10,8 @@ from __future__ import annotations
 from typing import Final, NamedTuple
 
 STRETCHES: Final = 256
-"""Of one publisher. Where messages are lost, stretches never meet: the one untouched for longest is forgotten."""
+"""Of one publisher, beside one for each message that may be under way. Where messages are lost, stretches never meet:
+the one untouched for longest is forgotten."""
 
 
 class Stretch(NamedTuple):
@@ -26,10 +27,11 @@ class Stretch(NamedTuple):
 class Stretches:
     """What is known of the messages of one publisher."""
 
-    __slots__ = ("_by_first", "_by_last")
+    __slots__ = ("_by_first", "_by_last", "_limit")
 
-    def __init__(self) -> None:
-        """Nothing."""
+    def __init__(self, limit: int = STRETCHES) -> None:
+        """Nothing; at most `limit` stretches are kept."""
+        self._limit = limit
         self._by_first: dict[int, Stretch] = {}
         self._by_last: dict[int, Stretch] = {}
 
@@ -58,7 +60,7 @@ class Stretches:
         for known in (self._by_first.get(first_id), self._by_last.get(last_id)):
             if known is not None:
                 self._drop(known)
-        if len(self._by_first) >= STRETCHES:
+        if len(self._by_first) >= self._limit:
             self._drop(next(iter(self._by_first.values())))
         self._by_first[first_id] = self._by_last[last_id] = Stretch(first_id, first_ns, is_linked, last_id, last_ns)
         return closed

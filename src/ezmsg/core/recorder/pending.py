@@ -14,6 +14,7 @@ from ezmsg.core.recorder.calculated import TraceIds
 from ezmsg.core.recorder.publisher import Holder, PendingMessage, PublisherMetrics
 from ezmsg.core.recorder.ring import Rows, Taken
 from ezmsg.core.recorder.rows import (
+    ERROR,
     EXTENDED,
     EXTRA,
     HOP,
@@ -41,9 +42,11 @@ class Pending:
         """Rows of what is pending now and was not told yet. Call it after rings were read; then `note` them."""
         metas = {publisher.index: publisher.meta for publisher in publishers}
         fresh = [
-            (metas[message.publisher], message)
+            (meta, message)
             for message in _traced(publishers)
-            if message.publisher in metas and message.message_id not in self._told.get(message.publisher, ())
+            # Asked once: the writer may record it at any moment, and then it is nobody's.
+            if (meta := metas.get(message.publisher)) is not None
+            and message.message_id not in self._told.get(meta >> INDEX_SHIFT, ())
         ]
         if not fresh:
             return None
@@ -66,7 +69,9 @@ class Pending:
         metas = rows[:, 0]
         kinds = metas & KIND_MASK
         is_hop = (kinds == PROCESS) & (metas & HOP != 0)
-        at = np.flatnonzero((metas & SAMPLED != 0) & ((kinds == PUBLISH) | is_hop))
+        # One that failed had the number of the message that came next.
+        is_publish = (kinds == PUBLISH) & (metas & ERROR == 0)
+        at = np.flatnonzero((metas & SAMPLED != 0) & (is_publish | is_hop))
         found: list[int] = []
         for row in at[np.isin(rows[at, 1], list(set[int]().union(*self._told.values())))].tolist():
             index = int(rows[row, 7] if is_hop[row] else metas[row] >> INDEX_SHIFT)

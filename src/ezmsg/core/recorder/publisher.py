@@ -273,6 +273,9 @@ class PublisherMetrics:
         elif not samples:
             if not self._recording:
                 return
+            if not self._thin_mask:
+                ring.put(self.meta | flags, message_id, origin_s, start_s, end_s, wait_s, serialize_s, size)
+                return
             if self.sent & self._thin_mask:
                 self.thinned += 1
                 return
@@ -327,13 +330,13 @@ class PublisherMetrics:
         self, message_id: int, origin_s: float, start_s: float, wait_s: float, error: str, trace: PublishTrace | None
     ) -> None:
         """Record, for its trace, that a broadcast ends now, with an exception of this type and nothing sent."""
-        blame, self._blame = self._blame, 0
+        blame, self._blame = (self._blame if wait_s else 0), 0
         if self._recording and trace is not None:
-            self.ring.put_span(
-                self.meta | ERROR | self._labels.code(error) << LABEL_SHIFT,
-                message_id, origin_s, start_s, clock(), wait_s, 0.0, 0,
-                trace[0], trace[1], trace[2], NO_PREVIOUS_S, 0, blame if wait_s else 0,
-            )  # fmt: skip
+            trace_id, span_id, parent_id, links = trace
+            meta = self.meta | ERROR | SAMPLED | EXTENDED | self._labels.code(error) << LABEL_SHIFT
+            row = message_id, origin_s, start_s, clock(), wait_s, 0.0, 0
+            extra = EXTRA, trace_id, span_id, parent_id, NO_PREVIOUS_S, 0, blame
+            self.ring.put_linked(meta, row, extra, 0, self._link_meta, links)
 
     def wait_ended(self, wait_ns: int, holder: str) -> None:
         """As `Waits.ended`; the broadcast about to be recorded is the one that waited."""
@@ -388,7 +391,10 @@ class PublisherMetrics:
     def configure(self, recording: bool, selector: Selector | None, thin_mask: int) -> None:
         """Change what is recorded, from any thread: rows at all, a native trace, one row in `thin_mask + 1`."""
         self._recording, self._selector, self._thin_mask = recording, selector, thin_mask
-        self.timed = recording or selector is not None
+        timed = recording or selector is not None
+        if timed and not self.timed:
+            self.last_start_s = NO_PREVIOUS_S  # of some message before the last
+        self.timed = timed
         self.is_plain = selector is None and not thin_mask
         self.selects_all = False
         if selector is not None and not thin_mask and selector.selects_all:

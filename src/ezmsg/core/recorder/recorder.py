@@ -320,7 +320,8 @@ class Recorder:
             # Only now: no row that was taken is of an endpoint opened later.
             opening, self._opening = self._opening, []
         for index in opening:
-            self.digest.aggregator.open(index)
+            endpoint = self._find(index)
+            self.digest.aggregator.open(index, 0 if endpoint is None else endpoint.record.num_buffers)
         self.digest.aggregator.count_process(self.process)
         for graph, row in self.process.take_spans():
             self.digest.spans.add(graph, graph or None, row)
