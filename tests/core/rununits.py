@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import ezmsg.core as ez
+from ezmsg.core.pubclient import Publisher
 
 
 class CounterSettings(ez.Settings):
@@ -93,6 +94,26 @@ class Burst(ez.Unit):
     async def tell(self, message: Any) -> AsyncIterator[Any]:
         for number in range(self.SETTINGS.count):
             yield self.OUTPUT, number
+        raise ez.NormalTermination
+
+
+class ElsewhereSettings(ez.Settings):
+    address: str
+    count: int = 3
+
+
+class PublishesElsewhere(ez.Unit):
+    """Publishes 0, 1, 2 … in another graph, and ends the run."""
+
+    SETTINGS = ElsewhereSettings
+
+    async def setup(self) -> None:
+        self.publisher = await Publisher.create("ELSEWHERE", self.SETTINGS.address)
+
+    @ez.task
+    async def publish(self) -> None:
+        for number in range(self.SETTINGS.count):
+            await self.publisher.broadcast(number)
         raise ez.NormalTermination
 
 

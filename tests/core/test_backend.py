@@ -15,6 +15,7 @@ import pytest
 import ezmsg.core as ez
 from ezmsg.core import backend
 from ezmsg.core.backend import ExecutionContext
+from ezmsg.core.control import ControlClient
 from ezmsg.core.dag import CyclicException
 from ezmsg.core.errors import (
     BackendProcessFailed,
@@ -26,6 +27,7 @@ from ezmsg.core.errors import (
 )
 from ezmsg.core.graphserver import GraphServer
 from ezmsg.core.telemetry import pump
+from ezmsg.core.wire.records import Done, OpenTelemetryReader, ProcessTelemetry, Record, StreamOpened
 from tests import leaks
 from tests.core.rununits import (
     Burst,
@@ -34,10 +36,12 @@ from tests.core.rununits import (
     Counter,
     CounterSettings,
     Dies,
+    ElsewhereSettings,
     FailsInSetup,
     FailsOddly,
     Idle,
     PidOf,
+    PublishesElsewhere,
     WaitsInSetup,
 )
 from tests.ports import KeptPort
@@ -463,6 +467,44 @@ def test_who_is_in_the_graph_of_a_run_gets_what_was_published_last_though_its_se
 
     asyncio.run(asyncio.wait_for(listen(), DEADLINE_S))
     assert received == list(range(32))
+
+
+class Exporter:
+    """Hears what processes tell a graph."""
+
+    def __init__(self) -> None:
+        self.told: asyncio.Queue[Record] = asyncio.Queue()
+
+    def on_request(self, connection: Any, record: Record) -> Record:
+        return Done()
+
+    def on_notice(self, connection: Any, record: Record) -> None:
+        self.told.put_nowait(record)
+
+    def on_closed(self, connection: Any, error: Exception | None) -> None: ...
+
+
+def test_another_graph_is_told_all_that_units_did_there_though_the_run_ends_with_its_own_server(address: str) -> None:
+    unit = PublishesElsewhere(ElsewhereSettings(address, 5))
+    runner = ez.GraphRunner(UNIT=unit, IDLE=Idle(), process_components=[unit])
+    sent: list[float] = []
+
+    async def listen() -> None:
+        exporter = Exporter()
+        client = await ControlClient.connect(address, exporter, name="exporter")
+        await client.request(OpenTelemetryReader("exporter", 1000), StreamOpened)
+        await asyncio.to_thread(runner.run_blocking)
+        assert runner.graph_server_spawned
+        is_final = False
+        while not is_final:
+            record = await exporter.told.get()
+            if isinstance(record, ProcessTelemetry):
+                sent.extend(state.values["sent"] for state in record.batch.counters if "sent" in state.values)
+                is_final = record.batch.final
+        await client.close()
+
+    asyncio.run(asyncio.wait_for(listen(), DEADLINE_S))
+    assert sent[-1] == 5
 
 
 # -- failures ---------------------------------------------------------------------------------------------------------

@@ -17,7 +17,8 @@ from ezmsg.core.control import ControlClient, dial
 from ezmsg.core.dag import CyclicException
 from ezmsg.core.errors import ConfigError, InsecureBind, ServerUnreachable
 from ezmsg.core.graphcontext import GraphContext
-from ezmsg.core.graphserver import GraphServer, GraphService
+from ezmsg.core.graphmeta import ProcessControlRequest, ProcessControlResponse
+from ezmsg.core.graphserver import DOOR_SEND_BYTES, GraphServer, GraphService
 from ezmsg.core.net.address import Address
 from ezmsg.core.net.connection import Connection
 from ezmsg.core.net.door import door_path, has_doors, server_door
@@ -26,6 +27,8 @@ from ezmsg.core.processclient import ProcessControlClient
 from ezmsg.core.pubclient import Publisher
 from ezmsg.core.server.journal import Journal, journal_path
 from ezmsg.core.server.peers import Peer
+from ezmsg.core.wire.frames import REQUEST, FrameDecoder, encode_frame
+from ezmsg.core.wire.records import Goodbye, ProcessRequest, ProcessResponse, decode_record, encode_record
 from tests.core.runtime.running import until
 from tests.ports import KeptPort
 
@@ -226,6 +229,40 @@ async def test_a_server_that_finds_the_name_of_its_door_taken_is_reached_over_tc
                 assert sock.getpeername() == address
         finally:
             server.stop()
+
+
+@pytest.mark.skipif(not has_doors(), reason="no doors here")
+async def test_a_busy_peer_at_the_door_hears_goodbye_after_what_it_has_not_read_yet(free_address: str) -> None:
+    with socket.socket(socket.AF_UNIX) as any_door:
+        usual = any_door.getsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF)
+        any_door.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, DOOR_SEND_BYTES)
+        allowed = any_door.getsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF)
+    payload = bytes(min(usual + (allowed - usual) // 4, 800_000))
+
+    async def answer(request: ProcessControlRequest) -> ProcessControlResponse:
+        return ProcessControlResponse(request_id=request.request_id, ok=True, payload=payload)
+
+    server = GraphServer()
+    server.start(free_address)
+    process = ProcessControlClient(server.address)
+    process.set_request_handler(answer)
+    await process.register(["U"])
+    loop = asyncio.get_running_loop()
+    decoder = FrameDecoder()
+    sock, _ = await dial(server.address)
+    with sock:
+        await loop.sock_sendall(sock, encode_frame(*encode_record(ProcessRequest("U", "x", timeout_s=40)), 1, REQUEST))
+        async with asyncio.timeout(40):
+            said = await loop.sock_recv(sock, 1)
+            await server.stopped()
+            while data := await loop.sock_recv(sock, 1 << 16):
+                said += data
+    frames = list(decoder.feed(said))
+    response, goodbye = [decode_record(frame.opcode, frame.body) for frame in frames]
+    assert isinstance(response, ProcessResponse)
+    assert response.payload == payload
+    assert isinstance(goodbye, Goodbye)
+    await process.close()
 
 
 async def test_the_service_tells_how_the_server_is(server: GraphServer, context: GraphContext) -> None:

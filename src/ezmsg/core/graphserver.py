@@ -46,6 +46,8 @@ logger = logging.getLogger("ezmsg")
 
 # A peer that cannot take our goodbye within this time loses its connection without one.
 GOODBYE_TIMEOUT_S = 0.1
+# What the system takes for a busy peer at the door, that goodbye included, as far as it allows; over TCP it takes more.
+DOOR_SEND_BYTES = 2 << 20
 
 
 class GraphServer(threading.Thread):
@@ -204,7 +206,11 @@ class GraphServer(threading.Thread):
             await core.close()
 
     async def _welcome(self, core: GraphCore, sock: Any, info: Any, name: str) -> None:
-        host = config.DEFAULT_HOST if sock.family == socket.AF_UNIX else Address.from_string(name).host
+        if sock.family == socket.AF_UNIX:
+            host = config.DEFAULT_HOST
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, DOOR_SEND_BYTES)
+        else:
+            host = Address.from_string(name).host
         peer = _Welcomed(core, self._peers, host)
         peer.connection = await Connection.over(sock, info, peer, name=name, guard=core.guard)
         self._peers[peer.connection] = peer

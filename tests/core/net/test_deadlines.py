@@ -47,6 +47,32 @@ async def test_deadlines_of_one_moment_are_all_reached_though_one_fails(caplog: 
     assert "pop from empty list" in caplog.text
 
 
+async def test_a_thousand_deadlines_of_one_moment_are_reached_in_a_few_turns_of_the_loop() -> None:
+    loop = asyncio.get_running_loop()
+    deadlines, reached, last = Deadlines(loop), [], asyncio.Event()
+    for number in range(1000):
+        deadlines.after(0, reached.append, number)
+    deadlines.after(0, last.set)
+    turns = 0
+    while not last.is_set():
+        await asyncio.sleep(0)
+        turns += 1
+    assert len(reached) == 1000
+    assert turns < 100
+
+
+async def test_a_deadline_cancelled_by_one_of_the_same_moment_is_not_reached() -> None:
+    deadlines, reached, last = Deadlines(asyncio.get_running_loop()), [], asyncio.Event()
+    cancelled = [deadlines.after(0, lambda: cancelled[1].cancel()), deadlines.after(0, reached.append, "cancelled")]
+    deadlines.after(LONG_S, reached.append, "never")
+    deadlines.after(0.001, last.set)
+    async with asyncio.timeout(10):
+        await last.wait()
+    assert reached == []
+    assert len(deadlines) == 1
+    deadlines.close()
+
+
 async def test_nothing_is_called_after_the_end() -> None:
     loop = asyncio.get_running_loop()
     deadlines, reached, later = Deadlines(loop), [], asyncio.Event()

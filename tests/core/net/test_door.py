@@ -1,5 +1,6 @@
 """The Unix door: for this machine and user only."""
 
+import errno
 import os
 import socket
 import subprocess
@@ -40,6 +41,15 @@ def test_a_door_has_a_name_of_its_own_that_ends_with_it() -> None:
 
 def test_without_doors_there_is_none(monkeypatch) -> None:
     monkeypatch.setattr(door, "has_doors", lambda: False)
+    assert door.open_door() == (None, "")
+
+
+def test_where_the_system_refuses_such_sockets_there_is_none(monkeypatch) -> None:
+    # As sandboxes of services do, which allow no other families than those of the network.
+    def refuse(family: int) -> socket.socket:
+        raise OSError(errno.EAFNOSUPPORT, os.strerror(errno.EAFNOSUPPORT))
+
+    monkeypatch.setattr(door.forking, "new_socket", refuse)
     assert door.open_door() == (None, "")
 
 
@@ -104,6 +114,20 @@ async def test_another_user_is_turned_away_although_the_name_is_no_secret(servin
     assert said == b""
     assert serving.listener.refused == {"AUTHENTICATION_FAILED": 1}
     assert "it runs as user 65534" in caplog.text
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
+async def test_another_user_who_goes_at_once_is_nothing_to_warn_of(serving, caplog) -> None:
+    import asyncio
+
+    look = KNOCK.replace("sys.stdout.buffer.write(sock.recv(100))", "pass")
+    knock = await asyncio.create_subprocess_exec(sys.executable, "-c", look, serving.door)
+    assert await knock.wait() == 0
+    async with asyncio.timeout(40):
+        while not serving.listener.refused:
+            await asyncio.sleep(0.01)
+    assert serving.listener.refused == {"HANDSHAKE_ABANDONED": 1}
+    assert caplog.text == ""
 
 
 async def test_a_client_does_not_greet_a_server_of_another_user(serving, monkeypatch) -> None:

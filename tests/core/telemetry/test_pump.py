@@ -137,6 +137,29 @@ def test_an_abandoned_graph_hears_of_endpoints_that_are_there_and_of_their_end_n
     assert server.batches_to_the_end()[-1].final
 
 
+def test_a_graph_is_told_of_the_end_of_endpoints_that_came_after_one_at_its_address_was_abandoned(registry, server):
+    told, may_go_on = threading.Event(), threading.Event()
+
+    def listen(telemetry: ProcessTelemetry) -> None:
+        told.set()
+        may_go_on.wait(PATIENCE_S)
+
+    pump = TelemetryPump(registry, server.dial, lambda: listen)
+    pump.install()
+    first = register(registry)
+    server.hello()
+    assert told.wait(PATIENCE_S)
+    # It has no time to look at this before there is another.
+    pump.abandon(GRAPH)
+    registry.unregister_publisher(first.id)
+    second = register(registry)
+    may_go_on.set()
+    assert pump.flush(PATIENCE_S)
+    registry.unregister_publisher(second.id)
+    assert server.batches_to_the_end()[-1].final
+    pump.shutdown(PATIENCE_S)
+
+
 def test_shutdown_tells_all_graphs_the_rest_but_an_abandoned_one(registry, server):
     other = FakeServer()
     pump = TelemetryPump(

@@ -57,18 +57,26 @@ class Deadlines:
         self._set_s, self._timer = due_s, self._loop.call_at(due_s, self._reached)
 
     def _reached(self) -> None:
-        now_s = self._set_s
+        # All that are due, in one look: one look each would be later and later where there are many.
+        now_s = max(self._set_s, self._loop.time())
         self._set_s, self._timer = math.inf, None
-        if not self._open:
-            return
-        first = min(self._open, key=_due_s)
-        if first.due_s > now_s:
-            self._set(first.due_s)
-            return
-        first.cancel()
-        if self._open:
-            self._set(min(self._open, key=_due_s).due_s)
-        first.call(*first.arguments)
+        due: list[Deadline] = []
+        next_s = math.inf
+        for deadline in self._open:
+            if deadline.due_s <= now_s:
+                due.append(deadline)
+            elif deadline.due_s < next_s:
+                next_s = deadline.due_s
+        if next_s < math.inf:
+            self._set(next_s)
+        for deadline in sorted(due, key=_due_s):
+            self._loop.call_soon(self._call, deadline)
+
+    def _call(self, deadline: Deadline) -> None:
+        # Another one may have cancelled it, or closed all of them.
+        if deadline in self._open:
+            deadline.cancel()
+            deadline.call(*deadline.arguments)
 
     def close(self) -> None:
         """Call nothing any more."""

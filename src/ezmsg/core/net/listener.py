@@ -13,7 +13,15 @@ from collections.abc import Callable, Collection, Iterable
 from typing import Any
 
 from ezmsg.core import config
-from ezmsg.core.errors import EzmsgError, HandshakeAbandoned, HandshakeError, HandshakeTimeout, InsecureBind, TlsFailed
+from ezmsg.core.errors import (
+    AuthenticationFailed,
+    EzmsgError,
+    HandshakeAbandoned,
+    HandshakeError,
+    HandshakeTimeout,
+    InsecureBind,
+    TlsFailed,
+)
 from ezmsg.core.net import forking
 from ezmsg.core.net.address import Address, is_loopback, this_process, tune_tcp
 from ezmsg.core.net.authkey import AuthKey
@@ -31,6 +39,8 @@ OnPeer = Callable[[socket.socket, PeerInfo, str], None]
 
 # Until accepting is tried again where the process or the system has no descriptors left.
 EXHAUSTED_PAUSE_S = 0.2
+# How long a peer of another user, which goes at once when it sees who we are, may take for that.
+KNOCK_S = 0.2
 # What a peer may still have sent when it was sent away; it is read and thrown away.
 PARTING_BYTES = 16384
 # The peer of a connection is gone again, or some such: the next one may be fine.
@@ -156,7 +166,7 @@ class Listener:
     async def _shake_hands(self, stranger: _Stranger) -> PeerInfo:
         binding = b""
         if stranger.sock.family == socket.AF_UNIX:
-            check_credentials(stranger.sock, stranger.name)
+            await stranger.identify()
         else:
             tune_tcp(stranger.sock)
             if self._tls_files is not None:
@@ -209,6 +219,24 @@ class _Stranger:
             raise
         except OSError:
             raise handshake.hung_up() from None
+
+    async def identify(self) -> None:
+        """Make sure that who is at the door may come in.
+
+        Raises:
+            HandshakeAbandoned: It is somebody else's, saw that we are not of its user, and went: TCP is its way.
+            AuthenticationFailed: It is somebody else's, and stays.
+        """
+        try:
+            check_credentials(self.sock, self.name)
+        except AuthenticationFailed:
+            said = b"?"
+            with contextlib.suppress(TimeoutError, OSError):
+                async with asyncio.timeout(KNOCK_S):
+                    said = await asyncio.get_running_loop().sock_recv(self.sock, 1)
+            if said:
+                raise
+            raise HandshakeAbandoned(self.name, "it is of another user, and hung up") from None
 
     async def part(self, deadline_s: float) -> None:
         """Let the peer read why it is sent away: closing with bytes unread would discard what it was told."""

@@ -191,6 +191,8 @@ class TelemetryPump:
             with self._lock:
                 if self._is_ending:
                     return
+                # Its endpoints were closed: whose are opened now are of another graph at the address.
+                self._abandoned.discard(graph)
                 if graph not in self._links:
                     self._links[graph] = TelemetryLink(
                         graph, Collector(self._registry, graph, with_system=True, pause=self._pause), say_hello,
