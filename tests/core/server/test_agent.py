@@ -11,8 +11,11 @@ import pytest
 
 from ezmsg.core.server.agent import AgentProcess
 
-LINES = ["INFO: exporting", "{", '    "name": "publish: A"', "}", "WARNING: traces do not reach it: HTTP 503"]
-SAYS = f"import sys; sys.stderr.write({chr(10).join([*LINES, ''])!r})"
+LONG = "x" * 300_000
+LINES = ["INFO: exporting", "{", LONG, '    "name": "publish: A"', "}", "WARNING: traces do not reach it: HTTP 503"]
+TEXT = "\n".join([*LINES, ""])
+# An argument of a program may not be as long.
+SAYS = f"import sys; sys.stderr.write({TEXT.replace(LONG, '@')!r}.replace('@', 'x' * {len(LONG)}))"
 PATIENCE_S = 60.0
 
 
@@ -36,4 +39,4 @@ async def test_its_log_goes_into_ours_at_its_level_and_what_a_console_exporter_w
         ("INFO", "telemetry agent: exporting"),
         ("WARNING", "telemetry agent: traces do not reach it: HTTP 503"),
     ]
-    assert [line for line in capsys.readouterr().err.splitlines() if "telemetry agent" not in line] == LINES[1:4]
+    assert [line for line in capsys.readouterr().err.splitlines() if "telemetry agent" not in line] == LINES[1:5]

@@ -137,10 +137,20 @@ async def _pass_log_on(process: subprocess.Popen[bytes]) -> None:
     loop = asyncio.get_running_loop()
     transport, _ = await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), pipe)
     try:
-        while line := await reader.readline():
-            _pass_on(line.decode(errors="replace"))
+        while part := await _next_part(reader):
+            _pass_on(part.decode(errors="replace"))
     finally:
         transport.close()
+
+
+async def _next_part(reader: asyncio.StreamReader) -> bytes:
+    """The next line, a piece of one that is longer than the reader keeps, or nothing at the end."""
+    try:
+        return await reader.readuntil()
+    except asyncio.IncompleteReadError as error:
+        return error.partial
+    except asyncio.LimitOverrunError as error:
+        return await reader.readexactly(error.consumed)
 
 
 def _pass_on(line: str) -> None:
