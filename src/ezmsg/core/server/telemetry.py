@@ -57,7 +57,7 @@ class TelemetryDesk:
     async def close(self) -> None:
         """End the streams; there is no graph any more."""
         self._tell_of_ourselves(is_due=True)
-        self._notify_all(GraphState([], [], 0))
+        self._notify_all(GraphState([], [], []))
         if self._listener is not None:
             self._listener(None)
             self._listener = None
@@ -83,6 +83,7 @@ class TelemetryDesk:
         """A process begins to deliver."""
         opened = self._book.link_opened(hello, time.monotonic_ns(), time.time_ns())
         self._links[hello.link_id] = connection
+        self.graph_changed()
         return opened
 
     def batch(self, link_id: str, batch: TelemetryBatch) -> None:
@@ -94,6 +95,7 @@ class TelemetryDesk:
         """A process stopped delivering, in order (its last batch said so) or not."""
         self._links.pop(link_id, None)
         self._book.link_closed(link_id)
+        self.graph_changed()
         self._serve_readers()
 
     # -- exporters ----------------------------------------------------------------------------------------------------
@@ -147,7 +149,7 @@ class TelemetryDesk:
         if not self._has_audience:
             return
         edges = self._core.routing.edges()
-        state = GraphState(edges.nodes, [(a, b) for a, b, _ in edges.edges], len(self._core.processes))
+        state = GraphState(edges.nodes, [(a, b) for a, b, _ in edges.edges], self._book.processes())
         if state != self._told:
             self._told = state
             self._notify_all(state)
