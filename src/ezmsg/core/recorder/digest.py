@@ -147,12 +147,20 @@ class Digest:
 
     def dropped(self, reader: str | None) -> dict[str, int]:
         """What of it was lost, by `kind:reason`; with a reader, also what that one came too late for."""
-        dropped = {**self.lost, "sample:cleared": self._stale}
-        if reader is not None:
-            dropped["span:span_store"] = self.spans.lost(reader)[0]
-            dropped["sample:sample_store"], cleared = self.samples.lost(reader)
-            dropped["sample:cleared"] += cleared
-        return dropped
+        if reader is None:
+            return self._dropped(0, (0, 0))
+        return self._dropped(self.spans.lost(reader)[0], self.samples.lost(reader))
+
+    def dropped_to_all(self, role: str) -> dict[str, int]:
+        """The same, with what all readers of a role came too late for, together."""
+        return self._dropped(self.spans.lost_to(role)[0], self.samples.lost_to(role))
+
+    def _dropped(self, spans: int, samples: tuple[int, int]) -> dict[str, int]:
+        evicted, cleared = samples
+        return {
+            **self.lost, "span:span_store": spans,
+            "sample:sample_store": evicted, "sample:cleared": self._stale + cleared,
+        }  # fmt: skip
 
     def _keep_spans(self, rows: RowArray, find: Find) -> None:
         if self.is_detailed:
