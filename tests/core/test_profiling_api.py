@@ -435,6 +435,25 @@ async def test_a_stream_connects_at_its_first_batch_and_ends_silently_with_the_s
     await unused.stream.aclose()
 
 
+@pytest.mark.parametrize("control", [{"max_samples": 7}, {"include_empty_batches": True}])
+async def test_a_stream_that_is_not_due_yet_gets_all_that_was_measured_when_its_server_stops(
+    server: GraphServer, context: GraphContext, process: ProcessControlClient, flow: Flow, control: dict[str, Any]
+) -> None:
+    PROFILES.set_trace_control(ON)
+    await flow.carry(1)
+    assert await PROFILES.flushed(40)
+    reader = Reader(context, interval=3600.0, **control)
+    async with aclosing(reader.stream):
+        assert await reader.until(process.process_id, "lease_time_ns", 1) == [0]
+        await flow.carry(50)
+        server.stop()  # nor can this loop read meanwhile
+        async with asyncio.timeout(40):
+            async for batch in reader.stream:
+                reader.batches.append(batch)
+    assert of("lease_time_ns", reader.samples(process.process_id)) == list(range(51))
+    assert "stops" in reader.stream.ended
+
+
 async def test_a_stream_that_is_closed_is_over(context: GraphContext, process: ProcessControlClient) -> None:
     reader = Reader(context, include_empty_batches=True)
     await reader.next()
