@@ -97,6 +97,29 @@ async def test_bytes_that_lie_in_shared_memory_are_received_as_those_of_a_socket
     assert of_publisher.counters[f"bytes_by:{kind.lower()}"] == of_publisher.counters["bytes"]
 
 
+@pytest.mark.parametrize("how", [{}, {"allow_local": False}, {"force_tcp": True}], ids=["local", "shm", "tcp"])
+async def test_whatever_the_level_and_the_thinning_counters_are_exact_and_what_is_left_out_is_even_and_told(
+    context: GraphContext, registry: ProfileRegistry, how: dict[str, bool]
+) -> None:
+    publisher = await context.publisher("A", profiles=registry, **how)
+    subscriber = await context.subscriber("A", profiles=registry)
+    for level, throttle in (("off", 0), ("metrics", 0), ("metrics", 2), ("off", 2), ("trace", 3), ("trace", 0)):
+        registry.set_level(level)
+        registry.recorder.set_throttle(throttle)
+        for _ in range(16):
+            await publisher.broadcast(bytes(100))
+            async with subscriber.recv_zero_copy():
+                pass
+    snapshot = registry.snapshot()
+    of_publisher, of_edge = snapshot.edges
+    assert (of_publisher.counters["sent"], of_edge.counters["consumed"]) == (96, 96)
+    assert of_publisher.counters["bytes"] == of_edge.counters["bytes"]
+    assert bool(of_edge.counters["bytes"]) == bool(how)
+    left_out = 16 - 16 // 4 + 16 - 16 // 8
+    assert snapshot.dropped == {"row:thinned": 2 * left_out}
+    assert of_publisher.histograms["publish"].count == of_edge.histograms["process"].count == 64 - left_out
+
+
 @pytest.mark.parametrize("how", [{"allow_local": False}, {"force_tcp": True}])
 async def test_a_broadcast_that_fails_is_a_failed_span_of_its_trace_and_no_message(
     context: GraphContext, registry: ProfileRegistry, how: dict[str, bool]

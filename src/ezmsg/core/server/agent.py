@@ -10,7 +10,7 @@ import sys
 from typing import TYPE_CHECKING, Final
 
 from ezmsg.core import config
-from ezmsg.core.net.forking import held_back
+from ezmsg.core.net.forking import held_back, no_fork, track
 
 if TYPE_CHECKING:
     from ezmsg.core.net.address import Address
@@ -96,11 +96,14 @@ class AgentProcess:
 
     def _start(self) -> None:
         assert self._command is not None
-        # What reaches the whole process group shall not find an interpreter that is still starting.
-        with held_back():
-            self._process = subprocess.Popen(
+        # What reaches the whole process group shall not find an interpreter that is still starting. And a forked child
+        # that held the other end of its standard input would hide the death of this process from it.
+        with held_back(), no_fork():
+            self._process = process = subprocess.Popen(
                 self._command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
             )
+            for pipe in filter(None, (process.stdin, process.stderr)):
+                track(pipe)
 
     def _is_running(self) -> bool:
         return self._process is not None and self._process.poll() is None
