@@ -222,6 +222,24 @@ async def test_a_trace_can_be_set_by_process_id_and_filters(
     ]
 
 
+async def test_a_control_for_the_whole_graph_reaches_every_process_and_tells_what_each_said(
+    server: GraphServer, context: GraphContext, process: ProcessControlClient, flow: Flow
+) -> None:
+    other = ProcessControlClient(server.address)
+    await other.connect()
+    processes = {process.client_id, other.client_id}
+    answers = await context.set_profiling_trace_all(ProfilingTraceControl(True, metrics=[], level="off"))
+    assert {process_id for process_id, answer in answers.items() if answer.ok} == processes
+    await flow.carry(3)
+    answers = await context.set_profiling_trace_all(ProfilingTraceControl(True, metrics=[], level="loud"))
+    assert {answer.error_code for answer in answers.values()} == {Code.INVALID_RESPONSE}
+    await context.set_profiling_trace_all(OFF)
+    await flow.carry(2)
+    [publisher] = (edge for edge in PROFILES.snapshot().edges if edge.subscription is None)
+    assert (publisher.counters["sent"], publisher.histograms["publish"].count) == (5, 2)
+    await other.close()
+
+
 async def test_setting_a_trace_clears_it_for_all(
     context: GraphContext, another: GraphContext, process: ProcessControlClient, flow: Flow
 ) -> None:
