@@ -23,6 +23,8 @@ PATIENCE_S = 60.0
 class NoExporter:
     """A desk that nobody reads."""
 
+    unexported = 7
+
     async def drain(self) -> None: ...
 
 
@@ -54,3 +56,13 @@ async def test_a_forked_child_does_not_hide_the_end_of_the_server_from_it() -> N
     assert not any(pipe.closed for pipe in pipes)
     await agent.stop(desk)
     assert process.returncode == 0
+
+
+async def test_when_it_has_to_be_killed_it_is_said_how_many_spans_may_be_lost(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ezmsg.core.server.agent.DRAIN_TIMEOUT_S", 0.05)
+    desk: Any = NoExporter()
+    agent = AgentProcess([sys.executable, "-IS", "-c", "import time; time.sleep(3600)"])
+    await agent.stop(desk)
+    assert "what became of 7 spans is not known" in caplog.text

@@ -86,7 +86,10 @@ class AgentProcess:
         while process.poll() is None and loop.time() < deadline_s:  # noqa: ASYNC110 - no event
             await asyncio.sleep(POLL_S)
         if process.poll() is None:
-            logger.warning("the telemetry agent did not end within %g s and is killed", DRAIN_TIMEOUT_S)
+            logger.warning(
+                "the telemetry agent did not end within %g s and is killed: what became of %d spans is not known",
+                DRAIN_TIMEOUT_S, desk.unexported,
+            )  # fmt: skip
             process.kill()
         process.wait()
         # What it said last is passed on.

@@ -121,6 +121,11 @@ class TelemetryDesk:
         return bool(self._readers)
 
     @property
+    def unexported(self) -> int:
+        """Spans of which no exporter has said that they were exported, or given up."""
+        return self._book.unexported
+
+    @property
     def is_heard(self) -> bool:
         """Whether this process itself exports what processes and the server measure."""
         return self._listener is not None

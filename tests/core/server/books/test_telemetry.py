@@ -113,6 +113,18 @@ def take(book: TelemetryBook, limit: int = 1000) -> list[ProcessTelemetry]:
     return taken
 
 
+def test_spans_that_nobody_has_settled_are_counted(book):
+    open_link(book)
+    book.batch("link", batch(spans=spans(1, 2, 3)))
+    assert book.unexported == 3
+    book.reader_open("x", EXPORTER)
+    book.reader_take("x")
+    assert book.unexported == 3
+    book.reader_acknowledged("x", 1, {"link": 2})
+    book.batch("link", batch(spans=spans(4)))
+    assert book.unexported == 2
+
+
 def test_one_exporter_per_graph(book):
     book.reader_open("x", EXPORTER)
     with pytest.raises(ExporterLeased, match="77") as refused:
