@@ -50,8 +50,7 @@ class AgentProcess:
 
         It ends at the end of file of its standard input, so also when this process is killed.
         """
-        mode = config.otel_mode()
-        if mode in {"off", "global"} or (mode == "auto" and not config.otlp_is_configured()):
+        if not config.agent_exports():
             return cls(None)
         return cls([sys.executable, "-m", "ezmsg.otel", "--graph", str(address), "--child"])
 
