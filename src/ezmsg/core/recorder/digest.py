@@ -135,14 +135,15 @@ class Digest:
             self.samples.advance(reader, endpoint_id, count)
         return rows.tobytes()
 
-    def recorded(self) -> dict[str, int]:
-        """What was recorded, by kind; rows without those that were thinned."""
+    def recorded(self, reader: str | None = None) -> dict[str, int]:
+        """What was recorded, by kind; rows without those that were thinned. With a reader, what was for that one."""
         lost = self.lost
+        spans = self.spans.added if reader is None else self.spans.added_for(reader)
+        samples = self.samples.added if reader is None else self.samples.added_for(reader)
         return {
             "row": self.records,
-            "span": self.spans.added
-            + sum(lost[f"span:{why}"] for why in ("ring_overrun", "unknown_endpoint", "unread")),
-            "sample": self.samples.added + lost["sample:ring_overrun"] + lost["sample:unknown_endpoint"] + self._stale,
+            "span": spans + sum(lost[f"span:{why}"] for why in ("ring_overrun", "unknown_endpoint", "unread")),
+            "sample": samples + lost["sample:ring_overrun"] + lost["sample:unknown_endpoint"] + self._stale,
         }
 
     def dropped(self, reader: str | None) -> dict[str, int]:

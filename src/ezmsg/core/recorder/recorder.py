@@ -397,18 +397,17 @@ class Recorder:
 
         Hold `reading`.
         """
-        return self._tally(self.digest.dropped(reader))
+        return self._tally(self.digest.recorded(reader), self.digest.dropped(reader))
 
     def tally_of_all(self, role: str) -> tuple[dict[str, int], dict[str, int]]:
         """The same, with what all readers of a role lost together; hold `reading`."""
-        return self._tally(self.digest.dropped_to_all(role))
+        return self._tally(self.digest.recorded(), self.digest.dropped_to_all(role))
 
     # -- beneath ------------------------------------------------------------------------------------------------------
 
-    def _tally(self, dropped: dict[str, int]) -> tuple[dict[str, int], dict[str, int]]:
+    def _tally(self, recorded: dict[str, int], dropped: dict[str, int]) -> tuple[dict[str, int], dict[str, int]]:
         with self.lock:
             thinned, roots_thinned = self.thinned(), self.roots_thinned()
-        recorded = self.digest.recorded()
         recorded["row"] += thinned
         dropped["row:thinned"] = thinned
         if roots_thinned:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any, Final, NamedTuple
 
@@ -93,6 +94,8 @@ class RowStore:
         # What readers missed that were forgotten; by role.
         self._forgotten: dict[str, tuple[int, int]] = {}
         self.added = 0
+        # By graph, since it was last orphaned.
+        self._added: Counter[str] = Counter()
 
     def add(self, key: str, graph: str | None, rows: RowArray) -> None:
         """Add rows to the log of a key."""
@@ -104,6 +107,8 @@ class RowStore:
         before = log.end
         log.append(rows)
         self.added += log.end - before
+        if graph is not None:
+            self._added[graph] += log.end - before
 
     def close(self, key: str) -> None:
         """No more rows will come for a key; what is there can still be read."""
@@ -175,18 +180,30 @@ class RowStore:
                 cursor.had = max(cursor.had, position)
                 cursor.place = cursor.place._replace(position=min(position, log.oldest))
 
-    def skip(self, name: str) -> None:
-        """Let a reader go on after everything that is here."""
-        reader = self._reader(name)
+    def skip(self, name: str, graph: str | None = None) -> None:
+        """Let a reader (of a graph, or of all) go on after everything that is here."""
+        reader = self._reader(name, graph)
         for key, log in self._logs.items():
             cursor = reader.cursor(key)
             cursor.place = cursor.place._replace(position=log.end)
 
     def orphan(self, graph: str) -> None:
-        """What is kept of a graph belongs to none from now on."""
+        """What is kept of a graph belongs to none from now on; what comes is of another, whose readers begin anew."""
         for key, of_graph in self._graphs.items():
             if of_graph == graph:
                 self._graphs[key] = None
+        self._added.pop(graph, None)
+        for name in [name for name, reader in self._readers.items() if reader.graph == graph]:
+            self.forget(name)
+        if (gone := self._gone.pop(graph, None)) is not None:
+            of_none = self._gone.setdefault(None, _Reader())
+            of_none.evicted += gone.evicted
+            of_none.cleared += gone.cleared
+
+    def added_for(self, name: str) -> int:
+        """Rows that a reader was to have: all, or those of its graph."""
+        graph = self._reader(name).graph
+        return self.added if graph is None else self._added[graph]
 
     def lost(self, name: str) -> tuple[int, int]:
         """Rows this reader will never see: given way to newer ones, and cleared on purpose."""
@@ -219,6 +236,8 @@ class RowStore:
                     reader.cleared += gone.cleared
             if len(self._readers) >= READERS:
                 self.forget(next(iter(self._readers)))
+        if graph is not None:
+            reader.graph = graph
         self._readers[name] = reader
         return reader
 

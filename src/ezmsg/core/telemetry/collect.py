@@ -138,9 +138,12 @@ class Collector:
         return batch
 
     def told_by_all(self, batch: TelemetryBatch) -> TelemetryBatch:
-        """The batch for who hears all links of this process: what these lost together, not this one."""
+        """The batch for who hears all links of this process: what was for them and what they lost together."""
+        if not batch.recorded:
+            return batch
         with self._recorder.reading:
-            return structs.replace(batch, dropped=self._recorder.tally_of_all(LINK_READERS)[1])
+            recorded, dropped = self._recorder.tally_of_all(LINK_READERS)
+        return structs.replace(batch, recorded=recorded, dropped=dropped)
 
     def last(self) -> TelemetryBatch:
         """The goodbye: gauges of what is still open at 0. Collect until there is nothing more, first."""
@@ -168,8 +171,8 @@ class Collector:
         with recorder.reading:
             recorder.linked.discard(self._graph)
             if is_goodbye:
-                recorder.digest.spans.skip(self._reader)
-                recorder.digest.samples.skip(self._reader)
+                recorder.digest.spans.skip(self._reader, self._graph)
+                recorder.digest.samples.skip(self._reader, self._graph)
             else:
                 with recorder.lock:
                     left = [index for index, at in recorder.settled.items() if at.graph == self._graph]
