@@ -12,7 +12,7 @@ from typing import Any
 
 from ezmsg.core.addressable import Addressable
 from ezmsg.core.errors import InvalidResult, NotAddressed
-from ezmsg.core.turns import one_turn
+from ezmsg.core.turns import ONE_TURN
 
 logger = logging.getLogger("ezmsg")
 
@@ -112,7 +112,7 @@ def publishing(label: str, task: Callable[..., Any], outlets: Outlets) -> Run:
                     raise InvalidResult(label, error, expected) from None
                 if publish is not None:
                     await publish(obj)
-                    await one_turn()
+                    await ONE_TURN
                 elif not is_told:
                     is_told = True
                     logger.warning("%s yields for %.100r, which is no output of this process: ignored", label, stream)

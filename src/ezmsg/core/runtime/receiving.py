@@ -9,7 +9,7 @@ from typing import Any, Final
 from ezmsg.core.errors import SubscriberClosed
 from ezmsg.core.runtime.endings import Complete, NormalTermination
 from ezmsg.core.subclient import Subscriber
-from ezmsg.core.turns import one_turn
+from ezmsg.core.turns import ONE_TURN
 
 TURNS_AFTER_S: Final = 0.01
 """Where messages have been there for so long without a pause, the loop is let run: a task that never waits for anything
@@ -90,7 +90,7 @@ async def _rest(subscriber: Subscriber, rests: int) -> int:
     """Let the loop run, if the subscriber did not do so since it had rested so often; how often that is now."""
     if subscriber.rests == rests:
         for _ in range(TURNS):
-            await one_turn()
+            await ONE_TURN
     return subscriber.rests
 
 
