@@ -73,7 +73,12 @@ def spare_the_loop(exhausted: Container[CodeType | None]) -> None:
     keep = sys.get_asyncgen_hooks().firstiter
 
     def began(generator: Any) -> None:
-        if keep is not None and getattr(generator, "ag_code", None) not in exhausted:  # Cython's have none
+        try:
+            if generator.ag_code in exhausted:
+                return
+        except AttributeError:
+            pass  # Cython's have none
+        if keep is not None:
             keep(generator)
 
     sys.set_asyncgen_hooks(firstiter=began)
