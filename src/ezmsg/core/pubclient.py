@@ -37,7 +37,7 @@ from ezmsg.core.transport import Outlet
 from ezmsg.core.transport.local import DOORS, LocalLink
 from ezmsg.core.transport.messagelistener import MessageListener
 from ezmsg.core.transport.stream import ChannelOutlet
-from ezmsg.core.turns import Eagerness, one_turn
+from ezmsg.core.turns import ONE_TURN, Eagerness
 from ezmsg.core.wire.records import Done, OpenPublisher, Pause, Record, Resume, Sync
 
 logger = logging.getLogger("ezmsg")
@@ -340,7 +340,7 @@ class Publisher:
             self._profiles.relieve()
             self._turning += 1
             try:
-                await one_turn()
+                await ONE_TURN
             finally:
                 self._turning -= 1
             if not (self._held[self._slot] or self._waiting or self._blocked):

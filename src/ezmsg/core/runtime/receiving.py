@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Any, Final
 
 from ezmsg.core.errors import SubscriberClosed
 from ezmsg.core.runtime.endings import Complete, NormalTermination
 from ezmsg.core.subclient import Subscriber
-from ezmsg.core.turns import one_turn
+from ezmsg.core.turns import ONE_TURN
 
 TURNS_AFTER_S: Final = 0.01
 """Where messages have been there for so long without a pause, the loop is let run: a task that never waits for anything
@@ -26,7 +27,9 @@ Ending = Complete | NormalTermination
 
 
 async def receive(subscriber: Subscriber, handle: Handle, failed: Failed, *, leaky: bool = False) -> None:
-    """Hand every message of a subscriber to `handle`, one at a time.
+    """Hand every message of a subscriber to `handle`, one at a time; the subscriber is closed where that ends.
+
+    One coroutine does it all: each one around another would cost every message.
 
     Args:
         subscriber: Where messages come from.
@@ -38,60 +41,56 @@ async def receive(subscriber: Subscriber, handle: Handle, failed: Failed, *, lea
         Complete: `handle` raised it, or there is nothing more to come.
         NormalTermination: `handle` raised it.
     """
-    until_end = _until_end_leaky if leaky else _until_end
-    while True:
+    take = partial(_Own, subscriber) if leaky else subscriber.recv_zero_copy
+    due_s, rests = 0.0, subscriber.rests
+    ending: Ending | None = None
+    while ending is None:
         try:
-            ending = await until_end(subscriber, handle)
+            while True:
+                lease = take()
+                async with lease as message:
+                    try:
+                        await handle(message)
+                    except (Complete, NormalTermination) as end:
+                        ending = end  # raised only behind the block: for the message nothing went wrong
+                        break
+                # When it was taken is known; the time now would be one more look at the clock for every message.
+                if lease.start_s > due_s:
+                    due_s = lease.start_s + TURNS_AFTER_S
+                    rests = await _rest(subscriber, rests)
         except Exception as error:
-            if isinstance(error, SubscriberClosed) and error.topic == subscriber.topic:
-                return
-            if failed(error):
-                return
-        else:
-            raise ending
+            if (isinstance(error, SubscriberClosed) and error.topic == subscriber.topic) or failed(error):
+                break
+    subscriber.close()  # else it would hold publishers up
+    if ending is not None:
+        raise ending
 
 
-async def _until_end(subscriber: Subscriber, handle: Handle) -> Ending:
-    take = subscriber.recv_zero_copy
-    due_s, rests = 0.0, subscriber.rests
-    while True:
-        lease = take()
-        async with lease as message:
-            try:
-                await handle(message)
-            except (Complete, NormalTermination) as ending:
-                return ending  # not raised: for the message nothing went wrong
-        # When it was taken is known; the time now would be one more look at the clock for every message.
-        if lease.start_s > due_s:
-            due_s = lease.start_s + TURNS_AFTER_S
-            rests = await _rest(subscriber, rests)
+class _Own:
+    """As a lease, but of a copy: the message itself is released before the block begins."""
 
+    __slots__ = ("_lease",)
 
-async def _until_end_leaky(subscriber: Subscriber, handle: Handle) -> Ending:
-    due_s, rests = 0.0, subscriber.rests
-    while True:
-        lease = subscriber.recv_zero_copy()
-        own = await lease.take_own()
-        failure: str | None = None
-        try:
-            await handle(own)
-        except (Complete, NormalTermination) as ending:
-            return ending
-        except BaseException as error:
-            failure = type(error).__qualname__
-            raise
-        finally:
-            lease.finish(failure)
-        if lease.start_s > due_s:
-            due_s = lease.start_s + TURNS_AFTER_S
-            rests = await _rest(subscriber, rests)
+    def __init__(self, subscriber: Subscriber) -> None:
+        self._lease = subscriber.recv_zero_copy()
+
+    @property
+    def start_s(self) -> float:
+        """When the message was taken."""
+        return self._lease.start_s
+
+    async def __aenter__(self) -> Any:
+        return await self._lease.take_own()
+
+    async def __aexit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        self._lease.finish(None if kind is None else kind.__qualname__)
 
 
 async def _rest(subscriber: Subscriber, rests: int) -> int:
     """Let the loop run, if the subscriber did not do so since it had rested so often; how often that is now."""
     if subscriber.rests == rests:
         for _ in range(TURNS):
-            await one_turn()
+            await ONE_TURN
     return subscriber.rests
 
 

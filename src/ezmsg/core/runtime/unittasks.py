@@ -15,7 +15,6 @@ from ezmsg.core.runtime.publishing import Run, publishing
 from ezmsg.core.runtime.receiving import Failed, Handle, Several, receive
 from ezmsg.core.runtime.work import Work
 from ezmsg.core.stream import InputStream
-from ezmsg.core.subclient import Subscriber
 from ezmsg.core.unit import Unit, subscribed, tasks_of
 
 Job = tuple[str, Callable[[], Awaitable[Any]]]
@@ -41,7 +40,7 @@ def jobs_of(unit: Unit, endpoints: Endpoints, work: Work, gate: Gate) -> Iterato
         if stream.name == SETTINGS_INPUT:
             # The gate copies messages itself, and must see the very object that was sent.
             handle, is_leaky = gate(unit, stream, handle), False
-        yield label, partial(_receive, endpoints.subscribers[stream], handle, failed, is_leaky)
+        yield label, partial(receive, endpoints.subscribers[stream], handle, failed, leaky=is_leaky)
     for name, task in tasks_of(unit).items():
         if subscribed(unit, task) is None:
             yield label_of(unit, name), _counting(unit.address, name, _run(unit, name, task, endpoints))
@@ -79,12 +78,3 @@ def _handle(runs: dict[str, Run], work: Work) -> tuple[Handle, Failed]:
         return run, partial(work.failed, label)
     several = Several(dict(runs), work.failed, work.terminate)
     return several, several.has_failed
-
-
-async def _receive(subscriber: Subscriber, handle: Handle, failed: Failed, is_leaky: bool) -> None:
-    try:
-        await receive(subscriber, handle, failed, leaky=is_leaky)
-    except (Complete, NormalTermination):
-        subscriber.close()  # else it would hold publishers up
-        raise
-    subscriber.close()
