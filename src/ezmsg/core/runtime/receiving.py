@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Any, Final
 
@@ -19,10 +20,16 @@ TURNS: Final = 4
 
 Handle = Callable[[Any], Awaitable[None]]
 """What is done with a message."""
-Failed = Callable[[Exception], bool]
+Failed = Callable[[BaseException], bool]
 """Told of an exception in a task; whether the loop has to end."""
 
 Ending = Complete | NormalTermination
+
+
+def is_cancelled(error: BaseException) -> bool:
+    """Whether `error` is there because the running task was cancelled, and not something that it waited for."""
+    task = asyncio.current_task()
+    return isinstance(error, asyncio.CancelledError) and task is not None and task.cancelling() > 0
 
 
 async def receive(subscriber: Subscriber, handle: Handle, failed: Failed, *, leaky: bool = False) -> None:
@@ -42,7 +49,9 @@ async def receive(subscriber: Subscriber, handle: Handle, failed: Failed, *, lea
     while True:
         try:
             ending = await until_end(subscriber, handle)
-        except Exception as error:
+        except (Exception, asyncio.CancelledError) as error:
+            if is_cancelled(error):
+                raise
             if isinstance(error, SubscriberClosed) and error.topic == subscriber.topic:
                 return
             if failed(error):
@@ -107,18 +116,18 @@ class Several:
     def __init__(
         self,
         handles: dict[str, Handle],
-        failed: Callable[[str, Exception], bool],
+        failed: Callable[[str, BaseException], bool],
         terminate: Callable[[str], object],
     ) -> None:
         self._handles = handles
         self._label = ", ".join(handles)
         self._failed, self._terminate = failed, terminate
-        self._told: Exception | None = None
+        self._told: BaseException | None = None
         self._is_over = False
 
     async def __call__(self, message: Any) -> None:
         """Hand it on; raises the first exception when all are done, and Complete when none is left."""
-        failure: Exception | None = None
+        failure: BaseException | None = None
         for label, handle in list(self._handles.items()):
             try:
                 await handle(message)
@@ -126,7 +135,9 @@ class Several:
                 del self._handles[label]
                 if isinstance(ending, NormalTermination):
                     self._terminate(label)
-            except Exception as error:
+            except (Exception, asyncio.CancelledError) as error:
+                if is_cancelled(error):
+                    raise
                 self._is_over |= self._failed(label, error)
                 failure = failure or error
         self._told = failure
@@ -135,6 +146,6 @@ class Several:
         if failure is not None:
             raise failure
 
-    def has_failed(self, error: Exception) -> bool:
+    def has_failed(self, error: BaseException) -> bool:
         """For `receive`: the exceptions of tasks were told of already, but not those of receiving."""
         return self._is_over if error is self._told else self._failed(self._label, error)
