@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import multiprocessing
 import os
 import signal
@@ -577,6 +578,20 @@ def test_sys_exit_in_a_task_ends_the_run_and_leaves_it() -> None:
     with pytest.raises(SystemExit) as caught:
         ez.run(IDLE=Idle(), EXITS=exits)
     assert caught.value.code == 7
+
+
+def test_sys_exit_in_the_setup_of_another_process_leaves_run_and_is_told_of_once(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    class Exits(ez.Unit):
+        async def initialize(self) -> None:
+            raise SystemExit(7)
+
+    exits = Exits()
+    with pytest.raises(SystemExit) as caught:
+        ez.run(IDLE=Idle(), EXITS=exits, process_components=[exits])
+    assert caught.value.code == 7
+    assert not [record for record in caplog.records if record.levelno >= logging.ERROR]
 
 
 # -- GraphRunner ------------------------------------------------------------------------------------------------------

@@ -74,6 +74,7 @@ class Participant:
         self.ends_process = self._is_last = False
         self._begun: list[Unit] = []
         self._setting_up: Unit | None = None
+        self._error: BaseException | None = None
         self._endpoints = Endpoints()
         self._client: ProcessControlClient | None = None
         self._work = Work(self._terminate, self._fail, strict)
@@ -104,7 +105,10 @@ class Participant:
         self._report(Terminate(f"{label} raised NormalTermination"))
 
     def _fail(self, error: BaseException) -> None:
-        self._report(Failed(error))
+        # A SystemExit comes out of the loop as well as out of what raised it.
+        if error is not self._error:
+            self._error = error
+            self._report(Failed(error))
 
     # -- the phases ---------------------------------------------------------------------------------------------------
 
