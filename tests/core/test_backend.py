@@ -699,6 +699,24 @@ def test_stop_ends_a_run_that_blocks_another_thread() -> None:
     assert not thread.is_alive()
 
 
+def test_a_unit_may_stop_its_own_runner_and_is_shut_down_in_order() -> None:
+    ended: list[str] = []
+
+    class Stops(ez.Unit):
+        @ez.task
+        async def stop(self) -> None:
+            runner.stop()
+            await asyncio.Event().wait()
+
+        async def shutdown(self) -> None:
+            ended.append("in order")
+
+    runner = ez.GraphRunner(STOPS=Stops())
+    runner.run_blocking()
+
+    assert ended == ["in order"]
+
+
 def test_strict_shutdown_mirrors_the_environment_until_it_is_set(monkeypatch: pytest.MonkeyPatch) -> None:
     runner = ez.GraphRunner(IDLE=Idle())
     assert not runner.strict_shutdown

@@ -299,7 +299,9 @@ def test_what_a_task_waits_for_may_be_cancelled_and_the_subscription_goes_on(cap
     assert error.getMessage() == "Exception in Task: B:take"
 
 
-def test_a_task_that_cancels_itself_is_told_of_and_holds_nobody_up(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_task_that_cancels_itself_is_told_of_and_holds_nobody_up(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
     class Cancels(Living):
         @ez.subscriber(Living.INPUT)
         async def take(self, number: int) -> None:
@@ -310,6 +312,11 @@ def test_a_task_that_cancels_itself_is_told_of_and_holds_nobody_up(caplog: pytes
     ez.run(A=source, B=sink, connections=[(source.OUTPUT, sink.INPUT)])
 
     assert "Exception in Task: B:take" in caplog.text
+
+    monkeypatch.setenv("EZMSG_STRICT_SHUTDOWN", "1")
+    source, sink = Counter(CounterSettings(100)), Cancels()
+    with pytest.raises(RunCancelled, match="B:take was cancelled from within"):
+        ez.run(A=source, B=sink, connections=[(source.OUTPUT, sink.INPUT)])
 
 
 def test_an_exception_of_one_task_does_not_keep_the_message_from_another(caplog: pytest.LogCaptureFixture) -> None:

@@ -69,6 +69,11 @@ class LoopThread:
         """From now on errors that nobody waits for are counted in `suppressed`, not logged."""
         self._is_quiet = not self._strict
 
+    @property
+    def is_current(self) -> bool:
+        """Whether it is the thread that asks."""
+        return threading.current_thread() is self._thread
+
     def end(self) -> None:
         """End the loop, soon; from any thread."""
         self.call(self._stopped.set)

@@ -121,7 +121,10 @@ class Participant:
             except NormalTermination:
                 self._terminate("the set-up of a unit")
             except asyncio.CancelledError:
-                self._fail(RunCancelled(self._setting_up.address if self._setting_up is not None else None))
+                unit = self._setting_up
+                self._fail(
+                    RunCancelled(f"the set-up of {unit.address}" if unit else "the life of all units of a process")
+                )
             except BaseException as error:  # whatever code of units raises: the others are shut down all the same
                 self._fail(error)
             self._host.quiet()

@@ -7,6 +7,7 @@ import logging
 from collections.abc import Awaitable, Callable
 from typing import Any
 
+from ezmsg.core.errors import RunCancelled
 from ezmsg.core.runtime.endings import Complete, NormalTermination
 from ezmsg.core.runtime.messages import Tally
 
@@ -60,7 +61,7 @@ class Work:
         self.tally.task_errors += 1
         logger.error("Exception in Task: %s", label, exc_info=error)
         if self._strict:
-            self._on_failure(error)
+            self._on_failure(RunCancelled(label) if isinstance(error, asyncio.CancelledError) else error)
         return self._strict or self.is_stopping
 
     async def done(self) -> None:
