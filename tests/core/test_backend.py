@@ -132,6 +132,21 @@ def test_run_leaves_handlers_of_the_program_alone() -> None:
     assert heard == [signal.SIGTERM]
 
 
+def test_one_interrupt_ends_a_run_that_a_coroutine_began_and_the_coroutine_goes_on() -> None:
+    class Asks(ez.Unit):
+        @ez.task
+        async def ask(self) -> None:
+            signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
+            await asyncio.Event().wait()
+
+    async def program() -> str:
+        ez.run(A=Asks())
+        await asyncio.sleep(0)
+        return "goes on"
+
+    assert asyncio.run(program()) == "goes on"
+
+
 @pytest.mark.parametrize("way", ["run_blocking", "start"])
 def test_an_exception_of_a_signal_handler_before_the_run_has_begun_leaves_no_process_behind(
     way: str, monkeypatch: pytest.MonkeyPatch

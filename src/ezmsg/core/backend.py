@@ -232,7 +232,11 @@ class GraphRunner:
             except BaseException:  # KeyboardInterrupt, or what a signal handler of the program raises
                 self.stop()
                 raise
-        if not has_started:
+        if has_started:
+            # Again, to be called before what ends a server that began meanwhile.
+            atexit.unregister(self._stop_at_exit)
+            atexit.register(self._stop_at_exit)
+        else:
             outcome = self._finish(run)
             error = outcome.error
             if error is not None and outcome.is_of_process:
