@@ -39,6 +39,7 @@ from ezmsg.core.transport.messagelistener import MessageListener
 from ezmsg.core.transport.stream import ChannelOutlet
 from ezmsg.core.turns import ONE_TURN, Eagerness
 from ezmsg.core.wire.records import Done, OpenPublisher, Pause, Record, Resume, Sync
+from ezmsg.core.wire.records.fields import require_name
 
 logger = logging.getLogger("ezmsg")
 
@@ -151,8 +152,9 @@ class Publisher:
         Raises:
             ServerUnreachable: No GraphServer answers at the address.
             InsecureBind: `host` is not loopback and no key was configured.
-            ValueError: `num_buffers` is not positive.
+            ValueError: `num_buffers` is not positive, or `topic` cannot be a name.
         """
+        require_name("topic", topic)
         self = object.__new__(cls)
         self._prepare(topic, num_buffers, start_paused)
         self._profiles = profiles
