@@ -46,6 +46,7 @@ logger = logging.getLogger("ezmsg")
 DEFAULT_NUM_BUFFERS = 32
 DEFAULT_BUF_SIZE = 65536
 BACKPRESSURE_WARNING_INTERVAL_S = 5.0
+NOT_YET_S = float("inf")
 
 
 class Publisher:
@@ -62,10 +63,10 @@ class Publisher:
 
     # The hot path finds slots faster than the entries of a large `__dict__`; that is for whoever wants to patch.
     __slots__ = (
-        "__dict__", "__weakref__", "_bits", "_blocked", "_control", "_direct", "_eagerness", "_freed", "_held",
-        "_holder", "_is_closed", "_leaving", "_line", "_listener", "_locals", "_looks", "_loop", "_metrics", "_next_id",
-        "_outlets", "_profiles", "_remotes", "_running", "_slot", "_slots", "_stalled_s", "_turning", "_waiting",
-        "_warned_s", "_warns", "id", "log_name", "num_buffers", "pid", "publisher_id", "topic",
+        "__dict__", "__weakref__", "_bits", "_blocked", "_control", "_delayed", "_direct", "_eagerness", "_freed",
+        "_held", "_holder", "_is_closed", "_leaving", "_line", "_listener", "_locals", "_looks", "_loop", "_metrics",
+        "_next_id", "_outlets", "_profiles", "_remotes", "_running", "_slot", "_slots", "_stalled_s", "_turning",
+        "_waiting", "_warned_s", "_warns", "id", "log_name", "num_buffers", "pid", "publisher_id", "topic",
     )  # fmt: skip
 
     _control: ServerLink
@@ -106,6 +107,8 @@ class Publisher:
         # overtake those that let the loop turn once, which `_turning` counts: they turn as well.
         self._line = asyncio.Lock()
         self._waiting = self._turning = 0
+        # Broadcasts that do either: they may still record that they failed.
+        self._delayed = 0
         self._stalled_s = 0.0
         # On which topic the subscriber is that held a slot last.
         self._holder = ""
@@ -215,7 +218,7 @@ class Publisher:
         wait_s = 0.0
         slot = self._slot
         if self._looks or self._held[slot]:
-            wait_s = await self._clear_to_send()
+            wait_s = await self._clear_to_send(start_s)
             publish_s = message_clock()
             slot = self._slot
         metrics = self._metrics
@@ -332,38 +335,64 @@ class Publisher:
             end_s = message_clock()
             metrics.record(message_id, origin_s, start_s, end_s, wait_s, serialize_s, size, fanout, trace)
 
-    async def _clear_to_send(self) -> float:
+    async def _clear_to_send(self, start_s: float) -> float:
         """Stand in line, and wait out a pause or a held slot; returns how much of it was backpressure, in s.
 
-        Whoever called `broadcast` first sends first: the caller sends before anybody else runs.
+        Whoever called `broadcast` first, at `start_s`, sends first: the caller sends before anybody else runs.
         """
-        if self._turning or not (self._slot or self._waiting or self._blocked):
-            # One turn of the loop per round of the ring: a publisher that nobody holds up must not starve it.
-            self._profiles.relieve()
-            self._turning += 1
-            try:
-                await ONE_TURN
-            finally:
-                self._turning -= 1
-            if not (self._held[self._slot] or self._waiting or self._blocked):
-                self._looks = self._turning > 0
-                return 0.0
-        self._waiting += 1
-        self._looks = True
+        if self._is_closed:
+            raise PublisherClosed(self.topic)
+        stalled_s = NOT_YET_S
+        self._delayed += 1
         try:
-            async with self._line:
-                began_s, stalled_s = message_clock(), self._stalled_s
-                while not self._is_closed:
-                    if self._blocked:
-                        await self._running.wait()
-                    elif self._slots.held[self._slot]:
-                        await self._stall()
-                    else:
-                        return min(self._stalled_s - stalled_s, message_clock() - began_s)
-                raise PublisherClosed(self.topic)
+            if self._turning or not (self._slot or self._waiting or self._blocked):
+                # One turn of the loop per round of the ring: a publisher that nobody holds up must not starve it.
+                self._profiles.relieve()
+                self._turning += 1
+                try:
+                    await ONE_TURN
+                finally:
+                    self._turning -= 1
+                if not (self._held[self._slot] or self._waiting or self._blocked):
+                    self._looks = self._turning > 0
+                    return 0.0
+            self._waiting += 1
+            self._looks = True
+            try:
+                async with self._line:
+                    began_s, stalled_s = message_clock(), self._stalled_s
+                    while not self._is_closed:
+                        if self._blocked:
+                            await self._running.wait()
+                        elif self._slots.held[self._slot]:
+                            await self._stall()
+                        else:
+                            return min(self._stalled_s - stalled_s, message_clock() - began_s)
+                    raise PublisherClosed(self.topic)
+            finally:
+                self._waiting -= 1
+                self._looks = self._blocked or self._waiting > 0 or self._turning > 0
+        except (Exception, asyncio.CancelledError) as error:
+            self._record_unsent(start_s, max(0.0, self._stalled_s - stalled_s), type(error).__qualname__)
+            raise
         finally:
-            self._waiting -= 1
-            self._looks = self._blocked or self._waiting > 0 or self._turning > 0
+            self._delayed -= 1
+            if self._is_closed:
+                self._leave_registry()
+
+    def _record_unsent(self, start_s: float, wait_s: float, error: str) -> None:
+        """Record, if it is or would be part of a trace, that a broadcast ended before anything was sent."""
+        metrics, context = self._metrics, get_current_message()
+        if context is not None:
+            origin_s, within = context.origin_s, context.known_trace()
+            trace = None if within is None else (within[0], new_span_id(), within[1], context.links)
+        else:
+            origin_s = start_s
+            begins = start_s >= metrics.next_root_s and metrics.begin_root(start_s)
+            trace = begin_trace(metrics.ids) if begins else None
+            if isinstance(trace, TraceIds):
+                trace = (new_trace_id(), new_span_id(), 0, ())
+        metrics.record_failed(self._next_id, origin_s, start_s, wait_s, error, trace)
 
     async def _stall(self) -> None:
         began_s = message_clock()
@@ -543,7 +572,7 @@ class Publisher:
         self._running.set()
         DOORS.close(self.publisher_id)
         self._record_left()
-        self._profiles.unregister_publisher(self.id)
+        self._leave_registry()
         for outlet in list(self._outlets):
             outlet.close_soon()
             self.detach(outlet)
@@ -552,6 +581,11 @@ class Publisher:
         self._remotes.close()
         self._leaving.add(asyncio.ensure_future(self._listener.close()))
         self._control.close_soon()
+
+    def _leave_registry(self) -> None:
+        """Closed: record nothing more, once every broadcast has ended."""
+        if not self._delayed:
+            self._profiles.unregister_publisher(self.id)
 
     @property
     def is_connected(self) -> bool:
