@@ -158,12 +158,17 @@ class Bridge:
     def _close_loop(self) -> None:
         loop = self._loop
         loop.run_until_complete(asyncio.sleep(0))  # let begin what was posted
-        while left := asyncio.all_tasks(loop):
+        self._end_tasks()
+        loop.run_until_complete(loop.shutdown_asyncgens())
+        self._end_tasks()  # begun meanwhile
+        loop.close()
+
+    def _end_tasks(self) -> None:
+        """Cancel what runs. When this returns no task is left, and none can begin: the loop does not run."""
+        while left := asyncio.all_tasks(self._loop):
             for task in left:
                 task.cancel()
-            loop.run_until_complete(asyncio.wait(left))
-        loop.run_until_complete(loop.shutdown_asyncgens())
-        loop.close()
+            self._loop.run_until_complete(asyncio.wait(left))
 
 
 class Call(Generic[T]):
