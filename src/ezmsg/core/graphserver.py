@@ -41,6 +41,7 @@ from ezmsg.core.wire.records import (
     Resume,
     ServerStatus,
 )
+from ezmsg.core.wire.records.fields import require_name
 
 logger = logging.getLogger("ezmsg")
 
@@ -327,7 +328,10 @@ class GraphService:
 
         Raises:
             CyclicException: It would close a cycle.
+            ValueError: A topic cannot be a name.
         """
+        require_name("from_topic", from_topic)
+        require_name("to_topic", to_topic)
         await asking.ask(self.address, Connect(from_topic, to_topic), asking.routing_timeout_s())
 
     async def disconnect(self, from_topic: str, to_topic: str) -> None:

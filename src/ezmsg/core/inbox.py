@@ -27,6 +27,10 @@ OVERLAPPING: Final = 256
 when the lease is left, not before."""
 
 
+RELIEVE_EVERY: Final = 8
+"""Rests of which one asks whether the recorder is crowded."""
+
+
 class Taken(Protocol):
     """A lease, as the inbox knows it: on a message that was taken from it."""
 
@@ -139,16 +143,19 @@ class Inbox:
         if self.is_closed:
             raise SubscriberClosed(self.topic)
         self.rests += 1
-        self._profiles.relieve()
-        # Tasks of this loop come without looking. Only if nobody waits: the first is served first.
-        if self._is_reached_from_afar and not self._waiters and await self._eagerness.sees(self._has_news):
+        if not self.rests % RELIEVE_EVERY:
+            self._profiles.relieve()
+        # Only if nobody waits: the first is served first. What tasks of this loop send comes without looking.
+        is_eager = self._is_reached_from_afar
+        if is_eager and not self._waiters and await self._eagerness.sees(self._has_news):
             return
         waiter = self._loop.create_future()
         self._waiters.append(waiter)
-        began_s = message_clock()
+        began_s = message_clock() if is_eager else 0.0
         try:
             await waiter
-            self._eagerness.slept(message_clock() - began_s)
+            if is_eager:
+                self._eagerness.slept(message_clock() - began_s)
         except asyncio.CancelledError:
             if waiter.done() and not waiter.cancelled() and self.queue:
                 self._wake_one()

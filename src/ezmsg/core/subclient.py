@@ -26,6 +26,7 @@ from ezmsg.core.net.address import AddressType, boot_id
 from ezmsg.core.profiling import PROFILE_TIME, PROFILES, ProfileRegistry, SubscriberMetrics
 from ezmsg.core.recorder.edge import Value
 from ezmsg.core.wire.records import Done, OpenSubscriber, PublisherRoute, Record, Routing
+from ezmsg.core.wire.records.fields import require_name
 
 logger = logging.getLogger("ezmsg")
 
@@ -99,8 +100,9 @@ class Subscriber:
 
         Raises:
             ServerUnreachable: No GraphServer answers at the address.
-            ValueError: `max_queue` is not positive.
+            ValueError: `max_queue` is not positive, or `topic` cannot be a name.
         """
+        require_name("topic", topic)
         if max_queue is not None and max_queue < 1:
             raise ValueError(f"max_queue={max_queue} must be positive")
         self = object.__new__(cls)
