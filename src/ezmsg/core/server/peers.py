@@ -139,6 +139,8 @@ class Peer:
             self._core.telemetry.reader_acknowledged(self._id, record)
         elif isinstance(record, r.EventAck) and self._role is r.OpenEventStream:
             self._core.events.acknowledged(self._id, record.count)
+        elif isinstance(record, r.EventAck) and self._role is r.OpenProfilingStream:
+            self._core.telemetry.stream_acknowledged(self._id, record.count)
         else:
             self._core.guard.counts["ignored:NOTICE"] += 1
 

@@ -6,7 +6,8 @@ import asyncio
 import logging
 import time
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, NamedTuple
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 from uuid import uuid4
 
 from ezmsg.core import config
@@ -34,6 +35,8 @@ logger = logging.getLogger("ezmsg")
 MIN_STREAM_INTERVAL_S = 0.01
 # A stream whose client has not read this much is not sent more until it has.
 STREAM_BACKLOG_BYTES = 8 << 20
+# Batches that it is sent before it takes the first.
+STREAM_AHEAD = 64
 # Of what the server measures of itself, exporters are told as often as of the operating system's view of processes.
 OWN_INTERVAL_S = 1.0
 # A process that stands still must not keep the exporter from its share of the time to drain.
@@ -43,11 +46,13 @@ STREAM_FINISH_TIMEOUT_S = 0.5
 POLL_S = 0.001
 
 
-class _OpenStream(NamedTuple):
-    """Who reads a profiling stream, and the task that tells it what is new."""
+@dataclass
+class _OpenStream:
+    """Who reads a profiling stream, the task that tells it what is new, and how many batches it has not taken yet."""
 
     task: asyncio.Task[None]
     connection: Connection
+    ahead: int
 
 
 class TelemetryDesk:
@@ -219,11 +224,15 @@ class TelemetryDesk:
         """A GraphContext reads samples and spans as they arrive."""
         stream_id = self._book.stream_open(record)
         task = asyncio.get_running_loop().create_task(
-            self._stream(stream_id, max(MIN_STREAM_INTERVAL_S, record.interval_s), connection),
-            name="profiling stream",
+            self._stream(stream_id, max(MIN_STREAM_INTERVAL_S, record.interval_s)), name="profiling stream"
         )
-        self._streams[stream_id] = _OpenStream(task, connection)
+        self._streams[stream_id] = _OpenStream(task, connection, max(0, record.unacknowledged))
         return stream_id
+
+    def stream_acknowledged(self, stream_id: str, count: int) -> None:
+        """A reader took so many batches."""
+        stream = self._streams[stream_id]
+        stream.ahead = max(0, stream.ahead - max(0, count))
 
     def close_stream(self, stream_id: str) -> None:
         """It left."""
@@ -253,10 +262,12 @@ class TelemetryDesk:
                 return
             stream.connection.notify(batch)
 
-    async def _stream(self, stream_id: str, interval_s: float, connection: Connection) -> None:
+    async def _stream(self, stream_id: str, interval_s: float) -> None:
+        stream = self._streams[stream_id]
         while True:
-            if connection.write_buffer_size < STREAM_BACKLOG_BYTES:
+            if stream.ahead < STREAM_AHEAD and stream.connection.write_buffer_size < STREAM_BACKLOG_BYTES:
                 batch = self._book.stream_take(stream_id, time.time())
                 if batch is not None:
-                    connection.notify(batch)
+                    stream.ahead += 1
+                    stream.connection.notify(batch)
             await asyncio.sleep(interval_s)
