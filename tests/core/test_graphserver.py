@@ -48,13 +48,13 @@ def test_a_server_has_no_address_before_it_starts() -> None:
 def test_a_server_without_an_address_takes_a_free_port_from_the_first_on_and_skips_the_default(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setenv("EZMSG_SERVER_PORT_START", str(GraphService.PORT_DEFAULT))
+    monkeypatch.setenv("EZMSG_SERVER_PORT_START", str(GraphService.default_address().port))
     first, second = GraphServer(), GraphServer()
     first.start()
     second.start()
     try:
         # Others may give back ports meanwhile that come before the first one's.
-        assert GraphService.PORT_DEFAULT < min(first.address.port, second.address.port)
+        assert GraphService.default_address().port < min(first.address.port, second.address.port)
         assert first.address.port != second.address.port
     finally:
         first.stop()
