@@ -101,7 +101,10 @@ class Listener:
     """
 
     def __init__(self, sockets: Iterable[socket.socket], key: AuthKey, on_peer: OnPeer, name: str) -> None:
-        self._gates = [_Gate(self, sock) for sock in sockets]
+        sockets = list(sockets)
+        # A share for each: who floods one does not shut the others.
+        room = UNAUTHENTICATED_PEERS // len(sockets)
+        self._gates = [_Gate(self, sock, room) for sock in sockets]
         self._key = key
         self._tls_files = config.tls_files()
         self._on_peer = on_peer
@@ -250,11 +253,12 @@ class _Stranger:
 
 
 class _Gate:
-    """One listening socket, and the peers that came through it and are not authenticated yet."""
+    """One listening socket, and the peers that came through it and are not authenticated yet: `room` at most."""
 
-    def __init__(self, listener: Listener, sock: socket.socket) -> None:
+    def __init__(self, listener: Listener, sock: socket.socket, room: int) -> None:
         self._listener = listener
         self._sock = sock
+        self._room = room
         self._loop = asyncio.get_running_loop()
         self._is_accepting = False
         self._pause: asyncio.TimerHandle | None = None
@@ -285,7 +289,7 @@ class _Gate:
 
     def _accept(self) -> None:
         # asyncio's own accept would hold sockets that a fork does not know of yet.
-        while len(self.greeting) < UNAUTHENTICATED_PEERS:
+        while len(self.greeting) < self._room:
             try:
                 sock, address = forking.accept(self._sock)
             except (BlockingIOError, InterruptedError):
