@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import datetime
 import math
+import pathlib
 from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Annotated, Any, Literal
@@ -93,6 +94,7 @@ class Many:
     color: Color = Color.RED
     maybe: Literal["a"] | None = None
     when: datetime.datetime | None = None
+    file: pathlib.Path | None = None
     array: np.ndarray | None = None
     pair: tuple[int, str] = (1, "a")
     table: dict[str, Inner] = field(default_factory=dict)
@@ -119,6 +121,8 @@ class Many:
         ("maybe", None),
         ("when", "2024-01-01T00:00:00"),
         ("when", datetime.datetime(2024, 1, 1)),
+        ("file", pathlib.Path("x")),
+        ("file", "x"),
         ("array", np.zeros(2)),
         ("pair", (2, "b")),
         ("pair", [2, "b"]),
@@ -157,6 +161,7 @@ def test_accepted(name: str, value: Any) -> None:
         ("color", "green", "not a choice"),
         ("maybe", "b", "not a choice"),
         ("when", 5, "wrong type"),
+        ("file", 5, "wrong type"),
         ("pair", [1], "out of bounds"),
         ("either", 1.5, "wrong type"),
         ("either", [], "wrong type"),

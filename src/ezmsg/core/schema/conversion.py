@@ -11,6 +11,7 @@ from typing import Any, cast
 import msgspec
 
 from ezmsg.core.schema import annotation as annotations
+from ezmsg.core.schema.plain import is_same, plain
 from ezmsg.core.schema.table import family_of
 
 
@@ -23,6 +24,8 @@ def converted(annotation: Any, new: Any) -> Any:
     bare, _ = annotations.unwrapped(annotation)
     if (parts := annotations.branches(bare)) is not None:
         return _to_first_that_fits(parts, new)
+    if (choices := annotations.choices(bare)) is not None:
+        return _chosen(choices, new)
     owner = annotations.class_of(bare)
     if owner is None or (owner is bare and _is_instance(new, owner)):
         return new
@@ -44,6 +47,15 @@ def converted(annotation: Any, new: Any) -> Any:
         return msgspec.convert(new, bare)
     except Exception:  # not of this type, or not a type msgspec knows
         return new
+
+
+def _chosen(choices: list[Any], new: Any) -> Any:
+    """The choice that looks like `new` to somebody who only has the description."""
+    if not any(new is choice for choice in choices):
+        for choice in choices:
+            if is_same(plain(choice), plain(new)):
+                return choice
+    return new
 
 
 def _is_instance(new: Any, owner: type) -> bool:

@@ -9,12 +9,12 @@ from decimal import Decimal
 from typing import Any
 
 from ezmsg.core.schema.document import Node
-from ezmsg.core.schema.plain import shallow
+from ezmsg.core.schema.plain import is_same, shallow
 
 
 def is_among(value: Any, choices: Iterable[Any]) -> bool:
     """Whether `value` is one of the choices, where True is not 1."""
-    return any(value == choice and isinstance(value, bool) == isinstance(choice, bool) for choice in choices)
+    return any(is_same(value, choice) for choice in choices)
 
 
 def is_one_of(value: Any, kinds: list[str], node: Node) -> bool:
