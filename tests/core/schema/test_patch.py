@@ -60,9 +60,17 @@ def test_values_become_what_the_annotation_says() -> None:
     class Local:
         path: pathlib.Path
         inner: Inner | None = None
+        inners: list[Inner | ModelInner] = field(default_factory=list)
+        paths: tuple[pathlib.Path, ...] = ()
+        table: dict[str, tuple[Shape, pathlib.Path]] = field(default_factory=dict)
 
     assert apply_patch(Local(pathlib.Path()), "path", "x").path == pathlib.Path("x")
     assert apply_patch(Local(pathlib.Path()), "inner", {"cutoff": 1}).inner == Inner(1.0)
+    assert apply_patch(Local(pathlib.Path()), "inners", [{"cutoff": 1}, Inner(2.0)]).inners == [Inner(1.0), Inner(2.0)]
+    assert apply_patch(Local(pathlib.Path()), "paths", ["x"]).paths == (pathlib.Path("x"),)
+    table = apply_patch(Local(pathlib.Path()), "table", {"x": [[1, 1], "y"]}).table
+    assert table == {"x": (Shape.SQUARE, pathlib.Path("y"))}
+    assert apply_patch(Local(pathlib.Path()), "table", {"x": [[1, 1]]}).table == {"x": [[1, 1]]}
 
 
 class Shape(enum.Enum):

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import collections
 import datetime
 import math
 import pathlib
@@ -97,6 +98,7 @@ class Many:
     file: pathlib.Path | None = None
     array: np.ndarray | None = None
     pair: tuple[int, str] = (1, "a")
+    queue: collections.deque[int] = field(default_factory=collections.deque)
     table: dict[str, Inner] = field(default_factory=dict)
     either: int | str = 0
     lost: Nowhere = None  # noqa: F821 - such annotations are met
@@ -124,6 +126,7 @@ class Many:
         ("file", pathlib.Path("x")),
         ("file", "x"),
         ("array", np.zeros(2)),
+        ("queue", collections.deque([1])),
         ("pair", (2, "b")),
         ("pair", [2, "b"]),
         ("table", {"left": Inner(1.0)}),
@@ -166,6 +169,7 @@ def test_accepted(name: str, value: Any) -> None:
         ("either", 1.5, "wrong type"),
         ("either", [], "wrong type"),
         ("made", 2, "read only"),
+        ("queue", b"x", "wrong type"),
         ("whole.x", 2, "too deep"),
         ("", 2, "unknown field"),
         ("table.left.none", 2, "unknown field"),

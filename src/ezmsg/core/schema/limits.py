@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from decimal import Decimal
 from typing import Any
 
@@ -21,9 +21,11 @@ def is_one_of(value: Any, kinds: list[str], node: Node) -> bool:
     """Whether `value` is of one of the types that `node` allows; int is fine for number, bool is no number."""
     if any(_IS.get(kind, _anything)(value) for kind in kinds):
         return True
-    # A datetime where the document, which only knows JSON, says text of a format.
+    # A datetime where the document, which only knows JSON, says text of a format; a deque where it says array.
     is_opaque = shallow(value) is value and not isinstance(value, (type(None), bool, int, float, str, list, dict))
-    return is_opaque and "string" in kinds and bool(node.keys() & {"format", "contentEncoding"})
+    is_text = "string" in kinds and bool(node.keys() & {"format", "contentEncoding"})
+    is_array = "array" in kinds and isinstance(value, Sequence) and not isinstance(value, (bytes, bytearray))
+    return is_opaque and (is_text or is_array)
 
 
 def _anything(value: Any) -> bool:
