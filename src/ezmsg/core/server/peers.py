@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import inspect
 import secrets
 import time
-from collections.abc import Awaitable, Callable
-from typing import Any, cast
+from collections.abc import Awaitable, Callable, Generator
+from typing import Any, TypeVar, cast
 from uuid import UUID, uuid4
 
 import msgspec
@@ -23,6 +24,9 @@ from ezmsg.core.wire import records as r
 
 Answer = r.Record | Awaitable[r.Record] | LateReply
 DONE = r.Done()
+T = TypeVar("T")
+# What the server does for one peer before it looks at others.
+SLICE_S = 0.005
 
 
 class WrongRole(EzmsgError, RuntimeError):
@@ -97,6 +101,24 @@ class Peer:
         if self._connection is not None:
             self._connection.abort()
 
+    async def _in_slices(self, steps: Generator[None, None, T]) -> T:
+        """Do long work of a book, and let others have their turn now and then.
+
+        Raises:
+            SessionClosed: The peer came back over another connection meanwhile.
+        """
+        until_s = time.monotonic() + SLICE_S
+        while True:
+            try:
+                next(steps)
+            except StopIteration as done:
+                return done.value
+            if time.monotonic() > until_s:
+                await asyncio.sleep(0)
+                if self._role is None:
+                    raise SessionClosed
+                until_s = time.monotonic() + SLICE_S
+
     # -- handler of the connection ------------------------------------------------------------------------------------
 
     def on_request(self, connection: Connection, record: r.Record) -> Answer:
@@ -161,7 +183,7 @@ class Peer:
         elif not record.keeps_metadata:
             self._core.settings.session_closed(session_id)
             self._core.sessions.forget_metadata(session_id)
-        change, refused = self._core.routing.restore(session_id, record.edges)
+        change, refused = await self._in_slices(self._core.routing.restore(session_id, record.edges))
         await self._core.reroute(self._core.graph_changed(change, session_id))
         return r.SessionOpened(session_id, self._core.epoch, refused)
 
