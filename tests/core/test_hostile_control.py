@@ -507,6 +507,24 @@ async def test_a_flood_of_pings_refuses_some_and_starves_nobody(server: GraphSer
             await bystanders.process_ping("VICTIM", timeout=PATIENCE_S)
 
 
+async def test_a_session_whose_edges_take_long_to_check_lets_others_have_their_turn(
+    server: GraphServer, bystanders: GraphContext
+) -> None:
+    # From the end of one long chain to every topic of another: whether that closes a cycle is not seen at once.
+    links = [(f"{chain}{n + 1:04}", f"{chain}{n:04}") for chain in "IO" for n in range(6000)]
+    async with raw(server) as peer:
+        await peer.send(r.OpenSession(edges=[*links, *(("I0000", to_topic) for from_topic, to_topic in links[6000:])]))
+        async with asyncio.timeout(PATIENCE_S):
+            while len((await bystanders.snapshot()).graph) == 2:
+                await asyncio.sleep(0.001)
+        for _ in range(5):
+            await bystanders.connect("A", "C")
+            await bystanders.disconnect("A", "C")
+    async with asyncio.timeout(PATIENCE_S):
+        while len((await bystanders.snapshot()).graph) > 2:
+            await asyncio.sleep(0.01)
+
+
 async def test_a_thousand_sessions_come_and_go(server: GraphServer, bystanders: GraphContext) -> None:
     async with contextlib.AsyncExitStack() as stack:
         for number in range(1000):

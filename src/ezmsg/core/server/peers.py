@@ -6,7 +6,7 @@ import asyncio
 import inspect
 import secrets
 import time
-from collections.abc import Awaitable, Callable, Generator
+from collections.abc import Awaitable, Callable, Generator, Iterable
 from typing import Any, TypeVar, cast
 from uuid import UUID, uuid4
 
@@ -175,7 +175,9 @@ class Peer:
 
     # -- sessions -----------------------------------------------------------------------------------------------------
 
-    async def open_session(self, connection: Connection, record: r.OpenSession) -> r.Record:
+    # What walks through the graph does so at once, for which a connection has its share of a turn, not in a task.
+
+    def open_session(self, connection: Connection, record: r.OpenSession) -> Answer:
         session_id = _identity(record.session_id)
         is_back = self._claim(record, session_id, record.token, connection)
         if not is_back or session_id not in self._core.sessions:
@@ -183,19 +185,24 @@ class Peer:
         elif not record.keeps_metadata:
             self._core.settings.session_closed(session_id)
             self._core.sessions.forget_metadata(session_id)
+        return self._session_opened(session_id, record)
+
+    async def _session_opened(self, session_id: str, record: r.OpenSession) -> r.Record:
         change, refused = await self._in_slices(self._core.routing.restore(session_id, record.edges))
         await self._core.reroute(self._core.graph_changed(change, session_id))
         return r.SessionOpened(session_id, self._core.epoch, refused)
 
-    async def revert_session(self, connection: Connection, record: r.RevertSession) -> r.Record:
+    def revert_session(self, connection: Connection, record: r.RevertSession) -> Answer:
         self._require(r.OpenSession, record)
-        await self._core.reroute(self._session_dropped(self._core.sessions.revert(self._owner)))
-        return DONE
+        return self._rerouted(self._session_dropped(self._core.sessions.revert(self._owner)))
 
-    async def close_session(self, connection: Connection, record: r.CloseSession) -> r.Record:
+    def close_session(self, connection: Connection, record: r.CloseSession) -> Answer:
         self._require(r.OpenSession, record)
-        await self._core.reroute(self._session_dropped(self._core.sessions.close(self._id)))
-        return DONE
+        return self._rerouted(self._session_dropped(self._core.sessions.close(self._id)))
+
+    async def _rerouted(self, reroutes: list[Reroute], behind: Iterable[str] = (), answer: r.Record = DONE) -> r.Record:
+        await self._core.reroute(reroutes, behind)
+        return answer
 
     def session_closed(self) -> None:
         self._core.reroute_soon(self._session_dropped(self._core.sessions.close(self._id)))
@@ -222,7 +229,7 @@ class Peer:
 
     # -- endpoints ----------------------------------------------------------------------------------------------------
 
-    async def open_publisher(self, connection: Connection, record: r.OpenPublisher) -> r.Record:
+    def open_publisher(self, connection: Connection, record: r.OpenPublisher) -> Answer:
         publisher_id = record.publisher_id
         self._claim(record, publisher_id, record.token, connection)
         self._core.publishers[publisher_id] = connection
@@ -230,8 +237,8 @@ class Peer:
             publisher_id, record.topic, record.pid, record.boot_id,
             self._host_of(record), record.port, record.door, record.num_buffers,
         )  # fmt: skip
-        await self._core.reroute(self._core.routing.add_publisher(route))
-        return r.PublisherOpened(self._core.epoch)
+        opened = r.PublisherOpened(self._core.epoch)
+        return self._rerouted(self._core.routing.add_publisher(route), answer=opened)
 
     def _host_of(self, record: r.OpenPublisher) -> str:
         """Where subscribers find a publisher that listens on every interface: where we see it.
@@ -257,21 +264,19 @@ class Peer:
 
     # -- the graph ----------------------------------------------------------------------------------------------------
 
-    async def connect(self, connection: Connection, record: r.Connect) -> r.Record:
+    def connect(self, connection: Connection, record: r.Connect) -> Answer:
         change = self._core.routing.connect(record.from_topic, record.to_topic, self._owner)
         if self._owner == PERSISTENT:
             self._core.journal.connected(record.from_topic, record.to_topic)
         reroutes = self._core.graph_changed(change, self._owner)
         # Somebody else may just be making the same edge: it must carry when this returns as well.
-        await self._core.reroute(reroutes, self._core.routing.subscribers_behind(record.to_topic))
-        return DONE
+        return self._rerouted(reroutes, self._core.routing.subscribers_behind(record.to_topic))
 
-    async def disconnect(self, connection: Connection, record: r.Disconnect) -> r.Record:
+    def disconnect(self, connection: Connection, record: r.Disconnect) -> Answer:
         change = self._core.routing.disconnect(record.from_topic, record.to_topic, self._owner)
         if self._owner == PERSISTENT:
             self._core.journal.disconnected(record.from_topic, record.to_topic)
-        await self._core.reroute(self._core.graph_changed(change, self._owner))
-        return DONE
+        return self._rerouted(self._core.graph_changed(change, self._owner))
 
     async def flow(self, connection: Connection, record: r.Pause | r.Resume | r.Sync) -> r.Record:
         # All publishers are meant, also those that are not back yet.
