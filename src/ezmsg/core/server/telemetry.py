@@ -36,6 +36,9 @@ MIN_STREAM_INTERVAL_S = 0.01
 STREAM_BACKLOG_BYTES = 8 << 20
 # Of what the server measures of itself, exporters are told as often as of the operating system's view of processes.
 OWN_INTERVAL_S = 1.0
+# Between two times of telling exporters the whole graph, and how many times as long as that took.
+GRAPH_INTERVAL_S = 0.05
+GRAPH_PAUSES = 20
 # A process that stands still must not keep the exporter from its share of the time to drain.
 LINK_DRAIN_TIMEOUT_S = 0.3
 
@@ -53,9 +56,13 @@ class TelemetryDesk:
         self._listener = extension.load_graph_listener()
         self._told: GraphState | None = None
         self._due_s = 0.0
+        # Of a graph that changes all the time they are told now and then.
+        self._telling: asyncio.TimerHandle | None = None
+        self._tell_at_s = 0.0
 
     async def close(self) -> None:
         """End the streams; there is no graph any more."""
+        self._stop_waiting()
         self._tell_of_ourselves(is_due=True)
         self._notify_all(GraphState([], [], 0))
         if self._listener is not None:
@@ -143,19 +150,36 @@ class TelemetryDesk:
         self._serve_readers()
 
     def graph_changed(self) -> None:
-        """Tell exporters what the graph looks like, if that changed."""
-        if not self._has_audience:
+        """Tell exporters what the graph looks like, if that changed: at once, or soon where it changes all the time."""
+        if not self._has_audience or self._telling is not None:
             return
+        wait_s = self._tell_at_s - time.monotonic()
+        if wait_s > 0:
+            self._telling = asyncio.get_running_loop().call_later(wait_s, self._tell_of_graph)
+        else:
+            self._tell_of_graph()
+
+    def _tell_of_graph(self) -> None:
+        self._stop_waiting()
+        began_s = time.monotonic()
         edges = self._core.routing.edges()
         state = GraphState(edges.nodes, [(a, b) for a, b, _ in edges.edges], len(self._core.processes))
         if state != self._told:
             self._told = state
             self._notify_all(state)
+        # That takes the longer the larger the graph is.
+        now_s = time.monotonic()
+        self._tell_at_s = now_s + max(GRAPH_INTERVAL_S, GRAPH_PAUSES * (now_s - began_s))
         # Also where no process delivers anything.
         self._tell_of_ourselves()
 
+    def _stop_waiting(self) -> None:
+        if self._telling is not None:
+            self._telling.cancel()
+            self._telling = None
+
     def _welcome_reader(self) -> None:
-        self.graph_changed()
+        self._tell_of_graph()
         self._tell_of_ourselves(is_due=True)
         self._serve_readers()
 
@@ -185,6 +209,8 @@ class TelemetryDesk:
     async def drain(self) -> None:
         """Ask every process for what it has not delivered yet, then every exporter to export it all."""
         await self._ask_all(self._links.values(), LINK_DRAIN_TIMEOUT_S)
+        if self._telling is not None:
+            self._tell_of_graph()
         self._tell_of_ourselves(is_due=True)
         self._serve_readers()
         await self._ask_all(self._readers.values(), None)
