@@ -36,9 +36,11 @@ MIN_STREAM_INTERVAL_S = 0.01
 STREAM_BACKLOG_BYTES = 8 << 20
 # Of what the server measures of itself, exporters are told as often as of the operating system's view of processes.
 OWN_INTERVAL_S = 1.0
-# Between two times of telling exporters the whole graph, and how many times as long as that took.
+# Between two times of telling exporters the whole graph.
 GRAPH_INTERVAL_S = 0.05
-GRAPH_PAUSES = 20
+# What takes long, as there is much to tell or somebody asks for much, is done again after so many times as long; all
+# streams together count as one.
+PAUSES = 4
 # A process that stands still must not keep the exporter from its share of the time to drain.
 LINK_DRAIN_TIMEOUT_S = 0.3
 
@@ -161,15 +163,15 @@ class TelemetryDesk:
 
     def _tell_of_graph(self) -> None:
         self._stop_waiting()
-        began_s = time.monotonic()
+        began_s = time.thread_time()
         edges = self._core.routing.edges()
         state = GraphState(edges.nodes, [(a, b) for a, b, _ in edges.edges], len(self._core.processes))
         if state != self._told:
             self._told = state
             self._notify_all(state)
         # That takes the longer the larger the graph is.
-        now_s = time.monotonic()
-        self._tell_at_s = now_s + max(GRAPH_INTERVAL_S, GRAPH_PAUSES * (now_s - began_s))
+        took_s = time.thread_time() - began_s
+        self._tell_at_s = time.monotonic() + max(GRAPH_INTERVAL_S, PAUSES * took_s)
         # Also where no process delivers anything.
         self._tell_of_ourselves()
 
@@ -242,8 +244,10 @@ class TelemetryDesk:
 
     async def _stream(self, stream_id: str, interval_s: float, connection: Connection) -> None:
         while True:
+            began_s = time.thread_time()
             if connection.write_buffer_size < STREAM_BACKLOG_BYTES:
                 batch = self._book.stream_take(stream_id, time.time())
                 if batch is not None:
                     connection.notify(batch)
-            await asyncio.sleep(interval_s)
+            took_s = time.thread_time() - began_s
+            await asyncio.sleep(max(interval_s, PAUSES * len(self._streams) * took_s))
