@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import Annotated
 
 import msgspec
 from msgspec import Meta
 
+from ezmsg.core.errors import ConfigError
 from ezmsg.core.wire.limits import NAME_LENGTH
 
 __all__ = [
@@ -20,6 +22,7 @@ __all__ = [
     "Seconds",
     "Tally",
     "Timestamp",
+    "require_name",
 ]
 
 
@@ -50,3 +53,17 @@ Timestamp = Annotated[float, Meta(ge=-1e12, le=1e12)]
 
 class Record(msgspec.Struct, frozen=True, omit_defaults=True):
     """Base of everything that travels as a record."""
+
+
+def require_name(argument: str, value: object) -> None:
+    """Refuse what no record can carry as a name, before anything is made that has it.
+
+    Raises:
+        ConfigError: It is no text, longer than names may be, or holds half of a surrogate pair.
+    """
+    if isinstance(value, str) and len(value) <= NAME_LENGTH:
+        with contextlib.suppress(UnicodeEncodeError):
+            value.encode()
+            return
+    shown = f"{value:.60}…" if isinstance(value, str) and len(value) > NAME_LENGTH else value
+    raise ConfigError(argument, shown, f"valid text of at most {NAME_LENGTH} characters")
