@@ -249,6 +249,23 @@ async def test_replies_nobody_asked_for_are_ignored_and_counted(server: GraphSer
     assert (await counts(server))["ignored:REPLY"] == 101
 
 
+async def test_subscribers_hear_of_what_a_peer_did_that_went_without_waiting_for_it(
+    server: GraphServer, bystanders: GraphContext
+) -> None:
+    publisher, subscriber = await bystanders.publisher("T/FROM"), await bystanders.subscriber("T")
+    async with raw(server) as peer:
+        asked = encode_frame(*r.encode_record(r.Connect("T/FROM", "T")), 1, REQUEST)
+        await peer.send_bytes(asked + b"\xff" * 100)
+        await peer.until_hung_up()
+    receiving = asyncio.create_task(subscriber.recv())
+    async with asyncio.timeout(PATIENCE_S):
+        while not receiving.done():
+            await publisher.broadcast("there")
+            await asyncio.sleep(0.001)
+    assert await receiving == "there"
+    await GraphService(server.address).disconnect("T/FROM", "T")
+
+
 async def test_an_id_that_is_used_twice_is_answered_twice(server: GraphServer, bystanders: GraphContext) -> None:
     async with raw(server) as peer:
         await peer.send(r.OpenSession(), 3)

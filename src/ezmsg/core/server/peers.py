@@ -6,7 +6,7 @@ import asyncio
 import inspect
 import secrets
 import time
-from collections.abc import Awaitable, Callable, Generator, Iterable
+from collections.abc import Awaitable, Callable, Coroutine, Generator, Iterable
 from typing import Any, TypeVar, cast
 from uuid import UUID, uuid4
 
@@ -136,18 +136,18 @@ class Peer:
         if isinstance(record, r.ProcessRequest):
             return answer  # measured where it is passed on
         if inspect.iscoroutine(answer):
-            return self._awaited(operation, began_ns, answer)
+            return self._measured(operation, began_ns, answer)
         self._took(operation, began_ns, None)
         return answer
 
-    async def _awaited(self, operation: str, began_ns: int, answer: Awaitable[r.Record]) -> r.Record:
-        try:
-            record = await answer
-        except EzmsgError as error:
-            self._took(operation, began_ns, error)
-            raise
-        self._took(operation, began_ns, None)
-        return record
+    def _measured(self, operation: str, began_ns: int, answer: Coroutine[Any, Any, r.Record]) -> Awaitable[r.Record]:
+        def took(task: asyncio.Task[r.Record]) -> None:
+            if not task.cancelled() and ((error := task.exception()) is None or isinstance(error, EzmsgError)):
+                self._took(operation, began_ns, error)
+
+        task = asyncio.get_running_loop().create_task(answer, name=f"{operation} of {self._host}")
+        task.add_done_callback(took)
+        return task
 
     def _took(self, operation: str, began_ns: int, error: EzmsgError | None) -> None:
         code = "" if error is None else error.code
@@ -200,12 +200,16 @@ class Peer:
         self._require(r.OpenSession, record)
         return self._rerouted(self._session_dropped(self._core.sessions.close(self._id)))
 
-    async def _rerouted(self, reroutes: list[Reroute], behind: Iterable[str] = (), answer: r.Record = DONE) -> r.Record:
-        await self._core.reroute(reroutes, behind)
+    def _rerouted(self, reroutes: list[Reroute], behind: Iterable[str] = (), answer: r.Record = DONE) -> Answer:
+        told = self._core.tell(reroutes, behind)
+        return self._answered(told, answer) if told else answer
+
+    async def _answered(self, told: set[asyncio.Task[None]], answer: r.Record) -> r.Record:
+        await asyncio.wait(told)
         return answer
 
     def session_closed(self) -> None:
-        self._core.reroute_soon(self._session_dropped(self._core.sessions.close(self._id)))
+        self._core.tell(self._session_dropped(self._core.sessions.close(self._id)))
 
     def _session_dropped(self, change: GraphChange) -> list[Reroute]:
         self._core.settings.session_closed(self._id)
@@ -250,7 +254,7 @@ class Peer:
 
     def publisher_closed(self) -> None:
         self._core.publishers.pop(self._id, None)
-        self._core.reroute_soon(self._core.routing.remove_publisher(self._id))
+        self._core.tell(self._core.routing.remove_publisher(self._id))
 
     def open_subscriber(self, connection: Connection, record: r.OpenSubscriber) -> Answer:
         subscriber_id = record.subscriber_id
