@@ -163,7 +163,8 @@ class RoutingBook:
 
     def subscribers_behind(self, topic: str) -> list[str]:
         """Every subscriber that messages on `topic` reach."""
-        return [sub for reached in self.dag.downstream(topic) for sub in self._subscribers_on.get(reached, ())]
+        behind = self.dag.behind([topic]) if self._subscribers_on else ()
+        return [sub for reached in behind for sub in self._subscribers_on.get(reached, ())]
 
     def edges_of(self, owner: str) -> list[tuple[str, str]]:
         """The edges `owner` has a share in, sorted."""
@@ -184,7 +185,7 @@ class RoutingBook:
         return Routing([self.publishers[pub] for pub in reaching], topics, self.is_partial)
 
     def _reroutes(self, topics: list[str]) -> list[Reroute]:
-        return self._tell(self.dag.behind(topics))
+        return self._tell(self.dag.behind(topics)) if self._subscribers_on else []
 
     def _tell(self, topics: Iterable[str], *, always: bool = False) -> list[Reroute]:
         reroutes: list[Reroute] = []

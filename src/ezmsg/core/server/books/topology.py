@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Iterable, Mapping
+from collections.abc import Set as AbstractSet
 from typing import TypeVar
 
 from ezmsg.core.dag import DAG, Owner, reachable
@@ -51,7 +52,11 @@ class Topology(DAG):
 
     def behind(self, topics: Iterable[str]) -> set[str]:
         """These topics, and every topic their messages reach."""
-        return set(reachable(self.graph, *topics))
+        seen = set(topics)
+        frontier = list(seen)
+        while frontier:
+            _step(self.graph, frontier, seen, frozenset())
+        return seen
 
     def _reaches(self, start: str, end: str) -> bool:
         """As in a DAG, but from both ends at once: mostly one of them is at an end of the graph, or near."""
@@ -73,7 +78,7 @@ class Topology(DAG):
                 del self.graph[topic]
 
 
-def _step(adjacency: Mapping[str, set[str]], frontier: list[str], seen: set[str], wanted: set[str]) -> bool:
+def _step(adjacency: Mapping[str, set[str]], frontier: list[str], seen: set[str], wanted: AbstractSet[str]) -> bool:
     """Go on from one topic; whether that led to a wanted one."""
     found = adjacency.get(frontier.pop(), frozenset[str]())
     if not wanted.isdisjoint(found):
