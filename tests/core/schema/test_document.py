@@ -20,6 +20,7 @@ import typing_extensions
 from hypothesis import given
 
 from ezmsg.core.schema.document import DRAFT, json_schema
+from ezmsg.core.schema.validation import validate
 from ezmsg.core.settingsmeta import settings_schema_from_type
 from tests.core.schema.kinds import SETTINGS, Color, Inner, Mixed, ModelInner, mixed
 
@@ -127,6 +128,23 @@ def test_a_model_its_library_cannot_describe_is_described_by_its_fields() -> Non
     document = of(Undescribable)
     assert document["properties"]["inner"]["$ref"] == "#/$defs/Inner"
     assert "type" not in document["properties"]["call"]
+
+
+class Parts(enum.Flag):
+    LEFT = 1
+    RIGHT = 2
+
+
+class Numbers(pydantic.BaseModel):
+    parts: Parts = Parts.LEFT
+    impedance: complex = 0j
+
+
+def test_a_model_takes_what_json_says_differently() -> None:
+    schema = settings_schema_from_type(Numbers)
+    assert schema is not None
+    validate(schema, {"parts": Parts.LEFT | Parts.RIGHT, "impedance": 1j})
+    assert schema.fields[0].choices is None
 
 
 @pytest.mark.parametrize("family", [typing.TypedDict, typing_extensions.TypedDict])
