@@ -450,6 +450,7 @@ async def test_a_stream_connects_at_its_first_batch_and_ends_silently_with_the_s
     async with asyncio.timeout(40):
         async for _ in reader.stream:
             pass
+    assert (reader.stream.ended, unused.stream.ended) == ("the GraphServer stops", "")
     await unused.stream.aclose()
 
 
