@@ -266,7 +266,7 @@ class Publisher:
         metrics = self._metrics
         message_id = self._take_slot()
         channel_s = message_clock()
-        metrics.record_selected(message_id, origin_s, start_s, channel_s)
+        metrics.record_selected(message_id, start_s, channel_s)
         direct.queue.append(CachedMessage(direct, message_id, obj, origin_s, channel_s, channel_s))
         if direct.waiters:
             direct.wake()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
+from functools import partial
 from typing import Any, Final
 
 import numpy as np
@@ -24,6 +25,15 @@ from ezmsg.core.recorder.rows import INDEX_SHIFT, ROW_WORDS, SAMPLE_ROW, SPAN_RO
 from ezmsg.core.recorder.rowstore import RowStore
 from ezmsg.core.recorder.runs import runs_of
 from ezmsg.core.recorder.samples import merge_oldest, sample_rows, span_rows
+from ezmsg.core.recorder.selected import (
+    are_alone,
+    are_current,
+    forget_selection,
+    have_others,
+    owed_by,
+    samples_of,
+    with_extra_rows,
+)
 
 SPANS: Final = 20_000
 """Span rows kept per graph for readers."""
@@ -87,6 +97,8 @@ class Digest:
         self.lost["sample:ring_overrun"] += taken.lost_samples
         for part in parts(taken):
             pause()
+            if taken.is_selected:
+                part = self._take_selected(part, generation, find)
             if taken.is_plain:
                 piece = Piece(part, is_plain=True)
             else:
@@ -123,6 +135,33 @@ class Digest:
         if sampled is not None:
             self._stale += sampled.stale
             self._keep_samples(sampled.rows, find)
+
+    def _take_selected(self, rows: Rows, generation: int, find: Find) -> Rows:
+        """Rows as they were written, after those without extra rows gave what they owe; it is made when it is read."""
+        if have_others(rows):
+            # In the order they were recorded: one way for all of them.
+            return with_extra_rows(rows, generation)
+        alone = are_alone(rows)
+        selected = rows if alone.all() else rows.compress(alone, axis=0)
+        if len(selected):
+            self._keep_selected(selected, generation, find)
+            forget_selection(rows, alone)
+        return rows
+
+    def _keep_selected(self, rows: Rows, generation: int, find: Find) -> None:
+        owed, current = owed_by(rows), are_current(rows, generation)
+        if not current.all():
+            self._stale += int(owed[~current].sum())
+            rows, owed = rows.compress(current, axis=0), owed[current]
+        indices = rows[:, 0] >> INDEX_SHIFT
+        endpoints, known = _known(indices, find)
+        if known < len(rows):
+            self.lost["sample:unknown_endpoint"] += int(owed[~np.isin(indices, list(endpoints))].sum())
+        for owner in dict.fromkeys(endpoint.record.endpoint_id for endpoint in endpoints.values()):
+            mine = [index for index, endpoint in endpoints.items() if endpoint.record.endpoint_id == owner]
+            is_mine = indices == mine[0] if len(mine) == 1 else np.isin(indices, mine)
+            make = partial(samples_of, rows.compress(is_mine, axis=0))
+            self.samples.add_later(owner, endpoints[mine[0]].graph, int(owed[is_mine].sum()), make)
 
     def take_spans(self, reader: str, limit: int, graph: str | None = None) -> bytes:
         """At most `limit` span rows, and their links, of a graph or of all, that a reader has not had yet."""

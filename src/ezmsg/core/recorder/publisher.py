@@ -37,15 +37,14 @@ from ezmsg.core.recorder.rows import (
     clock,
     meta_word,
     pack_extra,
-    pack_pair,
     pack_row,
+    selected_flags,
 )
 from ezmsg.core.recorder.selection import Selector
 from ezmsg.core.recorder.waits import Waits
 
 NEVER: Final = float("inf")
 ALWAYS: Final = -NEVER
-_SELECTED: Final = SELECTED | EXTENDED
 PublishTrace = tuple[bytes, int, int, Sequence[tuple[bytes, int]]]
 """Trace id (16 bytes), span id of this publish, that of its parent (0: root), and trace and span ids of what else it
 follows from."""
@@ -185,8 +184,8 @@ class PublisherMetrics:
         self.teller = 0
         self._selector: Selector | None = None
         self.selects_all = False
-        # What the extra row of a selected message begins with, and the samples it owes.
-        self._selected = EXTRA, 0
+        # The flags of a selected message's row, and the samples it owes.
+        self._selected = 0, 0
         self._thin_mask = 0
         self.next_root_s = NEVER
         self._root_period_s = 0.0
@@ -260,16 +259,21 @@ class PublisherMetrics:
             )  # fmt: skip
             ring.head = offset + 64
             return
-        meta, extra_meta = self.meta | flags | EXTENDED, EXTRA
+        meta, extra_meta = self.meta | flags, EXTRA
         samples = spans = span_id = parent_id = 0
         trace_id, links = NO_TRACE, ()
         if selector is not None and selector.settle(self.index, message_id):
             wanted, _, generation = selector.selection
             owed = 1 << PUBLISH_DELTA | (wait_s > 0) << BACKPRESSURE_WAIT | (serialize_s > 0) << SERIALIZE
             if emit := wanted & owed:
+                samples = emit.bit_count()
+                if trace is None and (self.selects_all or (self._recording and not self._thin_mask)):
+                    self._blame = 0
+                    meta |= selected_flags(emit, generation)
+                    ring.put_selected(samples, meta, message_id, previous_s, start_s, end_s, wait_s, serialize_s, size)
+                    return
                 meta |= SELECTED
                 extra_meta |= emit << LABEL_SHIFT | generation << INDEX_SHIFT
-                samples = emit.bit_count()
         if trace is not None and self._recording:
             trace_id, span_id, parent_id, links = trace
             meta |= SAMPLED
@@ -287,12 +291,12 @@ class PublisherMetrics:
         if links:
             row = message_id, origin_s, start_s, end_s, wait_s, serialize_s, size
             extra = extra_meta, trace_id, span_id, parent_id, previous_s, fanout, blame
-            ring.put_linked(meta, row, extra, samples, self._link_meta, links)
+            ring.put_linked(meta | EXTENDED, row, extra, samples, self._link_meta, links)
             return
         # Extended also when nothing but thinning asks for it: the interval needs the start of the message before.
         pack_row(
             ring.buffer, offset & ring.mask,
-            meta, message_id, origin_s, start_s, end_s, wait_s, serialize_s, size,
+            meta | EXTENDED, message_id, origin_s, start_s, end_s, wait_s, serialize_s, size,
         )  # fmt: skip
         pack_extra(
             ring.buffer, offset + 64 & ring.mask,
@@ -300,18 +304,20 @@ class PublisherMetrics:
         )  # fmt: skip
         ring.mark(offset + 128, spans, samples)
 
-    def record_selected(self, message_id: int, origin_s: float, start_s: float, end_s: float) -> None:
+    def record_selected(self, message_id: int, start_s: float, end_s: float) -> None:
         """Record a broadcast to one subscriber of this loop, in no trace but a native one that selects all messages."""
         previous_s, self.last_start_s = self.last_start_s, start_s
-        extra_meta, samples = self._selected
+        flags, owed = self._selected
         ring = self.ring
         offset = ring.head
-        pack_pair(
+        pack_row(
             ring.buffer, offset & ring.mask,
-            self.meta | _SELECTED, message_id, origin_s, start_s, end_s, 0.0, 0.0, 0,
-            extra_meta, NO_TRACE, 0, 0, previous_s, 1, 0,
+            self.meta | flags, message_id, previous_s, start_s, end_s, 0.0, 0.0, 0,
         )  # fmt: skip
-        ring.close_pair(offset + 2 * ROW_BYTES, samples)
+        # As `Ring.mark` does.
+        ring.head = end = offset + ROW_BYTES
+        _, extras, spans, samples = ring.marks
+        ring.marks = (end, extras, spans, samples + owed)
 
     def record_late(
         self, message_id: int, origin_s: float, start_s: float, end_s: float, trace: PublishTrace | None = None
@@ -409,7 +415,7 @@ class PublisherMetrics:
         if selector is not None and not thin_mask and selector.selects_all:
             emit, _, generation = selector.selection
             emit &= 1 << PUBLISH_DELTA
-            self._selected = EXTRA | emit << LABEL_SHIFT | generation << INDEX_SHIFT, emit.bit_count()
+            self._selected = selected_flags(emit, generation), emit.bit_count()
             self.selects_all = bool(emit)
         self.teller = self.index if recording else 0
 

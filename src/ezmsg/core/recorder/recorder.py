@@ -19,7 +19,7 @@ from ezmsg.core.recorder.processscope import ProcessScope
 from ezmsg.core.recorder.publisher import PublisherMetrics
 from ezmsg.core.recorder.ring import ROWS, Ring
 from ezmsg.core.recorder.roots import RootTurns
-from ezmsg.core.recorder.rows import CHANNEL_CODES
+from ezmsg.core.recorder.rows import CHANNEL_CODES, GENERATIONS
 from ezmsg.core.recorder.selection import Selector
 from ezmsg.core.recorder.subscriber import SubscriberMetrics
 from ezmsg.core.recorder.tracecontrol import Sampling, TraceControl, check, collects_nothing
@@ -223,7 +223,14 @@ class Recorder:
             InvalidTraceControl: A field cannot be used; nothing was changed.
         """
         check(control)
-        with self.reading, self.lock:
+        with self.reading:
+            self._begin_trace(control)
+
+    def _begin_trace(self, control: ProfilingTraceControl) -> None:
+        if (self.trace.generation + 1) % GENERATIONS == 0:
+            # Rows tell no more generations apart: none shall lie in a ring for so long.
+            self.drain(with_pending=False)
+        with self.lock:
             self.sampling.set(control)
             if not collects_nothing(control):
                 self.trace.set(control)

@@ -20,6 +20,8 @@ BLOCK: Final = 512
 RowArray = NDArray[Any]
 Tells = Callable[[RowArray], NDArray[np.bool_]]
 """Which rows are parts of the ones before them."""
+Make = Callable[[], RowArray]
+"""Makes rows; called once at most."""
 
 
 class Found(NamedTuple):
@@ -67,6 +69,8 @@ class RowLog:
         "_floor",
         "_floor_place",
         "_follows",
+        "_later",
+        "_later_count",
         "_limit",
         "_positions",
         "_spare",
@@ -81,6 +85,9 @@ class RowLog:
         # By block: the position of the first row that begins there, or later.
         self._positions: deque[int] = deque()
         self._first_block = 0
+        # The newest rows, oldest first, where they are not made yet: how many, and how.
+        self._later: deque[tuple[int, Make]] = deque()
+        self._later_count = 0
         self._spare: RowArray | None = None
         self._floor = self.end = end
         self._floor_place = self._stop = 0
@@ -96,9 +103,37 @@ class RowLog:
 
     def append(self, rows: RowArray) -> None:
         """Add rows; the oldest give way."""
+        self._make()
         place = self._stop
         self._stop += len(rows)
         self._forget_before(self._oldest_place)
+        self._put(rows, place)
+
+    def append_later(self, count: int, make: Make) -> None:
+        """Add so many rows that `make` makes when they are read, if they are; only where none follows another."""
+        self._stop += count
+        self.end += count
+        self._later.append((count, make))
+        self._later_count += count
+        while self._later_count - self._later[0][0] >= self._limit:
+            self._later_count -= self._later.popleft()[0]
+        self._forget_before(self._oldest_place)
+
+    def _make(self) -> None:
+        """Make the rows that are still to be made."""
+        if not self._later:
+            return
+        later, self._later = self._later, deque()
+        place, end = self._stop - self._later_count, self.end
+        self.end -= self._later_count
+        self._later_count = 0
+        for count, make in later:
+            self._put(make(), place)
+            place += count
+        assert self.end == end, "as many rows were made as were announced"
+
+    def _put(self, rows: RowArray, place: int) -> None:
+        """Write the next rows where they belong, from `place` on, and count them."""
         # Whole blocks: what is before the oldest row is there as well.
         skipped = max(0, self._first_block * BLOCK - place)
         self.end += self._count(rows[:skipped])
@@ -116,6 +151,8 @@ class RowLog:
 
     def clear(self) -> None:
         """Take away every row, on purpose: readers count it as cleared, not as lost."""
+        self._later.clear()
+        self._later_count = 0
         self._floor, self._floor_place = self.end, self._stop
         self._forget_before(self._stop)
         self._spare = None
@@ -131,6 +168,7 @@ class RowLog:
 
     def find(self, position: int, limit: int) -> Found:
         """As `read`."""
+        self._make()
         cleared = max(0, self._floor - position)
         position = max(position, self._floor)
         # What followed a row that is gone goes with it.

@@ -7,7 +7,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from ezmsg.core.recorder.rowlog import RowArray, RowLog, Tells
+from ezmsg.core.recorder.rowlog import Make, RowArray, RowLog, Tells
 
 READERS: Final = 64
 """Readers remembered; the one idle longest is forgotten, and would start anew."""
@@ -42,14 +42,16 @@ class RowStore:
 
     def add(self, key: str, graph: str | None, rows: RowArray) -> None:
         """Add rows to the log of a key."""
-        log = self._logs.get(key)
-        if log is None:
-            log = self._logs[key] = RowLog(self._dtype, self._limit, self._follows)
-        self._graphs[key] = graph
-        self._closed.pop(key, None)
+        log = self._log(key, graph)
         before = log.end
         log.append(rows)
         self.added += log.end - before
+
+    def add_later(self, key: str, graph: str | None, count: int, make: Make) -> None:
+        """Add so many rows, at least one, that `make` makes if they are read."""
+        log = self._log(key, graph)
+        log.append_later(count, make)
+        self.added += count
 
     def close(self, key: str) -> None:
         """No more rows will come for a key; what is there can still be read."""
@@ -140,6 +142,15 @@ class RowStore:
     def forget(self, name: str) -> None:
         """A reader is gone."""
         self._readers.pop(name, None)
+
+    def _log(self, key: str, graph: str | None) -> RowLog:
+        """The log of a key that is added to."""
+        log = self._logs.get(key)
+        if log is None:
+            log = self._logs[key] = RowLog(self._dtype, self._limit, self._follows)
+        self._graphs[key] = graph
+        self._closed.pop(key, None)
+        return log
 
     def _reader(self, name: str) -> _Reader:
         reader = self._readers.pop(name, None)
