@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
-from functools import partial
 from typing import Any, Final
 
 import numpy as np
@@ -25,13 +24,13 @@ from ezmsg.core.recorder.rows import INDEX_SHIFT, ROW_WORDS, SAMPLE_ROW, SPAN_RO
 from ezmsg.core.recorder.rowstore import RowStore
 from ezmsg.core.recorder.runs import runs_of
 from ezmsg.core.recorder.samples import merge_oldest, sample_rows, span_rows
+from ezmsg.core.recorder.samplestore import SampleStore
 from ezmsg.core.recorder.selected import (
     are_alone,
     are_current,
     forget_selection,
     have_others,
     owed_by,
-    samples_of,
     with_extra_rows,
 )
 
@@ -69,7 +68,7 @@ class Digest:
         """Make an empty one."""
         self.aggregator = Aggregator(labels)
         self.spans = RowStore(SPAN_ROW, span_limit, are_followers)
-        self.samples = RowStore(SAMPLE_ROW, sample_limit)
+        self.samples = SampleStore(sample_limit)
         self.rows = self.records = 0
         self.lost: Counter[str] = Counter()
         self.pending = Pending()
@@ -160,8 +159,7 @@ class Digest:
         for owner in dict.fromkeys(endpoint.record.endpoint_id for endpoint in endpoints.values()):
             mine = [index for index, endpoint in endpoints.items() if endpoint.record.endpoint_id == owner]
             is_mine = indices == mine[0] if len(mine) == 1 else np.isin(indices, mine)
-            make = partial(samples_of, rows.compress(is_mine, axis=0))
-            self.samples.add_later(owner, endpoints[mine[0]].graph, int(owed[is_mine].sum()), make)
+            self.samples.add_selected(owner, endpoints[mine[0]].graph, rows.compress(is_mine, axis=0))
 
     def take_spans(self, reader: str, limit: int, graph: str | None = None) -> bytes:
         """At most `limit` span rows, and their links, of a graph or of all, that a reader has not had yet."""
@@ -173,6 +171,10 @@ class Digest:
         for endpoint_id, count in counts.items():
             self.samples.advance(reader, endpoint_id, count)
         return rows.tobytes()
+
+    def take_selected(self, reader: str, limit: int, graph: str | None = None) -> tuple[bytes, int] | None:
+        """The same as rows that samples are made of, and how many; None where there are no such rows of them."""
+        return self.samples.take_selected(reader, limit, graph)
 
     def recorded(self) -> dict[str, int]:
         """What was recorded, by kind; rows without those that were thinned."""

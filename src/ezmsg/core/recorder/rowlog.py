@@ -20,8 +20,6 @@ BLOCK: Final = 512
 RowArray = NDArray[Any]
 Tells = Callable[[RowArray], NDArray[np.bool_]]
 """Which rows are parts of the ones before them."""
-Make = Callable[[], RowArray]
-"""Makes rows; called once at most."""
 
 
 class Found(NamedTuple):
@@ -69,8 +67,6 @@ class RowLog:
         "_floor",
         "_floor_place",
         "_follows",
-        "_later",
-        "_later_count",
         "_limit",
         "_positions",
         "_spare",
@@ -85,12 +81,11 @@ class RowLog:
         # By block: the position of the first row that begins there, or later.
         self._positions: deque[int] = deque()
         self._first_block = 0
-        # The newest rows, oldest first, where they are not made yet: how many, and how.
-        self._later: deque[tuple[int, Make]] = deque()
-        self._later_count = 0
         self._spare: RowArray | None = None
-        self._floor = self.end = end
-        self._floor_place = self._stop = 0
+        self._floor = end
+        self.end: int = end
+        self._floor_place = 0
+        self._stop: int = 0
 
     @property
     def oldest(self) -> int:
@@ -103,34 +98,10 @@ class RowLog:
 
     def append(self, rows: RowArray) -> None:
         """Add rows; the oldest give way."""
-        self._make()
         place = self._stop
         self._stop += len(rows)
         self._forget_before(self._oldest_place)
         self._put(rows, place)
-
-    def append_later(self, count: int, make: Make) -> None:
-        """Add so many rows that `make` makes when they are read, if they are; only where none follows another."""
-        self._stop += count
-        self.end += count
-        self._later.append((count, make))
-        self._later_count += count
-        while self._later_count - self._later[0][0] >= self._limit:
-            self._later_count -= self._later.popleft()[0]
-        self._forget_before(self._oldest_place)
-
-    def _make(self) -> None:
-        """Make the rows that are still to be made."""
-        if not self._later:
-            return
-        later, self._later = self._later, deque()
-        place, end = self._stop - self._later_count, self.end
-        self.end -= self._later_count
-        self._later_count = 0
-        for count, make in later:
-            self._put(make(), place)
-            place += count
-        assert self.end == end, "as many rows were made as were announced"
 
     def _put(self, rows: RowArray, place: int) -> None:
         """Write the next rows where they belong, from `place` on, and count them."""
@@ -151,8 +122,6 @@ class RowLog:
 
     def clear(self) -> None:
         """Take away every row, on purpose: readers count it as cleared, not as lost."""
-        self._later.clear()
-        self._later_count = 0
         self._floor, self._floor_place = self.end, self._stop
         self._forget_before(self._stop)
         self._spare = None
@@ -168,7 +137,6 @@ class RowLog:
 
     def find(self, position: int, limit: int) -> Found:
         """As `read`."""
-        self._make()
         cleared = max(0, self._floor - position)
         position = max(position, self._floor)
         # What followed a row that is gone goes with it.

@@ -105,6 +105,9 @@ NO_TRACE: Final = bytes(16)
 FIRST_TIME: Final = 2
 LAST_TIME: Final = 6
 """The words of a row that are times, as `pack_row` has them."""
+PUBLISH_END: Final = 4
+PROCESS_END: Final = 6
+"""The words that tell when a publish and a processing ended."""
 PREVIOUS: Final = 5
 """The word of an extra row that is one."""
 

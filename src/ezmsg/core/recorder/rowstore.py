@@ -7,7 +7,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from ezmsg.core.recorder.rowlog import Make, RowArray, RowLog, Tells
+from ezmsg.core.recorder.rowlog import RowArray, RowLog, Tells
 
 READERS: Final = 64
 """Readers remembered; the one idle longest is forgotten, and would start anew."""
@@ -46,12 +46,6 @@ class RowStore:
         before = log.end
         log.append(rows)
         self.added += log.end - before
-
-    def add_later(self, key: str, graph: str | None, count: int, make: Make) -> None:
-        """Add so many rows, at least one, that `make` makes if they are read."""
-        log = self._log(key, graph)
-        log.append_later(count, make)
-        self.added += count
 
     def close(self, key: str) -> None:
         """No more rows will come for a key; what is there can still be read."""
@@ -143,11 +137,14 @@ class RowStore:
         """A reader is gone."""
         self._readers.pop(name, None)
 
+    def _new_log(self) -> RowLog:
+        return RowLog(self._dtype, self._limit, self._follows)
+
     def _log(self, key: str, graph: str | None) -> RowLog:
         """The log of a key that is added to."""
         log = self._logs.get(key)
         if log is None:
-            log = self._logs[key] = RowLog(self._dtype, self._limit, self._follows)
+            log = self._logs[key] = self._new_log()
         self._graphs[key] = graph
         self._closed.pop(key, None)
         return log

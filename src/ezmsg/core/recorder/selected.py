@@ -1,6 +1,7 @@
 """Rows that a native trace selected and that have no extra row, as most have none: the samples that they owe.
 
-Every message may be selected, and of many only the newest are ever read: samples are made where somebody asks.
+Every message may be selected, and of many only the newest are ever read. So these rows are kept, and sent, as they are;
+samples are made where somebody asks (see `samplelog`).
 """
 
 from __future__ import annotations
@@ -26,14 +27,15 @@ from ezmsg.core.recorder.rows import (
     KIND_MASK,
     LABEL_MASK,
     LABEL_SHIFT,
-    LAST_TIME,
     LEASE_TIME,
     METRICS,
     NO_PREVIOUS,
     OWED_MASK,
     PREVIOUS,
+    PROCESS_END,
     PUBLISH,
     PUBLISH_DELTA,
+    PUBLISH_END,
     QUEUE_WAIT,
     ROW_WORDS,
     SAMPLE_ROW,
@@ -66,6 +68,12 @@ def owed_by(rows: Rows) -> Column:
     return np.bitwise_count(rows[:, 0] >> LABEL_SHIFT & OWED_MASK).astype(np.int64)
 
 
+def ends_s(rows: Rows) -> NDArray[np.float64]:
+    """When what each of these rows tells of ended, in seconds: the time of its samples."""
+    times = rows.view(np.float64)
+    return np.where(rows[:, 0] & KIND_MASK == PUBLISH, times[:, PUBLISH_END], times[:, PROCESS_END])
+
+
 def are_current(rows: Rows, generation: int) -> NDArray[np.bool_]:
     """Which of these rows, which are alone, were selected by the native trace of this generation."""
     return rows[:, 0] >> GENERATION_SHIFT & GENERATIONS - 1 == generation % GENERATIONS
@@ -93,11 +101,13 @@ def with_extra_rows(rows: Rows, generation: int) -> Rows:
 
 
 def samples_of(rows: Rows) -> RowArray:
-    """The samples owed by rows that are alone, all of them publishes, or all of them messages received; in order."""
+    """The samples owed by rows that are alone, at least one, in order."""
     metas = rows[:, 0]
-    times: Column = np.rint(rows[:, FIRST_TIME : LAST_TIME + 1].view(np.float64).T * 1e9).astype(np.int64)
-    is_publish = int(metas[0]) & KIND_MASK == PUBLISH
-    ended = times[2] if is_publish else times[4]
+    with np.errstate(invalid="ignore"):  # they may be anybody's, and hold anything
+        times: Column = np.rint(rows[:, FIRST_TIME : PROCESS_END + 1].view(np.float64).T * 1e9).astype(np.int64)
+    ended: Column = np.where(
+        metas & KIND_MASK == PUBLISH, times[PUBLISH_END - FIRST_TIME], times[PROCESS_END - FIRST_TIME]
+    )
     about = metas >> INDEX_SHIFT | (metas >> CHANNEL_SHIFT & CHANNEL_MASK) << _CHANNEL_SHIFT
     emits = metas >> LABEL_SHIFT & OWED_MASK
     first = int(emits[0])

@@ -9,8 +9,9 @@ import numpy as np
 
 from ezmsg.core.errors import ProtocolError
 from ezmsg.core.recorder.distinct import distinct
+from ezmsg.core.recorder.ring import Rows
 from ezmsg.core.recorder.rowlog import RowArray, RowLog
-from ezmsg.core.recorder.rows import SAMPLE_ROW, SPAN_ROW, are_followers
+from ezmsg.core.recorder.rows import ROW_BYTES, ROW_WORDS, SAMPLE_ROW, SPAN_ROW, are_followers
 from ezmsg.core.server.books.closedendpoints import ClosedEndpoints, LastValues
 from ezmsg.core.wire.records import (
     ClockAnchor,
@@ -48,6 +49,17 @@ def sample_rows(data: bytes) -> RowArray:
         ProtocolError: The bytes are no whole rows.
     """
     return _rows(data, SAMPLE_ROW)
+
+
+def selected_rows(data: bytes) -> Rows:
+    """The rows of a batch that samples are made of.
+
+    Raises:
+        ProtocolError: The bytes are no whole rows.
+    """
+    if len(data) % ROW_BYTES:
+        raise ProtocolError(f"{len(data)} bytes are no rows of {ROW_BYTES} bytes")
+    return np.frombuffer(data, dtype=np.int64).reshape(-1, ROW_WORDS)
 
 
 def _rows(data: bytes, dtype: np.dtype[np.void]) -> RowArray:
