@@ -38,7 +38,7 @@ class RowStore:
         self._readers: dict[str, _Reader] = {}
         # Rows of logs that no longer exist, for readers that come later.
         self._gone = _Reader()
-        self.added = 0
+        self.added: int = 0
 
     def add(self, key: str, graph: str | None, rows: RowArray) -> None:
         """Add rows to the log of a key."""

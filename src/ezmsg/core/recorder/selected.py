@@ -105,9 +105,8 @@ def samples_of(rows: Rows) -> RowArray:
     metas = rows[:, 0]
     with np.errstate(invalid="ignore"):  # they may be anybody's, and hold anything
         times: Column = np.rint(rows[:, FIRST_TIME : PROCESS_END + 1].view(np.float64).T * 1e9).astype(np.int64)
-    ended: Column = np.where(
-        metas & KIND_MASK == PUBLISH, times[PUBLISH_END - FIRST_TIME], times[PROCESS_END - FIRST_TIME]
-    )
+    of_publish, of_process = times[PUBLISH_END - FIRST_TIME, :], times[PROCESS_END - FIRST_TIME, :]
+    ended: Column = np.where(metas & KIND_MASK == PUBLISH, of_publish, of_process)
     about = metas >> INDEX_SHIFT | (metas >> CHANNEL_SHIFT & CHANNEL_MASK) << _CHANNEL_SHIFT
     emits = metas >> LABEL_SHIFT & OWED_MASK
     first = int(emits[0])
