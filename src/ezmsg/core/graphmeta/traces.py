@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Protocol, Self
 from uuid import UUID
 
 from ezmsg.core.graphmeta.profiling import ProfileChannelType
@@ -75,9 +76,25 @@ class TraceSpan:
     error: str | None = None
 
 
+class Columns(Protocol):
+    """What samples and spans can be made of."""
+
+    def samples(self) -> list[ProfilingTraceSample]:
+        """Make the samples."""
+        ...
+
+    def spans(self) -> list[TraceSpan]:
+        """Make the spans."""
+        ...
+
+
 @dataclass
 class ProcessProfilingTraceBatch:
-    """Samples and spans of one process; `timestamp` in PROFILE_TIME ns."""
+    """Samples and spans of one process; `timestamp` in PROFILE_TIME ns.
+
+    A batch that was read makes the objects in `samples`, and those in `spans`, when somebody first asks for them, and
+    is pickled without them before: they take the longest by far, and many readers want only some.
+    """
 
     process_id: UUID
     pid: int
@@ -89,6 +106,21 @@ class ProcessProfilingTraceBatch:
     anchor_mono_ns: int = 0
     anchor_unix_ns: int = 0
     boot_id: str = ""
+
+    def fill_later(self, columns: Columns) -> Self:
+        """Make samples and spans of columns when they are asked for; returns itself."""
+        del self.samples, self.spans
+        self._columns = columns
+        return self
+
+    if not TYPE_CHECKING:  # or every name would be an attribute
+
+        def __getattr__(self, name: str) -> Any:
+            columns = self.__dict__.get("_columns")
+            if columns is None or name not in ("samples", "spans"):
+                raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}", name=name, obj=self)
+            made = self.__dict__[name] = getattr(columns, name)()
+            return made
 
 
 @dataclass
