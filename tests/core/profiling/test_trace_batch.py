@@ -1,3 +1,8 @@
+import copy
+import pickle
+from dataclasses import asdict
+from uuid import uuid4
+
 from ezmsg.core.graphmeta import ProfilingTraceControl
 from ezmsg.core.recorder import tracecontrol
 from ezmsg.core.wire.records import ClockAnchor
@@ -141,3 +146,30 @@ def test_the_blame_of_a_sampled_publish_is_in_its_span(registry, publisher):
     first, second = registry.trace_batch().spans
     assert first.attributes["ezmsg.backpressure.blame"] == "SLOW"
     assert "ezmsg.backpressure.blame" not in second.attributes
+
+
+def test_a_batch_is_the_same_whether_its_lists_were_asked_for_before_or_not(registry, publisher, edge):
+    begin_trace(registry)
+    publish(publisher, 0, 10, trace=(1, 2, 0))
+    receive(edge, 0, end=30, trace=(1, 3, 2))
+    one, other = registry.trace_batch(reader="one"), registry.trace_batch(reader="other")
+    other.timestamp = one.timestamp
+    untouched = pickle.dumps(other)
+    assert len(one.samples) > len(one.spans) > 0
+    assert one.samples is one.samples
+    assert pickle.loads(untouched) == pickle.loads(pickle.dumps(one)) == copy.deepcopy(other) == one
+    assert asdict(pickle.loads(untouched)) == asdict(one)
+    one.samples.append(one.samples[0])
+    assert one != other
+    assert not hasattr(other, "sample")
+
+
+def test_rows_of_endpoints_that_are_gone_are_explained_when_they_are_asked_for(registry, publisher):
+    begin_trace(registry)
+    publish(publisher, 0, 10, trace=(1, 2, 0))
+    batch = registry.trace_batch()
+    registry.unregister_publisher(publisher.id)
+    registry.set_process_id(uuid4(), reset=True)
+    (sample,) = batch.samples
+    assert sample.endpoint_id == publisher.endpoint_id
+    assert [span.name for span in batch.spans] == ["publish OUT"]

@@ -4,7 +4,16 @@ from msgspec import structs
 
 from ezmsg.core.errors import ExporterLeased, ProtocolError
 from ezmsg.core.recorder.expand import expand_samples, expand_spans
-from ezmsg.core.recorder.rows import LEASE_TIME, PROCESS, SAMPLE_ROW, SPAN_ROW, meta_word
+from ezmsg.core.recorder.rows import (
+    AGE,
+    LEASE_TIME,
+    PROCESS,
+    ROW_WORDS,
+    SAMPLE_ROW,
+    SPAN_ROW,
+    meta_word,
+    selected_flags,
+)
 from ezmsg.core.server.books import closedendpoints, exporter
 from ezmsg.core.server.books.telemetry import GONE, LEFT, TelemetryBook
 from ezmsg.core.wire.records import (
@@ -397,7 +406,7 @@ def test_a_process_that_reconnects_goes_on_where_the_server_left_off(book):
 
 def test_columns_that_are_no_rows_are_refused_and_change_nothing(book):
     open_link(book)
-    for broken in ({"spans": b"x" * 100}, {"samples": b"x" * 65}):
+    for broken in ({"spans": b"x" * 100}, {"samples": b"x" * 65}, {"selected": b"x" * 8}):
         with pytest.raises(ProtocolError, match="no rows"):
             book.batch("link", batch(3, counters=[CounterState(1, {})], **broken))
     assert book.link_opened(hello(), MONO, UNIX).last_seq == -1
@@ -440,6 +449,21 @@ def test_every_stream_gets_everything_also_when_it_starts_late(book, client):
     assert seqs(read(book, early)["c"]) == [3]
     assert seqs(read(book, late)["c"]) == [1, 2, 3]
     assert read(book, late) == {}
+
+
+def test_samples_come_as_rows_that_make_them_too(book, client):
+    rows = np.zeros((3, ROW_WORDS), dtype=np.int64)
+    rows[:, 0] = meta_word(PROCESS, 2, flags=selected_flags(1 << LEASE_TIME | 1 << AGE, 1))
+    rows[:, 1] = [2, 3, 4]
+    book.batch("link", batch(1, "c", samples=samples(1), selected=rows[:2].tobytes()))
+    one = stream(book, max_samples=4)
+    book.batch("link", batch(2, "c", selected=rows[2:].tobytes()))
+    assert seqs(read(book, one)["c"]) == [1, 2, 2, 3]
+    told = read(book, one)["c"]
+    assert (seqs(told), told.endpoints) == ([3, 4, 4], [endpoint(2)])
+    book.batch("link", batch(3, selected=rows.tobytes()))
+    assert book.reader_open("x", EXPORTER) is None
+    assert take(book)[0].server_dropped == {"sample:no_client": 6}
 
 
 def test_at_most_max_samples_of_each_process_come_at_once(book, client):
