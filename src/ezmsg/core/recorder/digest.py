@@ -22,7 +22,7 @@ from ezmsg.core.recorder.ring import Rows, Taken
 from ezmsg.core.recorder.rowlog import RowArray, opaque
 from ezmsg.core.recorder.rows import INDEX_SHIFT, ROW_WORDS, SAMPLE_ROW, SPAN_ROW, are_followers, count_spans
 from ezmsg.core.recorder.rowstore import RowStore
-from ezmsg.core.recorder.runs import runs_of
+from ezmsg.core.recorder.runs import Run, is_special, runs_of
 from ezmsg.core.recorder.samples import merge_oldest, sample_rows, span_rows
 from ezmsg.core.recorder.samplestore import SampleStore
 from ezmsg.core.recorder.selected import (
@@ -31,6 +31,8 @@ from ezmsg.core.recorder.selected import (
     forget_selection,
     have_others,
     owed_by,
+    runs_alone,
+    unselected,
     with_extra_rows,
 )
 
@@ -97,6 +99,8 @@ class Digest:
         for part in parts(taken):
             pause()
             if taken.is_selected:
+                if taken.is_plain and self._take_runs(part, generation, find):
+                    continue
                 part = self._take_selected(part, generation, find)
             if taken.is_plain:
                 piece = Piece(part, is_plain=True)
@@ -134,6 +138,31 @@ class Digest:
         if sampled is not None:
             self._stale += sampled.stale
             self._keep_samples(sampled.rows, find)
+
+    def _take_runs(self, rows: Rows, generation: int, find: Find) -> bool:
+        """Take in rows that are all selected, without extra rows, by endpoint; whether they are such rows."""
+        runs = runs_alone(rows)
+        if runs is None or any(is_special(unselected(int(run[0, 0]))) for run in runs):
+            return False
+        endpoints = [find(int(run[0, 0]) >> INDEX_SHIFT) for run in runs]
+        owners = [endpoint.record.endpoint_id for endpoint in endpoints if endpoint is not None]
+        if len(set(owners)) < len(owners):
+            return False  # what was recorded for one shall stay in order
+        for run, endpoint in zip(runs, endpoints, strict=True):
+            if not are_current(run[:1], generation).all():
+                self._stale += int(owed_by(run[:1])[0]) * len(run)
+            elif endpoint is None:
+                self.lost["sample:unknown_endpoint"] += int(owed_by(run[:1])[0]) * len(run)
+            else:
+                self.samples.add_selected(endpoint.record.endpoint_id, endpoint.graph, run)
+            meta = unselected(int(run[0, 0]))
+            unknown = self.aggregator.add_run(Run(meta, Piece(run, is_plain=True), np.arange(len(run))))
+            if unknown is None:
+                plain = rows_in_ns(run)
+                plain[:, 0] = meta
+                unknown = self.aggregator.add(plain)
+            self.lost["row:unknown_endpoint"] += unknown
+        return True
 
     def _take_selected(self, rows: Rows, generation: int, find: Find) -> Rows:
         """Rows as they were written, after those without extra rows gave what they owe; it is made when it is read."""

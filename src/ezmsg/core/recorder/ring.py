@@ -285,11 +285,11 @@ class Ring:
             return Taken(rows, True, len(rows) + hops, lost_rows, 0, 0)
         marked = np.flatnonzero(words & _MARKED)
         metas = words[marked]
-        spans = _spans_of(metas)
+        spans = _spans_of(metas) if flags & SAMPLED else np.zeros(len(metas), dtype=np.int64)
         extended = metas & EXTENDED != 0
         # Without an extra row, only what is selected has a label.
         owed = np.bitwise_count(metas >> LABEL_SHIFT & OWED_MASK).astype(np.int64)
-        if extended.any():
+        if flags & EXTENDED:
             owed[extended] = _owed(words[marked[extended] + 1])
         # The others the marks do not know yet: what was written while we read them.
         known = int(np.searchsorted(marked, (marks[0] - first) // ROW_BYTES - 1, side="right"))

@@ -36,7 +36,10 @@ class SampleLog(RowLog):
 
     def append_selected(self, rows: Rows) -> int:
         """Add the samples that rows owe, which are kept; returns how many."""
-        count = int(owed_by(rows).sum())
+        return self.append_owed(rows, int(owed_by(rows).sum()))
+
+    def append_owed(self, rows: Rows, count: int) -> int:
+        """As `append_selected`, when it is known how many samples rows owe."""
         if not count:
             return 0
         self._stop += count

@@ -49,6 +49,8 @@ _LABEL: Final = LABEL_MASK << LABEL_SHIFT
 # Where the fields of a sample are in its fourth word, with the index at its low end.
 _METRIC_SHIFT: Final = 32
 _CHANNEL_SHIFT: Final = 40
+RUNS: Final = 4
+"""In so many, rows that come together are taken apart by what their first word is."""
 
 Column = NDArray[np.int64]
 
@@ -56,6 +58,31 @@ Column = NDArray[np.int64]
 def are_alone(rows: Rows) -> NDArray[np.bool_]:
     """Which rows are selected and have no extra row."""
     return rows[:, 0] & (SELECTED | EXTENDED) == SELECTED
+
+
+def runs_alone(rows: Rows) -> list[Rows] | None:
+    """Copies of rows by their first word, when all are alone and there are few such words; else None.
+
+    What a busy process writes nearly all the time.
+    """
+    runs: list[Rows] = []
+    while len(rows):
+        metas = rows[:, 0]
+        first = int(metas[0])
+        if len(runs) == RUNS or first & (SELECTED | EXTENDED) != SELECTED:
+            return None
+        is_first = metas == first
+        if is_first.all():
+            runs.append(rows if runs else rows.copy())
+            break
+        runs.append(rows.compress(is_first, axis=0))
+        rows = rows.compress(~is_first, axis=0)
+    return runs
+
+
+def unselected(meta: int) -> int:
+    """The first word of a row that is alone, as it is of a message that nobody selected."""
+    return meta & ~(SELECTED | _LABEL)
 
 
 def have_others(rows: Rows) -> bool:
