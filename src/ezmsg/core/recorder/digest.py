@@ -202,7 +202,7 @@ class Digest:
         return rows.tobytes()
 
     def take_selected(self, reader: str, limit: int, graph: str | None = None) -> tuple[bytes, int] | None:
-        """The same as rows that samples are made of, and how many; None where there are no such rows of them."""
+        """As rows that samples are made of, at most `limit` of them, and how many; None where some are made already."""
         return self.samples.take_selected(reader, limit, graph)
 
     def recorded(self) -> dict[str, int]:

@@ -184,7 +184,7 @@ class PublisherMetrics:
         self.teller = 0
         self._selector: Selector | None = None
         self.selects_all = False
-        # The flags of a selected message's row, and the samples it owes.
+        # The first word of the row of a selected message that stays in its loop, and the samples it owes.
         self._selected = 0, 0
         self._thin_mask = 0
         self.next_root_s = NEVER
@@ -307,12 +307,12 @@ class PublisherMetrics:
     def record_selected(self, message_id: int, start_s: float, end_s: float) -> None:
         """Record a broadcast to one subscriber of this loop, in no trace but a native one that selects all messages."""
         previous_s, self.last_start_s = self.last_start_s, start_s
-        flags, owed = self._selected
+        meta, owed = self._selected
         ring = self.ring
         offset = ring.head
         pack_row(
             ring.buffer, offset & ring.mask,
-            self.meta | flags, message_id, previous_s, start_s, end_s, 0.0, 0.0, 0,
+            meta, message_id, previous_s, start_s, end_s, 0.0, 0.0, 0,
         )  # fmt: skip
         # As `Ring.mark` does.
         ring.head = end = offset + ROW_BYTES
@@ -415,7 +415,7 @@ class PublisherMetrics:
         if selector is not None and not thin_mask and selector.selects_all:
             emit, _, generation = selector.selection
             emit &= 1 << PUBLISH_DELTA
-            self._selected = selected_flags(emit, generation), emit.bit_count()
+            self._selected = meta_word(PUBLISH, self.index) | selected_flags(emit, generation), emit.bit_count()
             self.selects_all = bool(emit)
         self.teller = self.index if recording else 0
 

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 
 from ezmsg.core.recorder.ring import Rows
-from ezmsg.core.recorder.rowlog import Found, RowArray, RowLog
+from ezmsg.core.recorder.rowlog import BLOCK, Found, RowArray, RowLog
 from ezmsg.core.recorder.rows import SAMPLE_ROW
 from ezmsg.core.recorder.selected import owed_by, samples_of
 
@@ -36,20 +36,21 @@ class SampleLog(RowLog):
 
     def append_selected(self, rows: Rows) -> int:
         """Add the samples that rows owe, which are kept; returns how many."""
-        return self.append_owed(rows, int(owed_by(rows).sum()))
-
-    def append_owed(self, rows: Rows, count: int) -> int:
-        """As `append_selected`, when it is known how many samples rows owe."""
+        added = count = int(owed_by(rows).sum())
         if not count:
             return 0
         self._stop += count
         self.end += count
-        self._unmade.append((rows, count))
         self._unmade_count += count
+        if self._unmade and len(self._unmade[-1][0]) + len(rows) <= BLOCK:
+            # Few at a time: readers would look at each of these.
+            last, of_last = self._unmade.pop()
+            rows, count = np.concatenate((last, rows)), of_last + count
+        self._unmade.append((rows, count))
         while self._unmade_count - self._unmade[0][1] >= self._limit:
             self._unmade_count -= self._unmade.popleft()[1]
         self._forget_before(self._oldest_place)
-        return count
+        return added
 
     def append(self, rows: RowArray) -> None:
         """Add samples; the oldest give way."""
@@ -70,8 +71,8 @@ class SampleLog(RowLog):
     def find_unmade(self, position: int, limit: int) -> Unmade | None:
         """Samples from a position on, as the rows they are made of; None where that is not possible.
 
-        All that there is, or at least `limit` of them. Of a row that was not read in time, all samples are gone if one
-        of them is.
+        All that there are, or at least `limit` rows. Of a row that was not read in time, all samples are gone if one of
+        them is.
         """
         cleared = max(0, self._floor - position)
         position = max(position, self._floor)
@@ -82,6 +83,7 @@ class SampleLog(RowLog):
         if start < at:
             return None
         parts: list[Rows] = []
+        found = 0
         for rows, count in self._unmade:
             if at + count > start:
                 if at < start:
@@ -93,9 +95,10 @@ class SampleLog(RowLog):
                         return None
                     start, rows = whole, rows[first:]
                 parts.append(rows)
+                found += len(rows)
+                if found >= limit:
+                    break
             at += count
-            if at >= start + limit:
-                break
         return Unmade([part for part in parts if len(part)], start, start - position, cleared)
 
     def _make(self) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from ezmsg.core.recorder.ring import Rows
-from ezmsg.core.recorder.rows import METRICS, SAMPLE_ROW
+from ezmsg.core.recorder.rows import SAMPLE_ROW
 from ezmsg.core.recorder.rowstore import RowStore
 from ezmsg.core.recorder.samplelog import SampleLog, Unmade
 from ezmsg.core.recorder.selected import ends_s, owed_by
@@ -29,14 +29,12 @@ class SampleStore(RowStore):
         self.added += log.append_selected(rows)
 
     def take_selected(self, name: str, limit: int, graph: str | None = None) -> tuple[bytes, int] | None:
-        """The oldest unread samples (of a graph, or of all), at most `limit`, as rows that they are made of.
+        """The oldest unread samples (of a graph, or of all), as the rows they are made of; at most `limit` rows.
 
         Returns:
-            The rows, by time and then number, and how many samples they are; None if these are not to be had as rows,
-            but by `peek` and `advance`.
+            The rows, by time, and how many they are; None if these samples are not to be had as rows, but by `peek` and
+            `advance`.
         """
-        if limit < len(METRICS):
-            return None
         reader = self._reader(name)
         found: dict[str, Unmade] = {}
         for key, log in self._logs.items():
@@ -57,34 +55,33 @@ class SampleStore(RowStore):
         rows, counts = oldest_rows(list(unread.values()), limit)
         for key, count in zip(unread, counts, strict=True):
             reader.positions[key] += count
-        return rows.tobytes(), sum(counts)
+        return rows.tobytes(), len(rows)
 
     def _new_log(self) -> SampleLog:
         return SampleLog(self._limit)
 
 
 def oldest_rows(unread: list[list[Rows]], limit: int) -> tuple[Rows, list[int]]:
-    """The oldest rows of all endpoints that owe at most `limit` samples, and how many samples are of which.
+    """The oldest rows of all endpoints, at most `limit`, and how many samples those of each owe.
 
     No endpoint can starve another. What is taken of an endpoint is always what it recorded first.
 
     Args:
         unread: By endpoint, its rows in parts.
-        limit: How many samples.
+        limit: How many rows.
     """
     # What several threads recorded is not in order; a running maximum keeps the prefix of each endpoint together.
     times = [np.maximum.accumulate(np.concatenate([ends_s(part) for part in parts])) for parts in unread]
-    owed = [np.concatenate([owed_by(part) for part in parts]) for parts in unread]
     # Stable: it merges what is in order already, and leaves equals of an endpoint as they are.
-    order = np.argsort(np.concatenate(times), kind="stable")
-    order = order[: int(np.searchsorted(np.cumsum(np.concatenate(owed)[order]), limit, side="right"))]
+    order = np.argsort(np.concatenate(times), kind="stable")[:limit]
     begins = np.cumsum([0, *(len(of_one) for of_one in times)])
     counts = np.bincount(np.searchsorted(begins, order, side="right") - 1, minlength=len(unread)).tolist()
     # Only what was chosen is copied: in most places there is much more.
-    chosen = [row for parts, count in zip(unread, counts, strict=True) for row in _first(parts, count)]
+    chosen = [list(_first(parts, count)) for parts, count in zip(unread, counts, strict=True)]
     chosen_times = np.concatenate([of_one[:count] for of_one, count in zip(times, counts, strict=True)])
-    rows = np.concatenate(chosen).take(np.argsort(chosen_times, kind="stable"), axis=0)
-    return rows, [int(of_one[:count].sum()) for of_one, count in zip(owed, counts, strict=True)]
+    joined = np.concatenate([part for parts in chosen for part in parts])
+    rows = joined.take(np.argsort(chosen_times, kind="stable"), axis=0)
+    return rows, [sum(int(owed_by(part).sum()) for part in parts) for parts in chosen]
 
 
 def _first(parts: list[Rows], count: int) -> Iterator[Rows]:

@@ -11,7 +11,7 @@ from ezmsg.core.profiling import PROFILE_TIME, ProfileRegistry
 from ezmsg.core.recorder.digest import Pause, no_pause
 from ezmsg.core.recorder.endpoints import Endpoint
 from ezmsg.core.recorder.processscope import GAUGES as PROCESS_GAUGES
-from ezmsg.core.recorder.rows import METRICS, PROCESS_INDEX, SAMPLE_ROW, SPAN_ROW
+from ezmsg.core.recorder.rows import PROCESS_INDEX, SAMPLE_ROW, SPAN_ROW
 from ezmsg.core.wire.records import CounterState, HistogramState, TelemetryBatch
 
 REMEMBERED: Final = 256
@@ -224,8 +224,7 @@ class Collector:
             is_full = len(samples) // SAMPLE_ROW.itemsize >= limit
         else:
             samples, (selected, count) = b"", taken
-            # What the next row owes may have been too much.
-            is_full = count + len(METRICS) > limit
+            is_full = count >= limit
         self.has_more = is_full or len(spans) // SPAN_ROW.itemsize >= limit
         return spans, samples, selected
 
