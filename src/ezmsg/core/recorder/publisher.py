@@ -184,8 +184,8 @@ class PublisherMetrics:
         self.teller = 0
         self._selector: Selector | None = None
         self.selects_all = False
-        # The first word of the row of a selected message that stays in its loop, and the samples it owes.
-        self._selected = 0, 0
+        # The flags of a selected message's row, and the samples it owes: with a wait, with serialization, with both.
+        self._selected = ((0, 0),) * 4
         self._thin_mask = 0
         self.next_root_s = NEVER
         self._root_period_s = 0.0
@@ -243,6 +243,19 @@ class PublisherMetrics:
             return
         previous_s, self.last_start_s = self.last_start_s, start_s
         ring = self.ring
+        if self.selects_all and trace is None:
+            self._blame = 0
+            flags_selected, owed = self._selected[(wait_s > 0) + 2 * (serialize_s > 0)]
+            offset = ring.head
+            pack_row(
+                ring.buffer, offset & ring.mask,
+                self.meta | flags | flags_selected, message_id, previous_s, start_s, end_s, wait_s, serialize_s, size,
+            )  # fmt: skip
+            # As `Ring.mark` does.
+            ring.head = end = offset + ROW_BYTES
+            _, extras, spans, samples = ring.marks
+            ring.marks = (end, extras, spans, samples + owed)
+            return
         selector = self._selector
         if selector is None and trace is not None and not trace[3]:
             blame, self._blame = self._blame, 0
@@ -267,7 +280,7 @@ class PublisherMetrics:
             owed = 1 << PUBLISH_DELTA | (wait_s > 0) << BACKPRESSURE_WAIT | (serialize_s > 0) << SERIALIZE
             if emit := wanted & owed:
                 samples = emit.bit_count()
-                if trace is None and (self.selects_all or (self._recording and not self._thin_mask)):
+                if trace is None and self._recording and not self._thin_mask:
                     self._blame = 0
                     meta |= selected_flags(emit, generation)
                     ring.put_selected(samples, meta, message_id, previous_s, start_s, end_s, wait_s, serialize_s, size)
@@ -307,12 +320,12 @@ class PublisherMetrics:
     def record_selected(self, message_id: int, start_s: float, end_s: float) -> None:
         """Record a broadcast to one subscriber of this loop, in no trace but a native one that selects all messages."""
         previous_s, self.last_start_s = self.last_start_s, start_s
-        meta, owed = self._selected
+        flags, owed = self._selected[0]
         ring = self.ring
         offset = ring.head
         pack_row(
             ring.buffer, offset & ring.mask,
-            meta, message_id, previous_s, start_s, end_s, 0.0, 0.0, 0,
+            self.meta | flags, message_id, previous_s, start_s, end_s, 0.0, 0.0, 0,
         )  # fmt: skip
         # As `Ring.mark` does.
         ring.head = end = offset + ROW_BYTES
@@ -413,10 +426,14 @@ class PublisherMetrics:
         self.is_plain = selector is None and not thin_mask
         self.selects_all = False
         if selector is not None and not thin_mask and selector.selects_all:
-            emit, _, generation = selector.selection
-            emit &= 1 << PUBLISH_DELTA
-            self._selected = meta_word(PUBLISH, self.index) | selected_flags(emit, generation), emit.bit_count()
-            self.selects_all = bool(emit)
+            wanted, _, generation = selector.selection
+            emits = [
+                wanted & (1 << PUBLISH_DELTA | has_wait << BACKPRESSURE_WAIT | has_serialize << SERIALIZE)
+                for has_serialize in (False, True)
+                for has_wait in (False, True)
+            ]
+            self._selected = tuple((selected_flags(emit, generation), emit.bit_count()) for emit in emits)
+            self.selects_all = bool(emits[0])
         self.teller = self.index if recording else 0
 
     def configure_roots(self, rate_hz: float, ratio: float | None) -> None:
