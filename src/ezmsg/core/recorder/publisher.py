@@ -5,13 +5,13 @@ Times are seconds of `rows.clock`, as floats; see `rows`.
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable, Sequence
-from typing import Any, Final, Protocol
+from typing import Final
 from uuid import UUID
 
 from ezmsg.core.graphmeta import ProfileChannelType
 from ezmsg.core.recorder.calculated import TraceIds
+from ezmsg.core.recorder.handover import Holder, nobody
 from ezmsg.core.recorder.ids import chance
 from ezmsg.core.recorder.labels import Labels
 from ezmsg.core.recorder.ring import Ring
@@ -42,44 +42,13 @@ from ezmsg.core.recorder.rows import (
 )
 from ezmsg.core.recorder.selection import Selector
 from ezmsg.core.recorder.waits import Waits
+from ezmsg.core.recorder.ways import Ways
 
 NEVER: Final = float("inf")
 ALWAYS: Final = -NEVER
 PublishTrace = tuple[bytes, int, int, Sequence[tuple[bytes, int]]]
 """Trace id (16 bytes), span id of this publish, that of its parent (0: root), and trace and span ids of what else it
 follows from."""
-
-
-class PendingMessage(Protocol):
-    """What is known of a message before its receiver is done with it."""
-
-    message_id: int
-    origin_s: float
-    publish_s: float
-    channel_s: float
-    trace: Any
-    publisher: int
-
-
-class Holder(Protocol):
-    """Who is to record publishes of messages that it has not let go of: those in its queue, and those taken from it.
-
-    Holders of several publishers may share one queue.
-    """
-
-    @property
-    def queue(self) -> deque[Any] | None:
-        """Messages that wait."""
-        ...
-
-    @property
-    def taken(self) -> Callable[[], Sequence[PendingMessage]]:
-        """Tells, in any thread, messages that are handled."""
-        ...
-
-
-def _nobody() -> None:
-    return None
 
 
 class PublisherMetrics:
@@ -169,13 +138,12 @@ class PublisherMetrics:
         self.endpoint_id = f"{topic}:{publisher_id}"
         self.sent = self.bytes = self.shm_reallocations = self.thinned = self._inflight = 0
         self.inflight_gauge: Callable[[], int] | None = None
-        self.left_to: Callable[[], Holder | None] = _nobody
+        self.left_to: Callable[[], Holder | None] = nobody
         self.ring, self._labels, self._clock = ring, labels, clock
         self.meta = meta_word(PUBLISH, index)
         self.ids = TraceIds()
         self._wait_meta = meta_word(WAIT, index)
-        # The way that bytes go now, and how many had gone each way when it was taken.
-        self._ways: tuple[str, dict[str, int]] = "", {}
+        self._ways = Ways()
         self._link_meta = meta_word(LINK, index)
         self.last_start_s = NO_PREVIOUS_S
         self.waits = Waits()
@@ -453,7 +421,7 @@ class PublisherMetrics:
 
         A message is serialised once: where some channels see shared memory and others do not, this is SHM.
         """
-        self._ways = "" if way is ProfileChannelType.UNKNOWN else way.value.lower(), self._bytes_by_way()
+        self._ways.take(way, self.bytes)
         self.meta = meta_word(PUBLISH, self.index, way)
 
     def thin_roots(self, throttle: int) -> None:
@@ -468,7 +436,7 @@ class PublisherMetrics:
             "inflight": self.inflight,
             "shm_reallocations": self.shm_reallocations,
         }
-        for way, size in self._bytes_by_way().items():
+        for way, size in self._ways.counts(self.bytes).items():
             values[f"bytes_by:{way}"] = size
         return values | self.waits.counters()
 
@@ -478,10 +446,6 @@ class PublisherMetrics:
         return self._selector
 
     # -- beneath ------------------------------------------------------------------------------------------------------
-
-    def _bytes_by_way(self) -> dict[str, int]:
-        way, before = self._ways
-        return before | {way: before.get(way, 0) + self.bytes - sum(before.values())} if way else before
 
     def _record_wait(self, message_id: int, start_s: float, end_s: float, wait_s: float) -> None:
         words = (message_id, 0.0, start_s, end_s, wait_s, 0.0, 0)
