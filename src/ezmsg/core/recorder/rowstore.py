@@ -45,7 +45,7 @@ class RowStore:
         log = self._log(key, graph)
         before = log.end
         log.append(rows)
-        self.added += log.end - before
+        self._count(graph, log.end - before)
 
     def close(self, key: str) -> None:
         """No more rows will come for a key; what is there can still be read."""
@@ -136,6 +136,9 @@ class RowStore:
     def forget(self, name: str) -> None:
         """A reader is gone."""
         self._readers.pop(name, None)
+
+    def _count(self, graph: str | None, count: int) -> None:
+        self.added += count
 
     def _new_log(self) -> RowLog:
         return RowLog(self._dtype, self._limit, self._follows)

@@ -26,7 +26,7 @@ class SampleStore(RowStore):
         """Add the samples that rows owe, which are kept."""
         log = self._log(key, graph)
         assert isinstance(log, SampleLog)
-        self.added += log.append_selected(rows)
+        self._count(graph, log.append_selected(rows))
 
     def take_selected(self, name: str, limit: int, graph: str | None = None) -> tuple[bytes, int] | None:
         """The oldest unread samples (of a graph, or of all), as the rows they are made of; at most `limit` rows.
