@@ -370,7 +370,7 @@ class ProfileRegistry:
             anchor_mono_ns=anchor.mono_ns,
             anchor_unix_ns=anchor.unix_ns,
             boot_id=anchor.boot_id,
-        ).fill_later(Columns.of(rows, spans, records, labels, anchor))
+        ).fill_later(Columns(rows, spans, records, labels, anchor))
 
     def forget_reader(self, reader: str) -> None:
         """A reader is gone: free its cursors."""

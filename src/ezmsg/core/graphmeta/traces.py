@@ -93,7 +93,8 @@ class ProcessProfilingTraceBatch:
     """Samples and spans of one process; `timestamp` in PROFILE_TIME ns.
 
     A batch that was read makes the objects in `samples`, and those in `spans`, when somebody first asks for them, and
-    is pickled without them before: they take the longest by far, and many readers want only some.
+    is pickled without them before (it has `columns` instead): they take the longest by far, and many readers want only
+    some.
     """
 
     process_id: UUID
@@ -110,17 +111,21 @@ class ProcessProfilingTraceBatch:
     def fill_later(self, columns: Columns) -> Self:
         """Make samples and spans of columns when they are asked for; returns itself."""
         del self.samples, self.spans
-        self._columns = columns
+        self.columns = columns
         return self
 
     if not TYPE_CHECKING:  # or every name would be an attribute
 
         def __getattr__(self, name: str) -> Any:
-            columns = self.__dict__.get("_columns")
-            if columns is None or name not in ("samples", "spans"):
-                raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}", name=name, obj=self)
-            made = self.__dict__[name] = getattr(columns, name)()
-            return made
+            values = self.__dict__
+            columns = values.get("columns")
+            if columns is not None and name in ("samples", "spans"):
+                values.setdefault(name, getattr(columns, name)())
+                if {"samples", "spans"} <= values.keys():
+                    values.pop("columns", None)
+            if name in values:  # by now, if not by this thread
+                return values[name]
+            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}", name=name, obj=self)
 
 
 @dataclass

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Self
 
 import numpy as np
 
@@ -15,42 +13,43 @@ from ezmsg.core.recorder.rows import INDEX_SHIFT, LABEL_MASK, LABEL_SHIFT, SAMPL
 from ezmsg.core.wire.records import ClockAnchor, EndpointRecord
 
 
-@dataclass(frozen=True, slots=True)
 class Columns:
-    """Rows of samples and spans, and what they name; without an anchor, spans have no times and are left out."""
+    """Rows of samples and spans, and what they name of all that is known.
 
-    sample_rows: bytes
-    span_rows: bytes
-    endpoints: Mapping[int, EndpointRecord]
-    labels: Mapping[int, str]
-    anchor: ClockAnchor | None
+    Not a dataclass: what writes those without asking them shall fail, and not write this.
 
-    @classmethod
-    def of(
-        cls,
-        sample_rows: bytes,
-        span_rows: bytes,
+    Args:
+        samples: Rows of samples.
+        spans: Rows of spans.
+        endpoints: What indices mean.
+        labels: What label numbers mean.
+        anchor: Turns PROFILE_TIME into Unix time; without one, spans are left out.
+    """
+
+    __slots__ = ("_anchor", "_endpoints", "_labels", "_samples", "_spans")
+
+    def __init__(
+        self,
+        samples: bytes,
+        spans: bytes,
         endpoints: Mapping[int, EndpointRecord],
         labels: Mapping[int, str],
         anchor: ClockAnchor | None,
-    ) -> Self:
-        """Rows, with what they name of all that is known."""
-        samples, spans = np.frombuffer(sample_rows, dtype=SAMPLE_ROW), np.frombuffer(span_rows, dtype=SPAN_ROW)
-        indices = np.concatenate((samples["index"].astype(np.int64), spans["meta"] >> INDEX_SHIFT))
-        of_spans = spans["meta"] >> LABEL_SHIFT & LABEL_MASK
-        codes = np.concatenate((samples["label"].astype(np.int64), of_spans, spans["blame"]))
-        return cls(
-            sample_rows,
-            span_rows,
-            {index: endpoints[index] for index in distinct(indices) if index in endpoints},
-            {code: labels[code] for code in distinct(codes) if code in labels},
-            anchor,
-        )
+    ) -> None:
+        """Look up now what will be known no longer when somebody asks."""
+        of_samples, of_spans = np.frombuffer(samples, dtype=SAMPLE_ROW), np.frombuffer(spans, dtype=SPAN_ROW)
+        metas = of_spans["meta"]
+        indices = distinct(np.concatenate((of_samples["index"].astype(np.int64), metas >> INDEX_SHIFT)))
+        of_metas = metas >> LABEL_SHIFT & LABEL_MASK
+        codes = distinct(np.concatenate((of_samples["label"].astype(np.int64), of_metas, of_spans["blame"])))
+        self._samples, self._spans, self._anchor = samples, spans, anchor
+        self._endpoints = {index: endpoints[index] for index in indices if index in endpoints}
+        self._labels = {code: labels[code] for code in codes if code in labels}
 
     def samples(self) -> list[ProfilingTraceSample]:
         """Make the samples."""
-        return expand_samples(self.sample_rows, self.endpoints, self.labels)
+        return expand_samples(self._samples, self._endpoints, self._labels)
 
     def spans(self) -> list[TraceSpan]:
         """Make the spans."""
-        return [] if self.anchor is None else expand_spans(self.span_rows, self.endpoints, self.labels, self.anchor)
+        return [] if self._anchor is None else expand_spans(self._spans, self._endpoints, self._labels, self._anchor)

@@ -134,7 +134,7 @@ class StreamReader:
             anchor_mono_ns=0 if anchor is None else anchor.mono_ns,
             anchor_unix_ns=0 if anchor is None else anchor.unix_ns,
             boot_id="" if anchor is None else anchor.boot_id,
-        ).fill_later(Columns.of(process.samples, process.spans, endpoints, labels, anchor))
+        ).fill_later(Columns(process.samples, process.spans, endpoints, labels, anchor))
 
 
 def profiling_stream(address: Address, control: ProfilingStreamControl) -> ReaderStream[ProfilingTraceStreamBatch]:
