@@ -16,7 +16,7 @@ from ezmsg.core.recorder.details import with_details
 from ezmsg.core.recorder.endpoints import Endpoint
 from ezmsg.core.recorder.labels import Labels
 from ezmsg.core.recorder.pending import Pending
-from ezmsg.core.recorder.pieces import ROWS_AT_ONCE, Piece, parts, rows_in_ns
+from ezmsg.core.recorder.pieces import FEW, ROWS_AT_ONCE, Piece, parts, rows_in_ns
 from ezmsg.core.recorder.publisher import PublisherMetrics
 from ezmsg.core.recorder.ring import Rows, Taken
 from ezmsg.core.recorder.rowlog import RowArray, opaque
@@ -78,8 +78,8 @@ class Digest:
         self._labels = labels
         self._stale = 0
         # Memory new for every piece would have to be zeroed by the system first.
-        self._whole = np.empty((4 * ROWS_AT_ONCE + 2, ROW_WORDS), dtype=np.int64)
-        self._pairs = np.empty((2 * ROWS_AT_ONCE + 1, 2 * ROW_WORDS), dtype=np.int64)
+        self._pairs = np.empty((2 * ROWS_AT_ONCE + FEW + 1, 2 * ROW_WORDS), dtype=np.int64)
+        self._whole = np.empty((2 * len(self._pairs), ROW_WORDS), dtype=np.int64)
         self._spans = np.empty((2 * len(self._pairs), 2 * ROW_WORDS), dtype=np.int64)
 
     def add(self, taken: Taken, generation: int, find: Find, pause: Pause = no_pause) -> None:
