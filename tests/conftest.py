@@ -35,6 +35,8 @@ WORKER = os.environ.get("PYTEST_XDIST_WORKER", "").removeprefix("gw")
 FIRST_PORT = 10_500 + 450 * ((os.getppid() + int(WORKER) if WORKER else os.getpid()) % 32)
 os.environ["EZMSG_SERVER_PORT_START"] = str(FIRST_PORT)
 os.environ["EZMSG_PUBLISHER_PORT_START"] = str(FIRST_PORT + 50)
+# Where who names no address looks for a server: at the usual port there may be one, of a user of this machine.
+os.environ["TESTS_DEFAULT_PORT"] = str(FIRST_PORT + 449)
 os.environ["TMPDIR"] = tempfile.tempdir = str(TEMPORARY)
 # gRPC, once a test has loaded it, would keep descriptors of its own across every fork.
 os.environ["GRPC_ENABLE_FORK_SUPPORT"] = "0"
@@ -59,6 +61,10 @@ hypothesis.settings.register_profile(
 hypothesis.settings.load_profile("same-always")
 
 UNFINISHED_TASKS = leaks.UnfinishedTasks()
+
+from ezmsg.core import config  # noqa: E402 - see above
+
+config.GRAPHSERVER_PORT_DEFAULT = int(os.environ["TESTS_DEFAULT_PORT"])
 
 
 def pytest_configure() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import multiprocessing
 import os
 import signal
@@ -129,6 +130,21 @@ def test_run_leaves_handlers_of_the_program_alone() -> None:
         signal.signal(signal.SIGTERM, before)
 
     assert heard == [signal.SIGTERM]
+
+
+def test_one_interrupt_ends_a_run_that_a_coroutine_began_and_the_coroutine_goes_on() -> None:
+    class Asks(ez.Unit):
+        @ez.task
+        async def ask(self) -> None:
+            signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
+            await asyncio.Event().wait()
+
+    async def program() -> str:
+        ez.run(A=Asks())
+        await asyncio.sleep(0)
+        return "goes on"
+
+    assert asyncio.run(program()) == "goes on"
 
 
 @pytest.mark.parametrize("way", ["run_blocking", "start"])
@@ -579,6 +595,20 @@ def test_sys_exit_in_a_task_ends_the_run_and_leaves_it() -> None:
     assert caught.value.code == 7
 
 
+def test_sys_exit_in_the_setup_of_another_process_leaves_run_and_is_told_of_once(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    class Exits(ez.Unit):
+        async def initialize(self) -> None:
+            raise SystemExit(7)
+
+    exits = Exits()
+    with pytest.raises(SystemExit) as caught:
+        ez.run(IDLE=Idle(), EXITS=exits, process_components=[exits])
+    assert caught.value.code == 7
+    assert not [record for record in caplog.records if record.levelno >= logging.ERROR]
+
+
 # -- GraphRunner ------------------------------------------------------------------------------------------------------
 
 
@@ -682,6 +712,24 @@ def test_stop_ends_a_run_that_blocks_another_thread() -> None:
 
     thread.join(DEADLINE_S)
     assert not thread.is_alive()
+
+
+def test_a_unit_may_stop_its_own_runner_and_is_shut_down_in_order() -> None:
+    ended: list[str] = []
+
+    class Stops(ez.Unit):
+        @ez.task
+        async def stop(self) -> None:
+            runner.stop()
+            await asyncio.Event().wait()
+
+        async def shutdown(self) -> None:
+            ended.append("in order")
+
+    runner = ez.GraphRunner(STOPS=Stops())
+    runner.run_blocking()
+
+    assert ended == ["in order"]
 
 
 def test_strict_shutdown_mirrors_the_environment_until_it_is_set(monkeypatch: pytest.MonkeyPatch) -> None:

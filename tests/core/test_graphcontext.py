@@ -7,7 +7,7 @@ import asyncio
 import pytest
 
 from ezmsg.core.dag import CyclicException
-from ezmsg.core.errors import SessionClosed
+from ezmsg.core.errors import ConfigError, SessionClosed
 from ezmsg.core.graphcontext import CLIENTS, GraphContext
 from ezmsg.core.graphmeta import Edge
 from ezmsg.core.graphserver import GraphServer, GraphService
@@ -48,6 +48,14 @@ async def test_a_cycle_raises_and_changes_nothing(context: GraphContext, edge: t
         await context.connect(*edge)
     assert (error.value.from_topic, error.value.to_topic) == edge
     assert await context.snapshot() == before
+
+
+@pytest.mark.parametrize("topic", [None, 5, b"A", "A" * 4097, "\ud800"])
+async def test_what_cannot_be_a_topic_is_refused_before_anything_is_made(context: GraphContext, topic: str) -> None:
+    for makes in (context.publisher(topic), context.subscriber(topic), context.connect(topic, "B")):
+        with pytest.raises(ConfigError, match=r"topic=.* cannot be used: expected valid text of at most 4096"):
+            await makes
+    assert (await context.snapshot()).graph == {}
 
 
 async def test_a_snapshot_shows_edges_owners_and_sessions(server: GraphServer, context: GraphContext) -> None:

@@ -134,7 +134,8 @@ class GraphRunner:
         self._context: ExecutionContext | None = None
         self._processes: list[BackendProcess] | None = None
         self._run: Run | None = None
-        self._is_blocking = False
+        # The thread of the units that run in this process; None if there is none.
+        self._host: LoopThread | None = None
         self._interrupted: tuple[int, int] | None = None
 
     def __repr__(self) -> str:
@@ -203,7 +204,6 @@ class GraphRunner:
         processes = self._begin()
         if not processes:
             return
-        self._is_blocking = True
         main_thread = MainThread()
         with Interrupts(main_thread, self._interrupt):
             outcome = self._run_here(processes, main_thread)
@@ -232,7 +232,11 @@ class GraphRunner:
             except BaseException:  # KeyboardInterrupt, or what a signal handler of the program raises
                 self.stop()
                 raise
-        if not has_started:
+        if has_started:
+            # Again, to be called before what ends a server that began meanwhile.
+            atexit.unregister(self._stop_at_exit)
+            atexit.register(self._stop_at_exit)
+        else:
             outcome = self._finish(run)
             error = outcome.error
             if error is not None and outcome.is_of_process:
@@ -241,7 +245,7 @@ class GraphRunner:
                 raise error
 
     def stop(self) -> None:
-        """End the run in order, and wait for its end.
+        """End the run in order, and wait for its end; a task of the run does not wait, for the run waits for it.
 
         Raises:
             RunnerMisused: It is not running.
@@ -250,8 +254,9 @@ class GraphRunner:
         if self._phase is not _Phase.RUNNING or run is None:
             raise RunnerMisused("GraphRunner is not running")
         run.interrupt()
-        if self._is_blocking:
-            run.wait_over()
+        if self._host is not None:
+            if not self._host.is_current:
+                run.wait_over()
         elif (error := self._finish(run).error) is not None:
             logger.error("the run had ended with an error", exc_info=error)
 
@@ -313,7 +318,7 @@ class GraphRunner:
             # Between the start of processes and a run that sees to their end no handler of the program may raise.
             signals.enter_context(put_off())
             backends = self._launch(others)
-            host = LoopThread("ezmsg units", strict=first.strict)
+            host = self._host = LoopThread("ezmsg units", strict=first.strict)
             host.start()
             make = partial(first.participant, host=host, main_thread=main_thread)
             local = LocalMember(host, make, [unit.address for unit in first.units])

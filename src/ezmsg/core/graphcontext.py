@@ -44,6 +44,7 @@ from ezmsg.core.telemetry.culprit import Waits, report
 from ezmsg.core.telemetry.stream import profiling_stream
 from ezmsg.core.wire import records as r
 from ezmsg.core.wire.metadata import GraphRecord, record_of
+from ezmsg.core.wire.records.fields import require_name
 
 logger = logging.getLogger("ezmsg")
 T = TypeVar("T")
@@ -264,8 +265,11 @@ class GraphContext(ProcessRequests):
 
         Raises:
             CyclicException: It would close a cycle; the graph is unchanged.
+            ValueError: A topic cannot be a name.
             RequestTimeout: The server does not answer.
         """
+        require_name("from_topic", from_topic)
+        require_name("to_topic", to_topic)
         await self._active().request(r.Connect(from_topic, to_topic), timeout_s=routing_timeout_s())
         self._edges.add((from_topic, to_topic))
 

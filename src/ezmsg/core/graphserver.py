@@ -41,6 +41,7 @@ from ezmsg.core.wire.records import (
     Resume,
     ServerStatus,
 )
+from ezmsg.core.wire.records.fields import require_name
 
 logger = logging.getLogger("ezmsg")
 
@@ -202,6 +203,7 @@ class GraphServer(threading.Thread):
             if welcoming:
                 await asyncio.wait(welcoming)  # else their sockets would be nobody's
             await agent.stop(core.telemetry)
+            await core.telemetry.finish_streams()
             await self._goodbye()
             await core.close()
 
@@ -326,7 +328,10 @@ class GraphService:
 
         Raises:
             CyclicException: It would close a cycle.
+            ValueError: A topic cannot be a name.
         """
+        require_name("from_topic", from_topic)
+        require_name("to_topic", to_topic)
         await asking.ask(self.address, Connect(from_topic, to_topic), asking.routing_timeout_s())
 
     async def disconnect(self, from_topic: str, to_topic: str) -> None:

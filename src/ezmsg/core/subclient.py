@@ -26,6 +26,7 @@ from ezmsg.core.net.address import AddressType, boot_id
 from ezmsg.core.profiling import PROFILE_TIME, PROFILES, ProfileRegistry, SubscriberMetrics
 from ezmsg.core.recorder.edge import Value
 from ezmsg.core.wire.records import Done, OpenSubscriber, PublisherRoute, Record, Routing
+from ezmsg.core.wire.records.fields import require_name
 
 logger = logging.getLogger("ezmsg")
 
@@ -99,8 +100,9 @@ class Subscriber:
 
         Raises:
             ServerUnreachable: No GraphServer answers at the address.
-            ValueError: `max_queue` is not positive.
+            ValueError: `max_queue` is not positive, or `topic` cannot be a name.
         """
+        require_name("topic", topic)
         if max_queue is not None and max_queue < 1:
             raise ValueError(f"max_queue={max_queue} must be positive")
         self = object.__new__(cls)
@@ -309,7 +311,7 @@ class Subscriber:
         """Stop hearing a publisher at once: queued messages of it are dropped and released."""
         self._inbox.drop(subscription)
         self._leave(subscription.channel, subscription)
-        subscription.metrics.close()
+        self._inbox.retire(subscription)
 
     def _leave(self, channel: Channel, subscription: Subscription) -> None:
         channel.unsubscribe(subscription)
@@ -327,7 +329,8 @@ class Subscriber:
             rejoining.cancel()
         while self._subscriptions:
             self._cut(self._subscriptions.popitem()[1])
-        self._profiles.unregister_subscriber(self.id)
+        # What is still held will be recorded when it is let go of.
+        self._inbox.when_left(lambda: self._profiles.unregister_subscriber(self.id))
         self._control.close_soon()
 
     @property

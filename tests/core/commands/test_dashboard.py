@@ -22,6 +22,7 @@ from ezmsg.core.commands.dashboard import (
     dashboard_address,
     require_dashboard_dependency,
 )
+from ezmsg.core.graphserver import GraphService
 from tests.core.commands.conftest import Command, wait_until_gone
 
 # As the real package is laid out, beside ours in the namespace.
@@ -52,7 +53,7 @@ def package(tmp_path: Path) -> str:
 
 def test_it_listens_beside_the_graph_where_nothing_else_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     assert DASHBOARD_PORT_DEFAULT == 25979
-    assert dashboard_address() == ("127.0.0.1", 25979)
+    assert dashboard_address() == ("127.0.0.1", GraphService.default_address().port + 1)
     assert dashboard_address(("h", 10)) == ("h", 11)
     assert dashboard_address("h:10", True) == ("h", 11)
     assert dashboard_address("h:10", 8000) == ("h", 8000)

@@ -89,8 +89,12 @@ async def test_a_peer_that_loses_interest_is_counted_and_nothing_to_warn_of(serv
         undecided.sendall(handshake.hello)
         undecided.sendall(handshake.excuse)
         await read_end(undecided)
+    with socket.socket(resolved.family) as hasty:
+        hasty.connect(resolved.sockaddr)
+        handshake = ClientHandshake(KEY.secret, this_process())
+        hasty.sendall(handshake.hello + handshake.excuse)
     await assert_serves(serving, where)
-    assert serving.listener.refused == {"HANDSHAKE_ABANDONED": 2}
+    assert serving.listener.refused == {"HANDSHAKE_ABANDONED": 3}
     assert [record for record in caplog.records if record.levelno >= logging.WARNING] == []
 
 

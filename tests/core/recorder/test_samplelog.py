@@ -114,6 +114,7 @@ def test_another_reader_of_samples_takes_nothing_from_who_takes_rows():
 def test_a_reader_amid_the_samples_of_a_row_is_given_the_rest_of_them():
     store = SampleStore(10_000)
     store.add_selected("a", None, received(1, 2))
-    store.rewind("r", {"a": 1})
+    store.peek("r", 0)
+    store.advance("r", "a", 1)
     assert store.take_selected("r", 100) is None
     assert store.peek("r", 100)["a"]["seq"].tolist() == [1, 2, 2]

@@ -34,11 +34,21 @@ def test_what_is_left_in_the_loop_is_ended_with_it() -> None:
     ended: list[str] = []
     generators: list[AsyncIterator[int]] = []
 
+    begun: list[asyncio.Task[None]] = []
+
+    async def begin_late(name: str) -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            ended.append(name)
+
     async def generate() -> AsyncIterator[int]:
         try:
             yield 1
         finally:
             ended.append("generator")
+            begun.append(asyncio.create_task(begin_late("begun by the generator")))
+            await asyncio.sleep(0)
 
     async def forget() -> None:
         generators.append(generate())
@@ -47,12 +57,14 @@ def test_what_is_left_in_the_loop_is_ended_with_it() -> None:
             await asyncio.Event().wait()
         finally:
             ended.append("task")
+            begun.append(asyncio.create_task(begin_late("begun by the task")))
+            await asyncio.sleep(0)
 
     thread.submit(forget())
     while not generators:
         threading.Event().wait(0.001)
     assert thread.stop(DEADLINE_S)
-    assert sorted(ended) == ["generator", "task"]
+    assert sorted(ended) == ["begun by the generator", "begun by the task", "generator", "task"]
 
 
 @pytest.mark.parametrize("how", ["stopped", "cancelled"])

@@ -273,6 +273,52 @@ def test_an_exception_is_logged_and_the_subscription_goes_on(caplog: pytest.LogC
     assert "one is bad" in str(error.exc_info[1])
 
 
+def test_what_a_task_waits_for_may_be_cancelled_and_the_subscription_goes_on(caplog: pytest.LogCaptureFixture) -> None:
+    class Waits(Living):
+        @ez.subscriber(Living.INPUT)
+        async def take(self, number: int) -> None:
+            if number == 1:
+                waited_for = asyncio.ensure_future(asyncio.Event().wait())
+                waited_for.cancel()
+                await waited_for
+            self.note(f"took {number}")
+            if number == 2:
+                raise ez.Complete
+
+        @ez.subscriber(Living.INPUT)
+        async def other(self, number: int) -> None:
+            self.note(f"other {number}")
+            if number == 2:
+                raise ez.Complete
+
+    source, sink = Counter(CounterSettings(3)), Waits()
+    ez.run(A=source, B=sink, connections=[(source.OUTPUT, sink.INPUT)])
+
+    assert sorted(LOG[1:-1]) == ["B other 0", "B other 1", "B other 2", "B took 0", "B took 2"]
+    (error,) = [record for record in caplog.records if record.levelno == logging.ERROR]
+    assert error.getMessage() == "Exception in Task: B:take"
+
+
+def test_a_task_that_cancels_itself_is_told_of_and_holds_nobody_up(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Cancels(Living):
+        @ez.subscriber(Living.INPUT)
+        async def take(self, number: int) -> None:
+            asyncio.current_task().cancel()  # type: ignore[union-attr]
+            await asyncio.sleep(0)
+
+    source, sink = Counter(CounterSettings(100)), Cancels()
+    ez.run(A=source, B=sink, connections=[(source.OUTPUT, sink.INPUT)])
+
+    assert "Exception in Task: B:take" in caplog.text
+
+    monkeypatch.setenv("EZMSG_STRICT_SHUTDOWN", "1")
+    source, sink = Counter(CounterSettings(100)), Cancels()
+    with pytest.raises(RunCancelled, match="B:take was cancelled from within"):
+        ez.run(A=source, B=sink, connections=[(source.OUTPUT, sink.INPUT)])
+
+
 def test_an_exception_of_one_task_does_not_keep_the_message_from_another(caplog: pytest.LogCaptureFixture) -> None:
     class Both(Living):
         @ez.subscriber(Living.INPUT)

@@ -206,6 +206,8 @@ def test_names_are_text(name: Any) -> None:
         prepare({name: Part()})
     with pytest.raises(ValueError, match=r"^root_name=5 cannot be used"):
         prepare({"A": Part()}, root_name=5)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match=r"the name of a component='.ud800' cannot be used"):
+        prepare({"\ud800": Part()})
 
 
 @pytest.mark.parametrize(

@@ -143,6 +143,32 @@ def test_calls_that_race_with_the_end_never_hang(background: Background) -> None
             assert not caller.is_alive()
 
 
+def test_what_begins_while_the_loop_ends_ends_with_it(bridge: Bridge) -> None:
+    ended: list[str] = []
+    kept: list[object] = []
+
+    async def begin_late() -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            ended.append("begun by the generator")
+
+    async def generate() -> AsyncIterator[int]:
+        try:
+            yield 1
+        finally:
+            kept.append(asyncio.create_task(begin_late()))
+            await asyncio.sleep(0)
+
+    async def leave_open() -> int:
+        kept.append(generator := generate())
+        return await anext(generator)
+
+    assert brief(bridge, leave_open()) == 1
+    bridge.stop()
+    assert ended == ["begun by the generator"]
+
+
 def test_what_entering_the_resource_raises_arrives_and_ends_the_thread() -> None:
     @contextlib.asynccontextmanager
     async def broken() -> AsyncIterator[None]:

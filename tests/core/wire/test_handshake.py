@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ezmsg.core.errors import AuthenticationFailed, ForeignPeer, HandshakeError, VersionMismatch
+from ezmsg.core.errors import AuthenticationFailed, ForeignPeer, HandshakeAbandoned, HandshakeError, VersionMismatch
 from ezmsg.core.wire import handshake
 from ezmsg.core.wire.handshake import MAGIC, PROTOCOL_VERSION, ClientHandshake, PeerInfo, ServerHandshake
 from ezmsg.core.wire.limits import HANDSHAKE_BYTES
@@ -234,6 +234,8 @@ def test_a_peer_that_hangs_up_is_named() -> None:
     assert str(server.hung_up()).endswith(r"it hung up after it sent b'\x93EZMSG\r\n\x02\x00'")
     deliver(client.hello[10:50], server)
     assert str(server.hung_up()).endswith("it hung up in the middle of the handshake")
+    deliver(deliver(deliver(client.hello[50:], server), client), server)
+    assert isinstance(server.hung_up(), HandshakeAbandoned)  # it held the key
 
 
 @settings(deadline=None)

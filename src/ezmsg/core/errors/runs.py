@@ -71,14 +71,13 @@ class NotSpawnable(EzmsgError, TypeError):
 
 
 class RunCancelled(EzmsgError, RuntimeError):
-    """Code of a unit cancelled what keeps the units of its process going, although nobody ended the run."""
+    """Code of a unit cancelled something that keeps a run going, although nobody ended the run."""
 
     code = "RUN_CANCELLED"
 
-    def __init__(self, unit: str | None) -> None:
-        what = f"the set-up of {unit}" if unit else "the life of all units of a process"
+    def __init__(self, what: str) -> None:
         super().__init__(f"{what} was cancelled from within: raise NormalTermination to end a run")
-        self.unit = unit
+        self.what = what
 
 
 class BackendProcessLost(EzmsgError, RuntimeError):

@@ -210,7 +210,12 @@ class _Stranger:
                 if not data:
                     raise handshake.hung_up()
                 if answer := handshake.receive(data):
-                    await loop.sock_sendall(self.sock, answer)
+                    try:
+                        await loop.sock_sendall(self.sock, answer)
+                    except BrokenPipeError:
+                        if handshake.done:
+                            raise
+                        # It went, but what it said last can still be read: perhaps that it gave up.
         except HandshakeError:
             with contextlib.suppress(OSError):
                 self.sock.send(handshake.farewell)

@@ -89,7 +89,7 @@ def parts(taken: Taken) -> Iterator[Rows]:
     """What was taken from a ring, some `ROWS_AT_ONCE` rows at once, with no row apart from what is behind it."""
     rows, start = taken.rows, 0
     while start < len(rows):
-        # Twice as many words where each has an extra row, and twice as many runs where both ends of a message have a row:
+        # Twice as many words where each has an extra row, and twice as many runs where both ends of a message have one:
         # as it is with most, if it is with the first.
         stop = start + (2 * ROWS_AT_ONCE if int(rows[start, 0]) & (EXTENDED | SELECTED) else ROWS_AT_ONCE)
         if stop + FEW > len(rows):

@@ -35,26 +35,24 @@ class SampleStore(RowStore):
             The rows, by time, and how many they are; None if these samples are not to be had as rows, but by `peek` and
             `advance`.
         """
-        reader = self._reader(name)
+        reader = self._reader(name, graph)
         found: dict[str, Unmade] = {}
         for key, log in self._logs.items():
             if graph is not None and self._graphs[key] != graph:
                 continue
             assert isinstance(log, SampleLog)
-            unmade = log.find_unmade(reader.positions.get(key, 0), limit)
+            unmade = log.find_unmade(reader.cursor(key).place.position, limit)
             if unmade is None:
                 return None
             found[key] = unmade
         for key, unmade in found.items():
-            reader.evicted += unmade.evicted
-            reader.cleared += unmade.cleared
-            reader.positions[key] = unmade.start
+            reader.cursor(key).go(unmade, unmade.start)
         unread = {key: unmade.parts for key, unmade in found.items() if unmade.parts}
         if not unread:
             return NOTHING
         rows, counts = oldest_rows(list(unread.values()), limit)
         for key, count in zip(unread, counts, strict=True):
-            reader.positions[key] += count
+            self.advance(name, key, count)
         return rows.tobytes(), len(rows)
 
     def _new_log(self) -> SampleLog:

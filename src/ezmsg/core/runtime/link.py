@@ -131,6 +131,11 @@ class CoordinatorEnd(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         """The process is gone, or nobody listens any more."""
+        if exc is not None:
+            # It could not be told something: what it said before it went is still to be read.
+            with contextlib.suppress(OSError):
+                while data := self._socket.recv(_RECEIVED_BYTES):
+                    self.data_received(data)
         self._lost.set()
 
     def tell(self, command: Command) -> None:

@@ -10,6 +10,7 @@ from collections.abc import Callable, Coroutine
 from concurrent.futures import Future, InvalidStateError
 from typing import Any, TypeVar
 
+from ezmsg.core.quickloop import new_loop
 from ezmsg.core.runtime.executor import DaemonExecutor
 
 logger = logging.getLogger("ezmsg")
@@ -36,7 +37,7 @@ class LoopThread:
     """
 
     def __init__(self, name: str, *, strict: bool = False) -> None:
-        self.loop = asyncio.new_event_loop()
+        self.loop = new_loop()
         self.executor: DaemonExecutor | None = None if strict else DaemonExecutor()
         self.suppressed = 0
         self.on_exit: Callable[[BaseException], object] = self._ignore
@@ -69,6 +70,11 @@ class LoopThread:
         """From now on errors that nobody waits for are counted in `suppressed`, not logged."""
         self._is_quiet = not self._strict
 
+    @property
+    def is_current(self) -> bool:
+        """Whether it is the thread that asks."""
+        return threading.current_thread() is self._thread
+
     def end(self) -> None:
         """End the loop, soon; from any thread."""
         self.call(self._stopped.set)
@@ -86,7 +92,7 @@ class LoopThread:
         asyncio.set_event_loop(loop)
         try:
             self._run_until_stopped()
-            loop.run_until_complete(self._clear_up())
+            self._clear_up()
         except BaseException as error:  # its descriptors were closed, for example
             self._abandon(error)
             logger.exception("the event loop %r ended", self._thread.name)
@@ -117,17 +123,27 @@ class LoopThread:
     def _ignore(self, error: BaseException) -> None:
         logger.error("%s in a task was ignored: %s", type(error).__name__, END_A_RUN)
 
-    async def _clear_up(self) -> None:
+    def _clear_up(self) -> None:
         """End what user code left: its tasks, and generators that were not exhausted."""
-        left = asyncio.all_tasks() - {asyncio.current_task()}
-        for task in left:
-            task.cancel()
-        if left:
-            await asyncio.wait(left, timeout=None if self._strict else GRACE_S)
+        loop = self.loop
+        deadline_s = None if self._strict else loop.time() + GRACE_S
+        self._end_tasks(deadline_s)
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self.loop.shutdown_asyncgens(), None if self._strict else GRACE_S)
+            ending = asyncio.wait_for(loop.shutdown_asyncgens(), None if self._strict else GRACE_S)
+            loop.run_until_complete(ending)
         if self._strict:
-            await self.loop.shutdown_default_executor()
+            loop.run_until_complete(loop.shutdown_default_executor())
+        self._end_tasks(deadline_s)  # begun meanwhile
+
+    def _end_tasks(self, deadline_s: float | None) -> None:
+        """Cancel tasks, also those that begin meanwhile, until none is left or it takes too long."""
+        while left := asyncio.all_tasks(self.loop):
+            for task in left:
+                task.cancel()
+            timeout_s = None if deadline_s is None else max(0.0, deadline_s - self.loop.time())
+            self.loop.run_until_complete(asyncio.wait(left, timeout=timeout_s))
+            if timeout_s == 0.0:
+                break
 
     def _end_executor(self) -> None:
         if self.executor is not None:

@@ -74,6 +74,7 @@ class Participant:
         self.ends_process = self._is_last = False
         self._begun: list[Unit] = []
         self._setting_up: Unit | None = None
+        self._error: BaseException | None = None
         self._endpoints = Endpoints()
         self._client: ProcessControlClient | None = None
         self._work = Work(self._terminate, self._fail, strict)
@@ -104,7 +105,10 @@ class Participant:
         self._report(Terminate(f"{label} raised NormalTermination"))
 
     def _fail(self, error: BaseException) -> None:
-        self._report(Failed(error))
+        # A SystemExit comes out of the loop as well as out of what raised it.
+        if error is not self._error:
+            self._error = error
+            self._report(Failed(error))
 
     # -- the phases ---------------------------------------------------------------------------------------------------
 
@@ -117,7 +121,10 @@ class Participant:
             except NormalTermination:
                 self._terminate("the set-up of a unit")
             except asyncio.CancelledError:
-                self._fail(RunCancelled(self._setting_up.address if self._setting_up is not None else None))
+                unit = self._setting_up
+                self._fail(
+                    RunCancelled(f"the set-up of {unit.address}" if unit else "the life of all units of a process")
+                )
             except BaseException as error:  # whatever code of units raises: the others are shut down all the same
                 self._fail(error)
             self._host.quiet()

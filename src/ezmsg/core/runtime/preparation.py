@@ -15,6 +15,7 @@ from ezmsg.core.relay import Relay, RelayUnit, add_hidden_units, relay_settings
 from ezmsg.core.runtime.network import Pair, address_pairs, through_relays
 from ezmsg.core.runtime.placement import place
 from ezmsg.core.unit import Unit, published, subscribed, tasks_of
+from ezmsg.core.wire.records.fields import require_name
 
 logger = logging.getLogger("ezmsg")
 T = TypeVar("T")
@@ -110,6 +111,7 @@ def _address(components: Mapping[str, Any], root_name: str | None) -> None:
             raise NotAComponent(name, component)
         if not (isinstance(name, str) and name):  # pyright: ignore[reportUnnecessaryIsInstance]
             raise InvalidComponents(f"{name!r:.100} cannot be the name of a component")
+        require_name("the name of a component", name)
     for name, component in components.items():
         component._set_name(name)
         component._set_location([] if root_name is None else [root_name])

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Any, Final
 
 from ezmsg.core.errors import SubscriberClosed
 from ezmsg.core.runtime.endings import Complete, NormalTermination
 from ezmsg.core.subclient import Subscriber
-from ezmsg.core.turns import one_turn
+from ezmsg.core.turns import ONE_TURN
 
 TURNS_AFTER_S: Final = 0.01
 """Where messages have been there for so long without a pause, the loop is let run: a task that never waits for anything
@@ -19,79 +21,90 @@ TURNS: Final = 4
 
 Handle = Callable[[Any], Awaitable[None]]
 """What is done with a message."""
-Failed = Callable[[Exception], bool]
+Failed = Callable[[BaseException], bool]
 """Told of an exception in a task; whether the loop has to end."""
 
 Ending = Complete | NormalTermination
 
 
-async def receive(subscriber: Subscriber, handle: Handle, failed: Failed, *, leaky: bool = False) -> None:
-    """Hand every message of a subscriber to `handle`, one at a time.
+def is_cancelled(error: BaseException) -> bool:
+    """Whether `error` is there because the running task was cancelled, and not something that it waited for."""
+    task = asyncio.current_task()
+    return isinstance(error, asyncio.CancelledError) and task is not None and task.cancelling() > 0
+
+
+async def receive(
+    subscriber: Subscriber, handle: Handle, failed: Failed, is_ending: Callable[[], bool], *, leaky: bool = False
+) -> None:
+    """Hand every message of a subscriber to `handle`, one at a time; the subscriber is closed where that ends.
+
+    One coroutine does it all: each one around another would cost every message.
 
     Args:
         subscriber: Where messages come from.
         handle: Awaited for each message, which is released afterwards. An exception stands on the message's span.
         failed: Told of exceptions.
+        is_ending: Whether the run ends, and closes the subscriber itself.
         leaky: Give `handle` a copy of each message, and release the message before.
 
     Raises:
         Complete: `handle` raised it, or there is nothing more to come.
         NormalTermination: `handle` raised it.
     """
-    until_end = _until_end_leaky if leaky else _until_end
-    while True:
-        try:
-            ending = await until_end(subscriber, handle)
-        except Exception as error:
-            if isinstance(error, SubscriberClosed) and error.topic == subscriber.topic:
-                return
-            if failed(error):
-                return
-        else:
-            raise ending
-
-
-async def _until_end(subscriber: Subscriber, handle: Handle) -> Ending:
-    take = subscriber.recv_zero_copy
+    take = partial(_Own, subscriber) if leaky else subscriber.recv_zero_copy
     due_s, rests = 0.0, subscriber.rests
-    while True:
-        lease = take()
-        async with lease as message:
+    ending: Ending | None = None
+    try:
+        while ending is None:
             try:
-                await handle(message)
-            except (Complete, NormalTermination) as ending:
-                return ending  # not raised: for the message nothing went wrong
-        # When it was taken is known; the time now would be one more look at the clock for every message.
-        if lease.start_s > due_s:
-            due_s = lease.start_s + TURNS_AFTER_S
-            rests = await _rest(subscriber, rests)
+                while True:
+                    lease = take()
+                    async with lease as message:
+                        try:
+                            await handle(message)
+                        except (Complete, NormalTermination) as end:
+                            ending = end  # raised only behind the block: for the message nothing went wrong
+                            break
+                    # When it was taken is known; the time now would be one more look at the clock for every message.
+                    if lease.start_s > due_s:
+                        due_s = lease.start_s + TURNS_AFTER_S
+                        rests = await _rest(subscriber, rests)
+            except (Exception, asyncio.CancelledError) as error:
+                if is_cancelled(error):
+                    raise
+                if (isinstance(error, SubscriberClosed) and error.topic == subscriber.topic) or failed(error):
+                    return
+        raise ending
+    finally:
+        if not is_ending():
+            subscriber.close()  # else it would hold publishers up
 
 
-async def _until_end_leaky(subscriber: Subscriber, handle: Handle) -> Ending:
-    due_s, rests = 0.0, subscriber.rests
-    while True:
-        lease = subscriber.recv_zero_copy()
-        own = await lease.take_own()
-        failure: str | None = None
-        try:
-            await handle(own)
-        except (Complete, NormalTermination) as ending:
-            return ending
-        except BaseException as error:
-            failure = type(error).__qualname__
-            raise
-        finally:
-            lease.finish(failure)
-        if lease.start_s > due_s:
-            due_s = lease.start_s + TURNS_AFTER_S
-            rests = await _rest(subscriber, rests)
+class _Own:
+    """As a lease, but of a copy: the message itself is released before the block begins."""
+
+    __slots__ = ("_lease",)
+
+    def __init__(self, subscriber: Subscriber) -> None:
+        self._lease = subscriber.recv_zero_copy()
+
+    @property
+    def start_s(self) -> float:
+        """When the message was taken."""
+        return self._lease.start_s
+
+    async def __aenter__(self) -> Any:
+        return await self._lease.take_own()
+
+    async def __aexit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        self._lease.finish(None if kind is None else kind.__qualname__)
 
 
 async def _rest(subscriber: Subscriber, rests: int) -> int:
     """Let the loop run, if the subscriber did not do so since it had rested so often; how often that is now."""
     if subscriber.rests == rests:
         for _ in range(TURNS):
-            await one_turn()
+            await ONE_TURN
     return subscriber.rests
 
 
@@ -107,18 +120,18 @@ class Several:
     def __init__(
         self,
         handles: dict[str, Handle],
-        failed: Callable[[str, Exception], bool],
+        failed: Callable[[str, BaseException], bool],
         terminate: Callable[[str], object],
     ) -> None:
         self._handles = handles
         self._label = ", ".join(handles)
         self._failed, self._terminate = failed, terminate
-        self._told: Exception | None = None
+        self._told: BaseException | None = None
         self._is_over = False
 
     async def __call__(self, message: Any) -> None:
         """Hand it on; raises the first exception when all are done, and Complete when none is left."""
-        failure: Exception | None = None
+        failure: BaseException | None = None
         for label, handle in list(self._handles.items()):
             try:
                 await handle(message)
@@ -126,7 +139,9 @@ class Several:
                 del self._handles[label]
                 if isinstance(ending, NormalTermination):
                     self._terminate(label)
-            except Exception as error:
+            except (Exception, asyncio.CancelledError) as error:
+                if is_cancelled(error):
+                    raise
                 self._is_over |= self._failed(label, error)
                 failure = failure or error
         self._told = failure
@@ -135,6 +150,6 @@ class Several:
         if failure is not None:
             raise failure
 
-    def has_failed(self, error: Exception) -> bool:
+    def has_failed(self, error: BaseException) -> bool:
         """For `receive`: the exceptions of tasks were told of already, but not those of receiving."""
         return self._is_over if error is self._told else self._failed(self._label, error)

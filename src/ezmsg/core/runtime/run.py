@@ -46,11 +46,11 @@ class Run:
         self.graph_address: AddressType | None = graph_address
         self.has_started_server = False
         self._context = GraphContext(graph_address)
-        self._is_up = False
+        self._is_up = self._has_begun = False
         self._started = threading.Event()
         self._thread = LoopThread("ezmsg run")
         self._coordinator = Coordinator(
-            members, self._context, connections, metadata, self._is_running, self._started.set, strict
+            members, self._context, connections, metadata, self._is_running, self._have_begun, strict
         )
         self._thread.start()
         self._outcome: Future[Outcome] = self._thread.submit(self._coordinator.run())
@@ -60,6 +60,10 @@ class Run:
         self.has_started_server = self._context.has_started_server
         self.graph_address = self._context.graph_address
         self._is_up = True
+
+    def _have_begun(self) -> None:
+        self._has_begun = True
+        self._started.set()
 
     def _over(self, on_end: Callable[[], object]) -> None:
         self._started.set()
@@ -71,9 +75,9 @@ class Run:
         return self._is_up and not self._outcome.done()
 
     def wait_started(self) -> bool:
-        """Wait until the tasks have begun; False if it ended before."""
+        """Wait until the tasks have begun; False if it ended before they did."""
         self._started.wait()
-        return not self._outcome.done()
+        return self._has_begun
 
     def wait_over(self) -> None:
         """Wait for its end, which somebody else sees to."""

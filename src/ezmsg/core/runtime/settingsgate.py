@@ -11,7 +11,7 @@ from typing import Any
 from ezmsg.core.errors import EzmsgError, SettingsNotKnown, SettingsNotTaken, SettingsRefused, SettingsTaskFailed
 from ezmsg.core.pubclient import Publisher
 from ezmsg.core.runtime.endings import Complete, NormalTermination
-from ezmsg.core.runtime.receiving import Handle
+from ezmsg.core.runtime.receiving import Handle, is_cancelled
 from ezmsg.core.schema.patch import apply_patch
 from ezmsg.core.schema.validation import validate
 from ezmsg.core.settingsmeta import settings_schema_from_value
@@ -78,11 +78,10 @@ class SettingsGate:
         except (Complete, NormalTermination):
             self._settle(update)
             raise
-        except asyncio.CancelledError:
-            self._settle(update, SettingsNotTaken(self._unit, "the run ends"))
-            raise
-        except Exception as error:
-            if update is not None:
+        except (Exception, asyncio.CancelledError) as error:
+            if is_cancelled(error):
+                self._settle(update, SettingsNotTaken(self._unit, "the run ends"))
+            elif update is not None:
                 self.current = before
                 await self._report(self._unit, before)
                 update.settle(SettingsTaskFailed(self._unit, f"{type(error).__name__}: {error}"))

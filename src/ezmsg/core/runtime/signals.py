@@ -10,8 +10,9 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from functools import partial
 from types import FrameType
-from typing import Any, Self
+from typing import Any, Self, cast
 
 from ezmsg.core.net.forking import ENDING_SIGNALS
 from ezmsg.core.runtime.mainthread import MainThread
@@ -45,7 +46,7 @@ class Interrupts:
     def __enter__(self) -> Self:
         if threading.current_thread() is threading.main_thread():
             for number in ENDING_SIGNALS:
-                if signal.getsignal(number) == DEFAULTS[number]:
+                if _is_default(number, signal.getsignal(number)):
                     self._installed[number] = signal.signal(number, self._handle)
             if signal.SIGINT in self._installed:
                 self._main_thread.handler = self._handle
@@ -69,6 +70,16 @@ class Interrupts:
             die_of(number)
         self._on_interrupt(self._count, number)
         self._main_thread.raise_if_running()
+
+
+def _is_default(number: signal.Signals, handler: Any) -> bool:
+    """Whether the program left a signal alone, perhaps to `asyncio.run`, which cancels a task of a loop that runs.
+
+    A run that is begun by a coroutine keeps that loop from running.
+    """
+    if isinstance(handler, partial):
+        handler = cast("partial[object]", handler).func
+    return handler == DEFAULTS[number] or getattr(handler, "__qualname__", None) == "Runner._on_sigint"
 
 
 def die_of(number: int) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable, Iterator
 from functools import partial
 from typing import Any
@@ -12,10 +13,9 @@ from ezmsg.core.runtime.endings import Complete, NormalTermination
 from ezmsg.core.runtime.endpoints import Endpoints, receivers
 from ezmsg.core.runtime.preparation import SETTINGS_INPUT
 from ezmsg.core.runtime.publishing import Run, publishing
-from ezmsg.core.runtime.receiving import Failed, Handle, Several, receive
+from ezmsg.core.runtime.receiving import Failed, Handle, Several, is_cancelled, receive
 from ezmsg.core.runtime.work import Work
 from ezmsg.core.stream import InputStream
-from ezmsg.core.subclient import Subscriber
 from ezmsg.core.unit import Unit, subscribed, tasks_of
 
 Job = tuple[str, Callable[[], Awaitable[Any]]]
@@ -41,7 +41,8 @@ def jobs_of(unit: Unit, endpoints: Endpoints, work: Work, gate: Gate) -> Iterato
         if stream.name == SETTINGS_INPUT:
             # The gate copies messages itself, and must see the very object that was sent.
             handle, is_leaky = gate(unit, stream, handle), False
-        yield label, partial(_receive, endpoints.subscribers[stream], handle, failed, is_leaky)
+        subscriber = endpoints.subscribers[stream]
+        yield label, partial(receive, subscriber, handle, failed, lambda: work.is_stopping, leaky=is_leaky)
     for name, task in tasks_of(unit).items():
         if subscribed(unit, task) is None:
             yield label_of(unit, name), _counting(unit.address, name, _run(unit, name, task, endpoints))
@@ -66,7 +67,9 @@ def _counting(unit: str, name: str, run: Run) -> Run:
             await run()
         except (Complete, NormalTermination):
             raise
-        except Exception as error:
+        except (Exception, asyncio.CancelledError) as error:
+            if is_cancelled(error):
+                raise
             PROFILES.task_failed(unit, name, type(error).__qualname__)
             raise
 
@@ -79,12 +82,3 @@ def _handle(runs: dict[str, Run], work: Work) -> tuple[Handle, Failed]:
         return run, partial(work.failed, label)
     several = Several(dict(runs), work.failed, work.terminate)
     return several, several.has_failed
-
-
-async def _receive(subscriber: Subscriber, handle: Handle, failed: Failed, is_leaky: bool) -> None:
-    try:
-        await receive(subscriber, handle, failed, leaky=is_leaky)
-    except (Complete, NormalTermination):
-        subscriber.close()  # else it would hold publishers up
-        raise
-    subscriber.close()

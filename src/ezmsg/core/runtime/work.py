@@ -7,6 +7,7 @@ import logging
 from collections.abc import Awaitable, Callable
 from typing import Any
 
+from ezmsg.core.errors import RunCancelled
 from ezmsg.core.runtime.endings import Complete, NormalTermination
 from ezmsg.core.runtime.messages import Tally
 
@@ -23,6 +24,7 @@ class Work:
 
     Attributes:
         tally: How the tasks ended, up to now.
+        is_stopping: They were told to end.
         terminate: `on_terminate`.
     """
 
@@ -32,7 +34,7 @@ class Work:
         self.tally = Tally()
         self.terminate, self._on_failure, self._strict = on_terminate, on_failure, strict
         self._tasks: set[asyncio.Task[None]] = set()
-        self._is_stopping = False
+        self.is_stopping = False
 
     def begin(self, label: str, coroutine: Awaitable[Any]) -> asyncio.Task[None]:
         """Start a task, called `unit:name`."""
@@ -49,9 +51,9 @@ class Work:
             self.terminate(label)
         except (SystemExit, KeyboardInterrupt) as error:
             self._on_failure(error)
-        except asyncio.CancelledError:
-            raise
         except BaseException as error:  # also what is no Exception: nobody else would tell of it
+            if self.is_stopping and isinstance(error, asyncio.CancelledError):
+                raise
             self.failed(label, error)
 
     def failed(self, label: str, error: BaseException) -> bool:
@@ -59,8 +61,8 @@ class Work:
         self.tally.task_errors += 1
         logger.error("Exception in Task: %s", label, exc_info=error)
         if self._strict:
-            self._on_failure(error)
-        return self._strict or self._is_stopping
+            self._on_failure(RunCancelled(label) if isinstance(error, asyncio.CancelledError) else error)
+        return self._strict or self.is_stopping
 
     async def done(self) -> None:
         """Wait until every task has ended."""
@@ -69,7 +71,7 @@ class Work:
 
     async def cancel(self, grace_s: float | None) -> None:
         """Cancel what still runs, and wait for it, at most `grace_s` seconds."""
-        self._is_stopping = True
+        self.is_stopping = True
         running = [task for task in self._tasks if not task.done()]
         for task in running:
             task.cancel()

@@ -16,6 +16,7 @@ from contextvars import Context, copy_context
 from typing import Any, Generic, TypeVar
 
 from ezmsg.core.errors import CallTimeout, SyncContextClosed
+from ezmsg.core.quickloop import new_loop
 
 T = TypeVar("T")
 
@@ -47,7 +48,7 @@ class Bridge:
         Raises:
             BaseException: What entering raises; the thread has ended then.
         """
-        self._loop = asyncio.new_event_loop()
+        self._loop = new_loop()
         self._living = self._loop.create_task(self._live())
         try:
             self._thread.start()
@@ -157,12 +158,17 @@ class Bridge:
     def _close_loop(self) -> None:
         loop = self._loop
         loop.run_until_complete(asyncio.sleep(0))  # let begin what was posted
-        while left := asyncio.all_tasks(loop):
+        self._end_tasks()
+        loop.run_until_complete(loop.shutdown_asyncgens())
+        self._end_tasks()  # begun meanwhile
+        loop.close()
+
+    def _end_tasks(self) -> None:
+        """Cancel what runs. When this returns no task is left, and none can begin: the loop does not run."""
+        while left := asyncio.all_tasks(self._loop):
             for task in left:
                 task.cancel()
-            loop.run_until_complete(asyncio.wait(left))
-        loop.run_until_complete(loop.shutdown_asyncgens())
-        loop.close()
+            self._loop.run_until_complete(asyncio.wait(left))
 
 
 class Call(Generic[T]):

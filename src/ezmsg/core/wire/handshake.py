@@ -128,7 +128,9 @@ class _Handshake:
         return self._step(self, received)
 
     def hung_up(self) -> HandshakeError:
-        """The error of a peer that closed the connection before the handshake was done."""
+        """The error of a peer that closed the connection before the handshake was done, or before it heard so."""
+        if self._is_done:
+            return HandshakeAbandoned(self._name, "it hung up when it was let in")
         if self._step is not type(self)._prefix:
             return HandshakeError(self._name, "it hung up in the middle of the handshake")
         if not self._received:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import Annotated
 
 import msgspec
 from msgspec import Meta
 
+from ezmsg.core.errors import ConfigError
 from ezmsg.core.wire.limits import NAME_LENGTH
 
-__all__ = ["Name", "Number", "Port", "Record", "Seconds", "Tally", "Timestamp"]
+__all__ = ["Name", "Number", "Port", "Record", "Seconds", "Tally", "Timestamp", "require_name"]
 
 
 # What fields may be, where a peer could put something absurd: refused before a server gets to see it.
@@ -33,3 +35,17 @@ Timestamp = Annotated[float, Meta(ge=-1e12, le=1e12)]
 
 class Record(msgspec.Struct, frozen=True, omit_defaults=True):
     """Base of everything that travels as a record."""
+
+
+def require_name(argument: str, value: object) -> None:
+    """Refuse what no record can carry as a name, before anything is made that has it.
+
+    Raises:
+        ConfigError: It is no text, longer than names may be, or holds half of a surrogate pair.
+    """
+    if isinstance(value, str) and len(value) <= NAME_LENGTH:
+        with contextlib.suppress(UnicodeEncodeError):
+            value.encode()
+            return
+    shown = f"{value:.60}…" if isinstance(value, str) and len(value) > NAME_LENGTH else value
+    raise ConfigError(argument, shown, f"valid text of at most {NAME_LENGTH} characters")
