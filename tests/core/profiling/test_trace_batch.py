@@ -6,7 +6,7 @@ from uuid import uuid4
 from ezmsg.core.graphmeta import ProfilingTraceControl
 from ezmsg.core.recorder import tracecontrol
 from ezmsg.core.wire.records import ClockAnchor
-from tests.core.profiling.recording import begin_trace, ids, publish, receive, told, wait
+from tests.core.profiling.recording import SHM, begin_trace, ids, publish, receive, told, wait
 
 
 def test_a_reader_gets_each_sample_once(registry, publisher):
@@ -173,3 +173,21 @@ def test_rows_of_endpoints_that_are_gone_are_explained_when_they_are_asked_for(r
     (sample,) = batch.samples
     assert sample.endpoint_id == publisher.endpoint_id
     assert [span.name for span in batch.spans] == ["publish OUT"]
+
+
+def test_what_a_subscriber_receives_of_several_publishers_is_read_in_its_order(registry, subscriber):
+    edges = [subscriber.edge(uuid4(), f"OUT{n}", SHM) for n in range(2)]
+    begin_trace(registry, metrics=["lease_time_ns"])
+    for number in range(20):
+        receive(edges[number % 2], number, start=number, end=number + 1)
+    found = [seq for _ in range(10) for *_, seq in told(registry.trace_batch(2))]
+    assert found == list(range(20))
+
+
+def test_samples_and_spans_of_the_user_are_read_in_the_order_they_were_recorded(registry, edge):
+    begin_trace(registry, metrics=["lease_time_ns", "user_span_ns"])
+    for number in range(10):
+        edge.user_span(number, 10 * number, 10 * number + 4, "u", None)
+        receive(edge, number, start=10 * number, end=10 * number + 5)
+    found = [seq for _ in range(20) for *_, seq in told(registry.trace_batch(1))]
+    assert found == [number for number in range(10) for _ in range(2)]

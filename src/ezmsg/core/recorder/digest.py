@@ -99,7 +99,7 @@ class Digest:
         for part in parts(taken):
             pause()
             if taken.is_selected:
-                if taken.is_plain and self._take_runs(part, generation, find):
+                if taken.is_plain and self._take_runs(part, generation, find, pause):
                     continue
                 part = self._take_selected(part, generation, find)
             if taken.is_plain:
@@ -139,7 +139,7 @@ class Digest:
             self._stale += sampled.stale
             self._keep_samples(sampled.rows, find)
 
-    def _take_runs(self, rows: Rows, generation: int, find: Find) -> bool:
+    def _take_runs(self, rows: Rows, generation: int, find: Find, pause: Pause) -> bool:
         """Take in rows that are all selected, without extra rows, by endpoint; whether they are such rows."""
         runs = runs_alone(rows)
         if runs is None or any(is_special(unselected(int(run[0, 0]))) for run in runs):
@@ -149,6 +149,7 @@ class Digest:
         if len(set(owners)) < len(owners):
             return False  # what was recorded for one shall stay in order
         for run, endpoint in zip(runs, endpoints, strict=True):
+            pause()
             if not are_current(run[:1], generation).all():
                 self._stale += int(owed_by(run[:1])[0]) * len(run)
             elif endpoint is None:

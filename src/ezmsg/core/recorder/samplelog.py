@@ -23,7 +23,10 @@ class Unmade(NamedTuple):
 
 
 class SampleLog(RowLog):
-    """The newest `limit` samples. The last of them may be rows that are selected and alone (see `selected`)."""
+    """The newest `limit` samples. The last of them may be rows that are selected and alone (see `selected`).
+
+    Not more of these are made than a reader asks for: all that a server keeps would hold it up.
+    """
 
     __slots__ = ("_unmade", "_unmade_count")
 
@@ -54,7 +57,7 @@ class SampleLog(RowLog):
 
     def append(self, rows: RowArray) -> None:
         """Add samples; the oldest give way."""
-        self._make()
+        self._make(self.end)
         super().append(rows)
 
     def clear(self) -> None:
@@ -65,7 +68,7 @@ class SampleLog(RowLog):
 
     def find(self, position: int, limit: int) -> Found:
         """As `read`."""
-        self._make()
+        self._make(max(position, self.oldest) + limit)
         return super().find(position, limit)
 
     def find_unmade(self, position: int, limit: int) -> Unmade | None:
@@ -101,12 +104,12 @@ class SampleLog(RowLog):
             at += count
         return Unmade([part for part in parts if len(part)], start, start - position, cleared)
 
-    def _make(self) -> None:
-        """Make the samples that are not made yet."""
-        unmade, self._unmade = self._unmade, deque()
-        place = self._stop - self._unmade_count
-        self.end -= self._unmade_count
-        self._unmade_count = 0
-        for rows, count in unmade:
+    def _make(self, until: int) -> None:
+        """Make the samples before a position that are not made yet, and no more than their rows make."""
+        while self._unmade and self.end - self._unmade_count < until:
+            rows, count = self._unmade.popleft()
+            place = self._stop - self._unmade_count
+            self._unmade_count -= count
+            # They are counted already.
+            self.end -= count
             self._put(samples_of(rows), place)
-            place += count
