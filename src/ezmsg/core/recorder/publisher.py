@@ -211,19 +211,6 @@ class PublisherMetrics:
             return
         previous_s, self.last_start_s = self.last_start_s, start_s
         ring = self.ring
-        if self.selects_all and trace is None:
-            self._blame = 0
-            flags_selected, owed = self._selected[(wait_s > 0) + 2 * (serialize_s > 0)]
-            offset = ring.head
-            pack_row(
-                ring.buffer, offset & ring.mask,
-                self.meta | flags | flags_selected, message_id, previous_s, start_s, end_s, wait_s, serialize_s, size,
-            )  # fmt: skip
-            # As `Ring.mark` does.
-            ring.head = end = offset + ROW_BYTES
-            _, extras, spans, samples = ring.marks
-            ring.marks = (end, extras, spans, samples + owed)
-            return
         selector = self._selector
         if selector is None and trace is not None and not trace[3]:
             blame, self._blame = self._blame, 0
@@ -239,6 +226,18 @@ class PublisherMetrics:
                 self.meta | flags, message_id, origin_s, start_s, end_s, wait_s, serialize_s, size,
             )  # fmt: skip
             ring.head = offset + 64
+            return
+        if self.selects_all and trace is None:
+            self._blame = 0
+            more_flags, owed = self._selected[(wait_s > 0) + 2 * (serialize_s > 0)]
+            pack_row(
+                ring.buffer, offset & ring.mask,
+                self.meta | flags | more_flags, message_id, previous_s, start_s, end_s, wait_s, serialize_s, size,
+            )  # fmt: skip
+            # As `Ring.mark` does.
+            ring.head = end = offset + ROW_BYTES
+            _, extras, spans, samples = ring.marks
+            ring.marks = (end, extras, spans, samples + owed)
             return
         meta, extra_meta = self.meta | flags, EXTRA
         samples = spans = span_id = parent_id = 0
