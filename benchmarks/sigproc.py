@@ -15,7 +15,11 @@ from ecosystem import environment as ecosystem
 
 SHARE = Target(Metric("runtime", "% of a core", higher_is_better=False), 0.5)
 AGE = Target(Metric("p99", "ms", higher_is_better=False), 1.0)
-CELLS = tuple(Cell(f"{where}-{samples}", (SHARE, AGE)) for where in ("together", "apart") for samples in (10, 2))
+CELLS = (
+    *(Cell(f"{where}-{samples}", (SHARE, AGE)) for where in ("together", "apart") for samples in (10, 2)),
+    # What no runtime can go below.
+    *(Cell(f"timers-{samples}", (SHARE,), is_only_ours=True) for samples in (10, 2)),
+)
 SIGPROC = Comparison(
     (__doc__ or "").splitlines()[0],
     Path(__file__).with_name("sigprocworker.py"),

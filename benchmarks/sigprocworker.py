@@ -4,7 +4,8 @@ python benchmarks/sigprocworker.py --cell WHERE-SAMPLES [--seconds S]
 
 A source of 256 channels at 1 kHz publishes blocks of so many samples; units of ezmsg-sigproc make windows of 50 ms of
 them, one for each block, filter them, and take their power. WHERE is `together` in one process, or `apart`, each unit
-in its own, connected by shared memory. Only what upstream and this project have in common.
+in its own, connected by shared memory. Only what upstream and this project have in common. Or it is `timers`: as
+`apart`, but nothing is sent, and a timer of its own wakes each unit: no runtime would take less.
 
 The runtime's share of the processor is what the graph takes beyond a loop that calls the same units one after the
 other, at the same pace, without a graph.
@@ -16,9 +17,11 @@ import argparse
 import asyncio
 import json
 import logging
+import multiprocessing
 import os
 import time
 from collections.abc import AsyncGenerator
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -39,6 +42,10 @@ WINDOW_S = 0.05
 WARM_UP_S = 1.0
 """Once messages are young: the first ones wait until filters are compiled."""
 YOUNG_S, PATIENCE_S = 0.02, 20.0
+Load = tuple[Any, AxisArray | None]
+"""A unit, and a message for it."""
+NOTHING: Load = (None, None)
+"""Source and sink only wake up."""
 SENT = "sent"
 """Attribute of a message: when its last sample was published, in s of the monotonic clock."""
 
@@ -129,6 +136,60 @@ async def without_graph(samples: int, seconds: float) -> dict[str, float]:
     raise AssertionError("blocks do not end")
 
 
+async def loads(samples: int) -> list[Load]:
+    """What each process of the graph has to do for a block."""
+    units = stages(samples)
+    for unit in units:
+        await unit.initialize()
+    async for block in blocks(samples):
+        found: list[Load] = []
+        message: AxisArray | None = block
+        for unit in units:
+            if message is not None:
+                found.append((unit, message))
+                message = await output(unit, message)
+        if message is not None:
+            return [NOTHING, *found, NOTHING]
+    raise AssertionError("blocks do not end")
+
+
+async def output(unit: Any, message: AxisArray | None) -> AxisArray | None:
+    """What a unit makes of a message."""
+    found = [made async for _, made in unit.on_signal(message)]
+    return found[-1] if found else None
+
+
+async def live(load: Load, period_s: float) -> None:
+    """Do it whenever there would be a block."""
+    unit, message = load
+    begin_s, number = time.monotonic(), 0
+    while True:
+        number += 1
+        await asyncio.sleep(begin_s + number * period_s - time.monotonic())
+        if unit is not None:
+            await output(unit, message)
+
+
+def by_timers(samples: int, seconds: float) -> dict[str, float]:
+    """Each unit in a process of its own, called with a message that it has."""
+    fork = multiprocessing.get_context("fork")
+    processes = [
+        fork.Process(target=lambda load=load: asyncio.run(live(load, samples / FS_HZ)), daemon=True)
+        for load in asyncio.run(loads(samples))
+    ]
+    for process in processes:
+        process.start()
+    try:
+        time.sleep(min(WARM_UP_S, seconds))
+        used_s, begin_s = cpu_s(), time.monotonic()
+        time.sleep(seconds)
+        return {"cpu": 100 * (cpu_s() - used_s) / (time.monotonic() - begin_s)}
+    finally:
+        for process in processes:
+            process.kill()
+            process.join()
+
+
 class Plan(ez.Settings):
     """What is done, and where it is told what was found."""
 
@@ -182,7 +243,7 @@ def main() -> None:
     where, samples = options.cell.split("-")
     # Before and after: what else the machine does changes how much the same work takes.
     before = asyncio.run(without_graph(int(samples), options.seconds / 2))
-    found = with_graph(where, int(samples), options.seconds)
+    found = (by_timers if where == "timers" else partial(with_graph, where))(int(samples), options.seconds)
     after = asyncio.run(without_graph(int(samples), options.seconds / 2))
     bare = (before["cpu"] + after["cpu"]) / 2
     metrics = {**found, "bare": bare, "runtime": found["cpu"] - bare}

@@ -222,6 +222,24 @@ async def test_a_trace_can_be_set_by_process_id_and_filters(
     ]
 
 
+async def test_a_control_for_the_whole_graph_reaches_every_process_and_tells_what_each_said(
+    server: GraphServer, context: GraphContext, process: ProcessControlClient, flow: Flow
+) -> None:
+    other = ProcessControlClient(server.address)
+    await other.connect()
+    processes = {process.client_id, other.client_id}
+    answers = await context.set_profiling_trace_all(ProfilingTraceControl(True, metrics=[], level="off"))
+    assert {process_id for process_id, answer in answers.items() if answer.ok} == processes
+    await flow.carry(3)
+    answers = await context.set_profiling_trace_all(ProfilingTraceControl(True, metrics=[], level="loud"))
+    assert {answer.error_code for answer in answers.values()} == {Code.INVALID_RESPONSE}
+    await context.set_profiling_trace_all(OFF)
+    await flow.carry(2)
+    [publisher] = (edge for edge in PROFILES.snapshot().edges if edge.subscription is None)
+    assert (publisher.counters["sent"], publisher.histograms["publish"].count) == (5, 2)
+    await other.close()
+
+
 async def test_setting_a_trace_clears_it_for_all(
     context: GraphContext, another: GraphContext, process: ProcessControlClient, flow: Flow
 ) -> None:
@@ -433,6 +451,25 @@ async def test_a_stream_connects_at_its_first_batch_and_ends_silently_with_the_s
         async for _ in reader.stream:
             pass
     await unused.stream.aclose()
+
+
+@pytest.mark.parametrize("control", [{"max_samples": 7}, {"include_empty_batches": True}])
+async def test_a_stream_that_is_not_due_yet_gets_all_that_was_measured_when_its_server_stops(
+    server: GraphServer, context: GraphContext, process: ProcessControlClient, flow: Flow, control: dict[str, Any]
+) -> None:
+    PROFILES.set_trace_control(ON)
+    await flow.carry(1)
+    assert await PROFILES.flushed(40)
+    reader = Reader(context, interval=3600.0, **control)
+    async with aclosing(reader.stream):
+        assert await reader.until(process.process_id, "lease_time_ns", 1) == [0]
+        await flow.carry(50)
+        server.stop()  # nor can this loop read meanwhile
+        async with asyncio.timeout(40):
+            async for batch in reader.stream:
+                reader.batches.append(batch)
+    assert of("lease_time_ns", reader.samples(process.process_id)) == list(range(51))
+    assert "stops" in reader.stream.ended
 
 
 async def test_a_stream_that_is_closed_is_over(context: GraphContext, process: ProcessControlClient) -> None:

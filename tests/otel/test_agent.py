@@ -153,7 +153,7 @@ def test_schemas_and_scopes_are_told(receiver: Receiver, agent_for: AgentFor) ->
 def test_the_graph_arrives(receiver: Receiver, agent_for: AgentFor) -> None:
     agent = agent_for(receiver)
     agent.feed(first())
-    agent.feed(GraphState(["A", "B"], [("A", "B")], 2))
+    agent.feed(GraphState(["A", "B"], [("A", "B")], ["lab:4711", "lab:2"]))
     assert agent.drain(PATIENCE_S)
     (edge,) = receiver.store.points("ezmsg.graph.edge.info")
     assert edge.attributes == {"ezmsg.graph.edge.source": "A", "ezmsg.graph.edge.target": "B"}

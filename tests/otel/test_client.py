@@ -153,7 +153,7 @@ async def test_deliveries_are_taken_and_acknowledged_together(graph: FakeGraph, 
     follow()
     server = await graph.next_reader()
     server.notify(first())
-    server.notify(GraphState(["A"], [], 1))
+    server.notify(GraphState(["A"], [], ["h:1"]))
     for seq in range(1, 10):
         server.notify(telemetry(seq))
     await graph.heard_that(lambda: graph.acknowledged == 10)

@@ -316,9 +316,9 @@ def test_the_agent_tells_about_itself(registry: Registry, ledger: Ledger, collec
 
 
 def test_the_graph_is_told_as_nodes_edges_and_a_number(registry: Registry, collector: Collector) -> None:
-    registry.apply(first(endpoints=[PUBLISHER], hello=hello(process_name="front")))
-    registry.apply(telemetry(0, "link-2", endpoints=[EDGE], hello=hello("link-2", process_name="back")))
-    registry.tell(GraphState([OUT, "ROOT/OUT", IN], [(OUT, "ROOT/OUT"), ("ROOT/OUT", IN)], 2))
+    registry.apply(first(endpoints=[PUBLISHER], hello=hello(process_name="front", pid=1)))
+    registry.apply(telemetry(0, "link-2", endpoints=[EDGE], hello=hello("link-2", process_name="back", pid=2)))
+    registry.tell(GraphState([OUT, "ROOT/OUT", IN], [(OUT, "ROOT/OUT"), ("ROOT/OUT", IN)], ["lab:1", "lab:2"]))
     data = collector.collect(NOW_NS).data
     node, kind, process = semconv.NODE_ID, semconv.NODE_KIND, semconv.PROCESS_NAME
     assert values(data, "ezmsg.graph.process.count") == {(): 2}
@@ -336,18 +336,18 @@ def test_the_graph_is_told_as_nodes_edges_and_a_number(registry: Registry, colle
 def test_an_edge_that_is_gone_is_0(registry: Registry, collector: Collector) -> None:
     edge = key({semconv.EDGE_SOURCE: OUT, semconv.EDGE_TARGET: IN})
     registry.apply(first(endpoints=[PUBLISHER]))
-    registry.tell(GraphState([], [(OUT, IN)], 1))
+    registry.tell(GraphState([], [(OUT, IN)], []))
     assert values(collector.collect(NOW_NS).data, "ezmsg.graph.edge.info") == {edge: 1}
-    registry.tell(GraphState([], [], 1))
+    registry.tell(GraphState([], [], []))
     assert values(collector.collect(NOW_NS).data, "ezmsg.graph.edge.info") == {edge: 0}
 
 
 def test_processes_count_also_when_they_are_not_on_the_control_plane(registry: Registry, collector: Collector) -> None:
-    for link_id in ("a", "b", "c"):
-        registry.apply(first(link_id))
+    for pid, link_id in enumerate(("a", "b", "c")):
+        registry.apply(first(link_id, hello=hello(link_id, pid=pid)))
     registry.apply(telemetry(1, "c", gone=True))
-    registry.tell(GraphState([], [], 0))
-    assert values(collector.collect(NOW_NS).data, "ezmsg.graph.process.count") == {(): 2}
+    registry.tell(GraphState([], [], ["lab:1", "lab:17"]))
+    assert values(collector.collect(NOW_NS).data, "ezmsg.graph.process.count") == {(): 3}
 
 
 def test_ended_processes_are_named_so_that_they_can_be_forgotten(registry: Registry, collector: Collector) -> None:
@@ -376,7 +376,7 @@ def test_series_beyond_the_limit_are_counted_as_dropped(
 
 def test_everything_can_be_encoded(registry: Registry, ledger: Ledger, collector: Collector) -> None:
     registry.apply(first(histograms=[histogram(1, "publish", [1], exemplars=[(5, 5, "ab", "cd")])]))
-    registry.tell(GraphState([OUT], [], 1))
+    registry.tell(GraphState([OUT], [], ["lab:1"]))
     ledger.took("traces", 0)
     collection = collector.collect(NOW_NS)
     sent = encode_metrics(collection.data)

@@ -24,18 +24,18 @@ def test_before_a_server_said_something_no_graph_is_known() -> None:
     assert (graphs.state, counted(graphs)) == (None, ({}, {}))
 
 
-def test_graphs_of_several_servers_are_one_and_each_has_the_last_word_on_its_own() -> None:
+def test_graphs_of_several_servers_are_one_and_a_process_in_several_of_them_counts_once() -> None:
     graphs = Graphs()
-    graphs.set_state("one", GraphState(["A", "B"], [], 1))
-    graphs.set_state("two", GraphState(["B", "C"], [("B", "C")], 2))
-    graphs.set_state("one", GraphState(["A", "B"], [("A", "B")], 3))
-    assert graphs.state == GraphState(["A", "B", "C"], [("A", "B"), ("B", "C")], 5)
+    graphs.set_state("one", GraphState(["A", "B"], [], ["h:1"]))
+    graphs.set_state("two", GraphState(["B", "C"], [("B", "C")], ["h:1", "h:2"]))
+    graphs.set_state("one", GraphState(["A", "B"], [("A", "B")], ["h:1", "h:3", "i:1"]))
+    assert graphs.state == GraphState(["A", "B", "C"], [("A", "B"), ("B", "C")], ["h:1", "h:3", "i:1", "h:2"])
 
 
 def test_what_servers_counted_stays_when_they_end() -> None:
     graphs = Graphs()
     for server in range(3):
-        graphs.set_state(server, GraphState([f"A{server}"], [], 1))
+        graphs.set_state(server, GraphState([f"A{server}"], [], ["h:1"]))
         for turn in (1, 2):
             states = [histogram(0, "graph_operation", [5] * turn, label="Connect")]
             graphs.set_server(server, ServerTelemetry(states, {"settings:X": turn}))
@@ -44,7 +44,7 @@ def test_what_servers_counted_stays_when_they_end() -> None:
     for server in range(3):
         graphs.end(server)
         assert counted(graphs) == before
-    assert graphs.state == GraphState([], [], 0)
+    assert graphs.state == GraphState([], [], [])
     assert len(graphs.servers) == 1
 
 

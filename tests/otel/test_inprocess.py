@@ -87,6 +87,8 @@ def assert_all_arrived(receiver: HttpReceiver, seen: dict[str, Any]) -> None:
     assert {span.resource["service.name"] for span in receiver.store.spans} == {"mine"}
     for name in ("messaging.client.sent.messages", "messaging.client.consumed.messages"):
         assert receiver.store.points(name)[-1].value == MESSAGES
+    queue = [receiver.store.points(f"ezmsg.telemetry.queue.{name}")[-1].value for name in ("usage", "limit")]
+    assert 0 <= queue[0] <= queue[1]
     for name in ("ezmsg.message.age", "messaging.process.duration", "messaging.client.operation.duration"):
         point = receiver.store.points(name)[-1]
         assert (point.value, point.metric.WhichOneof("data")) == (MESSAGES, "exponential_histogram")

@@ -29,9 +29,9 @@ def test_processes_are_told_apart_by_their_links(registry: Registry) -> None:
 
 
 def test_the_graph_is_the_last_one_told(registry: Registry) -> None:
-    registry.tell(GraphState(["A"], [], 1))
-    registry.tell(GraphState(["A", "B"], [("A", "B")], 2))
-    assert registry.look()[1] == GraphState(["A", "B"], [("A", "B")], 2)
+    registry.tell(GraphState(["A"], [], ["h:1"]))
+    registry.tell(GraphState(["A", "B"], [("A", "B")], ["h:1", "h:2"]))
+    assert registry.look()[1] == GraphState(["A", "B"], [("A", "B")], ["h:1", "h:2"])
 
 
 def test_an_ended_process_stays_until_its_last_values_were_taken(registry: Registry) -> None:

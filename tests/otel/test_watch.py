@@ -29,6 +29,10 @@ from ezmsg.otel.spanencoder import SpanEncoder
 from ezmsg.otel.spanrows import SpanRows
 from tests.otel.feeds import ANCHOR, first, settings, span_ids, span_rows
 
+SETTINGS, HEADERS, END = 4, 1, 5
+"""Frames of HTTP/2, and the flags of one that is all there is."""
+PATIENCE_S = 40.0
+
 
 def spans(encoder: SpanEncoder[Any], count: int = 3) -> Any:
     registry = Registry(ResourceFactory())
@@ -156,6 +160,33 @@ def test_a_redirect_is_no_success(http_receiver: HttpReceiver) -> None:
     outcome = send(http_receiver)
     assert (outcome.verdict, outcome.reason) == ("lost", "rejected")
     assert "http://elsewhere.invalid/" in outcome.detail
+
+
+def redirect_over_http2(listening: socket.socket) -> None:
+    """Answer one request as a gateway does that redirects."""
+    peer, _ = listening.accept()
+    peer.settimeout(PATIENCE_S)
+    with peer, peer.makefile("rb") as frames:
+        frames.read(24)  # the preface
+        peer.sendall(bytes([0, 0, 0, SETTINGS, 0, 0, 0, 0, 0]))
+        head = bytes(9)
+        while head[3] != HEADERS:
+            head = frames.read(9)
+            frames.read(int.from_bytes(head[:3], "big"))
+        status = b"\x08\x03302"  # ":status", as it is
+        peer.sendall(bytes([0, 0, len(status), HEADERS, END]) + head[5:] + status)
+        frames.read()
+
+
+def test_nor_is_a_redirect_over_grpc() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as gateway:
+        answering = threading.Thread(target=redirect_over_http2, args=[gateway])
+        answering.start()
+        with exit_of("traces", settings("grpc", f"http://127.0.0.1:{gateway.getsockname()[1]}")) as way:
+            outcome = way.send()
+        answering.join(PATIENCE_S)
+    assert (outcome.verdict, outcome.reason) == ("lost", "rejected")
+    assert "302" in outcome.detail
 
 
 def test_a_receiver_that_is_down_can_be_tried_again(receiver: Receiver) -> None:

@@ -309,9 +309,12 @@ def otel_mode() -> str:
     return value
 
 
-def otlp_is_configured() -> bool:
-    """Whether the standard OpenTelemetry variables name somewhere to export to."""
-    if (text("OTEL_SDK_DISABLED") or "").lower() == "true":
+def agent_exports() -> bool:
+    """Whether an agent is to export: as asked for, or (`auto`) where the OTEL variables name somewhere to export to."""
+    mode = otel_mode()
+    if mode != "auto":
+        return mode == "agent"
+    if (text("OTEL_SDK_DISABLED") or "").strip().lower() == "true":
         return False
     endpoints = (
         "OTEL_EXPORTER_OTLP_ENDPOINT",

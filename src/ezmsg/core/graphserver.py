@@ -203,6 +203,7 @@ class GraphServer(threading.Thread):
             if welcoming:
                 await asyncio.wait(welcoming)  # else their sockets would be nobody's
             await agent.stop(core.telemetry)
+            await core.telemetry.finish_streams()
             await self._goodbye()
             await core.close()
 

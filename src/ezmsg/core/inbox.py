@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
+from collections.abc import Callable
 from contextlib import suppress
 from typing import Any, Final, Protocol
 from weakref import ref
@@ -24,6 +25,10 @@ for one among them, or publishes nothing ever."""
 OVERLAPPING: Final = 256
 """Leases of one subscriber that are known at once. Of one beyond that, a publish that its receiver is to record is told
 when the lease is left, not before."""
+
+
+RELIEVE_EVERY: Final = 8
+"""Rests of which one asks whether the recorder is crowded."""
 
 
 class Taken(Protocol):
@@ -60,6 +65,7 @@ class Inbox:
         "_eagerness",
         "_handler",
         "_is_reached_from_afar",
+        "_left",
         "_loop",
         "_max_queue",
         "_profiles",
@@ -85,8 +91,10 @@ class Inbox:
         # What was handled since something was published, the inputs of what will be; None when there were too many.
         self.inputs: tuple[Input, ...] | None = ()
         self._handler: ref[asyncio.Task[Any]] | None = None
-        # Of publishers that ended, while messages of theirs are still queued or held.
+        # Of publishers that ended, or that nothing is heard of any more, while messages of theirs are queued or held.
         self.retired: list[Subscription] = []
+        # Called once everything is closed that was measured.
+        self._left: Callable[[], None] | None = None
         # Finished: what leaving a lease is awaited with.
         # Kept: asking for the running one is a system call in Python 3.11.
         self._loop = asyncio.get_running_loop()
@@ -135,16 +143,19 @@ class Inbox:
         if self.is_closed:
             raise SubscriberClosed(self.topic)
         self.rests += 1
-        self._profiles.relieve()
-        # Tasks of this loop come without looking. Only if nobody waits: the first is served first.
-        if self._is_reached_from_afar and not self._waiters and await self._eagerness.sees(self._has_news):
+        if not self.rests % RELIEVE_EVERY:
+            self._profiles.relieve()
+        # Only if nobody waits: the first is served first. What tasks of this loop send comes without looking.
+        is_eager = self._is_reached_from_afar
+        if is_eager and not self._waiters and await self._eagerness.sees(self._has_news):
             return
         waiter = self._loop.create_future()
         self._waiters.append(waiter)
-        began_s = message_clock()
+        began_s = message_clock() if is_eager else 0.0
         try:
             await waiter
-            self._eagerness.slept(message_clock() - began_s)
+            if is_eager:
+                self._eagerness.slept(message_clock() - began_s)
         except asyncio.CancelledError:
             if waiter.done() and not waiter.cancelled() and self.queue:
                 self._wake_one()
@@ -223,7 +234,7 @@ class Inbox:
             subscription.channel.release(message)
 
     def retire(self, subscription: Subscription) -> None:
-        """A publisher ended: close what is measured of it once its last message was handled."""
+        """Nothing more comes of a publisher: close what is measured of it once its last message was handled."""
         self.retired.append(subscription)
         self.sweep()
 
@@ -233,6 +244,14 @@ class Inbox:
         for subscription in [retired for retired in self.retired if id(retired) not in busy]:
             self.retired.remove(subscription)
             subscription.metrics.close()
+        if not self.retired and (left := self._left) is not None:
+            self._left = None
+            left()
+
+    def when_left(self, left: Callable[[], None]) -> None:
+        """Call this once the last message of the retired publishers was handled."""
+        self._left = left
+        self.sweep()
 
     def close(self) -> None:
         """Release everything unread; whoever waits gets SubscriberClosed."""
@@ -241,9 +260,6 @@ class Inbox:
         while self.queue:
             message = self.queue.popleft()
             message.subscription.channel.release(message)
-        for subscription in self.retired:
-            subscription.metrics.close()
-        self.retired.clear()
         for waiter in self._waiters:
             if not waiter.done():
                 waiter.set_exception(SubscriberClosed(self.topic))

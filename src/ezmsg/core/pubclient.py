@@ -5,12 +5,10 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-from collections.abc import Callable
 from typing import Any
-from uuid import UUID, uuid4
+from uuid import uuid4
 
 from ezmsg.core import config
-from ezmsg.core.backpressure import Backpressure
 from ezmsg.core.control import ControlClient
 from ezmsg.core.control.link import WAIT_S, ServerLink
 from ezmsg.core.currentmessage import LATER, begin_trace, get_current_message
@@ -18,13 +16,13 @@ from ezmsg.core.errors import (
     EzmsgError,
     PublisherClosed,
 )
+from ezmsg.core.flow import Flow
 from ezmsg.core.messagecache import CachedMessage
 from ezmsg.core.messagemarshal import Encoded
 from ezmsg.core.net.address import AddressType, boot_id
 from ezmsg.core.profiling import (
     PROFILES,
     ProfileRegistry,
-    PublisherMetrics,
     PublishTrace,
     TraceIds,
     message_clock,
@@ -37,7 +35,6 @@ from ezmsg.core.transport import Outlet
 from ezmsg.core.transport.local import DOORS, LocalLink
 from ezmsg.core.transport.messagelistener import MessageListener
 from ezmsg.core.transport.stream import ChannelOutlet
-from ezmsg.core.turns import Eagerness, one_turn
 from ezmsg.core.wire.records import Done, OpenPublisher, Pause, Record, Resume, Sync
 from ezmsg.core.wire.records.fields import require_name
 
@@ -45,10 +42,9 @@ logger = logging.getLogger("ezmsg")
 
 DEFAULT_NUM_BUFFERS = 32
 DEFAULT_BUF_SIZE = 65536
-BACKPRESSURE_WARNING_INTERVAL_S = 5.0
 
 
-class Publisher:
+class Publisher(Flow):
     """Sends messages on a topic.
 
     Made by `Publisher.create` (or `GraphContext.publisher`), used on the event loop that made it.
@@ -60,61 +56,31 @@ class Publisher:
         log_name: How it is called in logs.
     """
 
-    # The hot path finds slots faster than the entries of a large `__dict__`; that is for whoever wants to patch.
+    # Slots as `Flow` has them; the `__dict__` is for whoever wants to patch.
     __slots__ = (
-        "__dict__", "__weakref__", "_bits", "_blocked", "_control", "_direct", "_eagerness", "_freed", "_held",
-        "_holder", "_is_closed", "_leaving", "_line", "_listener", "_locals", "_looks", "_loop", "_metrics", "_next_id",
-        "_outlets", "_profiles", "_remotes", "_running", "_slot", "_slots", "_stalled_s", "_turning", "_waiting",
-        "_warned_s", "_warns", "id", "log_name", "num_buffers", "pid", "publisher_id", "topic",
+        "__dict__", "__weakref__", "_bits", "_control", "_direct", "_leaving", "_listener", "_locals", "log_name",
+        "pid", "publisher_id",
     )  # fmt: skip
 
     _control: ServerLink
-    _profiles: ProfileRegistry
-    _metrics: PublisherMetrics
     _listener: MessageListener
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         raise TypeError("use `await Publisher.create(topic, ...)` or `await context.publisher(topic)`")
 
     def _prepare(self, topic: str, num_buffers: int, start_paused: bool) -> None:
-        self.id: UUID = uuid4()
+        self.id = uuid4()
         self.publisher_id = str(self.id)
         self.pid = os.getpid()
         self.topic = topic
         self.log_name = f"{topic}({self.publisher_id[:8]})"
-        self.num_buffers = num_buffers
-        self._slots = Backpressure(num_buffers, self._slot_freed)
-        self._held = self._slots.held
-        self._eagerness = Eagerness()
-        self._loop = asyncio.get_running_loop()
-        # The next message: its number, and its slot, which is the number modulo the slots.
-        self._next_id = 0
-        self._slot = 0
+        self._prepare_flow(num_buffers, start_paused)
         self._bits = 0
-        # Whether a broadcast must look closer before it sends: in every round of the ring, while paused or closed, and
-        # while others stand in line.
-        self._looks = True
         # Who is handed the very object; if there is nobody else, and just one subscriber, it.
         self._locals: tuple[LocalLink, ...] = ()
         self._direct: Any = None
         self._remotes = Remotes(self)
-        self._outlets: set[Outlet] = set()
         self._leaving: set[asyncio.Future[None]] = set()
-        self._freed: asyncio.Future[None] | None = None
-        self._running = asyncio.Event()
-        # Broadcasts that wait stand in line; `_waiting` counts them, so that newcomers do not overtake. Nor do they
-        # overtake those that let the loop turn once, which `_turning` counts: they turn as well.
-        self._line = asyncio.Lock()
-        self._waiting = self._turning = 0
-        self._stalled_s = 0.0
-        # On which topic the subscriber is that held a slot last.
-        self._holder = ""
-        self._is_closed = False
-        self._blocked = start_paused
-        if not start_paused:
-            self._running.set()
-        self._warned_s = -BACKPRESSURE_WARNING_INTERVAL_S
-        self._warns = not config.backpressure_warning_disabled()
 
     @classmethod
     async def create(
@@ -215,7 +181,7 @@ class Publisher:
         wait_s = 0.0
         slot = self._slot
         if self._looks or self._held[slot]:
-            wait_s = await self._clear_to_send()
+            wait_s = await self._clear_to_send(start_s)
             publish_s = message_clock()
             slot = self._slot
         metrics = self._metrics
@@ -332,109 +298,7 @@ class Publisher:
             end_s = message_clock()
             metrics.record(message_id, origin_s, start_s, end_s, wait_s, serialize_s, size, fanout, trace)
 
-    async def _clear_to_send(self) -> float:
-        """Stand in line, and wait out a pause or a held slot; returns how much of it was backpressure, in s.
-
-        Whoever called `broadcast` first sends first: the caller sends before anybody else runs.
-        """
-        if self._turning or not (self._slot or self._waiting or self._blocked):
-            # One turn of the loop per round of the ring: a publisher that nobody holds up must not starve it.
-            self._profiles.relieve()
-            self._turning += 1
-            try:
-                await one_turn()
-            finally:
-                self._turning -= 1
-            if not (self._held[self._slot] or self._waiting or self._blocked):
-                self._looks = self._turning > 0
-                return 0.0
-        self._waiting += 1
-        self._looks = True
-        try:
-            async with self._line:
-                began_s, stalled_s = message_clock(), self._stalled_s
-                while not self._is_closed:
-                    if self._blocked:
-                        await self._running.wait()
-                    elif self._slots.held[self._slot]:
-                        await self._stall()
-                    else:
-                        return min(self._stalled_s - stalled_s, message_clock() - began_s)
-                raise PublisherClosed(self.topic)
-        finally:
-            self._waiting -= 1
-            self._looks = self._blocked or self._waiting > 0 or self._turning > 0
-
-    async def _stall(self) -> None:
-        began_s = message_clock()
-        if self._warns and began_s - self._warned_s > BACKPRESSURE_WARNING_INTERVAL_S:
-            self._warned_s = began_s
-            logger.warning("%s under subscriber backpressure!", self.topic)
-        slot, context = self._slot, get_current_message()
-        self._metrics.waits.began(began_s, slot, "" if context is None else context.holds)
-        # Also where it looks without sleeping: who lets go of the slot is to blame.
-        self._slots.is_awaited = True
-        try:
-            if not (self._remotes.outlets and await self._eagerness.sees(self._can_go_on)):
-                slept_s = message_clock()
-                await self._any_release()
-                self._eagerness.slept(message_clock() - slept_s)
-        finally:
-            stalled_s = message_clock() - began_s
-            self._stalled_s += stalled_s
-            self._metrics.wait_ended(round(stalled_s * 1e9), self._holder_of(slot))
-
-    def _holder_of(self, slot: int) -> str:
-        """The topic of the subscriber that holds a slot, else of who held one last; may be asked from any thread."""
-        held = self._held[slot]
-        return self._last_of(held & -held)
-
-    def _last_of(self, bit: int) -> str:
-        """The topic of the subscriber that held a slot last, of the channel with this bit, else of all."""
-        for outlet in list(self._outlets):
-            if outlet.bit == bit:
-                return outlet.holder
-        return self._holder
-
-    def _can_go_on(self) -> bool:
-        return not self._held[self._slot] or self._blocked
-
-    async def _any_release(self) -> None:
-        if self._freed is None:
-            self._freed = self._loop.create_future()
-            self._slots.is_awaited = True
-        # Shielded: a broadcast and any number of `sync` may wait for the same release, and one of them be cancelled.
-        await asyncio.shield(self._freed)
-
-    # -- flow ---------------------------------------------------------------------------------------------------------
-
-    @property
-    def running(self) -> bool:
-        """Whether `broadcast` sends, as opposed to waiting for `resume()` or being closed."""
-        return not self._blocked
-
-    def pause(self) -> None:
-        """Make every `broadcast` wait from now on."""
-        self._blocked = self._looks = True
-        self._running.clear()
-
-    def resume(self) -> None:
-        """Let `broadcast` go on."""
-        if not self._is_closed:
-            self._blocked = False
-        self._running.set()
-
-    async def sync(self) -> None:
-        """Pause, and wait until every message sent so far was released. Stays paused until `resume()`."""
-        self.pause()
-        while self._slots.inflight:
-            await self._any_release()
-
     # -- called by transports -----------------------------------------------------------------------------------------
-
-    def releaser(self, bit: int) -> Callable[[int], None]:
-        """What is called, for a channel with this bit, with the id of a message that it is done with."""
-        return self._slots.releaser(bit)
 
     def attach(self, outlet: Outlet) -> tuple[int, int]:
         """A channel arrived: its bit, and the id of the first message it gets."""
@@ -490,13 +354,6 @@ class Publisher:
         self._metrics.record_late(message.message_id, message.origin_s, message.publish_s, message.channel_s, trace)
         message.publish_s = message.channel_s  # what is left of it is a hand-over
 
-    def _slot_freed(self, bit: int = 0) -> None:
-        self._slots.is_awaited = False
-        self._holder = self._last_of(bit)
-        freed, self._freed = self._freed, None
-        if freed is not None and not freed.done():
-            freed.set_result(None)
-
     # -- called by the control connection -----------------------------------------------------------------------------
 
     async def introduce(self, client: ControlClient) -> None:
@@ -543,7 +400,7 @@ class Publisher:
         self._running.set()
         DOORS.close(self.publisher_id)
         self._record_left()
-        self._profiles.unregister_publisher(self.id)
+        self._leave_registry()
         for outlet in list(self._outlets):
             outlet.close_soon()
             self.detach(outlet)

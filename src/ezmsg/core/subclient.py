@@ -311,7 +311,7 @@ class Subscriber:
         """Stop hearing a publisher at once: queued messages of it are dropped and released."""
         self._inbox.drop(subscription)
         self._leave(subscription.channel, subscription)
-        subscription.metrics.close()
+        self._inbox.retire(subscription)
 
     def _leave(self, channel: Channel, subscription: Subscription) -> None:
         channel.unsubscribe(subscription)
@@ -329,7 +329,8 @@ class Subscriber:
             rejoining.cancel()
         while self._subscriptions:
             self._cut(self._subscriptions.popitem()[1])
-        self._profiles.unregister_subscriber(self.id)
+        # What is still held will be recorded when it is let go of.
+        self._inbox.when_left(lambda: self._profiles.unregister_subscriber(self.id))
         self._control.close_soon()
 
     @property

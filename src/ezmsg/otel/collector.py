@@ -9,7 +9,7 @@ from opentelemetry.sdk.metrics.export import Metric, MetricsData, ResourceMetric
 
 from ezmsg.core.graphmeta import ProfileChannelType
 from ezmsg.core.recorder.rows import CHANNELS, PROCESS_INDEX, SEPARATOR
-from ezmsg.core.wire.records import EndpointRecord, GraphState, ServerTelemetry
+from ezmsg.core.wire.records import EndpointRecord, GraphState, ServerTelemetry, process_key
 from ezmsg.otel import semconv
 from ezmsg.otel.culprits import Culprits
 from ezmsg.otel.farewell import Farewell, Info
@@ -220,9 +220,10 @@ def attributes_in(spec: MetricSpec, label: str) -> AttributeSet:
 
 
 def _add_processes(points: Points, graph: GraphState, processes: list[Process]) -> None:
-    # The server counts those on its control plane; a process without units only has a telemetry link.
-    linked = sum(not process.is_gone for process in processes)
-    points.add(semconv.PROCESS_COUNT, (), max(graph.processes, linked))
+    # The server may not know all of them again yet.
+    hellos = (process.hello for process in processes if not process.is_gone)
+    linked = {process_key(hello.host, hello.pid) for hello in hellos if hello is not None}
+    points.add(semconv.PROCESS_COUNT, (), len(linked | set(graph.processes)))
 
 
 def _infos(graph: GraphState, processes: list[Process]) -> Iterator[Info]:

@@ -50,7 +50,8 @@ class Graphs:
         states = self._states.values()
         nodes = dict.fromkeys(node for state in states for node in state.nodes)
         edges = dict.fromkeys(edge for state in states for edge in state.edges)
-        return GraphState(list(nodes), list(edges), sum(state.processes for state in states))
+        processes = dict.fromkeys(process for state in states for process in state.processes)
+        return GraphState(list(nodes), list(edges), list(processes))
 
     @property
     def servers(self) -> list[ServerTelemetry]:

@@ -30,7 +30,7 @@ from ezmsg.otel.ledger import Ledger
 from ezmsg.otel.providers import ProviderSender, Readers, TraceSpanEncoder
 from ezmsg.otel.registry import Registry
 from ezmsg.otel.resource import ResourceFactory
-from ezmsg.otel.settings import Settings, SignalSettings, sdk_is_disabled
+from ezmsg.otel.settings import Settings, Signal, SignalSettings, sdk_is_disabled
 from ezmsg.otel.spanpipeline import SpanPipeline
 
 SPAN_DELAY_S: Final = 0.2
@@ -54,7 +54,7 @@ class InProcess:
         settings = Settings(*nowhere, span_delay_s=SPAN_DELAY_S, span_batch=SPAN_BATCH)
         self._sender = ProviderSender(self._provider_found)
         self._spans = SpanPipeline(self._sender, TraceSpanEncoder(), self._registry.resource, self._ledger, settings)
-        self._collector = Collector(self._registry, self._ledger, dict, time.time_ns())
+        self._collector = Collector(self._registry, self._ledger, self._queues, time.time_ns())
         self._lock = threading.Lock()
         self._metrics: dict[str, Metric] = {}
         self._metrics_at_s = -FRESH_S
@@ -104,6 +104,9 @@ class InProcess:
         with self._lock:
             self._metrics_at_s = -FRESH_S
         return self._spans.flush(timeout_s)
+
+    def _queues(self) -> dict[Signal, tuple[int, int]]:
+        return {"traces": (self._spans.usage, self._spans.limit)}
 
     def _provider_found(self) -> None:
         # Exit handlers run in reverse order: ours before that of the provider, which registered it when it was made.

@@ -341,10 +341,10 @@ EXPORTED = _counter("ezmsg.telemetry.exported", "{item}", "agent.exported", (TEL
                     "Items a receiver took.")
 EXPORT_DURATION = _seconds("ezmsg.telemetry.export.duration", "agent.export_duration", (TELEMETRY_SIGNAL,),
                            "Duration of an export, successful or not.")
-QUEUE_USAGE = _level("ezmsg.telemetry.queue.usage", "{item}", "agent.queue_usage", (TELEMETRY_SIGNAL,),
-                     "Items that wait for export.")
-QUEUE_LIMIT = _level("ezmsg.telemetry.queue.limit", "{item}", "agent.queue_limit", (TELEMETRY_SIGNAL,),
-                     "Items that may wait for export.")
+QUEUE_USAGE = _level("ezmsg.telemetry.queue.usage", "{row}", "agent.queue_usage", (TELEMETRY_SIGNAL,),
+                     "Rows that wait for export: one for each span, and one for each of its links and user attributes.")
+QUEUE_LIMIT = _level("ezmsg.telemetry.queue.limit", "{row}", "agent.queue_limit", (TELEMETRY_SIGNAL,),
+                     "Rows that may wait for export.")
 PROCESS_COUNT = _level("ezmsg.graph.process.count", "{process}", "graph.processes", (),
                        "Processes of the graph.")
 NODE_INFO = _gauge("ezmsg.graph.node.info", "{node}", "graph.nodes", (NODE_ID, NODE_KIND, PROCESS_NAME),

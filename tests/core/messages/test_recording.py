@@ -10,7 +10,7 @@ from contextlib import suppress
 import numpy as np
 import pytest
 
-from ezmsg.core.errors import MessageNotSerializable
+from ezmsg.core.errors import MessageNotSerializable, PublisherClosed
 from ezmsg.core.graphcontext import GraphContext
 from ezmsg.core.graphmeta import ProfileChannelType, ProfilingTraceControl, ProfilingTraceSample, TraceSpan
 from ezmsg.core.profiling import ProfileRegistry
@@ -97,6 +97,29 @@ async def test_bytes_that_lie_in_shared_memory_are_received_as_those_of_a_socket
     assert of_publisher.counters[f"bytes_by:{kind.lower()}"] == of_publisher.counters["bytes"]
 
 
+@pytest.mark.parametrize("how", [{}, {"allow_local": False}, {"force_tcp": True}], ids=["local", "shm", "tcp"])
+async def test_whatever_the_level_and_the_thinning_counters_are_exact_and_what_is_left_out_is_even_and_told(
+    context: GraphContext, registry: ProfileRegistry, how: dict[str, bool]
+) -> None:
+    publisher = await context.publisher("A", profiles=registry, **how)
+    subscriber = await context.subscriber("A", profiles=registry)
+    for level, throttle in (("off", 0), ("metrics", 0), ("metrics", 2), ("off", 2), ("trace", 3), ("trace", 0)):
+        registry.set_level(level)
+        registry.recorder.set_throttle(throttle)
+        for _ in range(16):
+            await publisher.broadcast(bytes(100))
+            async with subscriber.recv_zero_copy():
+                pass
+    snapshot = registry.snapshot()
+    of_publisher, of_edge = snapshot.edges
+    assert (of_publisher.counters["sent"], of_edge.counters["consumed"]) == (96, 96)
+    assert of_publisher.counters["bytes"] == (9600 if how else 0)
+    assert of_edge.counters["bytes"] == pytest.approx(of_publisher.counters["bytes"], rel=0.05)
+    left_out = 16 - 16 // 4 + 16 - 16 // 8
+    assert snapshot.dropped == {"row:thinned": 2 * left_out}
+    assert of_publisher.histograms["publish"].count == of_edge.histograms["process"].count == 64 - left_out
+
+
 @pytest.mark.parametrize("how", [{"allow_local": False}, {"force_tcp": True}])
 async def test_a_broadcast_that_fails_is_a_failed_span_of_its_trace_and_no_message(
     context: GraphContext, registry: ProfileRegistry, how: dict[str, bool]
@@ -120,6 +143,84 @@ async def test_a_broadcast_that_fails_is_a_failed_span_of_its_trace_and_no_messa
     (of_publisher,) = (edge for edge in registry.snapshot().edges if (edge.topic, edge.subscription) == ("B", None))
     assert of_publisher.counters["sent"] == of_publisher.histograms["publish"].count == 2
     assert of_publisher.histograms["interval"].count == 1
+
+
+@pytest.mark.parametrize("what", ["cancelled", "closed"])
+async def test_a_broadcast_that_gives_up_waiting_is_a_failed_span_with_its_wait(
+    context: GraphContext, registry: ProfileRegistry, what: str
+) -> None:
+    publisher = await context.publisher("A", num_buffers=1, profiles=registry)
+    subscriber = await context.subscriber("A", profiles=registry)
+    source, sink = await context.publisher("S", profiles=registry), await context.subscriber("S", profiles=registry)
+    registry.set_trace_sampling(0.0, 1.0)
+    await source.broadcast(0)
+    await publisher.broadcast(0)
+    async with sink.recv_zero_copy():
+        waits, stands_behind = (asyncio.create_task(publisher.broadcast(number)) for number in (1, 2))
+        while not registry.snapshot().edges[0].counters["backpressure_ns"]:
+            await asyncio.sleep(0)
+        registry.trace_batch(1000)
+        if what == "cancelled":
+            waits.cancel()
+            stands_behind.cancel()
+        else:
+            publisher.close()
+        error = asyncio.CancelledError if what == "cancelled" else PublisherClosed
+        for broadcast in (waits, stands_behind):
+            with pytest.raises(error):
+                await broadcast
+    with suppress(PublisherClosed):
+        if what == "closed":
+            await publisher.broadcast(3)  # did not wait, and is told nothing of
+    await subscriber.recv()
+    spans = by_name(registry)
+    first, second = (span for span in spans["publish A"] if span.error is not None)
+    assert first.error == second.error == error.__qualname__
+    (processed,) = spans["process S"]
+    assert {(span.trace_id, span.parent_span_id) for span in (first, second)} == {
+        (processed.trace_id, processed.span_id)
+    }
+    assert 0 < first.attributes["ezmsg.backpressure.wait"] <= (first.end_unix_ns - first.start_unix_ns) / 1e9
+    assert first.attributes["ezmsg.backpressure.blame"] == "A"
+    assert "ezmsg.backpressure.wait" not in second.attributes
+    assert registry.snapshot().dropped == {}
+
+
+async def test_a_broadcast_that_gives_up_waiting_may_be_the_root_of_a_trace(
+    context: GraphContext, registry: ProfileRegistry
+) -> None:
+    publisher = await context.publisher("A", start_paused=True, profiles=registry)
+    registry.set_trace_sampling(0.0, 1.0)
+    with pytest.raises(TimeoutError):
+        await asyncio.wait_for(publisher.broadcast(0), 0.01)
+    (span,) = by_name(registry)["publish A"]
+    assert (span.error, span.parent_span_id) == ("CancelledError", None)
+    assert registry.snapshot().edges[0].counters["sent"] == 0
+
+
+@pytest.mark.parametrize("what", ["closed", "unrouted"])
+async def test_a_message_that_is_held_when_nothing_more_is_heard_is_recorded_with_its_edge(
+    context: GraphContext, registry: ProfileRegistry, what: str
+) -> None:
+    publisher = await context.publisher("A", profiles=registry)
+    subscriber = await context.subscriber("B", profiles=registry)
+    await context.connect("A", "B")
+    registry.set_trace_sampling(0.0, 1.0)
+    await publisher.broadcast(0)
+    async with subscriber.recv_zero_copy():
+        if what == "closed":
+            subscriber.close()
+        else:
+            await context.disconnect("A", "B")
+        for _ in range(3):
+            registry.snapshot()
+        with subscriber.profile("late"):
+            pass
+    spans = by_name(registry)
+    assert [span.attributes["messaging.destination.subscription.name"] for span in spans["process A"]] == ["B"]
+    assert "late" in spans
+    assert registry.snapshot().dropped == {}
+    assert [edge.subscription for edge in registry.snapshot().edges] == [None]
 
 
 def by_name(registry: ProfileRegistry) -> dict[str, list[TraceSpan]]:

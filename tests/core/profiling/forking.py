@@ -10,6 +10,7 @@ from ezmsg.core.graphmeta import ProfilingTraceControl
 from ezmsg.core.profiling import PROFILES
 from ezmsg.core.recorder import ids
 from ezmsg.core.telemetry import pump
+from ezmsg.core.wire.records import ClockAnchor
 
 GRAPH = "127.0.0.1:1"
 
@@ -28,6 +29,7 @@ def child(draws: object) -> None:
     check(not snapshot.publishers, "the publishers of the parent are known")
     check(not snapshot.recorded["row"], "the rows of the parent are known")
     check(not PROFILES.trace_enabled(), "the trace of the parent is on")
+    check(PROFILES.anchor.boot_id != "parent", "the anchor is that of the parent")
     check(PROFILES.process_id.int == 0, "the process id is that of the parent")
     check(ids._random.getstate() != draws, "ids are those of the parent")
     check(not PROFILES.has_endpoints(GRAPH), "the graph of the parent is known")
@@ -46,6 +48,7 @@ def main() -> None:
     publisher = PROFILES.register_publisher(uuid4(), "PARENT", 1, graph_address=GRAPH)
     publisher.published(0, 0.0, 0.0, 5e-9, 0.0, 0.0, 0, 1, None)
     PROFILES.set_process_id(uuid4())
+    PROFILES.set_anchor(ClockAnchor("parent", 1, 2))
     PROFILES.set_trace_control(ProfilingTraceControl(True))
     draws = ids._random.getstate()
     # As if other threads were at work at that very moment.

@@ -146,9 +146,9 @@ def test_a_reader_of_a_graph_sees_rows_of_that_graph():
 def test_a_reader_can_be_put_back_and_sent_ahead():
     store = RowStore(SAMPLE_ROW, 10)
     store.add("a", None, rows(1, 2))
-    before = store.positions("one")
+    before = store.places("one")
     take(store, "one")
-    after = store.positions("one")
+    after = store.places("one")
     store.add("a", None, rows(3))
     store.rewind("one", after)
     assert take(store, "one") == [3]
@@ -219,3 +219,76 @@ def test_every_reader_gets_or_misses_each_row_exactly_once(history: list[tuple[s
     for reader in delivered:
         delivered[reader] += len(take(store, reader))
         assert delivered[reader] + sum(store.lost(reader)) == store.added
+
+
+moves = st.lists(
+    st.one_of(
+        st.tuples(st.just("add"), st.sampled_from("abc"), st.integers(0, 8)),
+        st.tuples(st.sampled_from(["take", "take", "note", "lose", "replace"]), st.just(""), st.integers(0, 9)),
+        st.tuples(st.just("clear"), st.just(""), st.just(0)),
+    ),
+    max_size=40,
+)
+
+
+@given(moves)
+def test_a_reader_that_goes_back_misses_no_row_twice_nor_one_that_it_had(history: list[tuple[str, str, int]]):
+    store = RowStore(SAMPLE_ROW, 5)
+    arrived: set[int] = set()  # at receivers that are no more
+    taken: list[int] = []
+    places, noted = store.places("one"), 0
+    for action, key, number in history:
+        match action:
+            case "add":
+                store.add(key, None, rows(*range(store.added, store.added + number)))
+            case "take":
+                taken += np.frombuffer(store.take("one", number), SAMPLE_ROW)["seq"].tolist()
+            case "note":
+                places, noted = store.places("one"), len(taken)
+            case "lose":  # what was sent since did not arrive
+                store.rewind("one", places)
+                del taken[noted:]
+            case "replace":  # another receiver, who has nothing
+                arrived |= set(taken)
+                store.rewind_all("one")
+                places, taken, noted = store.places("one"), [], 0
+            case _:
+                store.clear()
+    while rest := store.take("one", 1000):
+        taken += np.frombuffer(rest, SAMPLE_ROW)["seq"].tolist()
+    assert len(taken) == len(set(taken))
+    assert len(arrived.union(taken)) + sum(store.lost("one")) == store.added
+
+
+def test_a_log_of_another_graph_is_none_that_a_reader_missed():
+    store = RowStore(SAMPLE_ROW, 10)
+    store.add("a", "g", rows(1, 2))
+    store.add("b", "h", rows(3))
+    readers = {"link g": "g", "link h": "h", "all": None}
+    for reader, graph in readers.items():
+        store.peek(reader, 10, graph)
+    for key in "ab":
+        store.close(key)
+    for number in range(CLOSED):
+        store.add(str(number), None, rows(0))
+        store.close(str(number))
+    store.peek("late", 10, "h")
+    assert {reader: store.lost(reader)[0] for reader in (*readers, "late")} == {
+        "link g": 2,
+        "link h": 1,
+        "all": 3,
+        "late": 1,
+    }
+    assert store.lost_to("link") == (3, 0)
+
+
+def test_what_all_readers_of_a_role_missed_never_falls():
+    store = RowStore(SAMPLE_ROW, 1)
+    for number in range(2 * READERS):
+        store.add("a", None, rows(0, 1))
+        take(store, f"link {number}")
+    missed = store.lost_to("link")
+    assert missed[0] > 2 * READERS
+    for number in range(READERS):
+        take(store, f"other {number}")
+    assert store.lost_to("link") == missed

@@ -92,7 +92,7 @@ async def test_a_task_that_never_waits_lets_requests_be_answered_between_two_mes
         handled.append(number)
         time.sleep(1.1 * TURNS_AFTER_S)
 
-    receiving = asyncio.create_task(receive(subscriber, block, lambda error: True, leaky=leaky))
+    receiving = asyncio.create_task(receive(subscriber, block, lambda error: True, lambda: False, leaky=leaky))
     await context.process_ping(process_id=process.client_id, timeout=40)
     at_ping = len(handled)
     receiving.cancel()

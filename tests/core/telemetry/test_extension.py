@@ -32,6 +32,9 @@ def imported(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         ({"EZMSG_OTEL": "off", "OTEL_EXPORTER_OTLP_ENDPOINT": "http://c:4318"}, []),
         ({"OTEL_EXPORTER_OTLP_ENDPOINT": "http://c:4318"}, [extension.PACKAGE]),
         ({"OTEL_EXPORTER_OTLP_ENDPOINT": "http://c:4318", "OTEL_SDK_DISABLED": "true"}, []),
+        ({"OTEL_EXPORTER_OTLP_METRICS_ENDPOINT": "http://c:4318/v1/metrics"}, [extension.PACKAGE]),
+        ({"OTEL_TRACES_EXPORTER": "console"}, [extension.PACKAGE]),
+        ({"OTEL_TRACES_EXPORTER": "none", "OTEL_METRICS_EXPORTER": "none"}, []),
         ({"EZMSG_OTEL": "agent"}, [extension.PACKAGE]),
     ],
 )

@@ -191,9 +191,7 @@ class Capture:
     async def _trace_every_message(self, ttl_s: float) -> None:
         """Have every process trace every message for so long."""
         control = ProfilingTraceControl(True, metrics=[], trace_ratio=1.0, ttl_seconds=ttl_s)
-        processes = (await self._context.snapshot()).processes
-        asked = [self._context.process_set_profiling_trace(None, control, process_id=process) for process in processes]
-        for answer in await asyncio.gather(*asked):
+        for answer in (await self._context.set_profiling_trace_all(control)).values():
             if not answer.ok:
                 logger.warning("process %s does not trace every message: %s", answer.process_id, answer.error)
 

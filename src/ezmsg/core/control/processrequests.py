@@ -7,6 +7,7 @@ import functools
 import logging
 import math
 import pickle
+from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
 from uuid import UUID
 
@@ -33,7 +34,7 @@ T = TypeVar("T")
 # What a server may take to answer, besides the time that is spent on what it was asked for.
 SERVER_TIMEOUT_S = 1.0
 # Half of what a requester may have in flight: the other half is for the program.
-SNAPSHOTS_AT_ONCE = ROUTED_PER_CLIENT // 2
+ASKED_AT_ONCE = ROUTED_PER_CLIENT // 2
 # The same few processes answer again and again.
 _id_of = functools.lru_cache(maxsize=256)(UUID)
 
@@ -223,17 +224,36 @@ class ProcessRequests:
         All in all this takes as long as the slowest, `timeout_per_process` at most; more where there are more processes
         than may be asked at once (200).
         """
-        state = await self._active().request(r.GetSnapshot(), r.Snapshot, timeout_per_process + SERVER_TIMEOUT_S)
-        at_once = asyncio.Semaphore(SNAPSHOTS_AT_ONCE)
 
-        async def ask(process_id: UUID) -> tuple[UUID, ProcessProfilingSnapshot] | None:
+        async def ask(process_id: UUID) -> ProcessProfilingSnapshot | None:
             try:
-                async with at_once:
-                    answer = await self.process_profiling_snapshot(timeout=timeout_per_process, process_id=process_id)
+                return await self.process_profiling_snapshot(timeout=timeout_per_process, process_id=process_id)
             except RuntimeError as error:
                 logger.debug("process %s gave no profiling snapshot: %s", process_id, error)
                 return None
-            return process_id, answer
 
-        answers = await asyncio.gather(*(ask(UUID(entry.process_id)) for entry in state.processes))
-        return dict(answer for answer in answers if answer is not None)
+        answers = await self._ask_all(ask, timeout_per_process)
+        return {process_id: answer for process_id, answer in answers.items() if answer is not None}
+
+    async def set_profiling_trace_all(
+        self, control: ProfilingTraceControl, *, timeout_per_process: float = 2.0
+    ) -> dict[UUID, ProcessControlResponse]:
+        """Do as `process_set_profiling_trace` in every process that is there now; returns the answers, good or bad."""
+
+        async def ask(process_id: UUID) -> ProcessControlResponse:
+            return await self.process_set_profiling_trace(
+                None, control, timeout=timeout_per_process, process_id=process_id
+            )
+
+        return await self._ask_all(ask, timeout_per_process)
+
+    async def _ask_all(self, ask: Callable[[UUID], Awaitable[T]], timeout_s: float) -> dict[UUID, T]:
+        """Ask every process, many at once."""
+        state = await self._active().request(r.GetSnapshot(), r.Snapshot, timeout_s + SERVER_TIMEOUT_S)
+        at_once = asyncio.Semaphore(ASKED_AT_ONCE)
+
+        async def ask_one(process_id: UUID) -> tuple[UUID, T]:
+            async with at_once:
+                return process_id, await ask(process_id)
+
+        return dict(await asyncio.gather(*(ask_one(UUID(entry.process_id)) for entry in state.processes)))

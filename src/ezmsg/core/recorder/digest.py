@@ -135,24 +135,33 @@ class Digest:
             self.samples.advance(reader, endpoint_id, count)
         return rows.tobytes()
 
-    def recorded(self) -> dict[str, int]:
-        """What was recorded, by kind; rows without those that were thinned."""
+    def recorded(self, reader: str | None = None) -> dict[str, int]:
+        """What was recorded, by kind; rows without those that were thinned. With a reader, what was for that one."""
         lost = self.lost
+        spans = self.spans.added if reader is None else self.spans.added_for(reader)
+        samples = self.samples.added if reader is None else self.samples.added_for(reader)
         return {
             "row": self.records,
-            "span": self.spans.added
-            + sum(lost[f"span:{why}"] for why in ("ring_overrun", "unknown_endpoint", "unread")),
-            "sample": self.samples.added + lost["sample:ring_overrun"] + lost["sample:unknown_endpoint"] + self._stale,
+            "span": spans + sum(lost[f"span:{why}"] for why in ("ring_overrun", "unknown_endpoint", "unread")),
+            "sample": samples + lost["sample:ring_overrun"] + lost["sample:unknown_endpoint"] + self._stale,
         }
 
     def dropped(self, reader: str | None) -> dict[str, int]:
         """What of it was lost, by `kind:reason`; with a reader, also what that one came too late for."""
-        dropped = {**self.lost, "sample:cleared": self._stale}
-        if reader is not None:
-            dropped["span:span_store"] = self.spans.lost(reader)[0]
-            dropped["sample:sample_store"], cleared = self.samples.lost(reader)
-            dropped["sample:cleared"] += cleared
-        return dropped
+        if reader is None:
+            return self._dropped(0, (0, 0))
+        return self._dropped(self.spans.lost(reader)[0], self.samples.lost(reader))
+
+    def dropped_to_all(self, role: str) -> dict[str, int]:
+        """The same, with what all readers of a role came too late for, together."""
+        return self._dropped(self.spans.lost_to(role)[0], self.samples.lost_to(role))
+
+    def _dropped(self, spans: int, samples: tuple[int, int]) -> dict[str, int]:
+        evicted, cleared = samples
+        return {
+            **self.lost, "span:span_store": spans,
+            "sample:sample_store": evicted, "sample:cleared": self._stale + cleared,
+        }  # fmt: skip
 
     def _keep_spans(self, rows: RowArray, find: Find) -> None:
         if self.is_detailed:

@@ -397,9 +397,17 @@ class Recorder:
 
         Hold `reading`.
         """
+        return self._tally(self.digest.recorded(reader), self.digest.dropped(reader))
+
+    def tally_of_all(self, role: str) -> tuple[dict[str, int], dict[str, int]]:
+        """The same, with what all readers of a role lost together; hold `reading`."""
+        return self._tally(self.digest.recorded(), self.digest.dropped_to_all(role))
+
+    # -- beneath ------------------------------------------------------------------------------------------------------
+
+    def _tally(self, recorded: dict[str, int], dropped: dict[str, int]) -> tuple[dict[str, int], dict[str, int]]:
         with self.lock:
             thinned, roots_thinned = self.thinned(), self.roots_thinned()
-        recorded, dropped = self.digest.recorded(), self.digest.dropped(reader)
         recorded["row"] += thinned
         dropped["row:thinned"] = thinned
         if roots_thinned:
@@ -411,8 +419,6 @@ class Recorder:
         if self.process.observed:
             recorded["duration"], dropped["duration:unread"] = self.process.observed, self.process.lost
         return recorded, {reason: count for reason, count in dropped.items() if count}
-
-    # -- beneath ------------------------------------------------------------------------------------------------------
 
     def _ring(self) -> Ring:
         thread_id = threading.get_ident()

@@ -2,24 +2,77 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 
-from ezmsg.core.recorder.rowlog import RowArray, RowLog, Tells
+from ezmsg.core.recorder.rowlog import Found, Read, RowArray, RowLog, Tells
 
 READERS: Final = 64
 """Readers remembered; the one idle longest is forgotten, and would start anew."""
 CLOSED: Final = 256
 """Logs kept after their endpoint closed, for readers still to come."""
+GRAPHS: Final = 256
+"""Graphs whose logs that are no more are counted apart."""
+
+
+class Place(NamedTuple):
+    """Where a reader is in a log, and what of it it missed before."""
+
+    position: int = 0
+    evicted: int = 0
+    cleared: int = 0
+
+
+_BEGIN: Final = Place()
+
+
+@dataclass(slots=True)
+class _Cursor:
+    """A reader of one log; what lies before `had` it has had once, and cannot miss."""
+
+    place: Place = _BEGIN
+    had: int = 0
+
+    def go(self, found: Read | Found, position: int) -> None:
+        """Go on to a position; what was gone before it could be read is missed, if it was not had before."""
+        begin, evicted, cleared = self.place
+        floor = begin + found.cleared
+        evicted += max(0, found.start - max(floor, self.had))
+        cleared += max(0, floor - max(begin, self.had))
+        self.place = Place(position, evicted, cleared)
 
 
 @dataclass(slots=True)
 class _Reader:
-    positions: dict[str, int] = field(default_factory=dict[str, int])
+    """Of all graphs, or of one (once it has read it); counts what it missed of logs that are no more."""
+
+    graph: str | None = None
+    cursors: dict[str, _Cursor] = field(default_factory=dict[str, _Cursor])
     evicted: int = 0
     cleared: int = 0
+
+    def cursor(self, key: str) -> _Cursor:
+        """Where it is in the log of a key."""
+        cursor = self.cursors.get(key)
+        if cursor is None:
+            cursor = self.cursors[key] = _Cursor()
+        return cursor
+
+    def lost(self) -> tuple[int, int]:
+        """What it missed, evicted and cleared."""
+        places = [cursor.place for cursor in self.cursors.values()]
+        evicted, cleared = sum(place.evicted for place in places), sum(place.cleared for place in places)
+        return self.evicted + evicted, self.cleared + cleared
+
+    def end(self, cursor: _Cursor, end: int, *, is_cleared: bool) -> None:
+        """A log is no more; what was not read of it is missed."""
+        position, evicted, cleared = cursor.place
+        missed = max(0, end - max(position, cursor.had))
+        self.evicted += evicted + (0 if is_cleared else missed)
+        self.cleared += cleared + (missed if is_cleared else 0)
 
 
 class RowStore:
@@ -36,9 +89,13 @@ class RowStore:
         self._graphs: dict[str, str | None] = {}
         self._closed: dict[str, None] = {}
         self._readers: dict[str, _Reader] = {}
-        # Rows of logs that no longer exist, for readers that come later.
-        self._gone = _Reader()
+        # Rows of logs that no longer exist, for readers that come later; by graph.
+        self._gone: dict[str | None, _Reader] = {}
+        # What readers missed that were forgotten; by role.
+        self._forgotten: dict[str, tuple[int, int]] = {}
         self.added = 0
+        # By graph, since it was last orphaned.
+        self._added: Counter[str] = Counter()
 
     def add(self, key: str, graph: str | None, rows: RowArray) -> None:
         """Add rows to the log of a key."""
@@ -50,6 +107,8 @@ class RowStore:
         before = log.end
         log.append(rows)
         self.added += log.end - before
+        if graph is not None:
+            self._added[graph] += log.end - before
 
     def close(self, key: str) -> None:
         """No more rows will come for a key; what is there can still be read."""
@@ -71,92 +130,129 @@ class RowStore:
 
         The arrays are views, valid until rows are added.
         """
-        reader = self._reader(name)
+        reader = self._reader(name, graph)
         found: dict[str, RowArray] = {}
         for key, log in self._logs.items():
             if graph is not None and self._graphs[key] != graph:
                 continue
-            read = log.read(reader.positions.get(key, 0), limit)
-            reader.evicted += read.evicted
-            reader.cleared += read.cleared
-            reader.positions[key] = read.start
+            cursor = reader.cursor(key)
+            read = log.read(cursor.place.position, limit)
+            cursor.go(read, read.start)
             if len(read.rows):
                 found[key] = read.rows
         return found
 
     def advance(self, name: str, key: str, count: int) -> None:
         """Take the first `count` rows of what `peek` showed of a key, where none follows another."""
-        self._reader(name).positions[key] += count
+        cursor = self._reader(name).cursor(key)
+        cursor.place = cursor.place._replace(position=cursor.place.position + count)
 
     def take(self, name: str, limit: int, graph: str | None = None) -> bytes:
         """At most `limit` unread rows of all keys (of a graph, or of all), and what follows the last of each."""
-        reader = self._reader(name)
+        reader = self._reader(name, graph)
         taken: list[memoryview] = []
         for key, log in self._logs.items():
             if graph is not None and self._graphs[key] != graph:
                 continue
-            found = log.find(reader.positions.get(key, 0), max(0, limit))
-            reader.evicted += found.evicted
-            reader.cleared += found.cleared
-            reader.positions[key] = found.position
+            cursor = reader.cursor(key)
+            found = log.find(cursor.place.position, max(0, limit))
+            cursor.go(found, found.position)
             taken += (part.data for part in found.parts)
             limit -= sum(len(part) for part in found.parts)
         return b"".join(taken)
 
-    def positions(self, name: str) -> dict[str, int]:
+    def places(self, name: str) -> dict[str, Place]:
         """Where a reader is, for `rewind`."""
-        return dict(self._reader(name).positions)
+        return {key: cursor.place for key, cursor in self._reader(name).cursors.items()}
 
-    def rewind(self, name: str, positions: dict[str, int]) -> None:
-        """Put a reader back to where it was."""
+    def rewind(self, name: str, places: dict[str, Place]) -> None:
+        """Put a reader back to where it was: it has not had what it read since."""
         reader = self._reader(name)
-        for key, position in positions.items():
-            if key in self._logs:
-                reader.positions[key] = position
+        for key, cursor in reader.cursors.items():
+            cursor.place = places.get(key, _BEGIN)
 
     def rewind_all(self, name: str) -> None:
-        """Put a reader back to the oldest rows that are still here."""
+        """Put a reader back to the oldest rows that are still here: it gets again what it has had already."""
         reader = self._reader(name)
         for key, log in self._logs.items():
-            reader.positions[key] = min(reader.positions.get(key, 0), log.oldest)
+            if (cursor := reader.cursors.get(key)) is not None:
+                position = cursor.place.position
+                cursor.had = max(cursor.had, position)
+                cursor.place = cursor.place._replace(position=min(position, log.oldest))
 
-    def skip(self, name: str) -> None:
-        """Let a reader go on after everything that is here."""
-        reader = self._reader(name)
+    def skip(self, name: str, graph: str | None = None) -> None:
+        """Let a reader (of a graph, or of all) go on after everything that is here."""
+        reader = self._reader(name, graph)
         for key, log in self._logs.items():
-            reader.positions[key] = log.end
+            cursor = reader.cursor(key)
+            cursor.place = cursor.place._replace(position=log.end)
 
     def orphan(self, graph: str) -> None:
-        """What is kept of a graph belongs to none from now on."""
+        """What is kept of a graph belongs to none from now on; what comes is of another, whose readers begin anew."""
         for key, of_graph in self._graphs.items():
             if of_graph == graph:
                 self._graphs[key] = None
+        self._added.pop(graph, None)
+        for name in [name for name, reader in self._readers.items() if reader.graph == graph]:
+            self.forget(name)
+        if (gone := self._gone.pop(graph, None)) is not None:
+            of_none = self._gone.setdefault(None, _Reader())
+            of_none.evicted += gone.evicted
+            of_none.cleared += gone.cleared
+
+    def added_for(self, name: str) -> int:
+        """Rows that a reader was to have: all, or those of its graph."""
+        graph = self._reader(name).graph
+        return self.added if graph is None else self._added[graph]
 
     def lost(self, name: str) -> tuple[int, int]:
         """Rows this reader will never see: given way to newer ones, and cleared on purpose."""
-        reader = self._reader(name)
-        return reader.evicted, reader.cleared
+        return self._reader(name).lost()
+
+    def lost_to(self, role: str) -> tuple[int, int]:
+        """The same of all readers of a role (the first of several words of a name), forgotten ones, too."""
+        evicted, cleared = self._forgotten.get(role, (0, 0))
+        for name, reader in self._readers.items():
+            if _role_of(name) == role:
+                more = reader.lost()
+                evicted, cleared = evicted + more[0], cleared + more[1]
+        return evicted, cleared
 
     def forget(self, name: str) -> None:
         """A reader is gone."""
-        self._readers.pop(name, None)
+        reader = self._readers.pop(name, None)
+        if reader is not None and (role := _role_of(name)):
+            evicted, cleared = self._forgotten.get(role, (0, 0))
+            more = reader.lost()
+            self._forgotten[role] = evicted + more[0], cleared + more[1]
 
-    def _reader(self, name: str) -> _Reader:
+    def _reader(self, name: str, graph: str | None = None) -> _Reader:
         reader = self._readers.pop(name, None)
         if reader is None:
-            reader = _Reader(evicted=self._gone.evicted, cleared=self._gone.cleared)
+            reader = _Reader(graph)
+            for of_graph, gone in self._gone.items():
+                if graph in (None, of_graph):
+                    reader.evicted += gone.evicted
+                    reader.cleared += gone.cleared
             if len(self._readers) >= READERS:
-                del self._readers[next(iter(self._readers))]
+                self.forget(next(iter(self._readers)))
+        if graph is not None:
+            reader.graph = graph
         self._readers[name] = reader
         return reader
 
     def _remove(self, key: str, *, cleared: bool) -> None:
-        log = self._logs.pop(key)
-        self._graphs.pop(key)
+        log, graph = self._logs.pop(key), self._graphs.pop(key)
         self._closed.pop(key, None)
-        for reader in (*self._readers.values(), self._gone):
-            missed = log.end - reader.positions.pop(key, 0)
-            if cleared:
-                reader.cleared += missed
-            else:
-                reader.evicted += missed
+        for reader in self._readers.values():
+            cursor = reader.cursors.pop(key, None)
+            if cursor is not None or reader.graph in (None, graph):
+                reader.end(cursor or _Cursor(), log.end, is_cleared=cleared)
+        if graph not in self._gone and len(self._gone) >= GRAPHS:
+            graph = None
+        self._gone.setdefault(graph, _Reader()).end(_Cursor(), log.end, is_cleared=cleared)
+
+
+def _role_of(name: str) -> str:
+    role, space, _ = name.partition(" ")
+    return role if space else ""

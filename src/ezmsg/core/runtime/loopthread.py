@@ -10,6 +10,7 @@ from collections.abc import Callable, Coroutine
 from concurrent.futures import Future, InvalidStateError
 from typing import Any, TypeVar
 
+from ezmsg.core.quickloop import new_loop
 from ezmsg.core.runtime.executor import DaemonExecutor
 
 logger = logging.getLogger("ezmsg")
@@ -36,7 +37,7 @@ class LoopThread:
     """
 
     def __init__(self, name: str, *, strict: bool = False) -> None:
-        self.loop = asyncio.new_event_loop()
+        self.loop = new_loop()
         self.executor: DaemonExecutor | None = None if strict else DaemonExecutor()
         self.suppressed = 0
         self.on_exit: Callable[[BaseException], object] = self._ignore

@@ -12,7 +12,7 @@ from typing import Any
 
 from ezmsg.core.addressable import Addressable
 from ezmsg.core.errors import InvalidResult, NotAddressed
-from ezmsg.core.turns import one_turn
+from ezmsg.core.turns import ONE_TURN
 
 logger = logging.getLogger("ezmsg")
 
@@ -73,7 +73,12 @@ def spare_the_loop(exhausted: Container[CodeType | None]) -> None:
     keep = sys.get_asyncgen_hooks().firstiter
 
     def began(generator: Any) -> None:
-        if keep is not None and getattr(generator, "ag_code", None) not in exhausted:  # Cython's have none
+        try:
+            if generator.ag_code in exhausted:
+                return
+        except AttributeError:
+            pass  # Cython's have none
+        if keep is not None:
             keep(generator)
 
     sys.set_asyncgen_hooks(firstiter=began)
@@ -112,7 +117,7 @@ def publishing(label: str, task: Callable[..., Any], outlets: Outlets) -> Run:
                     raise InvalidResult(label, error, expected) from None
                 if publish is not None:
                     await publish(obj)
-                    await one_turn()
+                    await ONE_TURN
                 elif not is_told:
                     is_told = True
                     logger.warning("%s yields for %.100r, which is no output of this process: ignored", label, stream)

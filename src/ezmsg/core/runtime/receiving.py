@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Any, Final
 
 from ezmsg.core.errors import SubscriberClosed
 from ezmsg.core.runtime.endings import Complete, NormalTermination
 from ezmsg.core.subclient import Subscriber
-from ezmsg.core.turns import one_turn
+from ezmsg.core.turns import ONE_TURN
 
 TURNS_AFTER_S: Final = 0.01
 """Where messages have been there for so long without a pause, the loop is let run: a task that never waits for anything
@@ -32,75 +33,78 @@ def is_cancelled(error: BaseException) -> bool:
     return isinstance(error, asyncio.CancelledError) and task is not None and task.cancelling() > 0
 
 
-async def receive(subscriber: Subscriber, handle: Handle, failed: Failed, *, leaky: bool = False) -> None:
-    """Hand every message of a subscriber to `handle`, one at a time.
+async def receive(
+    subscriber: Subscriber, handle: Handle, failed: Failed, is_ending: Callable[[], bool], *, leaky: bool = False
+) -> None:
+    """Hand every message of a subscriber to `handle`, one at a time; the subscriber is closed where that ends.
+
+    One coroutine does it all: each one around another would cost every message.
 
     Args:
         subscriber: Where messages come from.
         handle: Awaited for each message, which is released afterwards. An exception stands on the message's span.
         failed: Told of exceptions.
+        is_ending: Whether the run ends, and closes the subscriber itself.
         leaky: Give `handle` a copy of each message, and release the message before.
 
     Raises:
         Complete: `handle` raised it, or there is nothing more to come.
         NormalTermination: `handle` raised it.
     """
-    until_end = _until_end_leaky if leaky else _until_end
-    while True:
-        try:
-            ending = await until_end(subscriber, handle)
-        except (Exception, asyncio.CancelledError) as error:
-            if is_cancelled(error):
-                raise
-            if isinstance(error, SubscriberClosed) and error.topic == subscriber.topic:
-                return
-            if failed(error):
-                return
-        else:
-            raise ending
-
-
-async def _until_end(subscriber: Subscriber, handle: Handle) -> Ending:
-    take = subscriber.recv_zero_copy
+    take = partial(_Own, subscriber) if leaky else subscriber.recv_zero_copy
     due_s, rests = 0.0, subscriber.rests
-    while True:
-        lease = take()
-        async with lease as message:
+    ending: Ending | None = None
+    try:
+        while ending is None:
             try:
-                await handle(message)
-            except (Complete, NormalTermination) as ending:
-                return ending  # not raised: for the message nothing went wrong
-        # When it was taken is known; the time now would be one more look at the clock for every message.
-        if lease.start_s > due_s:
-            due_s = lease.start_s + TURNS_AFTER_S
-            rests = await _rest(subscriber, rests)
+                while True:
+                    lease = take()
+                    async with lease as message:
+                        try:
+                            await handle(message)
+                        except (Complete, NormalTermination) as end:
+                            ending = end  # raised only behind the block: for the message nothing went wrong
+                            break
+                    # When it was taken is known; the time now would be one more look at the clock for every message.
+                    if lease.start_s > due_s:
+                        due_s = lease.start_s + TURNS_AFTER_S
+                        rests = await _rest(subscriber, rests)
+            except (Exception, asyncio.CancelledError) as error:
+                if is_cancelled(error):
+                    raise
+                if (isinstance(error, SubscriberClosed) and error.topic == subscriber.topic) or failed(error):
+                    return
+        raise ending
+    finally:
+        if not is_ending():
+            subscriber.close()  # else it would hold publishers up
 
 
-async def _until_end_leaky(subscriber: Subscriber, handle: Handle) -> Ending:
-    due_s, rests = 0.0, subscriber.rests
-    while True:
-        lease = subscriber.recv_zero_copy()
-        own = await lease.take_own()
-        failure: str | None = None
-        try:
-            await handle(own)
-        except (Complete, NormalTermination) as ending:
-            return ending
-        except BaseException as error:
-            failure = type(error).__qualname__
-            raise
-        finally:
-            lease.finish(failure)
-        if lease.start_s > due_s:
-            due_s = lease.start_s + TURNS_AFTER_S
-            rests = await _rest(subscriber, rests)
+class _Own:
+    """As a lease, but of a copy: the message itself is released before the block begins."""
+
+    __slots__ = ("_lease",)
+
+    def __init__(self, subscriber: Subscriber) -> None:
+        self._lease = subscriber.recv_zero_copy()
+
+    @property
+    def start_s(self) -> float:
+        """When the message was taken."""
+        return self._lease.start_s
+
+    async def __aenter__(self) -> Any:
+        return await self._lease.take_own()
+
+    async def __aexit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        self._lease.finish(None if kind is None else kind.__qualname__)
 
 
 async def _rest(subscriber: Subscriber, rests: int) -> int:
     """Let the loop run, if the subscriber did not do so since it had rested so often; how often that is now."""
     if subscriber.rests == rests:
         for _ in range(TURNS):
-            await one_turn()
+            await ONE_TURN
     return subscriber.rests
 
 

@@ -16,7 +16,6 @@ from ezmsg.core.runtime.publishing import Run, publishing
 from ezmsg.core.runtime.receiving import Failed, Handle, Several, is_cancelled, receive
 from ezmsg.core.runtime.work import Work
 from ezmsg.core.stream import InputStream
-from ezmsg.core.subclient import Subscriber
 from ezmsg.core.unit import Unit, subscribed, tasks_of
 
 Job = tuple[str, Callable[[], Awaitable[Any]]]
@@ -42,7 +41,8 @@ def jobs_of(unit: Unit, endpoints: Endpoints, work: Work, gate: Gate) -> Iterato
         if stream.name == SETTINGS_INPUT:
             # The gate copies messages itself, and must see the very object that was sent.
             handle, is_leaky = gate(unit, stream, handle), False
-        yield label, partial(_receive, endpoints.subscribers[stream], handle, failed, work, is_leaky=is_leaky)
+        subscriber = endpoints.subscribers[stream]
+        yield label, partial(receive, subscriber, handle, failed, lambda: work.is_stopping, leaky=is_leaky)
     for name, task in tasks_of(unit).items():
         if subscribed(unit, task) is None:
             yield label_of(unit, name), _counting(unit.address, name, _run(unit, name, task, endpoints))
@@ -82,11 +82,3 @@ def _handle(runs: dict[str, Run], work: Work) -> tuple[Handle, Failed]:
         return run, partial(work.failed, label)
     several = Several(dict(runs), work.failed, work.terminate)
     return several, several.has_failed
-
-
-async def _receive(subscriber: Subscriber, handle: Handle, failed: Failed, work: Work, *, is_leaky: bool) -> None:
-    try:
-        await receive(subscriber, handle, failed, leaky=is_leaky)
-    finally:
-        if not work.is_stopping:
-            subscriber.close()  # else it would hold publishers up

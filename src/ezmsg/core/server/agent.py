@@ -10,7 +10,7 @@ import sys
 from typing import TYPE_CHECKING, Final
 
 from ezmsg.core import config
-from ezmsg.core.net.forking import held_back
+from ezmsg.core.net.forking import held_back, no_fork, track
 
 if TYPE_CHECKING:
     from ezmsg.core.net.address import Address
@@ -50,8 +50,7 @@ class AgentProcess:
 
         It ends at the end of file of its standard input, so also when this process is killed.
         """
-        mode = config.otel_mode()
-        if mode in {"off", "global"} or (mode == "auto" and not config.otlp_is_configured()):
+        if not config.agent_exports():
             return cls(None)
         return cls([sys.executable, "-m", "ezmsg.otel", "--graph", str(address), "--child"])
 
@@ -86,7 +85,10 @@ class AgentProcess:
         while process.poll() is None and loop.time() < deadline_s:  # noqa: ASYNC110 - no event
             await asyncio.sleep(POLL_S)
         if process.poll() is None:
-            logger.warning("the telemetry agent did not end within %g s and is killed", DRAIN_TIMEOUT_S)
+            logger.warning(
+                "the telemetry agent did not end within %g s and is killed: what became of %d spans is not known",
+                DRAIN_TIMEOUT_S, desk.unexported,
+            )  # fmt: skip
             process.kill()
         process.wait()
         # What it said last is passed on.
@@ -96,11 +98,14 @@ class AgentProcess:
 
     def _start(self) -> None:
         assert self._command is not None
-        # What reaches the whole process group shall not find an interpreter that is still starting.
-        with held_back():
-            self._process = subprocess.Popen(
+        # What reaches the whole process group shall not find an interpreter that is still starting. And a forked child
+        # that held the other end of its standard input would hide the death of this process from it.
+        with held_back(), no_fork():
+            self._process = process = subprocess.Popen(
                 self._command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
             )
+            for pipe in filter(None, (process.stdin, process.stderr)):
+                track(pipe)
 
     def _is_running(self) -> bool:
         return self._process is not None and self._process.poll() is None

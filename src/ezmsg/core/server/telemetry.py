@@ -6,7 +6,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Iterable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 from uuid import uuid4
 
 from ezmsg.core import config
@@ -38,6 +38,16 @@ STREAM_BACKLOG_BYTES = 8 << 20
 OWN_INTERVAL_S = 1.0
 # A process that stands still must not keep the exporter from its share of the time to drain.
 LINK_DRAIN_TIMEOUT_S = 0.3
+# A server that ends waits so long for the streams that are open to take what is left, the time above included.
+STREAM_FINISH_TIMEOUT_S = 0.5
+POLL_S = 0.001
+
+
+class _OpenStream(NamedTuple):
+    """Who reads a profiling stream, and the task that tells it what is new."""
+
+    task: asyncio.Task[None]
+    connection: Connection
 
 
 class TelemetryDesk:
@@ -48,7 +58,7 @@ class TelemetryDesk:
         self._book = TelemetryBook(config.trace_buffer_limit())
         self._links: dict[str, Connection] = {}
         self._readers: dict[str, Connection] = {}
-        self._streams: dict[str, asyncio.Task[None]] = {}
+        self._streams: dict[str, _OpenStream] = {}
         # Who hears in this process what exporters are told of the graph and of ourselves.
         self._listener = extension.load_graph_listener()
         self._told: GraphState | None = None
@@ -57,11 +67,11 @@ class TelemetryDesk:
     async def close(self) -> None:
         """End the streams; there is no graph any more."""
         self._tell_of_ourselves(is_due=True)
-        self._notify_all(GraphState([], [], 0))
+        self._notify_all(GraphState([], [], []))
         if self._listener is not None:
             self._listener(None)
             self._listener = None
-        tasks = list(self._streams.values())
+        tasks = [stream.task for stream in self._streams.values()]
         for task in tasks:
             task.cancel()
         if tasks:
@@ -83,6 +93,7 @@ class TelemetryDesk:
         """A process begins to deliver."""
         opened = self._book.link_opened(hello, time.monotonic_ns(), time.time_ns())
         self._links[hello.link_id] = connection
+        self.graph_changed()
         return opened
 
     def batch(self, link_id: str, batch: TelemetryBatch) -> None:
@@ -94,6 +105,7 @@ class TelemetryDesk:
         """A process stopped delivering, in order (its last batch said so) or not."""
         self._links.pop(link_id, None)
         self._book.link_closed(link_id)
+        self.graph_changed()
         self._serve_readers()
 
     # -- exporters ----------------------------------------------------------------------------------------------------
@@ -107,6 +119,11 @@ class TelemetryDesk:
     def has_exporter(self) -> bool:
         """Whether an exporter is there."""
         return bool(self._readers)
+
+    @property
+    def unexported(self) -> int:
+        """Spans of which no exporter has said that they were exported, or given up."""
+        return self._book.unexported
 
     @property
     def is_heard(self) -> bool:
@@ -147,7 +164,7 @@ class TelemetryDesk:
         if not self._has_audience:
             return
         edges = self._core.routing.edges()
-        state = GraphState(edges.nodes, [(a, b) for a, b, _ in edges.edges], len(self._core.processes))
+        state = GraphState(edges.nodes, [(a, b) for a, b, _ in edges.edges], self._book.processes())
         if state != self._told:
             self._told = state
             self._notify_all(state)
@@ -201,18 +218,40 @@ class TelemetryDesk:
     def open_stream(self, record: OpenProfilingStream, connection: Connection) -> str:
         """A GraphContext reads samples and spans as they arrive."""
         stream_id = self._book.stream_open(record)
-        self._streams[stream_id] = asyncio.get_running_loop().create_task(
+        task = asyncio.get_running_loop().create_task(
             self._stream(stream_id, max(MIN_STREAM_INTERVAL_S, record.interval_s), connection),
             name="profiling stream",
         )
+        self._streams[stream_id] = _OpenStream(task, connection)
         return stream_id
 
     def close_stream(self, stream_id: str) -> None:
         """It left."""
         self._book.stream_close(stream_id)
-        task = self._streams.pop(stream_id, None)
-        if task is not None:
-            task.cancel()
+        stream = self._streams.pop(stream_id, None)
+        if stream is not None:
+            stream.task.cancel()
+
+    async def finish_streams(self) -> None:
+        """The server is about to say goodbye: tell open streams what is left, after what processes still have."""
+        if not self._streams:
+            return
+        until_s = asyncio.get_running_loop().time() + STREAM_FINISH_TIMEOUT_S
+        await self._ask_all(self._links.values(), LINK_DRAIN_TIMEOUT_S)
+        await asyncio.gather(*(self._finish_stream(stream_id, until_s) for stream_id in self._streams))
+
+    async def _finish_stream(self, stream_id: str, until_s: float) -> None:
+        loop = asyncio.get_running_loop()
+        while (stream := self._streams.get(stream_id)) is not None and loop.time() < until_s:
+            stream.task.cancel()
+            # One that does not take this would not hear the goodbye either.
+            if stream.connection.write_buffer_size:
+                await asyncio.sleep(POLL_S)
+                continue
+            batch = self._book.stream_take(stream_id, time.time())
+            if batch is None or not any(process.samples or process.spans for process in batch.processes):
+                return
+            stream.connection.notify(batch)
 
     async def _stream(self, stream_id: str, interval_s: float, connection: Connection) -> None:
         while True:

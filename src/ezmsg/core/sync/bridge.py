@@ -16,6 +16,7 @@ from contextvars import Context, copy_context
 from typing import Any, Generic, TypeVar
 
 from ezmsg.core.errors import CallTimeout, SyncContextClosed
+from ezmsg.core.quickloop import new_loop
 
 T = TypeVar("T")
 
@@ -47,7 +48,7 @@ class Bridge:
         Raises:
             BaseException: What entering raises; the thread has ended then.
         """
-        self._loop = asyncio.new_event_loop()
+        self._loop = new_loop()
         self._living = self._loop.create_task(self._live())
         try:
             self._thread.start()

@@ -6,16 +6,21 @@ from collections import deque
 from collections.abc import Iterable
 from typing import Final, NamedTuple
 
+from msgspec import structs
+
 from ezmsg.core import config
 from ezmsg.core.profiling import PROFILE_TIME, ProfileRegistry
 from ezmsg.core.recorder.digest import Pause, no_pause
 from ezmsg.core.recorder.endpoints import Endpoint
 from ezmsg.core.recorder.processscope import GAUGES as PROCESS_GAUGES
 from ezmsg.core.recorder.rows import PROCESS_INDEX, SAMPLE_ROW, SPAN_ROW
+from ezmsg.core.recorder.rowstore import Place
 from ezmsg.core.wire.records import CounterState, HistogramState, TelemetryBatch
 
 REMEMBERED: Final = 256
 """Batches whose place among the rows is known, should the link be lost before the server had them."""
+LINK_READERS: Final = "link"
+"""The role of links among the readers of rows."""
 GAUGES: Final = frozenset({"inflight", "queue_depth", "holding_ns"}) | PROCESS_GAUGES
 
 
@@ -23,8 +28,8 @@ class _Sent(NamedTuple):
     """Where the rows of a batch ended."""
 
     seq: int
-    spans: dict[str, int]
-    samples: dict[str, int]
+    spans: dict[str, Place]
+    samples: dict[str, Place]
 
 
 class Collector:
@@ -45,7 +50,7 @@ class Collector:
         self._registry, self._graph, self._with_system, self._pause = registry, graph, with_system, pause
         # Also when the registry begins anew: what this link told of was there.
         self._recorder = registry.recorder
-        self._reader = f"link {graph}"
+        self._reader = f"{LINK_READERS} {graph}"
         self._rows_at_once = config.trace_push_max_samples()
         self._seq = 0
         self._sent: deque[_Sent] = deque(maxlen=REMEMBERED)
@@ -132,6 +137,14 @@ class Collector:
         self._pause()
         return batch
 
+    def told_by_all(self, batch: TelemetryBatch) -> TelemetryBatch:
+        """The batch for who hears all links of this process: what was for them and what they lost together."""
+        if not batch.recorded:
+            return batch
+        with self._recorder.reading:
+            recorded, dropped = self._recorder.tally_of_all(LINK_READERS)
+        return structs.replace(batch, recorded=recorded, dropped=dropped)
+
     def last(self) -> TelemetryBatch:
         """The goodbye: gauges of what is still open at 0. Collect until there is nothing more, first."""
         recorder = self._recorder
@@ -158,8 +171,8 @@ class Collector:
         with recorder.reading:
             recorder.linked.discard(self._graph)
             if is_goodbye:
-                recorder.digest.spans.skip(self._reader)
-                recorder.digest.samples.skip(self._reader)
+                recorder.digest.spans.skip(self._reader, self._graph)
+                recorder.digest.samples.skip(self._reader, self._graph)
             else:
                 with recorder.lock:
                     left = [index for index, at in recorder.settled.items() if at.graph == self._graph]
@@ -223,8 +236,8 @@ class Collector:
 
     def _note_sent(self) -> None:
         recorder = self._recorder
-        positions = recorder.digest.spans.positions(self._reader), recorder.digest.samples.positions(self._reader)
-        self._sent.append(_Sent(self._seq, *positions))
+        places = recorder.digest.spans.places(self._reader), recorder.digest.samples.places(self._reader)
+        self._sent.append(_Sent(self._seq, *places))
         self._seq += 1
 
     def _close(self, indices: list[int]) -> None:

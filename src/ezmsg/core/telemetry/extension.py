@@ -35,10 +35,9 @@ def load() -> Listener | None:
         Who hears what the links tell, if anybody does.
     """
     try:
-        mode = config.otel_mode()
-        if mode == "global":
+        if config.otel_mode() == "global":
             return importlib.import_module(IN_PROCESS).start()
-        if (mode == "agent" or (mode == "auto" and config.otlp_is_configured())) and OTEL_API in sys.modules:
+        if config.agent_exports() and OTEL_API in sys.modules:
             importlib.import_module(PACKAGE)
     except Exception:  # telemetry must not end with what is optional about it
         logger.exception("telemetry goes on without OpenTelemetry in this process")

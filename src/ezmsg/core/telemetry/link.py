@@ -208,7 +208,7 @@ class TelemetryLink:
 
     def _tell(self, batch: TelemetryBatch) -> memoryview:
         if self._listener is not None:
-            self._listener(ProcessTelemetry(self._link_id, self._anchor, batch))
+            self._listener(ProcessTelemetry(self._link_id, self._anchor, self._collector.told_by_all(batch)))
         return memoryview(_frame(batch))
 
     def _flush(self) -> bool:

@@ -86,6 +86,23 @@ def test_another_host_has_an_anchor_of_its_own_and_the_difference_of_clocks_is_k
     assert book.clock_offsets_ns == {"boot": 0, "elsewhere": 500}
 
 
+# -- processes ----------------------------------------------------------------------------------------------------
+
+
+def test_a_process_counts_once_however_many_clients_and_links_it_has(book):
+    open_link(book)
+    for client in ("one", "two"):
+        book.client_connected(client, 10, "host")
+    book.client_connected("other", 11, "host")
+    book.client_connected("elsewhere", 10, "away")
+    assert book.processes() == ["away:10", "host:10", "host:11"]
+    for client in ("one", "two", "other", "elsewhere"):
+        book.client_gone(client, 0.0)
+    assert book.processes() == ["host:10"]
+    book.link_closed("link")
+    assert book.processes() == []
+
+
 # -- exporters ----------------------------------------------------------------------------------------------------
 
 
@@ -94,6 +111,18 @@ def take(book: TelemetryBook, limit: int = 1000) -> list[ProcessTelemetry]:
     taken = book.reader_take("x", limit)
     book.reader_acknowledged("x", len(taken), {told.link_id: len(span_ids(told)) for told in taken})
     return taken
+
+
+def test_spans_that_nobody_has_settled_are_counted(book):
+    open_link(book)
+    book.batch("link", batch(spans=spans(1, 2, 3)))
+    assert book.unexported == 3
+    book.reader_open("x", EXPORTER)
+    book.reader_take("x")
+    assert book.unexported == 3
+    book.reader_acknowledged("x", 1, {"link": 2})
+    book.batch("link", batch(spans=spans(4)))
+    assert book.unexported == 2
 
 
 def test_one_exporter_per_graph(book):

@@ -1,10 +1,12 @@
 """Endpoints of one process that closed: what they measured last, and what rows still call them.
 
-They lie encoded, in a fifth of the memory: sessions come and go for days, and few are ever asked for again.
+They lie encoded and compressed, in a tenth of the memory: sessions come and go for days, and few are ever asked for
+again.
 """
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Iterator
 from typing import Final
 
@@ -28,6 +30,14 @@ _ENCODER = msgspec.msgpack.Encoder()
 _VALUES = msgspec.msgpack.Decoder(LastValues)
 
 
+def _pack(last: LastValues) -> bytes:
+    return zlib.compress(_ENCODER.encode(last), level=1)
+
+
+def _unpack(packed: bytes) -> LastValues:
+    return _VALUES.decode(zlib.decompress(packed))
+
+
 class ClosedEndpoints:
     """The newest of them. Iterates over their indices, the oldest first.
 
@@ -47,7 +57,7 @@ class ClosedEndpoints:
         """One closed; what it said when it closed before is forgotten."""
         index = last.endpoint.index
         self.discard(index)
-        self._values[index] = _ENCODER.encode(last)
+        self._values[index] = _pack(last)
         self._untold.add(index)
         if len(self._values) > KEPT:
             oldest = next(iter(self._values))
@@ -63,14 +73,14 @@ class ClosedEndpoints:
     def tell(self, index: int) -> LastValues | None:
         """The last values of one, for an exporter; None when they had to give way."""
         self._untold.discard(index)
-        encoded = self._values.get(index)
-        return None if encoded is None else _VALUES.decode(encoded)
+        packed = self._values.get(index)
+        return None if packed is None else _unpack(packed)
 
     def record(self, index: int) -> EndpointRecord | None:
         """What rows mean by an index."""
-        encoded = self._values.get(index)
-        return None if encoded is None else _VALUES.decode(encoded).endpoint
+        packed = self._values.get(index)
+        return None if packed is None else _unpack(packed).endpoint
 
     def records(self) -> list[EndpointRecord]:
         """What rows mean by the indices of all of them."""
-        return [_VALUES.decode(encoded).endpoint for encoded in self._values.values()]
+        return [_unpack(packed).endpoint for packed in self._values.values()]

@@ -20,6 +20,7 @@ from ezmsg.core.wire.records import (
     ProfilingStreamBatch,
     TelemetryBatch,
     TelemetryOpened,
+    process_key,
 )
 
 GONE: Final = 64
@@ -62,6 +63,18 @@ class TelemetryBook:
     def has_links(self) -> bool:
         """Whether a process delivers, or did so and an exporter has not heard all of it."""
         return bool(self._links)
+
+    @property
+    def unexported(self) -> int:
+        """Spans that an exporter has not been sent, or has and did not say what became of them."""
+        waiting = sum(link.spans.end - link.exported for link in self._links.values())
+        return waiting + self._unsettled.total()
+
+    def processes(self) -> list[str]:
+        """The processes of the graph: those on its control plane, and those that deliver."""
+        clients = {process_key(client.host, client.pid) for client in self._clients.values()}
+        links = (link.hello for link in self._links.values() if not link.is_gone)
+        return sorted(clients | {process_key(hello.host, hello.pid) for hello in links})
 
     # -- processes ----------------------------------------------------------------------------------------------------
 

@@ -22,6 +22,7 @@ __all__ = [
     "TelemetryAck",
     "TelemetryBatch",
     "TelemetryOpened",
+    "process_key",
 ]
 
 
@@ -152,11 +153,16 @@ class ProcessTelemetry(Record, frozen=True):
 
 
 class GraphState(Record, frozen=True):
-    """To a telemetry reader: nodes, edges and processes, whenever they changed."""
+    """To a telemetry reader: nodes, edges and processes (`process_key`), whenever they changed."""
 
     nodes: list[str]
     edges: list[tuple[str, str]]
-    processes: int
+    processes: list[str]
+
+
+def process_key(host: str, pid: int) -> str:
+    """What tells the processes of graphs apart, also one that is in several graphs or is several clients of one."""
+    return f"{host}:{pid}"
 
 
 class ServerTelemetry(Record, frozen=True):
