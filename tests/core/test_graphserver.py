@@ -49,13 +49,13 @@ def test_a_server_has_no_address_before_it_starts() -> None:
 def test_a_server_without_an_address_takes_a_free_port_from_the_first_on_and_skips_the_default(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setenv("EZMSG_SERVER_PORT_START", str(config.GRAPHSERVER_PORT_DEFAULT))
+    monkeypatch.setenv("EZMSG_SERVER_PORT_START", str(GraphService.default_address().port))
     first, second = GraphServer(), GraphServer()
     first.start()
     second.start()
     try:
         # Others may give back ports meanwhile that come before the first one's.
-        assert config.GRAPHSERVER_PORT_DEFAULT < min(first.address.port, second.address.port)
+        assert GraphService.default_address().port < min(first.address.port, second.address.port)
         assert first.address.port != second.address.port
     finally:
         first.stop()
@@ -342,7 +342,7 @@ async def test_create_server_takes_a_free_port_and_the_service_then_knows_it() -
     server = service.create_server()
     try:
         assert service.address == server.address
-        assert server.address.port != config.GRAPHSERVER_PORT_DEFAULT
+        assert server.address.port != GraphService.default_address().port
     finally:
         server.stop()
 

@@ -249,6 +249,23 @@ async def test_replies_nobody_asked_for_are_ignored_and_counted(server: GraphSer
     assert (await counts(server))["ignored:REPLY"] == 101
 
 
+async def test_subscribers_hear_of_what_a_peer_did_that_went_without_waiting_for_it(
+    server: GraphServer, bystanders: GraphContext
+) -> None:
+    publisher, subscriber = await bystanders.publisher("T/FROM"), await bystanders.subscriber("T")
+    async with raw(server) as peer:
+        asked = encode_frame(*r.encode_record(r.Connect("T/FROM", "T")), 1, REQUEST)
+        await peer.send_bytes(asked + b"\xff" * 100)
+        await peer.until_hung_up()
+    receiving = asyncio.create_task(subscriber.recv())
+    async with asyncio.timeout(PATIENCE_S):
+        while not receiving.done():
+            await publisher.broadcast("there")
+            await asyncio.sleep(0.001)
+    assert await receiving == "there"
+    await GraphService(server.address).disconnect("T/FROM", "T")
+
+
 async def test_an_id_that_is_used_twice_is_answered_twice(server: GraphServer, bystanders: GraphContext) -> None:
     async with raw(server) as peer:
         await peer.send(r.OpenSession(), 3)
@@ -505,6 +522,24 @@ async def test_a_flood_of_pings_refuses_some_and_starves_nobody(server: GraphSer
                 await peer.send_bytes(frame * 500)
         for _ in range(20):
             await bystanders.process_ping("VICTIM", timeout=PATIENCE_S)
+
+
+async def test_a_session_whose_edges_take_long_to_check_lets_others_have_their_turn(
+    server: GraphServer, bystanders: GraphContext
+) -> None:
+    # From the end of one long chain to every topic of another: whether that closes a cycle is not seen at once.
+    links = [(f"{chain}{n + 1:04}", f"{chain}{n:04}") for chain in "IO" for n in range(6000)]
+    async with raw(server) as peer:
+        await peer.send(r.OpenSession(edges=[*links, *(("I0000", to_topic) for from_topic, to_topic in links[6000:])]))
+        async with asyncio.timeout(PATIENCE_S):
+            while len((await bystanders.snapshot()).graph) == 2:
+                await asyncio.sleep(0.001)
+        for _ in range(5):
+            await bystanders.connect("A", "C")
+            await bystanders.disconnect("A", "C")
+    async with asyncio.timeout(PATIENCE_S):
+        while len((await bystanders.snapshot()).graph) > 2:
+            await asyncio.sleep(0.01)
 
 
 async def test_a_thousand_sessions_come_and_go(server: GraphServer, bystanders: GraphContext) -> None:

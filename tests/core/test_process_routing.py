@@ -492,13 +492,19 @@ async def test_snapshots_of_all_leave_out_whoever_does_not_answer_well(
     await garbage.close()
 
 
+@pytest.mark.parametrize(
+    "answer",
+    [r.Done(), r.ProcessResponse(False, error_code="NO_SUCH_CODE"), r.ProcessResponse(True, process_id="no id")],
+    ids=["record", "code", "id"],
+)
 async def test_a_process_that_answers_with_something_else_is_invalid(
-    server: GraphServer, context: GraphContext
+    server: GraphServer, context: GraphContext, owner: ProcessControlClient, answer: r.Record
 ) -> None:
-    process = RawProcess(lambda request: r.Done())
+    process = RawProcess(lambda request: answer)
     client = await process.open(server)
     response = await context.process_request(None, "PING", process_id=process.process_id)
     assert (response.error_code, response.process_id) == (Code.INVALID_RESPONSE, process.process_id)
+    assert list(await context.profiling_snapshot_all(timeout_per_process=LONG_S)) == [owner.process_id]
     await client.close()
 
 

@@ -450,6 +450,7 @@ async def test_a_stream_connects_at_its_first_batch_and_ends_silently_with_the_s
     async with asyncio.timeout(40):
         async for _ in reader.stream:
             pass
+    assert (reader.stream.ended, unused.stream.ended) == ("the GraphServer stops", "")
     await unused.stream.aclose()
 
 
@@ -469,6 +470,32 @@ async def test_a_stream_that_is_not_due_yet_gets_all_that_was_measured_when_its_
             async for batch in reader.stream:
                 reader.batches.append(batch)
     assert of("lease_time_ns", reader.samples(process.process_id)) == list(range(51))
+    assert "stops" in reader.stream.ended
+
+
+async def test_a_stream_that_is_not_read_is_held_back_and_gets_the_rest_when_its_server_stops(
+    server: GraphServer,
+    context: GraphContext,
+    process: ProcessControlClient,
+    flow: Flow,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("ezmsg.core.server.telemetry.STREAM_AHEAD", 20)
+    PROFILES.set_trace_control(ON)
+    reader = Reader(context, max_samples=1)
+    async with aclosing(reader.stream):
+        await flow.carry(1)
+        await reader.next()
+        await flow.carry(20)
+        # Beyond what is sent ahead: only the reader makes room for more.
+        while len(reader.batches) < 30:
+            await reader.next()
+        await flow.carry(20)
+        await asyncio.to_thread(server.stop)
+        async with asyncio.timeout(40):
+            async for batch in reader.stream:
+                reader.batches.append(batch)
+    assert of("lease_time_ns", reader.samples(process.process_id)) == list(range(41))
     assert "stops" in reader.stream.ended
 
 

@@ -196,8 +196,10 @@ async def test_a_stream_replays_and_goes_on_and_ends_with_the_server() -> None:
             assert short([await anext(stream)])[0][:3] == (2, UPDATED, "UNIT")
             await process.close()
             assert (await anext(stream)).value.repr_value == {"gain": 1}
+            assert stream.ended == ""
             await asyncio.to_thread(server.stop)
             assert [event async for event in stream] == []
+            assert stream.ended == "the GraphServer stops"
 
 
 async def test_the_history_has_a_limit_and_is_read_in_pages(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -230,8 +230,10 @@ def test_rows_of_a_model() -> None:
 
 class Old(v1.BaseModel):
     text: str = v1.Field("a", min_length=1, description="said")
+    coded: v1.constr(regex="a") = "a"  # type: ignore[valid-type]
     made: v1.conint(gt=2) = 3  # type: ignore[valid-type]
     needed: Literal[1, 2]
+    positive: v1.PositiveInt = 1
 
 
 def test_rows_of_an_old_model() -> None:
@@ -239,6 +241,11 @@ def test_rows_of_an_old_model() -> None:
     assert (found["text"].bounds, found["text"].description) == ((1.0, None), "said")
     assert (found["made"].bounds, found["made"].widget_hint) == ((2.0, None), "slider")
     assert (found["needed"].required, found["needed"].choices) == (True, [1, 2])
+    schema = settings_schema_from_type(Old)
+    assert schema is not None
+    assert schema.json_schema is not None
+    assert schema.json_schema["properties"]["coded"]["pattern"] == "^(?:a)"
+    assert (found["positive"].bounds, found["positive"].widget_hint) == ((0.0, None), "slider")
 
 
 class Params(param.Parameterized):

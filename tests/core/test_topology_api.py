@@ -133,6 +133,7 @@ async def test_a_stream_ends_silently_with_its_server() -> None:
         rest = asyncio.create_task(_all(stream))
         await asyncio.to_thread(server.stop)
         assert await asyncio.wait_for(rest, 40) == []
+        assert stream.ended == "the GraphServer stops"
 
 
 async def _all(stream: Events) -> list[TopologyChangedEvent]:

@@ -28,6 +28,7 @@ from tests.otel.feeds import (
     exported_ids,
     exported_spans,
     first,
+    histogram,
     linked_rows,
     settings,
     span_ids,
@@ -430,6 +431,19 @@ def test_after_a_failure_metrics_do_not_wait_for_their_interval(
     assert not pipeline.flush(PATIENCE_S)
     sender.hangs.clear()
     assert sender.hangs.wait(PATIENCE_S)
+
+
+def test_metrics_that_cannot_be_made_do_not_end_the_pipeline(
+    metrics_of: MetricsOf, process: Process, registry: Registry
+) -> None:
+    sender = FakeSender()
+    pipeline = metrics_of(sender)
+    odd = histogram(2, "process", [1], exemplars=[(1, 1, "no trace", "no span")])
+    registry.apply(telemetry(1, histograms=[odd]))
+    assert not pipeline.flush(PATIENCE_S)
+    registry.apply(telemetry(2, histograms=[histogram(2, "process", [1])]))
+    assert pipeline.flush(PATIENCE_S)
+    assert len(sender.batches) == 1
 
 
 def test_an_ended_process_is_forgotten_when_its_last_values_were_taken(

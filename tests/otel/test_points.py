@@ -35,6 +35,15 @@ def test_values_of_the_same_attributes_are_added_up() -> None:
     assert (point.start_time_unix_nano, point.time_unix_nano) == (1, 2)
 
 
+def test_values_that_a_data_point_cannot_hold_become_the_most_it_can() -> None:
+    points = Points(Admission())
+    points.add(SENT, T, 1 << 63)
+    points.add(SENT, T, 1 << 63)
+    points.add(INFLIGHT, T, -(1 << 64))
+    most = (1 << 63) - 1
+    assert [metric.data.data_points[0].value for metric in points.metrics(1, 2)] == [most, -most]
+
+
 def test_nanoseconds_become_seconds() -> None:
     points = Points(Admission())
     points.add(WAITED, T, 1_500_000_000)
@@ -70,7 +79,9 @@ def test_histograms_of_the_same_attributes_are_merged() -> None:
 def test_exemplars_are_dated_by_the_anchor_and_carry_ids_only() -> None:
     points = Points(Admission())
     points.merge(AGE, T, histogram(1, "age", [1]), [(2 * MS, ANCHOR.mono_ns + 5, "ab", "cd")])
-    (exemplar,) = only_point(points, ExponentialHistogram).exemplars
+    points.merge(AGE, T, histogram(1, "age", [1]), [(MS, -ANCHOR.unix_ns, "ab", "cd")])
+    exemplar, before_1970 = only_point(points, ExponentialHistogram).exemplars
+    assert before_1970.time_unix_nano == 0
     assert (exemplar.value, exemplar.time_unix_nano) == (0.002, ANCHOR.unix_ns + 5)
     assert (exemplar.trace_id, exemplar.span_id, exemplar.filtered_attributes) == (0xAB, 0xCD, {})
 

@@ -34,7 +34,7 @@ TROUBLES: dict[str, Any] = {
     "black hole": ("black_hole", {}),
 }
 HTTP = [(HttpReceiver, trouble) for trouble in TROUBLES]
-GRPC = [(GrpcReceiver, trouble) for trouble in TROUBLES if trouble != "redirect"]
+GRPC = [(GrpcReceiver, trouble) for trouble in ("down", "slow", "unavailable", "black hole")]
 
 
 class Case:

@@ -67,7 +67,7 @@ class DAG:
         if owners := self.edge_owners.get((from_topic, to_topic)):
             owners.add(owner)
             return False
-        if from_topic in reachable(self.graph, to_topic):
+        if self._reaches(to_topic, from_topic):
             raise CyclicException(from_topic, to_topic)
         self.edge_owners[from_topic, to_topic] = {owner}
         self.graph[from_topic].add(to_topic)
@@ -100,6 +100,10 @@ class DAG:
     def upstream(self, topic: str) -> list[str]:
         """`topic` and every topic whose messages reach it."""
         return reachable(self.invgraph, topic)
+
+    def _reaches(self, start: str, end: str) -> bool:
+        """Whether messages of one topic reach another."""
+        return end in reachable(self.graph, start)
 
     def _forget(self, from_topic: str, to_topic: str) -> None:
         """Drop the ends of a removed edge that have no other."""

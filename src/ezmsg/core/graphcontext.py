@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import Callable
 from types import TracebackType
 from typing import Any, Self, TypeVar
 from uuid import UUID, uuid4
@@ -16,6 +16,7 @@ from ezmsg.core.control.eventstream import event_stream
 from ezmsg.core.control.link import ServerLink
 from ezmsg.core.control.pages import all_settings, all_settings_events, whole_snapshot
 from ezmsg.core.control.processrequests import ProcessRequests
+from ezmsg.core.control.readerstream import ReaderStream
 from ezmsg.core.control.views import graph_snapshot, settings_event, settings_table, topology_event
 from ezmsg.core.errors import (
     ComponentAddressCollision,
@@ -313,11 +314,11 @@ class GraphContext(ProcessRequests):
         """
         return graph_snapshot(await whole_snapshot(self._active(), GRAPH_TIMEOUT_S))
 
-    def subscribe_topology_events(self, *, after_seq: int = 0) -> AsyncGenerator[TopologyChangedEvent, None]:
+    def subscribe_topology_events(self, *, after_seq: int = 0) -> ReaderStream[TopologyChangedEvent]:
         """Changes of edges and processes: those after `after_seq` that the server still has, then each as it happens.
 
-        Connects at the first `anext`; ends when the server ends. A reader that is too slow finds in `missed` how many
-        events it did not get.
+        Connects at the first `anext`; ends when the server ends, and says why in `ended`. A reader that is too slow
+        finds in `missed` how many events it did not get.
         """
         return event_stream(self._service.address, "topology", after_seq, r.TopologyEvent, topology_event)
 
@@ -344,11 +345,11 @@ class GraphContext(ProcessRequests):
         events = await all_settings_events(self._active(), after_seq, GRAPH_TIMEOUT_S)
         return [settings_event(event) for event in events]
 
-    def subscribe_settings_events(self, *, after_seq: int = 0) -> AsyncGenerator[SettingsChangedEvent, None]:
+    def subscribe_settings_events(self, *, after_seq: int = 0) -> ReaderStream[SettingsChangedEvent]:
         """Changes of settings: those after `after_seq` that the server still has, then each as it happens.
 
-        Connects at the first `anext`; ends when the server ends. A reader that is too slow finds in `missed` how many
-        events it did not get.
+        Connects at the first `anext`; ends when the server ends, and says why in `ended`. A reader that is too slow
+        finds in `missed` how many events it did not get.
         """
         return event_stream(self._service.address, "settings", after_seq, r.SettingsEvent, settings_event)
 
@@ -421,11 +422,10 @@ class GraphContext(ProcessRequests):
         after = Waits.of((await observer.profiling_snapshot_all(timeout_per_process=timeout_per_process)).values())
         return report(after.since(before), time.monotonic() - began_s if window_s > 0 else 0.0)
 
-    def subscribe_profiling_trace(
-        self, control: ProfilingStreamControl
-    ) -> AsyncGenerator[ProfilingTraceStreamBatch, None]:
+    def subscribe_profiling_trace(self, control: ProfilingStreamControl) -> ReaderStream[ProfilingTraceStreamBatch]:
         """Samples and spans of all processes as they arrive, from the oldest the server keeps.
 
-        Connects at the first `anext`; ends when the server ends. Every stream gets everything, whoever else reads.
+        Connects at the first `anext`; ends when the server ends, and says why in `ended`. Every stream gets everything,
+        whoever else reads.
         """
         return profiling_stream(self._service.address, control)

@@ -119,7 +119,12 @@ class Pipeline(ABC, Generic[Batch]):
             return False
 
     def _export_once(self) -> bool:
-        batch = self._take()
+        try:
+            batch = self._take()
+        except Exception as error:  # whatever processes told, the pipeline goes on
+            logger.debug("%s could not be collected", self._signal, exc_info=True)
+            self._note(Outcome("lost", "failed", f"{type(error).__name__}: {error}"))
+            return False
         if batch is None or self._is_stopping:
             return True
         started_ns = time.monotonic_ns()

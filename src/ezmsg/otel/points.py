@@ -27,6 +27,8 @@ AttributeSet = tuple[tuple[str, str | int], ...]
 MAX_SERIES = 2000
 """Attribute sets of one metric and resource, with the one that stands for all others."""
 OVERFLOW_SET: AttributeSet = ((OVERFLOW, True),)
+MOST = (1 << 63) - 1
+"""What a data point can hold."""
 
 _NOTHING = Buckets(0, [])
 _CUMULATIVE = AggregationTemporality.CUMULATIVE
@@ -71,7 +73,7 @@ class Points:
         values = self._numbers.setdefault(self._metric(spec), {})
         key = self._admission.admit(spec.name, attributes)
         # Values may come from numpy, and the encoder would take its integers for doubles.
-        values[key] = values.get(key, 0) + int(value)
+        values[key] = min(max(-MOST, values.get(key, 0) + int(value)), MOST)
 
     def merge(
         self, spec: MetricSpec, attributes: AttributeSet, value: AnyHistogram, exemplars: Iterable[RawExemplar] = ()
@@ -115,7 +117,7 @@ class Points:
             return []
         offset_ns = anchor.unix_ns - anchor.mono_ns
         return [
-            Exemplar({}, int(value_ns) / 1e9, int(mono_ns) + offset_ns, int(span_id, 16), int(trace_id, 16))
+            Exemplar({}, int(value_ns) / 1e9, max(0, int(mono_ns) + offset_ns), int(span_id, 16), int(trace_id, 16))
             for value_ns, mono_ns, trace_id, span_id in slowest_and_latest(found)
         ]
 

@@ -191,6 +191,34 @@ async def test_a_goodbye_while_it_lets_us_in_again_ends_the_link_for_good(
     assert place.introduced == 2
 
 
+@pytest.mark.parametrize("first", ["goodbye", "cut"])
+async def test_a_goodbye_to_one_link_is_the_end_of_those_that_were_cut_off(
+    host: ScriptedServer, place: Place, link: ServerLink, first: str
+) -> None:
+    cut_off = Place()
+    other = await ServerLink.connect(host.address, cut_off, name="slow to read")
+    await other.introduce()
+    to_link, to_other = host.connections
+    if first == "cut":
+        to_other.abort()
+        await until_lost(other)
+    to_link.notify(Goodbye("enough"))
+    await asyncio.wait_for(place.ended.wait(), PATIENCE_S)
+    to_other.abort()
+    await asyncio.wait_for(cut_off.ended.wait(), PATIENCE_S)
+    assert place.ends == ["enough"]
+    assert [end.startswith("enough, and did not wait") for end in cut_off.ends] == [True]
+    # A successor is another server.
+    await host.restart()
+    late = await ServerLink.connect(host.address, Place(), name="late")
+    await host.down()
+    await until_lost(late)
+    await host.up()
+    await late.request(GetGraph(), timeout_s=PATIENCE_S)
+    for done in (late, other):
+        await done.close()
+
+
 @pytest.mark.parametrize("way", ["close", "abort", "cancel"])
 @pytest.mark.parametrize("moment", ["looking", "greeting", "introducing", "refused"])
 async def test_it_can_be_closed_at_every_moment_of_its_return(

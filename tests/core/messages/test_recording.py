@@ -157,8 +157,9 @@ async def test_a_broadcast_that_gives_up_waiting_is_a_failed_span_with_its_wait(
     await publisher.broadcast(0)
     async with sink.recv_zero_copy():
         waits, stands_behind = (asyncio.create_task(publisher.broadcast(number)) for number in (1, 2))
-        while not registry.snapshot().edges[0].counters["backpressure_ns"]:
-            await asyncio.sleep(0)
+        async with asyncio.timeout(40):
+            while not registry.snapshot().edges[0].counters["backpressure_ns"]:
+                await asyncio.sleep(0)
         registry.trace_batch(1000)
         if what == "cancelled":
             waits.cancel()

@@ -11,8 +11,9 @@ from ezmsg.core.net.authkey import AuthKey
 from ezmsg.core.net.connection import Connection
 from ezmsg.core.net.dial import connect
 from ezmsg.core.net.door import open_door
-from ezmsg.core.net.listener import Listener, bind_tcp
+from ezmsg.core.net.listener import KEPT_FOR_A_GATE, Listener, bind_tcp
 from ezmsg.core.wire.handshake import PeerInfo
+from ezmsg.core.wire.limits import UNAUTHENTICATED_PEERS
 from ezmsg.core.wire.records import Done, Record
 
 KEY = AuthKey(b"k" * 32, explicit=False)
@@ -58,6 +59,7 @@ class Serving:
         door, self.door = open_door()
         self.address = Address(*tcp.getsockname()[:2])
         sockets = [tcp] if door is None else [tcp, door]
+        self.strangers_at_a_gate = UNAUTHENTICATED_PEERS - KEPT_FOR_A_GATE * (len(sockets) - 1)
         self.listener = await Listener.start(sockets, KEY, self._on_peer, name="test")
         try:
             yield self

@@ -56,6 +56,13 @@ def test_it_binds_a_socket_that_can_be_bound_again_at_once() -> None:
         assert sock.getsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR)
 
 
+@pytest.mark.parametrize("host", ["a..b", "x" * 64, ".", "\ud800", "a\0b"])
+def test_a_host_that_cannot_be_a_name_is_one_that_nobody_knows(host: str) -> None:
+    with pytest.raises(OSError):
+        resolve_now(Address(host, 1))
+    assert not is_loopback(host)
+
+
 def test_localhost_is_tried_by_ipv4_first_and_without_asking_the_network() -> None:
     assert resolve_now(Address("localhost", 1))[0].sockaddr == ("127.0.0.1", 1)
     assert not needs_lookup("localhost")

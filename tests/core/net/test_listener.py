@@ -114,16 +114,22 @@ async def test_many_strangers_make_one_line_for_each_reason(serving, where, capl
     assert all(record.message.endswith("one of 24 not logged)") for record in caplog.records[4:])
 
 
-async def test_silent_peers_beyond_the_limit_wait_and_a_closing_listener_ends_all(serving) -> None:
+async def test_silent_peers_beyond_the_limit_of_their_gate_wait_and_a_closing_listener_ends_all(serving) -> None:
     sockets = [socket.create_connection(serving.address) for _ in range(UNAUTHENTICATED_PEERS + 20)]
-    while serving.listener.unauthenticated < UNAUTHENTICATED_PEERS:
+    while serving.listener.unauthenticated < serving.strangers_at_a_gate:
         await asyncio.sleep(0)
     # The door is another gate: who floods the one does not shut the other.
     if serving.door:
         await assert_serves(serving, serving.door)
-    assert serving.listener.unauthenticated == UNAUTHENTICATED_PEERS
+    assert serving.listener.unauthenticated == serving.strangers_at_a_gate
+    if serving.door:
+        for _ in range(20):
+            sockets.append(socket.socket(socket.AF_UNIX))
+            sockets[-1].connect(door_path(serving.door))
+        while serving.listener.unauthenticated < UNAUTHENTICATED_PEERS:
+            await asyncio.sleep(0)
     # The loop is not woken for those that have to wait.
-    assert [gate._is_accepting for gate in serving.listener._gates] == [False, True][: len(serving.listener._gates)]
+    assert [gate._is_accepting for gate in serving.listener._gates] == [False] * len(serving.listener._gates)
     await serving.listener.close()
     assert serving.listener.unauthenticated == 0
     for sock in sockets:

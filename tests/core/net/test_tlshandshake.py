@@ -13,7 +13,7 @@ from ezmsg.core.net import dial, listener
 from ezmsg.core.net.dial import connect
 from ezmsg.core.net.tls import load_credentials
 from ezmsg.core.net.tlshandshake import ClientTls, ServerTls
-from ezmsg.core.wire.limits import HANDSHAKE_BYTES, TLS_HANDSHAKE_BYTES, UNAUTHENTICATED_PEERS
+from ezmsg.core.wire.limits import HANDSHAKE_BYTES, TLS_HANDSHAKE_BYTES
 from tests import hostile
 from tests.certificates import Authority
 from tests.core.net.securing import Dial, Use, accepting, converse, refused, serving_with
@@ -159,14 +159,14 @@ def test_a_hello_and_the_certificates_after_it_have_bounds_of_their_own(authorit
 
 async def test_silent_peers_beyond_the_limit_wait(authority: Authority, use: Use) -> None:
     async with serving_with(authority.issue("a.example"), use) as serving:
-        sockets = [socket.create_connection(serving.address) for _ in range(UNAUTHENTICATED_PEERS + 3)]
+        sockets = [socket.create_connection(serving.address) for _ in range(serving.strangers_at_a_gate + 3)]
         for sock in sockets:
             sock.sendall(b"\x16\x03\x01")
-        while serving.listener.unauthenticated < UNAUTHENTICATED_PEERS:
+        while serving.listener.unauthenticated < serving.strangers_at_a_gate:
             await asyncio.sleep(0)
         for _ in range(20):
             await asyncio.sleep(0)
-        assert serving.listener.unauthenticated == UNAUTHENTICATED_PEERS
+        assert serving.listener.unauthenticated == serving.strangers_at_a_gate
         await serving.listener.close()
         for sock in sockets:
             sock.close()

@@ -16,9 +16,11 @@ import msgspec
 import numpy as np
 import pydantic
 import pytest
+import typing_extensions
 from hypothesis import given
 
 from ezmsg.core.schema.document import DRAFT, json_schema
+from ezmsg.core.schema.validation import validate
 from ezmsg.core.settingsmeta import settings_schema_from_type
 from tests.core.schema.kinds import SETTINGS, Color, Inner, Mixed, ModelInner, mixed
 
@@ -53,7 +55,7 @@ def of(annotation: Any) -> dict[str, Any]:
         (datetime.datetime, {"type": "string", "format": "date-time"}),
         (uuid.UUID, {"type": "string", "format": "uuid"}),
         (bytes, {"type": "string", "contentEncoding": "base64"}),
-        (pathlib.Path, {"type": "string"}),
+        (pathlib.Path, {"type": "string", "format": "path"}),
         (Annotated[int, annotated_types.Gt(1), "w"], {"type": "integer", "exclusiveMinimum": 1, "description": "w"}),
         (Annotated[str, annotated_types.Len(1, 3)], {"type": "string", "minLength": 1, "maxLength": 3}),
         (Annotated[list, annotated_types.Len(2)], {"type": "array", "minItems": 2}),
@@ -61,6 +63,7 @@ def of(annotation: Any) -> dict[str, Any]:
         (Annotated[str, msgspec.Meta(pattern="^a", title="T")], {"type": "string", "pattern": "^a", "title": "T"}),
         (Annotated[int | None, msgspec.Meta(le=3)], {"anyOf": [{"type": "integer", "maximum": 3}, {"type": "null"}]}),
         (typing.Final[int], {"type": "integer"}),
+        (enum.Flag("Parts", "LEFT RIGHT"), {"type": "integer"}),
     ],
 )  # fmt: skip
 def test_annotations(annotation: Any, expected: dict[str, Any]) -> None:
@@ -125,6 +128,43 @@ def test_a_model_its_library_cannot_describe_is_described_by_its_fields() -> Non
     document = of(Undescribable)
     assert document["properties"]["inner"]["$ref"] == "#/$defs/Inner"
     assert "type" not in document["properties"]["call"]
+
+
+class Parts(enum.Flag):
+    LEFT = 1
+    RIGHT = 2
+
+
+class Numbers(pydantic.BaseModel):
+    parts: Parts = Parts.LEFT
+    impedance: complex = 0j
+
+
+def test_a_model_takes_what_json_says_differently() -> None:
+    schema = settings_schema_from_type(Numbers)
+    assert schema is not None
+    validate(schema, {"parts": Parts.LEFT | Parts.RIGHT, "impedance": 1j})
+    assert schema.fields[0].choices is None
+
+
+@pytest.mark.parametrize("family", [typing.TypedDict, typing_extensions.TypedDict])
+def test_a_typed_dict_has_fields_whoever_made_it(family: Any) -> None:
+    assert of(family("Pair", {"left": int}))["properties"] == {"left": {"type": "integer"}}
+
+
+KEY = uuid.UUID(int=1)
+
+
+def test_defaults_that_json_has_a_text_for_are_that_text() -> None:
+    @dataclass
+    class Local:
+        file: pathlib.Path = pathlib.Path("a/b")
+        day: datetime.date = datetime.date(2024, 2, 29)
+        key: uuid.UUID = KEY
+
+    document = of(Local)
+    defaults = {name: node["default"] for name, node in document["properties"].items()}
+    assert defaults == {"file": "a/b", "day": "2024-02-29", "key": "00000000-0000-0000-0000-000000000001"}
 
 
 def test_fields_that_follow_from_others_are_read_only() -> None:

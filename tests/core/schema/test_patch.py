@@ -2,11 +2,12 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import enum
 import pathlib
 import types
 from collections import OrderedDict, UserDict
 from dataclasses import FrozenInstanceError, dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 import hypothesis.strategies as st
 import param
@@ -17,7 +18,7 @@ from pydantic import v1
 
 from ezmsg.core.errors import EmptyFieldPath, SettingsNotKnown, UnknownSettingsField
 from ezmsg.core.schema.patch import apply_patch
-from ezmsg.core.settingsmeta import settings_structured_value
+from ezmsg.core.settingsmeta import settings_schema_from_type, settings_structured_value
 from tests.core.schema.kinds import (
     INNER,
     SETTINGS,
@@ -59,9 +60,46 @@ def test_values_become_what_the_annotation_says() -> None:
     class Local:
         path: pathlib.Path
         inner: Inner | None = None
+        inners: list[Inner | ModelInner] = field(default_factory=list)
+        paths: tuple[pathlib.Path, ...] = ()
+        table: dict[str, tuple[Shape, pathlib.Path]] = field(default_factory=dict)
 
     assert apply_patch(Local(pathlib.Path()), "path", "x").path == pathlib.Path("x")
     assert apply_patch(Local(pathlib.Path()), "inner", {"cutoff": 1}).inner == Inner(1.0)
+    assert apply_patch(Local(pathlib.Path()), "inners", [{"cutoff": 1}, Inner(2.0)]).inners == [Inner(1.0), Inner(2.0)]
+    assert apply_patch(Local(pathlib.Path()), "paths", ["x"]).paths == (pathlib.Path("x"),)
+    table = apply_patch(Local(pathlib.Path()), "table", {"x": [[1, 1], "y"]}).table
+    assert table == {"x": (Shape.SQUARE, pathlib.Path("y"))}
+    assert apply_patch(Local(pathlib.Path()), "table", {"x": [[1, 1]]}).table == {"x": [[1, 1]]}
+
+
+class Shape(enum.Enum):
+    SQUARE = (1, 1)
+    ROUND = object()
+
+
+class Parts(enum.Flag):
+    LEFT = 1
+    RIGHT = 2
+
+
+def test_a_choice_becomes_what_its_description_stands_for() -> None:
+    @dataclass
+    class Local:
+        shape: Shape = Shape.SQUARE
+        color: Literal[Color.RED, Color.BLUE] | None = None
+        parts: Parts = Parts.LEFT
+
+    class Reduce(param.Parameterized):
+        by = param.Selector(default=min, objects=[min, max])
+
+    rows = {row.name: row for tp in (Local, Reduce) for row in settings_schema_from_type(tp).fields}
+    for row, choices in [("shape", list(Shape)), ("color", list(Color)), ("by", [min, max])]:
+        holder: Any = Reduce() if row == "by" else Local()
+        assert [getattr(apply_patch(holder, row, said), row) for said in rows[row].choices] == choices
+        assert [getattr(apply_patch(holder, row, choice), row) for choice in choices] == choices
+    assert rows["parts"].choices is None
+    assert apply_patch(Local(), "parts", 3).parts is Parts.LEFT | Parts.RIGHT
 
 
 def test_models_with_aliases_are_made_by_names_of_attributes() -> None:

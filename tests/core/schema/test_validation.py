@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import collections
 import datetime
 import math
+import pathlib
 from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Annotated, Any, Literal
@@ -93,8 +95,10 @@ class Many:
     color: Color = Color.RED
     maybe: Literal["a"] | None = None
     when: datetime.datetime | None = None
+    file: pathlib.Path | None = None
     array: np.ndarray | None = None
     pair: tuple[int, str] = (1, "a")
+    queue: collections.deque[int] = field(default_factory=collections.deque)
     table: dict[str, Inner] = field(default_factory=dict)
     either: int | str = 0
     lost: Nowhere = None  # noqa: F821 - such annotations are met
@@ -119,7 +123,10 @@ class Many:
         ("maybe", None),
         ("when", "2024-01-01T00:00:00"),
         ("when", datetime.datetime(2024, 1, 1)),
+        ("file", pathlib.Path("x")),
+        ("file", "x"),
         ("array", np.zeros(2)),
+        ("queue", collections.deque([1])),
         ("pair", (2, "b")),
         ("pair", [2, "b"]),
         ("table", {"left": Inner(1.0)}),
@@ -157,10 +164,12 @@ def test_accepted(name: str, value: Any) -> None:
         ("color", "green", "not a choice"),
         ("maybe", "b", "not a choice"),
         ("when", 5, "wrong type"),
+        ("file", 5, "wrong type"),
         ("pair", [1], "out of bounds"),
         ("either", 1.5, "wrong type"),
         ("either", [], "wrong type"),
         ("made", 2, "read only"),
+        ("queue", b"x", "wrong type"),
         ("whole.x", 2, "too deep"),
         ("", 2, "unknown field"),
         ("table.left.none", 2, "unknown field"),

@@ -23,7 +23,10 @@ PATIENCE_S = 60.0
 class NoExporter:
     """A desk that nobody reads."""
 
-    unexported = 7
+    has_exporter = False
+
+    def __init__(self, unexported: int) -> None:
+        self.unexported = unexported
 
     async def drain(self) -> None: ...
 
@@ -31,7 +34,7 @@ class NoExporter:
 async def test_its_log_goes_into_ours_at_its_level_and_what_a_console_exporter_writes_to_standard_error(
     caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    desk: Any = NoExporter()
+    desk: Any = NoExporter(0)
     caplog.set_level(logging.INFO, "ezmsg")
     agent = AgentProcess([sys.executable, "-IS", "-c", SAYS])
     async with asyncio.timeout(PATIENCE_S):
@@ -45,8 +48,8 @@ async def test_its_log_goes_into_ours_at_its_level_and_what_a_console_exporter_w
     assert [line for line in capsys.readouterr().err.splitlines() if "telemetry agent" not in line] == LINES[1:5]
 
 
-async def test_a_forked_child_does_not_hide_the_end_of_the_server_from_it() -> None:
-    desk: Any = NoExporter()
+async def test_a_forked_child_does_not_hide_the_end_of_the_server_from_it(caplog: pytest.LogCaptureFixture) -> None:
+    desk: Any = NoExporter(7)
     agent = AgentProcess([sys.executable, "-IS", "-c", "import sys; sys.stdin.read()"])
     process = agent._process
     assert process is not None
@@ -56,13 +59,14 @@ async def test_a_forked_child_does_not_hide_the_end_of_the_server_from_it() -> N
     assert not any(pipe.closed for pipe in pipes)
     await agent.stop(desk)
     assert process.returncode == 0
+    assert "the graph ended before its telemetry agent was there: 7 spans are not exported" in caplog.text
 
 
 async def test_when_it_has_to_be_killed_it_is_said_how_many_spans_may_be_lost(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("ezmsg.core.server.agent.DRAIN_TIMEOUT_S", 0.05)
-    desk: Any = NoExporter()
+    desk: Any = NoExporter(7)
     agent = AgentProcess([sys.executable, "-IS", "-c", "import time; time.sleep(3600)"])
     await agent.stop(desk)
     assert "what became of 7 spans is not known" in caplog.text

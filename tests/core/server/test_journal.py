@@ -80,7 +80,13 @@ def test_it_is_written_anew_when_it_is_long(path: Path, monkeypatch: pytest.Monk
     assert successor() == []
 
 
-@pytest.mark.parametrize("garbage", [b"\xff\xfe\0", b"{}\n", b"[true,1,2]\n", b"[" * 100_000, b"null\n" * 1000])
+@pytest.mark.parametrize(
+    "garbage",
+    [
+        b"\xff\xfe\0", b"{}\n", b"[true,1,2]\n", b"[" * 100_000, b"null\n" * 1000,
+        b'[true,"\xff","C"]', b'[true,"B","C",' + b"[" * 100_000,
+    ],
+)  # fmt: skip
 def test_garbage_ends_what_is_read_and_is_told(path: Path, garbage: bytes, caplog: pytest.LogCaptureFixture) -> None:
     Journal.open(ADDRESS).connected("A", "B")
     with path.open("ab") as file:

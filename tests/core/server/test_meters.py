@@ -16,7 +16,7 @@ from ezmsg.core.graphserver import GraphServer
 from ezmsg.core.net.address import Address
 from ezmsg.core.server.books import meters
 from ezmsg.core.server.books.meters import CONTROL, OPERATION, WAITING, ServerMeters
-from ezmsg.core.wire.records import OpenTelemetryReader, Record, ServerTelemetry, StreamOpened
+from ezmsg.core.wire.records import GraphState, OpenTelemetryReader, Record, ServerTelemetry, StreamOpened
 
 PATIENCE_S = 40.0
 
@@ -61,6 +61,7 @@ class Reader:
 
     def __init__(self) -> None:
         self.told: asyncio.Queue[ServerTelemetry] = asyncio.Queue()
+        self.graphs: asyncio.Queue[GraphState] = asyncio.Queue()
 
     def on_request(self, connection: object, record: Record) -> Record:
         raise EzmsgError("nothing is answered")
@@ -68,6 +69,8 @@ class Reader:
     def on_notice(self, connection: object, record: Record) -> None:
         if isinstance(record, ServerTelemetry):
             self.told.put_nowait(record)
+        elif isinstance(record, GraphState):
+            self.graphs.put_nowait(record)
 
     def on_closed(self, connection: object, error: Exception | None) -> None:
         pass
@@ -106,3 +109,20 @@ async def test_an_exporter_hears_what_the_server_was_asked(server: GraphServer, 
         assert again.counters == first.counters
     await client.close()
     await process.close()
+
+
+async def test_a_graph_that_changes_all_the_time_is_told_now_and_then_and_as_it_is_in_the_end(
+    server: GraphServer, context: GraphContext
+) -> None:
+    reader = Reader()
+    client = await ControlClient.connect(Address.from_string(str(server.address)), reader, name="exporter")
+    edges = [("A", f"B{number:03}") for number in range(300)]
+    async with asyncio.timeout(PATIENCE_S):
+        await client.request(OpenTelemetryReader("exporter", 1), StreamOpened)
+        for edge in edges:
+            await context.connect(*edge)
+        count = 1
+        while (await reader.graphs.get()).edges != edges:
+            count += 1
+    assert count < len(edges)
+    await client.close()

@@ -35,6 +35,8 @@ def strategy(info: inspect.Type) -> st.SearchStrategy[Any]:
             return st.integers(-(2**63) if least is None else least, 2**64 - 1 if most is None else most)
         case inspect.FloatType(ge=least, le=most):
             return st.floats(least, most, allow_nan=False)
+        case inspect.StrType(pattern=str(pattern)):
+            return st.from_regex(pattern)
         case inspect.StrType(max_length=most):
             return st.text(max_size=most)
         case inspect.BytesType():

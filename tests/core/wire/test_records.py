@@ -1,18 +1,22 @@
 """Every record survives its encoding; the numbers of the table are for ever."""
 
+from typing import Any
+
 import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ezmsg.core.errors import ProtocolError
+from ezmsg.core.errors import InvalidRecord, ProtocolError
 from ezmsg.core.wire.records import (
     ACK_OPCODE,
     MESSAGE_OPCODE,
     OPCODE_OF,
     OPCODES,
+    HistogramState,
     Record,
     Refusal,
+    TelemetryBatch,
     decode_record,
     encode_record,
 )
@@ -121,6 +125,26 @@ def test_garbage_is_a_record_or_a_protocol_error(opcode: int, body: bytes) -> No
 def test_an_unknown_opcode_is_a_protocol_error() -> None:
     with pytest.raises(ProtocolError, match="unknown opcode 9999"):
         decode_record(9999, b"")
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("index", -1),
+        ("count", -1),
+        ("scale", 1 << 40),
+        ("offset", -(1 << 40)),
+        ("counts", [1 << 60]),
+        ("counts", [1] * 1025),
+        ("exemplars", [(1, 1, "no trace", "f" * 16)]),
+    ],
+)
+def test_absurd_telemetry_is_an_invalid_record(field: str, value: Any) -> None:
+    honest = HistogramState(1, "process", 1, 1, 1, 1, 0, 3, -80, [1], [(1, 1, "0" * 32, "f" * 16)])
+    assert decode_record(*encode_record(TelemetryBatch(0, "", 1, histograms=[honest])))
+    absurd = msgspec.structs.replace(honest, **{field: value})
+    with pytest.raises(InvalidRecord):
+        decode_record(*encode_record(TelemetryBatch(0, "", 1, histograms=[absurd])))
 
 
 def test_deep_nesting_is_a_protocol_error() -> None:

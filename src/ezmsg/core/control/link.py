@@ -49,7 +49,8 @@ class LinkHandler(Protocol):
 class ServerLink:
     """A connection to the GraphServer that is made anew when it is lost, and not when it ends in order.
 
-    Requests fail while there is none, after waiting for it as long as their time limit says.
+    Requests fail while there is none, after waiting for it as long as their time limit says. Links of one loop hear of
+    an orderly end together: a server does not wait for a peer that is slow to read, and cuts its connection.
 
     Attributes:
         address: Of the server.
@@ -67,6 +68,9 @@ class ServerLink:
         self._returning: asyncio.Task[None] | None = None
         self._closing: asyncio.Future[Any] | None = None
         self._end = ""
+        self._loop = asyncio.get_running_loop()
+        self._since_s = self._loop.time()
+        self._search = Search.of(self.address)
 
     @classmethod
     async def connect(cls, graph_address: AddressType | None, handler: LinkHandler, *, name: str) -> Self:
@@ -78,6 +82,7 @@ class ServerLink:
         """
         self = cls(graph_address, handler, name)
         self._client = await ControlClient.connect(self.address, self, name=name)
+        self._since_s = self._loop.time()
         return self
 
     async def introduce(self) -> None:
@@ -151,6 +156,7 @@ class ServerLink:
         """A goodbye ends it; pass everything else on."""
         if isinstance(record, Goodbye):
             self._ended(record.reason or "the GraphServer ended")
+            self._search.goodbye(self._end)
         else:
             self._handler.on_notice(connection, record)
 
@@ -160,14 +166,24 @@ class ServerLink:
         if self._end or client is None or client.connection is not connection:
             return
         self._client = None
-        loop = asyncio.get_running_loop()
-        self._back = loop.create_future()
-        self._returning = loop.create_task(self._return(error), name=f"{self._name} looks for {self.address}")
+        if reason := self._search.goodbye_since(self._since_s):
+            self._cut_off(reason)
+            return
+        self._back = self._loop.create_future()
+        self._returning = self._loop.create_task(self._return(error), name=f"{self._name} looks for {self.address}")
+        self._search.looks(self._cut_off)
+
+    def _cut_off(self, reason: str) -> None:
+        """The server ended in order, as another link knows."""
+        self._ended(f"{reason}, and did not wait until it had told all of it here")
+        if self._returning is not None:
+            self._returning.cancel()
 
     def _ended(self, reason: str) -> None:
         if self._end:
             return
         self._end = reason
+        self._search.looks_no_more(self._cut_off)
         self._stop_waiting()
         self._handler.on_end(reason)
 
@@ -183,7 +199,7 @@ class ServerLink:
             f"lost {self.address}",
             f"{self._name} lost the GraphServer at {self.address} ({error or 'it hung up'}): looking for it",
         )
-        search = Search.of(self.address)
+        search = self._search
         search.lost()
         delay_s = RETRY_FIRST_S
         while not await self._retake(search):
@@ -201,7 +217,8 @@ class ServerLink:
                 client = await ControlClient.connect(self.address, self, name=self._name)
             await self._handler.introduce(client)
             if not client.connection.closed and not self._end:
-                self._client = client
+                self._client, self._since_s = client, self._loop.time()
+                search.looks_no_more(self._cut_off)
                 self._stop_waiting()
                 return True
         except ServerUnreachable:

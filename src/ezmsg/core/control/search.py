@@ -1,11 +1,12 @@
-"""How an event loop looks for a GraphServer that was lost: one of its links looks, and the others wait for that."""
+"""What the links of a loop to a GraphServer share: one looks for a server that was lost, all hear when it has ended."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import random
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
 from weakref import WeakKeyDictionary, WeakValueDictionary
 
@@ -29,7 +30,7 @@ _searches: WeakKeyDictionary[asyncio.AbstractEventLoop, WeakValueDictionary[Addr
 
 
 class Search:
-    """The search of one loop for the server at one address; it lives while a link is lost.
+    """The search of one loop for the server at one address; it lives while there is a link.
 
     A process may have hundreds of links: if each of them tried for itself, 500 would cost a fifth of a core for as long
     as the server is gone.
@@ -42,6 +43,10 @@ class Search:
         # Held by the link that looks.
         self._looking = asyncio.Lock()
         self._dialling = asyncio.Semaphore(DIALS_AT_ONCE)
+        # Links that lost it, to be told if that was its end; and what it said at its end, and when.
+        self._lost: set[Callable[[str], None]] = set()
+        self._goodbye = ""
+        self._goodbye_s = -math.inf
 
     @classmethod
     def of(cls, address: Address) -> Search:
@@ -51,6 +56,24 @@ class Search:
         if search is None:
             search = of_loop[address] = cls(address)
         return search
+
+    def goodbye(self, reason: str) -> None:
+        """The server said to a link that it ends: it has ended for those, too, whose connection was cut."""
+        self._goodbye, self._goodbye_s = reason, asyncio.get_running_loop().time()
+        while self._lost:
+            self._lost.pop()(reason)
+
+    def goodbye_since(self, time_s: float) -> str:
+        """What the server said at its end, if that was since then; empty if it was not."""
+        return self._goodbye if self._goodbye_s >= time_s else ""
+
+    def looks(self, ended: Callable[[str], None]) -> None:
+        """Call this with what the server said, should that have ended in order."""
+        self._lost.add(ended)
+
+    def looks_no_more(self, ended: Callable[[str], None]) -> None:
+        """Do not call it any more."""
+        self._lost.discard(ended)
 
     def lost(self) -> None:
         """The server is not there (any more)."""

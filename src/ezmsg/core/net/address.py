@@ -102,10 +102,17 @@ def resolve_now(address: Address) -> list[SocketAddress]:
     Raises:
         OSError: The host is unknown.
     """
-    entries = socket.getaddrinfo(_plain(address.host), address.port, type=socket.SOCK_STREAM)
+    entries = _looked_up(address.host, address.port)
     found = [SocketAddress(entry[0], entry[4]) for entry in entries]
     # Our servers listen on 127.0.0.1 by default, also where localhost means ::1 first.
     return sorted(found, key=lambda entry: entry.family != socket.AF_INET)
+
+
+def _looked_up(host: str, port: int | None) -> list[Any]:
+    try:
+        return socket.getaddrinfo(_plain(host), port, type=socket.SOCK_STREAM)
+    except UnicodeError as error:  # no name can be written like that
+        raise socket.gaierror(socket.EAI_NONAME, f"{host[:100]!r} is no name of a host: {error}") from None
 
 
 def _plain(host: str) -> str | bytes:
@@ -144,7 +151,7 @@ def is_loopback(host: str) -> bool:
     except ValueError:
         pass
     try:
-        found = socket.getaddrinfo(_plain(host), None, type=socket.SOCK_STREAM)
+        found = _looked_up(host, None)
     except OSError:
         return False
     return bool(host) and all(ipaddress.ip_address(str(entry[4][0])).is_loopback for entry in found)

@@ -41,6 +41,8 @@ OnPeer = Callable[[socket.socket, PeerInfo, str], None]
 EXHAUSTED_PAUSE_S = 0.2
 # How long a peer of another user, which goes at once when it sees who we are, may take for that.
 KNOCK_S = 0.2
+# Of the strangers that may be there at once, so many may come through each of several sockets, whoever is at others.
+KEPT_FOR_A_GATE = 8
 # What a peer may still have sent when it was sent away; it is read and thrown away.
 PARTING_BYTES = 16384
 # The peer of a connection is gone again, or some such: the next one may be fine.
@@ -101,7 +103,10 @@ class Listener:
     """
 
     def __init__(self, sockets: Iterable[socket.socket], key: AuthKey, on_peer: OnPeer, name: str) -> None:
-        self._gates = [_Gate(self, sock) for sock in sockets]
+        sockets = list(sockets)
+        # Some room is kept for each: who floods one does not shut the others.
+        most = UNAUTHENTICATED_PEERS - KEPT_FOR_A_GATE * (len(sockets) - 1)
+        self._gates = [_Gate(self, sock, most) for sock in sockets]
         self._key = key
         self._tls_files = config.tls_files()
         self._on_peer = on_peer
@@ -136,6 +141,15 @@ class Listener:
     def unauthenticated(self) -> int:
         """Peers that are in the middle of their handshake."""
         return sum(len(gate.greeting) for gate in self._gates)
+
+    def has_room(self) -> bool:
+        """Whether one more may begin."""
+        return self.unauthenticated < UNAUTHENTICATED_PEERS
+
+    def made_room(self) -> None:
+        """One that began is done."""
+        for gate in self._gates:
+            gate.resume()
 
     async def close(self) -> None:
         """Accept nobody any more; handshakes that are under way end now."""
@@ -255,11 +269,12 @@ class _Stranger:
 
 
 class _Gate:
-    """One listening socket, and the peers that came through it and are not authenticated yet."""
+    """One listening socket, and the peers that came through it and are not authenticated yet: `most` at most."""
 
-    def __init__(self, listener: Listener, sock: socket.socket) -> None:
+    def __init__(self, listener: Listener, sock: socket.socket, most: int) -> None:
         self._listener = listener
         self._sock = sock
+        self._most = most
         self._loop = asyncio.get_running_loop()
         self._is_accepting = False
         self._pause: asyncio.TimerHandle | None = None
@@ -277,6 +292,11 @@ class _Gate:
         for task in self.greeting:
             task.cancel()
 
+    def resume(self) -> None:
+        """Accept again, unless that is tried later."""
+        if self._pause is None:
+            self._resume()
+
     def _resume(self) -> None:
         self._pause = None
         if not self._is_accepting and self._sock.fileno() >= 0:
@@ -290,7 +310,7 @@ class _Gate:
 
     def _accept(self) -> None:
         # asyncio's own accept would hold sockets that a fork does not know of yet.
-        while len(self.greeting) < UNAUTHENTICATED_PEERS:
+        while len(self.greeting) < self._most and self._listener.has_room():
             try:
                 sock, address = forking.accept(self._sock)
             except (BlockingIOError, InterruptedError):
@@ -313,8 +333,7 @@ class _Gate:
         elif (error := task.exception()) is not None:
             sock.close()
             logger.error("%s: a handshake failed", self._listener.name, exc_info=error)
-        if self._pause is None:
-            self._resume()
+        self._listener.made_room()
 
     def _accept_failed(self, error: OSError) -> None:
         if error.errno in _PEER_ERRORS:

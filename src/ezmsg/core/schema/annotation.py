@@ -8,7 +8,7 @@ from __future__ import annotations
 import inspect
 import types
 import typing
-from enum import Enum
+from enum import Enum, Flag
 from typing import Any, Literal
 
 _QUALIFIERS = {"Final", "ClassVar", "Required", "NotRequired", "ReadOnly"}
@@ -78,13 +78,21 @@ def class_of(annotation: Any) -> type | None:
 
 
 def choices(annotation: Any) -> list[Any] | None:
-    """The values of a Literal or the members of an Enum, also behind Optional; None if any value will do."""
+    """The values of a Literal or the members of an Enum, also behind Optional; None if any value will do.
+
+    Those of a Flag are not all it takes: they combine.
+    """
     bare = unwrapped(without_none(unwrapped(annotation)[0]))[0]
     if typing.get_origin(bare) is Literal:
         return list(typing.get_args(bare))
-    if isinstance(bare, type) and issubclass(bare, Enum):
+    if isinstance(bare, type) and issubclass(bare, Enum) and not issubclass(bare, Flag):
         return list(bare)
     return None
+
+
+def is_typed_dict(owner: Any) -> bool:
+    """Whether a class of mappings is a TypedDict, of typing or of typing_extensions."""
+    return hasattr(owner, "__total__")
 
 
 def type_name(annotation: Any) -> str:

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import pathlib
-from collections.abc import Mapping
+import typing
+from collections.abc import Callable, Iterable, Mapping
 from enum import Enum
 from typing import Any, cast
 
 import msgspec
 
 from ezmsg.core.schema import annotation as annotations
+from ezmsg.core.schema.plain import is_same, plain
 from ezmsg.core.schema.table import family_of
 
 
@@ -23,6 +25,8 @@ def converted(annotation: Any, new: Any) -> Any:
     bare, _ = annotations.unwrapped(annotation)
     if (parts := annotations.branches(bare)) is not None:
         return _to_first_that_fits(parts, new)
+    if (choices := annotations.choices(bare)) is not None:
+        return _chosen(choices, new)
     owner = annotations.class_of(bare)
     if owner is None or (owner is bare and _is_instance(new, owner)):
         return new
@@ -42,8 +46,34 @@ def converted(annotation: Any, new: Any) -> Any:
         return owner(new) if isinstance(new, str) else new
     try:
         return msgspec.convert(new, bare)
-    except Exception:  # not of this type, or not a type msgspec knows
+    except Exception:  # not of this type, or with something in it that msgspec does not know
+        return _converted_inside(owner, typing.get_args(bare), new)
+
+
+_MAKE: dict[Any, Callable[[Iterable[Any]], Any]] = {list: list, set: set, frozenset: frozenset, tuple: tuple}
+
+
+def _converted_inside(owner: Any, arguments: tuple[Any, ...], new: Any) -> Any:
+    """A list, set, tuple or dict, with what is in it converted."""
+    given = cast(Any, type(new))
+    if owner is dict and given is dict and len(arguments) == 2:
+        return {key: converted(arguments[1], value) for key, value in new.items()}
+    make = _MAKE.get(owner)
+    if make is None or given not in _MAKE:
         return new
+    items: list[Any] = list(new)
+    if owner is not tuple or arguments[1:] == (Ellipsis,):
+        arguments = arguments[:1] * len(items)
+    return make(map(converted, arguments, items)) if len(arguments) == len(items) else new
+
+
+def _chosen(choices: list[Any], new: Any) -> Any:
+    """The choice that looks like `new` to somebody who only has the description."""
+    if not any(new is choice for choice in choices):
+        for choice in choices:
+            if is_same(plain(choice), plain(new)):
+                return choice
+    return new
 
 
 def _is_instance(new: Any, owner: type) -> bool:

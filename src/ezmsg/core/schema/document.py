@@ -9,8 +9,11 @@ from __future__ import annotations
 import collections
 import collections.abc
 import datetime
+import decimal
+import enum
 import pathlib
 import typing
+import uuid
 from typing import Any, cast
 
 import msgspec
@@ -36,7 +39,15 @@ _LEAVES: dict[Any, Node] = {
     datetime.datetime: {"type": "string", "format": "date-time"},
     datetime.time: {"type": "string", "format": "time"},
 }
-_BASES = {str: "string", int: "integer", float: "number", pathlib.PurePath: "string"}
+_BASES: dict[type, Node] = {
+    str: {"type": "string"},
+    int: {"type": "integer"},
+    enum.Flag: {"type": "integer"},
+    float: {"type": "number"},
+    pathlib.PurePath: {"type": "string", "format": "path"},
+}
+# What JSON has a text for, which a form can show and send back.
+_TEXTS = (bytes, datetime.date, datetime.time, datetime.timedelta, decimal.Decimal, uuid.UUID)
 _LISTS = (list, collections.deque, collections.abc.Sequence, collections.abc.Iterable, collections.abc.Collection)
 _SETS = (set, frozenset, collections.abc.Set)
 
@@ -100,7 +111,7 @@ class _Walk:
             items = self.node(arguments[0]) if arguments else {}
             unique = {"uniqueItems": True} if owner in _SETS else {}
             return {"type": "array"} | ({"items": items} if items else {}) | unique
-        if issubclass(owner, collections.abc.Mapping) and not typing.is_typeddict(cast(Any, owner)):
+        if issubclass(owner, collections.abc.Mapping) and not annotations.is_typed_dict(cast(Any, owner)):
             values = self.node(arguments[1]) if len(arguments) == 2 else {}
             return {"type": "object", "additionalProperties": values or True}
         return None
@@ -153,7 +164,7 @@ class _Walk:
         node = stated(self.node(field.annotation), field.facts)
         default = field.make_default()
         if default is not NO_DEFAULT:
-            node["default"] = plain(default)
+            node["default"] = _default(default)
         if not field.settable:
             node["readOnly"] = True
         return node
@@ -179,7 +190,13 @@ class _Walk:
 
 
 def _by_base(owner: type) -> Node | None:
-    return next(({"type": name} for base, name in _BASES.items() if issubclass(owner, base)), None)
+    return next((dict(node) for base, node in _BASES.items() if issubclass(owner, base)), None)
+
+
+def _default(value: Any) -> Any:
+    if isinstance(value, pathlib.PurePath):
+        return str(value)
+    return plain(msgspec.to_builtins(value) if isinstance(value, _TEXTS) else value)
 
 
 def _any_of(nodes: list[Node]) -> Node:

@@ -4,26 +4,28 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from decimal import Decimal
 from typing import Any
 
 from ezmsg.core.schema.document import Node
-from ezmsg.core.schema.plain import shallow
+from ezmsg.core.schema.plain import is_same, shallow
 
 
 def is_among(value: Any, choices: Iterable[Any]) -> bool:
     """Whether `value` is one of the choices, where True is not 1."""
-    return any(value == choice and isinstance(value, bool) == isinstance(choice, bool) for choice in choices)
+    return any(is_same(value, choice) for choice in choices)
 
 
 def is_one_of(value: Any, kinds: list[str], node: Node) -> bool:
     """Whether `value` is of one of the types that `node` allows; int is fine for number, bool is no number."""
     if any(_IS.get(kind, _anything)(value) for kind in kinds):
         return True
-    # A datetime where the document, which only knows JSON, says text of a format.
+    # A datetime where the document, which only knows JSON, says text of a format; a deque where it says array.
     is_opaque = shallow(value) is value and not isinstance(value, (type(None), bool, int, float, str, list, dict))
-    return is_opaque and "string" in kinds and bool(node.keys() & {"format", "contentEncoding"})
+    is_text = "string" in kinds and bool(node.keys() & {"format", "contentEncoding"})
+    is_array = "array" in kinds and isinstance(value, Sequence) and not isinstance(value, (bytes, bytearray))
+    return is_opaque and (is_text or is_array)
 
 
 def _anything(value: Any) -> bool:

@@ -35,6 +35,11 @@ def _plain(value: Any, above: tuple[int, ...]) -> Any:
     return {key: _plain(item, above) for key, item in cast(dict[str, Any], level).items()}
 
 
+def is_same(value: Any, choice: Any) -> bool:
+    """Whether two plain values are the same, where True is not 1."""
+    return value == choice and isinstance(value, bool) == isinstance(choice, bool)
+
+
 def shallow(value: Any) -> Any:
     """One level of `plain`: what is inside a list or dict stays as it is, and so does what only has a repr."""
     if value is None or isinstance(value, bool):

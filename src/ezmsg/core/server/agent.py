@@ -77,6 +77,8 @@ class AgentProcess:
         if self._watching is None or self._process is None:
             return
         if self._is_running():
+            if not desk.has_exporter and (lost := desk.unexported):
+                logger.warning("the graph ended before its telemetry agent was there: %d spans are not exported", lost)
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(desk.drain(), max(0.0, deadline_s - loop.time()))
         process = self._process

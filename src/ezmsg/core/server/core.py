@@ -142,12 +142,20 @@ class GraphCore:
             self.events.graph_changed(change.topics, None if owner == PERSISTENT else owner)
         return change.reroutes
 
-    async def reroute(self, reroutes: Iterable[Reroute], behind: Iterable[str] = ()) -> None:
-        """Tell each affected subscriber its publishers, and wait until it is connected to them.
+    async def reroute(self, reroutes: Iterable[Reroute]) -> None:
+        """Tell each affected subscriber its publishers, and wait until it is connected to them."""
+        if told := self.tell(reroutes):
+            await asyncio.wait(told)
+
+    def tell(self, reroutes: Iterable[Reroute], behind: Iterable[str] = ()) -> set[asyncio.Task[None]]:
+        """Tell each affected subscriber its publishers, whoever waits for that, or does not any more.
 
         Args:
             reroutes: The affected subscribers.
             behind: More subscribers to wait for, where they are just being told of an earlier change.
+
+        Returns:
+            What to wait for until they are connected to them.
         """
         self.telemetry.graph_changed()
         for reroute in reroutes:
@@ -157,15 +165,7 @@ class GraphCore:
                 self._telling[reroute.subscriber_id] = telling
         # A subscriber applies what it is told in order: the last is enough.
         concerned = {reroute.subscriber_id for reroute in reroutes}.union(behind)
-        told = {self._telling[subscriber] for subscriber in concerned if subscriber in self._telling}
-        if told:
-            await asyncio.wait(told)
-
-    def reroute_soon(self, reroutes: list[Reroute]) -> None:
-        """As `reroute`, where nobody waits for it."""
-        self.telemetry.graph_changed()
-        if reroutes:
-            self.spawn(self.reroute(reroutes), "reroute")
+        return {self._telling[subscriber] for subscriber in concerned if subscriber in self._telling}
 
     async def _tell(self, connection: Connection, reroute: Reroute) -> None:
         timeout_s = config.subscriber_update_timeout_s()

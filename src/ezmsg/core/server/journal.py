@@ -101,7 +101,7 @@ class Journal:
         for number, line in enumerate(data.splitlines(), 1):
             try:
                 entry = decoder.decode(line)
-            except msgspec.DecodeError as error:
+            except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
                 # The last line of a server that was lost while it wrote.
                 logger.warning("%s: line %d cannot be read, nor what follows: %s", path, number, error)
                 return

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import inspect
 import secrets
 import time
-from collections.abc import Awaitable, Callable
-from typing import Any, cast
+from collections.abc import Awaitable, Callable, Coroutine, Generator, Iterable
+from typing import Any, TypeVar, cast
 from uuid import UUID, uuid4
 
 import msgspec
@@ -23,6 +24,9 @@ from ezmsg.core.wire import records as r
 
 Answer = r.Record | Awaitable[r.Record] | LateReply
 DONE = r.Done()
+T = TypeVar("T")
+# What the server does for one peer before it looks at others.
+SLICE_S = 0.005
 
 
 class WrongRole(EzmsgError, RuntimeError):
@@ -97,6 +101,24 @@ class Peer:
         if self._connection is not None:
             self._connection.abort()
 
+    async def _in_slices(self, steps: Generator[None, None, T]) -> T:
+        """Do long work of a book, and let others have their turn now and then.
+
+        Raises:
+            SessionClosed: The peer came back over another connection meanwhile.
+        """
+        until_s = time.monotonic() + SLICE_S
+        while True:
+            try:
+                next(steps)
+            except StopIteration as done:
+                return done.value
+            if time.monotonic() > until_s:
+                await asyncio.sleep(0)
+                if self._role is None:
+                    raise SessionClosed
+                until_s = time.monotonic() + SLICE_S
+
     # -- handler of the connection ------------------------------------------------------------------------------------
 
     def on_request(self, connection: Connection, record: r.Record) -> Answer:
@@ -114,18 +136,18 @@ class Peer:
         if isinstance(record, r.ProcessRequest):
             return answer  # measured where it is passed on
         if inspect.iscoroutine(answer):
-            return self._awaited(operation, began_ns, answer)
+            return self._measured(operation, began_ns, answer)
         self._took(operation, began_ns, None)
         return answer
 
-    async def _awaited(self, operation: str, began_ns: int, answer: Awaitable[r.Record]) -> r.Record:
-        try:
-            record = await answer
-        except EzmsgError as error:
-            self._took(operation, began_ns, error)
-            raise
-        self._took(operation, began_ns, None)
-        return record
+    def _measured(self, operation: str, began_ns: int, answer: Coroutine[Any, Any, r.Record]) -> Awaitable[r.Record]:
+        def took(task: asyncio.Task[r.Record]) -> None:
+            if not task.cancelled() and ((error := task.exception()) is None or isinstance(error, EzmsgError)):
+                self._took(operation, began_ns, error)
+
+        task = asyncio.get_running_loop().create_task(answer, name=f"{operation} of {self._host}")
+        task.add_done_callback(took)
+        return task
 
     def _took(self, operation: str, began_ns: int, error: EzmsgError | None) -> None:
         code = "" if error is None else error.code
@@ -139,6 +161,8 @@ class Peer:
             self._core.telemetry.reader_acknowledged(self._id, record)
         elif isinstance(record, r.EventAck) and self._role is r.OpenEventStream:
             self._core.events.acknowledged(self._id, record.count)
+        elif isinstance(record, r.EventAck) and self._role is r.OpenProfilingStream:
+            self._core.telemetry.stream_acknowledged(self._id, record.count)
         else:
             self._core.guard.counts["ignored:NOTICE"] += 1
 
@@ -153,7 +177,9 @@ class Peer:
 
     # -- sessions -----------------------------------------------------------------------------------------------------
 
-    async def open_session(self, connection: Connection, record: r.OpenSession) -> r.Record:
+    # What walks through the graph does so at once, for which a connection has its share of a turn, not in a task.
+
+    def open_session(self, connection: Connection, record: r.OpenSession) -> Answer:
         session_id = _identity(record.session_id)
         is_back = self._claim(record, session_id, record.token, connection)
         if not is_back or session_id not in self._core.sessions:
@@ -161,22 +187,31 @@ class Peer:
         elif not record.keeps_metadata:
             self._core.settings.session_closed(session_id)
             self._core.sessions.forget_metadata(session_id)
-        change, refused = self._core.routing.restore(session_id, record.edges)
+        return self._session_opened(session_id, record)
+
+    async def _session_opened(self, session_id: str, record: r.OpenSession) -> r.Record:
+        change, refused = await self._in_slices(self._core.routing.restore(session_id, record.edges))
         await self._core.reroute(self._core.graph_changed(change, session_id))
         return r.SessionOpened(session_id, self._core.epoch, refused)
 
-    async def revert_session(self, connection: Connection, record: r.RevertSession) -> r.Record:
+    def revert_session(self, connection: Connection, record: r.RevertSession) -> Answer:
         self._require(r.OpenSession, record)
-        await self._core.reroute(self._session_dropped(self._core.sessions.revert(self._owner)))
-        return DONE
+        return self._rerouted(self._session_dropped(self._core.sessions.revert(self._owner)))
 
-    async def close_session(self, connection: Connection, record: r.CloseSession) -> r.Record:
+    def close_session(self, connection: Connection, record: r.CloseSession) -> Answer:
         self._require(r.OpenSession, record)
-        await self._core.reroute(self._session_dropped(self._core.sessions.close(self._id)))
-        return DONE
+        return self._rerouted(self._session_dropped(self._core.sessions.close(self._id)))
+
+    def _rerouted(self, reroutes: list[Reroute], behind: Iterable[str] = (), answer: r.Record = DONE) -> Answer:
+        told = self._core.tell(reroutes, behind)
+        return self._answered(told, answer) if told else answer
+
+    async def _answered(self, told: set[asyncio.Task[None]], answer: r.Record) -> r.Record:
+        await asyncio.wait(told)
+        return answer
 
     def session_closed(self) -> None:
-        self._core.reroute_soon(self._session_dropped(self._core.sessions.close(self._id)))
+        self._core.tell(self._session_dropped(self._core.sessions.close(self._id)))
 
     def _session_dropped(self, change: GraphChange) -> list[Reroute]:
         self._core.settings.session_closed(self._id)
@@ -200,7 +235,7 @@ class Peer:
 
     # -- endpoints ----------------------------------------------------------------------------------------------------
 
-    async def open_publisher(self, connection: Connection, record: r.OpenPublisher) -> r.Record:
+    def open_publisher(self, connection: Connection, record: r.OpenPublisher) -> Answer:
         publisher_id = record.publisher_id
         self._claim(record, publisher_id, record.token, connection)
         self._core.publishers[publisher_id] = connection
@@ -208,8 +243,8 @@ class Peer:
             publisher_id, record.topic, record.pid, record.boot_id,
             self._host_of(record), record.port, record.door, record.num_buffers,
         )  # fmt: skip
-        await self._core.reroute(self._core.routing.add_publisher(route))
-        return r.PublisherOpened(self._core.epoch)
+        opened = r.PublisherOpened(self._core.epoch)
+        return self._rerouted(self._core.routing.add_publisher(route), answer=opened)
 
     def _host_of(self, record: r.OpenPublisher) -> str:
         """Where subscribers find a publisher that listens on every interface: where we see it.
@@ -221,7 +256,7 @@ class Peer:
 
     def publisher_closed(self) -> None:
         self._core.publishers.pop(self._id, None)
-        self._core.reroute_soon(self._core.routing.remove_publisher(self._id))
+        self._core.tell(self._core.routing.remove_publisher(self._id))
 
     def open_subscriber(self, connection: Connection, record: r.OpenSubscriber) -> Answer:
         subscriber_id = record.subscriber_id
@@ -235,21 +270,19 @@ class Peer:
 
     # -- the graph ----------------------------------------------------------------------------------------------------
 
-    async def connect(self, connection: Connection, record: r.Connect) -> r.Record:
+    def connect(self, connection: Connection, record: r.Connect) -> Answer:
         change = self._core.routing.connect(record.from_topic, record.to_topic, self._owner)
         if self._owner == PERSISTENT:
             self._core.journal.connected(record.from_topic, record.to_topic)
         reroutes = self._core.graph_changed(change, self._owner)
         # Somebody else may just be making the same edge: it must carry when this returns as well.
-        await self._core.reroute(reroutes, self._core.routing.subscribers_behind(record.to_topic))
-        return DONE
+        return self._rerouted(reroutes, self._core.routing.subscribers_behind(record.to_topic))
 
-    async def disconnect(self, connection: Connection, record: r.Disconnect) -> r.Record:
+    def disconnect(self, connection: Connection, record: r.Disconnect) -> Answer:
         change = self._core.routing.disconnect(record.from_topic, record.to_topic, self._owner)
         if self._owner == PERSISTENT:
             self._core.journal.disconnected(record.from_topic, record.to_topic)
-        await self._core.reroute(self._core.graph_changed(change, self._owner))
-        return DONE
+        return self._rerouted(self._core.graph_changed(change, self._owner))
 
     async def flow(self, connection: Connection, record: r.Pause | r.Resume | r.Sync) -> r.Record:
         # All publishers are meant, also those that are not back yet.

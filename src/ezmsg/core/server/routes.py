@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Mapping
+from uuid import UUID
 
 from ezmsg.core.errors import ConfigError, ConnectionLost, EzmsgError, TooManyProcessRequests
 from ezmsg.core.graphmeta import ProcessControlErrorCode as Code
@@ -17,6 +18,7 @@ from ezmsg.core.server.books.processes import ProcessBook
 from ezmsg.core.server.books.requests import RequestBook, Ticket
 from ezmsg.core.wire.records import ProcessRequest, ProcessResponse, Record
 
+CODES = frozenset(code.value for code in Code)
 REVOKED = "REVOKED"
 """The error of a request that its requester took back."""
 
@@ -158,13 +160,27 @@ def _unroutable(request: ProcessRequest) -> ProcessResponse:
 def _outcome(answer: Record | Exception, owner: str) -> ProcessResponse:
     """What the owner answered, or why it did not."""
     if isinstance(answer, ProcessResponse):
-        return answer
+        if (answer.error_code is None or answer.error_code in CODES) and _is_id(answer.process_id, owner):
+            return answer
+        text = f"the process answered with code {answer.error_code!r:.50} and process id {answer.process_id!r:.50}"
+        return _refusal(Code.INVALID_RESPONSE, text, owner)
     if isinstance(answer, ConnectionLost):
         return _refusal(Code.PROCESS_DISCONNECTED, "Owning process disconnected before response", owner)
     if isinstance(answer, Exception):  # the peer's, of any class
         return _refusal(Code.HANDLER_ERROR, f"process request handler failed: {answer}", owner)
     text = f"the process answered with {type(answer).__name__}, not a ProcessResponse"
     return _refusal(Code.INVALID_RESPONSE, text, owner)
+
+
+def _is_id(process_id: str | None, owner: str) -> bool:
+    """Whether requesters can read an id: a handler may say that somebody else answers."""
+    if process_id is None or process_id == owner:
+        return True
+    try:
+        UUID(process_id)
+    except ValueError:
+        return False
+    return True
 
 
 def _refusal(code: Code, error: str, owner: str | None = None) -> ProcessResponse:

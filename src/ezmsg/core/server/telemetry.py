@@ -6,7 +6,8 @@ import asyncio
 import logging
 import time
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, NamedTuple
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 from uuid import uuid4
 
 from ezmsg.core import config
@@ -34,8 +35,15 @@ logger = logging.getLogger("ezmsg")
 MIN_STREAM_INTERVAL_S = 0.01
 # A stream whose client has not read this much is not sent more until it has.
 STREAM_BACKLOG_BYTES = 8 << 20
+# Batches that it is sent before it takes the first.
+STREAM_AHEAD = 64
 # Of what the server measures of itself, exporters are told as often as of the operating system's view of processes.
 OWN_INTERVAL_S = 1.0
+# Between two times of telling exporters the whole graph.
+GRAPH_INTERVAL_S = 0.05
+# What takes long, as there is much to tell or somebody asks for much, is done again after so many times as long; all
+# streams together count as one.
+PAUSES = 4
 # A process that stands still must not keep the exporter from its share of the time to drain.
 LINK_DRAIN_TIMEOUT_S = 0.3
 # A server that ends waits so long for the streams that are open to take what is left, the time above included.
@@ -43,11 +51,13 @@ STREAM_FINISH_TIMEOUT_S = 0.5
 POLL_S = 0.001
 
 
-class _OpenStream(NamedTuple):
-    """Who reads a profiling stream, and the task that tells it what is new."""
+@dataclass
+class _OpenStream:
+    """Who reads a profiling stream, the task that tells it what is new, and how many batches it has not taken yet."""
 
     task: asyncio.Task[None]
     connection: Connection
+    ahead: int
 
 
 class TelemetryDesk:
@@ -63,9 +73,13 @@ class TelemetryDesk:
         self._listener = extension.load_graph_listener()
         self._told: GraphState | None = None
         self._due_s = 0.0
+        # Of a graph that changes all the time they are told now and then.
+        self._telling: asyncio.TimerHandle | None = None
+        self._tell_at_s = 0.0
 
     async def close(self) -> None:
         """End the streams; there is no graph any more."""
+        self._stop_waiting()
         self._tell_of_ourselves(is_due=True)
         self._notify_all(GraphState([], [], []))
         if self._listener is not None:
@@ -160,19 +174,36 @@ class TelemetryDesk:
         self._serve_readers()
 
     def graph_changed(self) -> None:
-        """Tell exporters what the graph looks like, if that changed."""
-        if not self._has_audience:
+        """Tell exporters what the graph looks like, if that changed: at once, or soon where it changes all the time."""
+        if not self._has_audience or self._telling is not None:
             return
+        wait_s = self._tell_at_s - time.monotonic()
+        if wait_s > 0:
+            self._telling = asyncio.get_running_loop().call_later(wait_s, self._tell_of_graph)
+        else:
+            self._tell_of_graph()
+
+    def _tell_of_graph(self) -> None:
+        self._stop_waiting()
+        began_s = time.thread_time()
         edges = self._core.routing.edges()
         state = GraphState(edges.nodes, [(a, b) for a, b, _ in edges.edges], self._book.processes())
         if state != self._told:
             self._told = state
             self._notify_all(state)
+        # That takes the longer the larger the graph is.
+        took_s = time.thread_time() - began_s
+        self._tell_at_s = time.monotonic() + max(GRAPH_INTERVAL_S, PAUSES * took_s)
         # Also where no process delivers anything.
         self._tell_of_ourselves()
 
+    def _stop_waiting(self) -> None:
+        if self._telling is not None:
+            self._telling.cancel()
+            self._telling = None
+
     def _welcome_reader(self) -> None:
-        self.graph_changed()
+        self._tell_of_graph()
         self._tell_of_ourselves(is_due=True)
         self._serve_readers()
 
@@ -202,6 +233,8 @@ class TelemetryDesk:
     async def drain(self) -> None:
         """Ask every process for what it has not delivered yet, then every exporter to export it all."""
         await self._ask_all(self._links.values(), LINK_DRAIN_TIMEOUT_S)
+        if self._telling is not None:
+            self._tell_of_graph()
         self._tell_of_ourselves(is_due=True)
         self._serve_readers()
         await self._ask_all(self._readers.values(), None)
@@ -219,11 +252,15 @@ class TelemetryDesk:
         """A GraphContext reads samples and spans as they arrive."""
         stream_id = self._book.stream_open(record)
         task = asyncio.get_running_loop().create_task(
-            self._stream(stream_id, max(MIN_STREAM_INTERVAL_S, record.interval_s), connection),
-            name="profiling stream",
+            self._stream(stream_id, max(MIN_STREAM_INTERVAL_S, record.interval_s)), name="profiling stream"
         )
-        self._streams[stream_id] = _OpenStream(task, connection)
+        self._streams[stream_id] = _OpenStream(task, connection, max(0, record.unacknowledged))
         return stream_id
+
+    def stream_acknowledged(self, stream_id: str, count: int) -> None:
+        """A reader took so many batches."""
+        stream = self._streams[stream_id]
+        stream.ahead = max(0, stream.ahead - max(0, count))
 
     def close_stream(self, stream_id: str) -> None:
         """It left."""
@@ -253,10 +290,14 @@ class TelemetryDesk:
                 return
             stream.connection.notify(batch)
 
-    async def _stream(self, stream_id: str, interval_s: float, connection: Connection) -> None:
+    async def _stream(self, stream_id: str, interval_s: float) -> None:
+        stream = self._streams[stream_id]
         while True:
-            if connection.write_buffer_size < STREAM_BACKLOG_BYTES:
+            began_s = time.thread_time()
+            if stream.ahead < STREAM_AHEAD and stream.connection.write_buffer_size < STREAM_BACKLOG_BYTES:
                 batch = self._book.stream_take(stream_id, time.time())
                 if batch is not None:
-                    connection.notify(batch)
-            await asyncio.sleep(interval_s)
+                    stream.ahead += 1
+                    stream.connection.notify(batch)
+            took_s = time.thread_time() - began_s
+            await asyncio.sleep(max(interval_s, PAUSES * len(self._streams) * took_s))

@@ -16,10 +16,10 @@ from ezmsg.core.graphmeta import (
     ProfilingTraceStreamBatch,
 )
 from ezmsg.core.net.address import Address
-from ezmsg.core.net.connection import Connection
 from ezmsg.core.telemetry.expand import expand_samples, expand_spans
 from ezmsg.core.wire.records import (
     EndpointRecord,
+    EventAck,
     OpenProfilingStream,
     ProcessSamples,
     ProfilingStreamBatch,
@@ -27,8 +27,8 @@ from ezmsg.core.wire.records import (
     StreamOpened,
 )
 
-# Batches a reader may lag behind before its connection stops reading; the server then holds them back.
-QUEUE_BATCHES = 64
+# Batches are acknowledged so many at once. Less than the server sends ahead.
+ACK_EVERY = 16
 # What a server may take to open a stream.
 OPEN_TIMEOUT_S = 5.0
 # Processes that are remembered: the longest known are forgotten first, they explain themselves again.
@@ -52,7 +52,8 @@ class StreamReader:
         self._gap = ""
         # What came before the answer to our opening was read; None when that is known.
         self._early: list[ProfilingStreamBatch] | None = []
-        self._paused: Connection | None = None
+        # By the reader, and not acknowledged yet.
+        self._taken = 0
         self.ended = ""
 
     async def introduce(self, client: ControlClient) -> None:
@@ -62,7 +63,7 @@ class StreamReader:
         opened = await client.request(
             OpenProfilingStream(
                 control.interval, control.max_samples, ids, control.include_empty_batches, control.include_spans,
-                self._epoch, self._positions,
+                self._epoch, self._positions, self._taken + self._batches.qsize(),
             ),
             StreamOpened,
             OPEN_TIMEOUT_S,
@@ -74,6 +75,10 @@ class StreamReader:
         early, self._early = self._early, None
         for batch in early:
             self._take(batch)
+        if self._taken:
+            # The reader took it while there was no connection, and may be waiting for more.
+            client.notify(EventAck(self._taken))
+            self._taken = 0
 
     def _take(self, batch: ProfilingStreamBatch) -> None:
         self._batches.put_nowait((batch, self._gap))
@@ -87,30 +92,30 @@ class StreamReader:
         """A server asks nothing of a stream."""
         raise EzmsgError(f"a profiling stream has no answer to {type(record).__name__}")
 
-    def on_notice(self, connection: Connection, record: Record) -> None:
+    def on_notice(self, connection: object, record: Record) -> None:
         """A batch."""
         if not isinstance(record, ProfilingStreamBatch):
             return
         if self._early is not None:
             self._early.append(record)
-            return
-        self._take(record)
-        if self._batches.qsize() >= QUEUE_BATCHES:
-            self._paused = connection
-            connection.pause_reading()
+        else:
+            self._take(record)
 
     def on_end(self, reason: str) -> None:
         """The stream ends, silently, as the server did."""
         self.ended = reason
         self._batches.put_nowait(None)
 
-    async def next(self) -> ProfilingTraceStreamBatch | None:
+    async def next(self, link: ServerLink) -> ProfilingTraceStreamBatch | None:
         """The next batch; None at the end."""
+        # Acknowledged only when asked for the next: until then the reader is at work on it.
+        if self._taken >= ACK_EVERY and link.notify(EventAck(self._taken)):
+            self._taken = 0
         entry = await self._batches.get()
-        if self._paused is not None and self._batches.empty():
-            self._paused.resume_reading()
-            self._paused = None
-        return None if entry is None else self.expand(*entry)
+        if entry is None:
+            return None
+        self._taken += 1
+        return self.expand(*entry)
 
     def expand(self, batch: ProfilingStreamBatch, gap: str = "") -> ProfilingTraceStreamBatch:
         """The batch as users know it; `gap`: what happened to the stream before it."""
@@ -146,7 +151,7 @@ def profiling_stream(address: Address, control: ProfilingStreamControl) -> Reade
         link = await ServerLink.connect(address, reader, name="profiling stream")
         try:
             await link.introduce()
-            while (batch := await reader.next()) is not None:
+            while (batch := await reader.next(link)) is not None:
                 yield batch
         finally:
             await link.close()

@@ -7,6 +7,7 @@ HANDSHAKE_BYTES = 4096
 # A TLS peer may send as much before it was answered, and so much altogether: a chain of certificates is larger.
 TLS_HANDSHAKE_BYTES = 16384
 HANDSHAKE_TIMEOUT_S = 2.0
+# Of one listener, whatever its sockets.
 UNAUTHENTICATED_PEERS = 64
 # Connections that wait in the kernel until one of the above is free.
 ACCEPT_BACKLOG = 1024

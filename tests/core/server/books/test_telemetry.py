@@ -4,7 +4,16 @@ from msgspec import structs
 
 from ezmsg.core.errors import ExporterLeased, ProtocolError
 from ezmsg.core.recorder.expand import expand_samples, expand_spans
-from ezmsg.core.recorder.rows import LEASE_TIME, PROCESS, SAMPLE_ROW, SPAN_ROW, meta_word
+from ezmsg.core.recorder.rows import (
+    CHANNEL_SHIFT,
+    CHANNELS,
+    LEASE_TIME,
+    METRICS,
+    PROCESS,
+    SAMPLE_ROW,
+    SPAN_ROW,
+    meta_word,
+)
 from ezmsg.core.server.books import closedendpoints, exporter
 from ezmsg.core.server.books.telemetry import GONE, LEFT, TelemetryBook
 from ezmsg.core.wire.records import (
@@ -426,8 +435,18 @@ def test_a_process_that_reconnects_goes_on_where_the_server_left_off(book):
 
 def test_columns_that_are_no_rows_are_refused_and_change_nothing(book):
     open_link(book)
-    for broken in ({"spans": b"x" * 100}, {"samples": b"x" * 65}):
-        with pytest.raises(ProtocolError, match="no rows"):
+    no_metric, no_channel, no_kind = np.zeros(2, SAMPLE_ROW), np.zeros(2, SAMPLE_ROW), np.zeros(2, SPAN_ROW)
+    no_metric["metric"][1] = len(METRICS)
+    no_channel["channel"][1] = len(CHANNELS)
+    no_kind["meta"][1] = PROCESS | len(CHANNELS) << CHANNEL_SHIFT
+    for broken, why in [
+        ({"spans": b"x" * 100}, "no rows"),
+        ({"samples": b"x" * 65}, "no rows"),
+        ({"samples": no_metric.tobytes()}, "no metric 8"),
+        ({"samples": no_channel.tobytes()}, "no kind of channel 4"),
+        ({"spans": no_kind.tobytes()}, "no kind of channel 4"),
+    ]:
+        with pytest.raises(ProtocolError, match=why):
             book.batch("link", batch(3, counters=[CounterState(1, {})], **broken))
     assert book.link_opened(hello(), MONO, UNIX).last_seq == -1
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import sys
 from collections.abc import Callable
-from typing import Any, Optional
+from typing import Any, Literal, Optional
 
 from ezmsg.core.schema.facts import Facts, is_number
 from ezmsg.core.schema.family import Family, Field
@@ -51,6 +51,11 @@ def _tuple(item: Any) -> Any:
     return tuple[(Any,) * item.length] if item.length else tuple[Any, ...]
 
 
+def _choice(item: Any) -> Any:
+    choices = _choices(item)
+    return Any if choices is None else Literal[choices]
+
+
 def _class(item: Any) -> Any:
     if not item.is_instance:
         return Any
@@ -68,7 +73,7 @@ _ANNOTATIONS: dict[str, Callable[[Any], Any]] = {
     "Color": lambda item: str,
     "Path": lambda item: str,
     "ListSelector": lambda item: list[Any],
-    "Selector": lambda item: Any,
+    "Selector": _choice,
     "List": _list,
     "DateRange": lambda item: Any,
     "CalendarDateRange": lambda item: Any,

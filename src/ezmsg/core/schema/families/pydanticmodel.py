@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from enum import Flag
 from typing import Any, cast
 
 from ezmsg.core.schema.facts import Facts, read
@@ -58,6 +59,16 @@ def _document(tp: Any) -> dict[str, Any] | None:
 
         def emit_warning(self, kind: Any, detail: str) -> None:
             """Say nothing."""
+
+        def enum_schema(self, schema: Any) -> Any:
+            """The members of a Flag are not all it takes: they combine."""
+            if issubclass(schema["cls"], Flag):
+                return {"type": "integer"}
+            return library.GenerateJsonSchema.enum_schema(self, schema)
+
+        def complex_schema(self, schema: Any) -> Any:
+            """Anything: JSON has no complex numbers, and those of Python are no text."""
+            return {}
 
     try:
         return tp.model_json_schema(by_alias=False, schema_generator=Quiet)

@@ -41,12 +41,16 @@ def _field(name: str, item: Any, annotation: Any) -> Field:
 
 def constraints(annotation: Any) -> Facts:
     """What a class made by `conint` and its like says."""
-    is_constrained = isinstance(annotation, type) and annotation.__name__.startswith("Constrained")
-    return _facts(annotation) if is_constrained else NO_FACTS
+    # By a base: PositiveInt and its like are classes of their own.
+    bases = annotation.__mro__ if isinstance(annotation, type) else ()
+    return _facts(annotation) if any(base.__name__.startswith("Constrained") for base in bases) else NO_FACTS
 
 
 def _facts(source: Any) -> Facts:
     said: dict[str, Any] = {name: getattr(source, name, None) for name in _ALL}
+    if regex := said["regex"]:
+        # Compiled in a class of its own; pydantic 1 looks at the beginning only.
+        said["regex"] = f"^(?:{getattr(regex, 'pattern', regex)})"
     return read([_Said({_RENAMED.get(name, name): value for name, value in said.items() if value is not None})])
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Generator, Iterable, Mapping
 from typing import NamedTuple
 
 from msgspec.structs import replace
@@ -137,8 +137,13 @@ class RoutingBook:
             GraphChange(sorted({to_topic for _, to_topic in gone}), self._tell_removed(before)) if gone else NO_CHANGE
         )
 
-    def restore(self, owner: str, edges: Iterable[tuple[str, str]]) -> tuple[GraphChange, list[tuple[str, str]]]:
-        """Make `owner` an owner of exactly these edges; also returns those of them that cannot be had (any more)."""
+    def restore(
+        self, owner: str, edges: Iterable[tuple[str, str]]
+    ) -> Generator[None, None, tuple[GraphChange, list[tuple[str, str]]]]:
+        """Make `owner` an owner of exactly these edges; also returns those of them that cannot be had (any more).
+
+        Edge by edge: there may be many, and other things to do.
+        """
         wanted, had = set(edges), set(self.edges_of(owner))
         before = self._reached_behind(to_topic for _, to_topic in had - wanted)
         self.room.give(sum(_size(*edge, owner) for edge in had - wanted))
@@ -147,6 +152,7 @@ class RoutingBook:
         added: set[str] = set()
         refused: list[tuple[str, str]] = []
         for from_topic, to_topic in sorted(wanted - had):
+            yield
             try:
                 if self._add(from_topic, to_topic, owner):
                     added.add(to_topic)
@@ -157,7 +163,8 @@ class RoutingBook:
 
     def subscribers_behind(self, topic: str) -> list[str]:
         """Every subscriber that messages on `topic` reach."""
-        return [sub for reached in self.dag.downstream(topic) for sub in self._subscribers_on.get(reached, ())]
+        behind = self.dag.behind([topic]) if self._subscribers_on else ()
+        return [sub for reached in behind for sub in self._subscribers_on.get(reached, ())]
 
     def edges_of(self, owner: str) -> list[tuple[str, str]]:
         """The edges `owner` has a share in, sorted."""
@@ -178,7 +185,7 @@ class RoutingBook:
         return Routing([self.publishers[pub] for pub in reaching], topics, self.is_partial)
 
     def _reroutes(self, topics: list[str]) -> list[Reroute]:
-        return self._tell(self.dag.behind(topics))
+        return self._tell(self.dag.behind(topics)) if self._subscribers_on else []
 
     def _tell(self, topics: Iterable[str], *, always: bool = False) -> list[Reroute]:
         reroutes: list[Reroute] = []

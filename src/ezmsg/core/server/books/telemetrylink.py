@@ -10,7 +10,15 @@ import numpy as np
 from ezmsg.core.errors import ProtocolError
 from ezmsg.core.recorder.distinct import distinct
 from ezmsg.core.recorder.rowlog import RowArray, RowLog
-from ezmsg.core.recorder.rows import SAMPLE_ROW, SPAN_ROW, are_followers
+from ezmsg.core.recorder.rows import (
+    CHANNEL_MASK,
+    CHANNEL_SHIFT,
+    CHANNELS,
+    METRICS,
+    SAMPLE_ROW,
+    SPAN_ROW,
+    are_followers,
+)
 from ezmsg.core.server.books.closedendpoints import ClosedEndpoints, LastValues
 from ezmsg.core.wire.records import (
     ClockAnchor,
@@ -36,24 +44,35 @@ def span_rows(data: bytes) -> RowArray:
     """The span rows of a batch.
 
     Raises:
-        ProtocolError: The bytes are no whole rows.
+        ProtocolError: The bytes are no whole rows, or name what there is not.
     """
-    return _rows(data, SPAN_ROW)
+    rows = _rows(data, SPAN_ROW)
+    _check(rows["meta"] >> CHANNEL_SHIFT & CHANNEL_MASK, len(CHANNELS), "kind of channel")
+    return rows
 
 
 def sample_rows(data: bytes) -> RowArray:
     """The sample rows of a batch.
 
     Raises:
-        ProtocolError: The bytes are no whole rows.
+        ProtocolError: The bytes are no whole rows, or name what there is not.
     """
-    return _rows(data, SAMPLE_ROW)
+    rows = _rows(data, SAMPLE_ROW)
+    _check(rows["metric"], len(METRICS), "metric")
+    _check(rows["channel"], len(CHANNELS), "kind of channel")
+    return rows
 
 
 def _rows(data: bytes, dtype: np.dtype[np.void]) -> RowArray:
     if len(data) % dtype.itemsize:
         raise ProtocolError(f"{len(data)} bytes are no rows of {dtype.itemsize} bytes")
     return np.frombuffer(data, dtype=dtype)
+
+
+def _check(codes: RowArray, count: int, what: str) -> None:
+    # Once, here: readers look these up without asking.
+    if len(codes) and (highest := codes.max()) >= count:
+        raise ProtocolError(f"there is no {what} {highest}")
 
 
 class TelemetryLink:
@@ -104,7 +123,7 @@ class TelemetryLink:
         """Take over what changed.
 
         Raises:
-            ProtocolError: Its columns are no whole rows; nothing was changed.
+            ProtocolError: Its columns are no rows; nothing was changed.
         """
         rows = span_rows(batch.spans)
         self.last_seq, self.process_id, self.mono_ns = batch.seq, batch.process_id, batch.mono_ns

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable
+from collections.abc import Hashable, Iterable, Mapping
+from collections.abc import Set as AbstractSet
 from typing import TypeVar
 
 from ezmsg.core.dag import DAG, Owner, reachable
@@ -51,13 +52,41 @@ class Topology(DAG):
 
     def behind(self, topics: Iterable[str]) -> set[str]:
         """These topics, and every topic their messages reach."""
-        return set(reachable(self.graph, *topics))
+        seen = set(topics)
+        frontier = list(seen)
+        while frontier:
+            _step(self.graph, frontier, seen, frozenset())
+        return seen
+
+    def _reaches(self, start: str, end: str) -> bool:
+        """As in a DAG, but from both ends at once: mostly one of them is at an end of the graph, or near."""
+        if start == end:
+            return True
+        if not self.graph.get(start) or end not in self._sources:
+            return False
+        ahead, behind = {start}, {end}
+        forward, backward = [start], [end]
+        while forward and backward:
+            if _step(self.graph, forward, ahead, behind) or _step(self._sources, backward, behind, ahead):
+                return True
+        return False
 
     def _forget(self, from_topic: str, to_topic: str) -> None:
         discard(self._sources, to_topic, from_topic)
         for topic in (from_topic, to_topic):
             if not self.graph[topic] and topic not in self._sources:
                 del self.graph[topic]
+
+
+def _step(adjacency: Mapping[str, set[str]], frontier: list[str], seen: set[str], wanted: AbstractSet[str]) -> bool:
+    """Go on from one topic; whether that led to a wanted one."""
+    found = adjacency.get(frontier.pop(), frozenset[str]())
+    if not wanted.isdisjoint(found):
+        return True
+    new = found - seen
+    seen |= new
+    frontier.extend(new)
+    return False
 
 
 def discard(index: dict[K, set[V]], key: K, member: V) -> None:

@@ -80,6 +80,9 @@ class StreamOpened(Record, frozen=True):
 
 
 class EventAck(Record, frozen=True):
-    """A reader of events took `count` of them; the server keeps a bounded number unacknowledged."""
+    """A reader of events, or of a profiling stream, took `count` events or batches.
+
+    The server keeps a bounded number unacknowledged.
+    """
 
     count: int

@@ -11,7 +11,19 @@ from msgspec import Meta
 from ezmsg.core.errors import ConfigError
 from ezmsg.core.wire.limits import NAME_LENGTH
 
-__all__ = ["Name", "Number", "Port", "Record", "Seconds", "Tally", "Timestamp", "require_name"]
+__all__ = [
+    "Count",
+    "Index",
+    "Moment",
+    "Name",
+    "Number",
+    "Port",
+    "Record",
+    "Seconds",
+    "Tally",
+    "Timestamp",
+    "require_name",
+]
 
 
 # What fields may be, where a peer could put something absurd: refused before a server gets to see it.
@@ -25,6 +37,12 @@ Number = Annotated[int, Meta(ge=1, le=1 << 32)]
 
 
 Seconds = Annotated[float, Meta(ge=0, le=1e9)]
+
+
+# Of a table; of what is counted; of a clock. Sums of many still fit 64 bits.
+Index = Annotated[int, Meta(ge=0, le=(1 << 31) - 1)]
+Count = Annotated[int, Meta(ge=0, le=1 << 48)]
+Moment = Annotated[int, Meta(ge=0, le=1 << 62)]
 
 
 Tally = Annotated[dict[Name, int], Meta(max_length=256)]

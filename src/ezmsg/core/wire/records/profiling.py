@@ -17,6 +17,7 @@ class OpenProfilingStream(Record, frozen=True):
 
     Spans ride along with samples; with `spans`, new spans alone are reason enough for a batch. A stream that is back
     tells where it was (`positions`, by process) at which server (`epoch`); another server begins with what it has.
+    `unacknowledged`: batches that came over connections before, and count as if they had come over this one.
     """
 
     interval_s: float
@@ -26,6 +27,7 @@ class OpenProfilingStream(Record, frozen=True):
     spans: bool = False
     epoch: str = ""
     positions: dict[str, tuple[int, int]] = {}
+    unacknowledged: int = 0
 
 
 class ProcessSamples(Record, frozen=True):

@@ -6,7 +6,7 @@ from typing import Annotated
 
 from msgspec import Meta
 
-from ezmsg.core.wire.records.fields import Name, Record, Tally
+from ezmsg.core.wire.records.fields import Count, Index, Moment, Name, Record, Tally
 
 __all__ = [
     "ClockAnchor",
@@ -26,6 +26,12 @@ __all__ = [
 ]
 
 
+TraceId = Annotated[str, Meta(pattern=r"^[0-9a-f]{32}\Z")]
+
+
+SpanId = Annotated[str, Meta(pattern=r"^[0-9a-f]{16}\Z")]
+
+
 class ClockAnchor(Record, frozen=True):
     """One pair of clock readings per boot id, chosen by the server: unix = mono - mono_ns + unix_ns."""
 
@@ -37,13 +43,13 @@ class ClockAnchor(Record, frozen=True):
 class OpenTelemetry(Record, frozen=True):
     """A process opens its telemetry link. `mono_ns`/`unix_ns` are its own clocks, read together."""
 
-    pid: int
+    pid: Index
     host: Name
     boot_id: Name
     process_name: Name
-    started_unix_ns: int
-    mono_ns: int
-    unix_ns: int
+    started_unix_ns: Moment
+    mono_ns: Moment
+    unix_ns: Moment
     link_id: Name
     runtime: Name = ""
 
@@ -61,13 +67,13 @@ class TelemetryOpened(Record, frozen=True):
 class EndpointRecord(Record, frozen=True):
     """What is static about a publisher (`subscription` empty) or an edge, sent once; rows name it by `index`."""
 
-    index: int
+    index: Index
     topic: Name
     subscription: Name
     endpoint_id: Name
     publisher_id: Name
-    channel_kind: int
-    num_buffers: int = 0
+    channel_kind: Index
+    num_buffers: Count = 0
     unit: Name = ""
     task: Name = ""
 
@@ -79,24 +85,24 @@ class HistogramState(Record, frozen=True):
     the label of a span of the user (`span`).
     """
 
-    index: int
+    index: Index
     name: Name
-    count: int
+    count: Count
     sum_ns: int
     min_ns: int
     max_ns: int
-    zero_count: int
-    scale: int
-    offset: int
-    counts: Annotated[list[int], Meta(max_length=1024)]
-    exemplars: Annotated[list[tuple[int, int, Name, Name]], Meta(max_length=256)] = []
+    zero_count: Count
+    scale: Annotated[int, Meta(ge=-10, le=20)]
+    offset: Annotated[int, Meta(ge=-(1 << 31), le=(1 << 31) - 1)]
+    counts: Annotated[list[Count], Meta(max_length=1024)]
+    exemplars: Annotated[list[tuple[int, int, TraceId, SpanId]], Meta(max_length=256)] = []
     label: Name = ""
 
 
 class CounterState(Record, frozen=True):
     """Cumulative counters (and last gauges) of one endpoint, by name."""
 
-    index: int
+    index: Index
     values: Tally
 
 
