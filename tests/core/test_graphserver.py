@@ -13,7 +13,6 @@ from pathlib import Path
 
 import pytest
 
-from ezmsg.core import config
 from ezmsg.core.control import ControlClient, dial
 from ezmsg.core.dag import CyclicException
 from ezmsg.core.errors import ConfigError, InsecureBind, ServerUnreachable
