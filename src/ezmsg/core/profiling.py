@@ -23,8 +23,8 @@ from ezmsg.core.graphmeta import (
     ProfilingTraceControl,
 )
 from ezmsg.core.recorder.calculated import TraceIds
+from ezmsg.core.recorder.columns import Columns
 from ezmsg.core.recorder.edge import EdgeMetrics
-from ezmsg.core.recorder.expand import expand_samples, expand_spans
 from ezmsg.core.recorder.ids import new_span_id, new_trace_id, random_bits
 from ezmsg.core.recorder.operations import operation_row
 from ezmsg.core.recorder.publisher import PublisherMetrics, PublishTrace
@@ -358,20 +358,19 @@ class ProfileRegistry:
             rows = recorder.digest.take_samples(reader, limit)
             spans = recorder.digest.take_spans(reader, limit)
             dropped = recorder.tally(reader)[1]
-        # Rows are ours by now; making objects of them need not hold up the telemetry link.
+        # Rows are ours by now; what they name need not be looked up while the telemetry link waits.
         records, labels = recorder.endpoints.records, recorder.labels.since(0)
         return ProcessProfilingTraceBatch(
             process_id=process_id or self._process_id,
             pid=os.getpid(),
             host=os.uname().nodename,
             timestamp=float(PROFILE_TIME()),
-            samples=expand_samples(rows, records, labels),
-            spans=expand_spans(spans, records, labels, anchor),
+            samples=[],
             dropped=dropped,
             anchor_mono_ns=anchor.mono_ns,
             anchor_unix_ns=anchor.unix_ns,
             boot_id=anchor.boot_id,
-        )
+        ).fill_later(Columns(rows, spans, records, labels, anchor))
 
     def forget_reader(self, reader: str) -> None:
         """A reader is gone: free its cursors."""

@@ -232,24 +232,20 @@ class Publisher(Flow):
         Not left to the subscriber: the trace wants to know of the message before.
         """
         metrics = self._metrics
-        message_id = self._take_slot()
-        channel_s = message_clock()
-        metrics.record_selected(message_id, origin_s, start_s, channel_s)
-        direct.queue.append(CachedMessage(direct, message_id, obj, origin_s, channel_s, channel_s))
-        if direct.waiters:
-            direct.wake()
-
-    def _take_slot(self) -> int:
-        """Count a message, and lease its slot to all channels; returns its number."""
+        # As `_publish` does.
         message_id, slot = self._next_id, self._slot
-        self._next_id = self._metrics.sent = message_id + 1
+        self._next_id = metrics.sent = message_id + 1
         self._held[slot] = self._bits
         if slot + 1 < self.num_buffers:
             self._slot = slot + 1
         else:
             self._slot = 0
             self._looks = True
-        return message_id
+        channel_s = message_clock()
+        metrics.record_selected(message_id, start_s, channel_s)
+        direct.queue.append(CachedMessage(direct, message_id, obj, origin_s, channel_s, channel_s))
+        if direct.waiters:
+            direct.wake()
 
     def _publish(
         self,
@@ -278,7 +274,7 @@ class Publisher(Flow):
             publish_s = encoded_s
         # From here on nothing fails.
         metrics = self._metrics
-        # As `_take_slot` does, inline.
+        # Count it, and lease its slot to all channels.
         message_id, slot = self._next_id, self._slot
         self._next_id = metrics.sent = message_id + 1
         self._held[slot] = self._bits

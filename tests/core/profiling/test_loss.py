@@ -92,6 +92,23 @@ def test_recorded_is_delivered_plus_dropped_for_every_kind_and_reader(small):
     assert counted + snapshot.dropped["row:ring_overrun"] == snapshot.recorded["row"]
 
 
+def test_samples_that_a_ring_overran_are_counted(small):
+    publisher = small.register_publisher(uuid4(), "OUT", 8)
+    edge = small.register_subscriber(uuid4(), "IN").edge(publisher.id, "OUT", LOCAL)
+    begin_trace(small)
+    delivered = 0
+    for number in range(1000):
+        publish(publisher, number, number, wait=number % 2)
+        receive(edge, number, start=number, end=number)
+        if number % 300 == 0:
+            delivered += len(small.trace_batch().samples)
+    batch = small.trace_batch()
+    delivered += len(batch.samples)
+    assert set(batch.dropped) == {"row:ring_overrun", "sample:ring_overrun", "sample:sample_store"}
+    lost = sum(count for reason, count in batch.dropped.items() if reason.startswith("sample:"))
+    assert delivered + lost == small.snapshot().recorded["sample"] == 1000 * 5 + 500
+
+
 def test_a_span_counts_once_however_many_links_it_has(small):
     publisher = small.register_publisher(uuid4(), "OUT", 8)
     delivered = 0

@@ -1,7 +1,12 @@
+import copy
+import pickle
+from dataclasses import asdict
+from uuid import uuid4
+
 from ezmsg.core.graphmeta import ProfilingTraceControl
 from ezmsg.core.recorder import tracecontrol
 from ezmsg.core.wire.records import ClockAnchor
-from tests.core.profiling.recording import begin_trace, ids, publish, receive, told, wait
+from tests.core.profiling.recording import SHM, begin_trace, ids, publish, receive, told, wait
 
 
 def test_a_reader_gets_each_sample_once(registry, publisher):
@@ -141,3 +146,48 @@ def test_the_blame_of_a_sampled_publish_is_in_its_span(registry, publisher):
     first, second = registry.trace_batch().spans
     assert first.attributes["ezmsg.backpressure.blame"] == "SLOW"
     assert "ezmsg.backpressure.blame" not in second.attributes
+
+
+def test_a_batch_is_the_same_whether_its_lists_were_asked_for_before_or_not(registry, publisher, edge):
+    begin_trace(registry)
+    publish(publisher, 0, 10, trace=(1, 2, 0))
+    receive(edge, 0, end=30, trace=(1, 3, 2))
+    one, other = registry.trace_batch(reader="one"), registry.trace_batch(reader="other")
+    other.timestamp = one.timestamp
+    untouched = pickle.dumps(other)
+    assert len(one.samples) > len(one.spans) > 0
+    assert one.samples is one.samples
+    assert pickle.loads(untouched) == pickle.loads(pickle.dumps(one)) == copy.deepcopy(other) == one
+    assert asdict(pickle.loads(untouched)) == asdict(one)
+    one.samples.append(one.samples[0])
+    assert one != other
+    assert not hasattr(other, "sample")
+
+
+def test_rows_of_endpoints_that_are_gone_are_explained_when_they_are_asked_for(registry, publisher):
+    begin_trace(registry)
+    publish(publisher, 0, 10, trace=(1, 2, 0))
+    batch = registry.trace_batch()
+    registry.unregister_publisher(publisher.id)
+    registry.set_process_id(uuid4(), reset=True)
+    (sample,) = batch.samples
+    assert sample.endpoint_id == publisher.endpoint_id
+    assert [span.name for span in batch.spans] == ["publish OUT"]
+
+
+def test_what_a_subscriber_receives_of_several_publishers_is_read_in_its_order(registry, subscriber):
+    edges = [subscriber.edge(uuid4(), f"OUT{n}", SHM) for n in range(2)]
+    begin_trace(registry, metrics=["lease_time_ns"])
+    for number in range(20):
+        receive(edges[number % 2], number, start=number, end=number + 1)
+    found = [seq for _ in range(10) for *_, seq in told(registry.trace_batch(2))]
+    assert found == list(range(20))
+
+
+def test_samples_and_spans_of_the_user_are_read_in_the_order_they_were_recorded(registry, edge):
+    begin_trace(registry, metrics=["lease_time_ns", "user_span_ns"])
+    for number in range(10):
+        edge.user_span(number, 10 * number, 10 * number + 4, "u", None)
+        receive(edge, number, start=10 * number, end=10 * number + 5)
+    found = [seq for _ in range(20) for *_, seq in told(registry.trace_batch(1))]
+    assert found == [number for number in range(10) for _ in range(2)]

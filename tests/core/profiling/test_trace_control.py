@@ -5,6 +5,7 @@ import pytest
 from ezmsg.core.errors import InvalidTraceControl
 from ezmsg.core.graphmeta import ProfilingTraceControl, ProfilingTraceSample
 from ezmsg.core.profiling import PublisherMetrics
+from ezmsg.core.recorder.rows import GENERATIONS
 from tests.core.profiling.recording import LOCAL, TCP, begin_trace, publish, receive, told
 
 
@@ -229,3 +230,15 @@ def test_what_cannot_be_done_is_refused_and_nothing_changed(registry, field, val
     with pytest.raises(InvalidTraceControl, match=field):
         begin_trace(registry, **{field: value})
     assert registry.trace_enabled()
+
+
+def test_samples_of_a_trace_of_long_ago_are_not_taken_for_those_of_this_one(registry, publisher):
+    begin_trace(registry)
+    publish(publisher, 0)
+    for _ in range(GENERATIONS - 1):
+        registry.set_trace_control(ProfilingTraceControl(enabled=False))
+    begin_trace(registry)
+    publish(publisher, 1)
+    batch = registry.trace_batch()
+    assert [sample.sample_seq for sample in batch.samples] == [1]
+    assert batch.dropped == {"sample:cleared": 1}

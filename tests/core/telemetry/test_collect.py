@@ -6,7 +6,8 @@ import pytest
 from ezmsg.core.graphmeta import ProfileChannelType, ProfilingTraceControl
 from ezmsg.core.profiling import ProfileRegistry, message_clock
 from ezmsg.core.recorder.ring import CROWDED, ROWS
-from ezmsg.core.recorder.rows import SAMPLE_ROW, SPAN_ROW
+from ezmsg.core.recorder.rows import ROW_WORDS, SAMPLE_ROW, SPAN_ROW
+from ezmsg.core.recorder.samplelog import SampleLog
 from ezmsg.core.telemetry.collect import Collector
 from ezmsg.core.wire.records import TelemetryBatch
 from tests.core.profiling.recording import begin_trace, publish, receive
@@ -35,7 +36,10 @@ def span_ids(batch: TelemetryBatch) -> list[int]:
 
 
 def seqs(batch: TelemetryBatch) -> list[int]:
-    return np.frombuffer(batch.samples, dtype=SAMPLE_ROW)["seq"].tolist()
+    log = SampleLog(1000)
+    log.append(np.frombuffer(batch.samples, dtype=SAMPLE_ROW))
+    log.append_selected(np.frombuffer(batch.selected, dtype=np.int64).reshape(-1, ROW_WORDS))
+    return log.read(0, 1000).rows["seq"].tolist()
 
 
 def test_a_batch_tells_endpoints_once_and_what_changed(registry, collector, publisher):

@@ -103,7 +103,7 @@ def test_a_trace_wakes_the_pump(registry, server, pump):
     server.batch()
     begin_trace(registry)
     publish(publisher, 0)
-    while not server.batch().samples:
+    while not server.batch().selected:
         pass
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Protocol, Self
 from uuid import UUID
 
 from ezmsg.core.graphmeta.profiling import ProfileChannelType
@@ -75,9 +76,26 @@ class TraceSpan:
     error: str | None = None
 
 
+class Columns(Protocol):
+    """What samples and spans can be made of."""
+
+    def samples(self) -> list[ProfilingTraceSample]:
+        """Make the samples."""
+        ...
+
+    def spans(self) -> list[TraceSpan]:
+        """Make the spans."""
+        ...
+
+
 @dataclass
 class ProcessProfilingTraceBatch:
-    """Samples and spans of one process; `timestamp` in PROFILE_TIME ns."""
+    """Samples and spans of one process; `timestamp` in PROFILE_TIME ns.
+
+    A batch that was read makes the objects in `samples`, and those in `spans`, when somebody first asks for them, and
+    is pickled without them before (it has `columns` instead): they take the longest by far, and many readers want only
+    some.
+    """
 
     process_id: UUID
     pid: int
@@ -89,6 +107,25 @@ class ProcessProfilingTraceBatch:
     anchor_mono_ns: int = 0
     anchor_unix_ns: int = 0
     boot_id: str = ""
+
+    def fill_later(self, columns: Columns) -> Self:
+        """Make samples and spans of columns when they are asked for; returns itself."""
+        del self.samples, self.spans
+        self.columns = columns
+        return self
+
+    if not TYPE_CHECKING:  # or every name would be an attribute
+
+        def __getattr__(self, name: str) -> Any:
+            values = self.__dict__
+            columns = values.get("columns")
+            if columns is not None and name in ("samples", "spans"):
+                values.setdefault(name, getattr(columns, name)())
+                if {"samples", "spans"} <= values.keys():
+                    values.pop("columns", None)
+            if name in values:  # by now, if not by this thread
+                return values[name]
+            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}", name=name, obj=self)
 
 
 @dataclass

@@ -34,8 +34,10 @@ from ezmsg.core.recorder.rows import (
     LEASE,
     NO_PREVIOUS,
     PROCESS,
+    PROCESS_END,
     PROCESS_INDEX,
     PUBLISH,
+    PUBLISH_END,
     SAMPLED,
     SELECTED,
     SPAN,
@@ -48,10 +50,6 @@ EXEMPLARY: Final = frozenset({"age", "backpressure", "process", "publish", "queu
 """Histograms of messages that have exemplars, as those of failures and of user spans do; an interval is of two."""
 _NOT_ZERO: Final = frozenset({"backpressure", "serialize"})
 """Histograms that count only what happened."""
-
-PUBLISH_END: Final = 4
-PROCESS_END: Final = 6
-"""The words that tell when a publish and a processing ended."""
 
 
 class Anomalies(NamedTuple):

@@ -16,14 +16,25 @@ from ezmsg.core.recorder.details import with_details
 from ezmsg.core.recorder.endpoints import Endpoint
 from ezmsg.core.recorder.labels import Labels
 from ezmsg.core.recorder.pending import Pending
-from ezmsg.core.recorder.pieces import ROWS_AT_ONCE, Piece, parts, rows_in_ns
+from ezmsg.core.recorder.pieces import FEW, ROWS_AT_ONCE, Piece, parts, rows_in_ns
 from ezmsg.core.recorder.publisher import PublisherMetrics
 from ezmsg.core.recorder.ring import Rows, Taken
 from ezmsg.core.recorder.rowlog import RowArray, opaque
 from ezmsg.core.recorder.rows import INDEX_SHIFT, ROW_WORDS, SAMPLE_ROW, SPAN_ROW, are_followers, count_spans
 from ezmsg.core.recorder.rowstore import RowStore
-from ezmsg.core.recorder.runs import runs_of
+from ezmsg.core.recorder.runs import Run, is_special, runs_of
 from ezmsg.core.recorder.samples import merge_oldest, sample_rows, span_rows
+from ezmsg.core.recorder.samplestore import SampleStore
+from ezmsg.core.recorder.selected import (
+    are_alone,
+    are_current,
+    forget_selection,
+    have_others,
+    owed_by,
+    runs_alone,
+    unselected,
+    with_extra_rows,
+)
 
 SPANS: Final = 20_000
 """Span rows kept per graph for readers."""
@@ -59,7 +70,7 @@ class Digest:
         """Make an empty one."""
         self.aggregator = Aggregator(labels)
         self.spans = RowStore(SPAN_ROW, span_limit, are_followers)
-        self.samples = RowStore(SAMPLE_ROW, sample_limit)
+        self.samples = SampleStore(sample_limit)
         self.rows = self.records = 0
         self.lost: Counter[str] = Counter()
         self.pending = Pending()
@@ -67,8 +78,8 @@ class Digest:
         self._labels = labels
         self._stale = 0
         # Memory new for every piece would have to be zeroed by the system first.
-        self._whole = np.empty((4 * ROWS_AT_ONCE + 2, ROW_WORDS), dtype=np.int64)
-        self._pairs = np.empty((2 * ROWS_AT_ONCE + 1, 2 * ROW_WORDS), dtype=np.int64)
+        self._pairs = np.empty((2 * ROWS_AT_ONCE + FEW + 1, 2 * ROW_WORDS), dtype=np.int64)
+        self._whole = np.empty((2 * len(self._pairs), ROW_WORDS), dtype=np.int64)
         self._spans = np.empty((2 * len(self._pairs), 2 * ROW_WORDS), dtype=np.int64)
 
     def add(self, taken: Taken, generation: int, find: Find, pause: Pause = no_pause) -> None:
@@ -87,6 +98,10 @@ class Digest:
         self.lost["sample:ring_overrun"] += taken.lost_samples
         for part in parts(taken):
             pause()
+            if taken.is_selected:
+                if taken.is_plain and self._take_runs(part, generation, find, pause):
+                    continue
+                part = self._take_selected(part, generation, find)
             if taken.is_plain:
                 piece = Piece(part, is_plain=True)
             else:
@@ -124,6 +139,58 @@ class Digest:
             self._stale += sampled.stale
             self._keep_samples(sampled.rows, find)
 
+    def _take_runs(self, rows: Rows, generation: int, find: Find, pause: Pause) -> bool:
+        """Take in rows that are all selected, without extra rows, by endpoint; whether they are such rows."""
+        runs = runs_alone(rows)
+        if runs is None or any(is_special(unselected(int(run[0, 0]))) for run in runs):
+            return False
+        endpoints = [find(int(run[0, 0]) >> INDEX_SHIFT) for run in runs]
+        owners = [endpoint.record.endpoint_id for endpoint in endpoints if endpoint is not None]
+        if len(set(owners)) < len(owners):
+            return False  # what was recorded for one shall stay in order
+        for run, endpoint in zip(runs, endpoints, strict=True):
+            pause()
+            if not are_current(run[:1], generation).all():
+                self._stale += int(owed_by(run[:1])[0]) * len(run)
+            elif endpoint is None:
+                self.lost["sample:unknown_endpoint"] += int(owed_by(run[:1])[0]) * len(run)
+            else:
+                self.samples.add_selected(endpoint.record.endpoint_id, endpoint.graph, run)
+            meta = unselected(int(run[0, 0]))
+            unknown = self.aggregator.add_run(Run(meta, Piece(run, is_plain=True), np.arange(len(run))))
+            if unknown is None:
+                plain = rows_in_ns(run)
+                plain[:, 0] = meta
+                unknown = self.aggregator.add(plain)
+            self.lost["row:unknown_endpoint"] += unknown
+        return True
+
+    def _take_selected(self, rows: Rows, generation: int, find: Find) -> Rows:
+        """Rows as they were written, after those without extra rows gave what they owe; it is made when it is read."""
+        if have_others(rows):
+            # In the order they were recorded: one way for all of them.
+            return with_extra_rows(rows, generation)
+        alone = are_alone(rows)
+        selected = rows if alone.all() else rows.compress(alone, axis=0)
+        if len(selected):
+            self._keep_selected(selected, generation, find)
+            forget_selection(rows, alone)
+        return rows
+
+    def _keep_selected(self, rows: Rows, generation: int, find: Find) -> None:
+        owed, current = owed_by(rows), are_current(rows, generation)
+        if not current.all():
+            self._stale += int(owed[~current].sum())
+            rows, owed = rows.compress(current, axis=0), owed[current]
+        indices = rows[:, 0] >> INDEX_SHIFT
+        endpoints, known = _known(indices, find)
+        if known < len(rows):
+            self.lost["sample:unknown_endpoint"] += int(owed[~np.isin(indices, list(endpoints))].sum())
+        for owner in dict.fromkeys(endpoint.record.endpoint_id for endpoint in endpoints.values()):
+            mine = [index for index, endpoint in endpoints.items() if endpoint.record.endpoint_id == owner]
+            is_mine = indices == mine[0] if len(mine) == 1 else np.isin(indices, mine)
+            self.samples.add_selected(owner, endpoints[mine[0]].graph, rows.compress(is_mine, axis=0))
+
     def take_spans(self, reader: str, limit: int, graph: str | None = None) -> bytes:
         """At most `limit` span rows, and their links, of a graph or of all, that a reader has not had yet."""
         return self.spans.take(reader, limit, graph)
@@ -134,6 +201,10 @@ class Digest:
         for endpoint_id, count in counts.items():
             self.samples.advance(reader, endpoint_id, count)
         return rows.tobytes()
+
+    def take_selected(self, reader: str, limit: int, graph: str | None = None) -> tuple[bytes, int] | None:
+        """As rows that samples are made of, at most `limit` of them, and how many; None where some are made already."""
+        return self.samples.take_selected(reader, limit, graph)
 
     def recorded(self, reader: str | None = None) -> dict[str, int]:
         """What was recorded, by kind; rows without those that were thinned. With a reader, what was for that one."""

@@ -42,13 +42,12 @@ from ezmsg.core.recorder.rows import (
     clock,
     meta_word,
     pack_extra,
-    pack_pair,
     pack_row,
+    selected_flags,
 )
 from ezmsg.core.recorder.selection import Selector
 
 _CHANNEL: Final = CHANNEL_MASK << CHANNEL_SHIFT
-_SELECTED: Final = SELECTED | EXTENDED
 _OWED: Final = 1 << LEASE_TIME | 1 << QUEUE_WAIT | 1 << TRANSPORT | 1 << AGE
 Value = str | int | float | bool
 ATTRIBUTES: Final = 16
@@ -171,8 +170,8 @@ class EdgeMetrics:
         self.timed = self.is_plain = self._recording = False
         self._thin_mask = 0
         self.selects_all = False
-        # What the extra row of a selected message begins with, and the samples it owes.
-        self._selected = EXTRA, 0
+        # The first word of a selected message's row, and the samples it owes.
+        self._selected = 0, 0
 
     # -- the hot path -------------------------------------------------------------------------------------------------
 
@@ -211,23 +210,26 @@ class EdgeMetrics:
             meta |= ERROR | self._labels.code(self._count_error(error)) << LABEL_SHIFT
         samples = spans = span_id = parent_id = 0
         trace_id = NO_TRACE
+        emit = generation = 0
         selector = self.receiver.selector
         if selector is not None and selector.settle(self.index, message_id):
             wanted, _, generation = selector.selection
             owed = 1 << LEASE_TIME | (start_s >= channel_s) << QUEUE_WAIT
             if not self.foreign:
                 owed |= (channel_s >= publish_s) << TRANSPORT | (0 <= origin_s <= start_s) << AGE
-            if emit := wanted & owed:
-                meta |= SELECTED
-                extra_meta |= emit << LABEL_SHIFT | generation << INDEX_SHIFT
-                samples = emit.bit_count()
+            emit = wanted & owed
+            samples = emit.bit_count()
         ring = self.ring
         offset = ring.head
         if trace is not None and self._recording:
             trace_id, span_id, parent_id = trace
             meta |= SAMPLED
             spans = 1
-        elif not samples:
+        elif emit and error is None:
+            meta |= selected_flags(emit, generation)
+            ring.put_selected(samples, meta, message_id, origin_s, publish_s, channel_s, start_s, end_s, size)
+            return
+        elif not emit:
             if not self._recording:
                 return
             if self.consumed & self._thin_mask:
@@ -235,6 +237,9 @@ class EdgeMetrics:
             else:
                 ring.put(meta, message_id, origin_s, publish_s, channel_s, start_s, end_s, size)
             return
+        if emit:
+            meta |= SELECTED
+            extra_meta |= emit << LABEL_SHIFT | generation << INDEX_SHIFT
         pack_row(
             ring.buffer, offset & ring.mask,
             meta | EXTENDED, message_id, origin_s, publish_s, channel_s, start_s, end_s, size,
@@ -258,15 +263,17 @@ class EdgeMetrics:
         self.consumed += 1
         self.bytes += size
         self.receiver.last_code = self.code
-        extra_meta, samples = self._selected
+        meta, owed = self._selected
         ring = self.ring
         offset = ring.head
-        pack_pair(
+        pack_row(
             ring.buffer, offset & ring.mask,
-            self.meta | _SELECTED, message.message_id, origin_s, publish_s, channel_s, start_s, clock(), size,
-            extra_meta, NO_TRACE, 0, 0, 0.0, 0, 0,
+            meta, message.message_id, origin_s, publish_s, channel_s, start_s, clock(), size,
         )  # fmt: skip
-        ring.close_pair(offset + 2 * ROW_BYTES, samples)
+        # As `Ring.mark` does.
+        ring.head = end = offset + ROW_BYTES
+        _, extras, spans, samples = ring.marks
+        ring.marks = (end, extras, spans, samples + owed)
         return True
 
     def user_span(
@@ -323,7 +330,7 @@ class EdgeMetrics:
         if selector is not None and not thin_mask and not self.foreign and selector.selects_all:
             emit, _, generation = selector.selection
             emit &= _OWED
-            self._selected = EXTRA | emit << LABEL_SHIFT | generation << INDEX_SHIFT, emit.bit_count()
+            self._selected = self.meta | selected_flags(emit, generation), emit.bit_count()
             self.selects_all = bool(emit)
 
     def counters(self) -> dict[str, int]:

@@ -8,7 +8,8 @@ from typing import Any, Final
 
 import numpy as np
 
-from ezmsg.core.graphmeta import ProfilingTraceSample, TraceSpan
+from ezmsg.core.graphmeta import ProfileChannelType, ProfilingTraceSample, TraceSpan
+from ezmsg.core.recorder.distinct import distinct
 from ezmsg.core.recorder.ids import hex_span_id
 from ezmsg.core.recorder.rowlog import RowArray
 from ezmsg.core.recorder.rows import (
@@ -46,7 +47,6 @@ Attributes = dict[str, str | int | float | bool]
 Labels = Mapping[int, str]
 Row = tuple[Any, ...]
 """Whole numbers, but for the id of the trace, which is bytes."""
-_Sample = tuple[int, int, int, int, int, int, int, bytes, int, int]
 
 # The table of all names is TELEMETRY.md; these are the ones that spans carry.
 SYSTEM: Final = "messaging.system"
@@ -110,28 +110,34 @@ def expand_samples(
     rows: bytes | memoryview | RowArray, endpoints: Mapping[int, EndpointRecord], labels: Labels
 ) -> list[ProfilingTraceSample]:
     """The native samples in SAMPLE_ROW rows; their times stay PROFILE_TIME nanoseconds."""
-    samples: list[ProfilingTraceSample] = []
-    values: list[_Sample] = _array(rows, SAMPLE_ROW).tolist()
-    for time, value, seq, index, metric, channel, label, trace_id, span_id, _ in values:
-        endpoint = endpoints.get(index, _UNKNOWN)
-        of_publisher = bool(1 << metric & PUBLISHER_METRICS)
-        topic = endpoint.topic if of_publisher else endpoint.subscription
-        if metric == USER_SPAN and label:
-            topic = f"{topic}:{labels.get(label, '')}"
-        samples.append(
-            ProfilingTraceSample(
-                timestamp=float(time),
-                endpoint_id=endpoint.endpoint_id,
-                topic=topic,
-                metric=METRICS[metric],
-                value=float(value),
-                channel_kind=None if of_publisher else CHANNELS[channel],
-                sample_seq=None if seq < 0 else seq,
-                trace_id=None if trace_id == NO_TRACE else trace_id.hex(),
-                span_id=hex_span_id(span_id) if span_id else None,
-            )
+    array = np.ascontiguousarray(_array(rows, SAMPLE_ROW))
+    # Many samples, and few things that they are of: those have a word of their own.
+    about = array.view(np.int64).reshape(-1, SAMPLE_ROW.itemsize // 8)[:, 3]
+    described = {code: _described(code, endpoints, labels) for code in distinct(about)}
+    return [
+        ProfilingTraceSample(
+            time, endpoint_id, topic, metric, value, channel, None if seq < 0 else seq,
+            None if trace_id == NO_TRACE else trace_id.hex(), hex_span_id(span_id) if span_id else None,
         )
-    return samples
+        for time, value, seq, (endpoint_id, topic, metric, channel), trace_id, span_id in zip(
+            array["time_ns"].astype(np.float64).tolist(), array["value_ns"].astype(np.float64).tolist(),
+            array["seq"].tolist(), map(described.__getitem__, about.tolist()),
+            array["trace_id"].tolist(), array["span_id"].tolist(), strict=True,
+        )
+    ]  # fmt: skip
+
+
+def _described(
+    code: int, endpoints: Mapping[int, EndpointRecord], labels: Labels
+) -> tuple[str, str, str, ProfileChannelType | None]:
+    """What samples of the same are told of alike: endpoint, topic, metric, channel kind."""
+    index, metric, channel, label = code & 0xFFFFFFFF, code >> 32 & 0xFF, code >> 40 & 0xFF, code >> 48 & 0xFFFF
+    endpoint = endpoints.get(index, _UNKNOWN)
+    of_publisher = bool(1 << metric & PUBLISHER_METRICS)
+    topic = endpoint.topic if of_publisher else endpoint.subscription
+    if metric == USER_SPAN and label:
+        topic = f"{topic}:{labels.get(label, '')}"
+    return endpoint.endpoint_id, topic, METRICS[metric], None if of_publisher else CHANNELS[channel]
 
 
 def _link(spans: list[TraceSpan], row: Row) -> None:

@@ -11,7 +11,8 @@ from collections.abc import Collection, Iterator, Sequence
 import numpy as np
 
 from ezmsg.core.recorder.calculated import TraceIds
-from ezmsg.core.recorder.publisher import Holder, PendingMessage, PublisherMetrics
+from ezmsg.core.recorder.handover import Holder, PendingMessage
+from ezmsg.core.recorder.publisher import PublisherMetrics
 from ezmsg.core.recorder.ring import Rows, Taken
 from ezmsg.core.recorder.rows import (
     ERROR,

@@ -10,10 +10,22 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ezmsg.core.recorder.ring import Rows, Taken
-from ezmsg.core.recorder.rows import BEHIND, EXTENDED, EXTRA, FIRST_TIME, KIND_MASK, LAST_TIME, PREVIOUS, ROW_WORDS
+from ezmsg.core.recorder.rows import (
+    BEHIND,
+    EXTENDED,
+    EXTRA,
+    FIRST_TIME,
+    KIND_MASK,
+    LAST_TIME,
+    PREVIOUS,
+    ROW_WORDS,
+    SELECTED,
+)
 
 ROWS_AT_ONCE: Final = 2048
 """What is made of so many, with or without extra rows, stays in the caches, in memory that was used before."""
+FEW: Final = ROWS_AT_ONCE // 4
+"""No part of its own is made of fewer: a part takes some time however few there are."""
 
 Column = NDArray[np.int64]
 Times = NDArray[np.float64]
@@ -74,12 +86,15 @@ class Piece:
 
 
 def parts(taken: Taken) -> Iterator[Rows]:
-    """What was taken from a ring, at most `ROWS_AT_ONCE` rows at once, with no row apart from what is behind it."""
+    """What was taken from a ring, some `ROWS_AT_ONCE` rows at once, with no row apart from what is behind it."""
     rows, start = taken.rows, 0
     while start < len(rows):
-        # Twice as many words where each has an extra row: as it is with most, if it is with the first.
-        stop = start + (2 * ROWS_AT_ONCE if int(rows[start, 0]) & EXTENDED else ROWS_AT_ONCE)
-        if stop < len(rows) and int(rows[stop, 0]) & KIND_MASK in BEHIND:
+        # Twice as many words where each has an extra row, and twice as many runs where both ends of a message have one:
+        # as it is with most, if it is with the first.
+        stop = start + (2 * ROWS_AT_ONCE if int(rows[start, 0]) & (EXTENDED | SELECTED) else ROWS_AT_ONCE)
+        if stop + FEW > len(rows):
+            stop = len(rows)
+        elif int(rows[stop, 0]) & KIND_MASK in BEHIND:
             stop = _span_at(rows, start, stop)
         yield rows[start:stop]
         start = stop

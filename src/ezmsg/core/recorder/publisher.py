@@ -5,13 +5,13 @@ Times are seconds of `rows.clock`, as floats; see `rows`.
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable, Sequence
-from typing import Any, Final, Protocol
+from typing import Final
 from uuid import UUID
 
 from ezmsg.core.graphmeta import ProfileChannelType
 from ezmsg.core.recorder.calculated import TraceIds
+from ezmsg.core.recorder.handover import Holder, nobody
 from ezmsg.core.recorder.ids import chance
 from ezmsg.core.recorder.labels import Labels
 from ezmsg.core.recorder.ring import Ring
@@ -37,50 +37,18 @@ from ezmsg.core.recorder.rows import (
     clock,
     meta_word,
     pack_extra,
-    pack_pair,
     pack_row,
+    selected_flags,
 )
 from ezmsg.core.recorder.selection import Selector
 from ezmsg.core.recorder.waits import Waits
+from ezmsg.core.recorder.ways import Ways
 
 NEVER: Final = float("inf")
 ALWAYS: Final = -NEVER
-_SELECTED: Final = SELECTED | EXTENDED
 PublishTrace = tuple[bytes, int, int, Sequence[tuple[bytes, int]]]
 """Trace id (16 bytes), span id of this publish, that of its parent (0: root), and trace and span ids of what else it
 follows from."""
-
-
-class PendingMessage(Protocol):
-    """What is known of a message before its receiver is done with it."""
-
-    message_id: int
-    origin_s: float
-    publish_s: float
-    channel_s: float
-    trace: Any
-    publisher: int
-
-
-class Holder(Protocol):
-    """Who is to record publishes of messages that it has not let go of: those in its queue, and those taken from it.
-
-    Holders of several publishers may share one queue.
-    """
-
-    @property
-    def queue(self) -> deque[Any] | None:
-        """Messages that wait."""
-        ...
-
-    @property
-    def taken(self) -> Callable[[], Sequence[PendingMessage]]:
-        """Tells, in any thread, messages that are handled."""
-        ...
-
-
-def _nobody() -> None:
-    return None
 
 
 class PublisherMetrics:
@@ -170,13 +138,12 @@ class PublisherMetrics:
         self.endpoint_id = f"{topic}:{publisher_id}"
         self.sent = self.bytes = self.shm_reallocations = self.thinned = self._inflight = 0
         self.inflight_gauge: Callable[[], int] | None = None
-        self.left_to: Callable[[], Holder | None] = _nobody
+        self.left_to: Callable[[], Holder | None] = nobody
         self.ring, self._labels, self._clock = ring, labels, clock
         self.meta = meta_word(PUBLISH, index)
         self.ids = TraceIds()
         self._wait_meta = meta_word(WAIT, index)
-        # The way that bytes go now, and how many had gone each way when it was taken.
-        self._ways: tuple[str, dict[str, int]] = "", {}
+        self._ways = Ways()
         self._link_meta = meta_word(LINK, index)
         self.last_start_s = NO_PREVIOUS_S
         self.waits = Waits()
@@ -185,8 +152,8 @@ class PublisherMetrics:
         self.teller = 0
         self._selector: Selector | None = None
         self.selects_all = False
-        # What the extra row of a selected message begins with, and the samples it owes.
-        self._selected = EXTRA, 0
+        # The flags of a selected message's row, and the samples it owes: with a wait, with serialization, with both.
+        self._selected = ((0, 0),) * 4
         self._thin_mask = 0
         self.next_root_s = NEVER
         self._root_period_s = 0.0
@@ -260,16 +227,33 @@ class PublisherMetrics:
             )  # fmt: skip
             ring.head = offset + 64
             return
-        meta, extra_meta = self.meta | flags | EXTENDED, EXTRA
+        if self.selects_all and trace is None:
+            self._blame = 0
+            more_flags, owed = self._selected[(wait_s > 0) + 2 * (serialize_s > 0)]
+            pack_row(
+                ring.buffer, offset & ring.mask,
+                self.meta | flags | more_flags, message_id, previous_s, start_s, end_s, wait_s, serialize_s, size,
+            )  # fmt: skip
+            # As `Ring.mark` does.
+            ring.head = end = offset + ROW_BYTES
+            _, extras, spans, samples = ring.marks
+            ring.marks = (end, extras, spans, samples + owed)
+            return
+        meta, extra_meta = self.meta | flags, EXTRA
         samples = spans = span_id = parent_id = 0
         trace_id, links = NO_TRACE, ()
         if selector is not None and selector.settle(self.index, message_id):
             wanted, _, generation = selector.selection
             owed = 1 << PUBLISH_DELTA | (wait_s > 0) << BACKPRESSURE_WAIT | (serialize_s > 0) << SERIALIZE
             if emit := wanted & owed:
+                samples = emit.bit_count()
+                if trace is None and self._recording and not self._thin_mask:
+                    self._blame = 0
+                    meta |= selected_flags(emit, generation)
+                    ring.put_selected(samples, meta, message_id, previous_s, start_s, end_s, wait_s, serialize_s, size)
+                    return
                 meta |= SELECTED
                 extra_meta |= emit << LABEL_SHIFT | generation << INDEX_SHIFT
-                samples = emit.bit_count()
         if trace is not None and self._recording:
             trace_id, span_id, parent_id, links = trace
             meta |= SAMPLED
@@ -287,12 +271,12 @@ class PublisherMetrics:
         if links:
             row = message_id, origin_s, start_s, end_s, wait_s, serialize_s, size
             extra = extra_meta, trace_id, span_id, parent_id, previous_s, fanout, blame
-            ring.put_linked(meta, row, extra, samples, self._link_meta, links)
+            ring.put_linked(meta | EXTENDED, row, extra, samples, self._link_meta, links)
             return
         # Extended also when nothing but thinning asks for it: the interval needs the start of the message before.
         pack_row(
             ring.buffer, offset & ring.mask,
-            meta, message_id, origin_s, start_s, end_s, wait_s, serialize_s, size,
+            meta | EXTENDED, message_id, origin_s, start_s, end_s, wait_s, serialize_s, size,
         )  # fmt: skip
         pack_extra(
             ring.buffer, offset + 64 & ring.mask,
@@ -300,18 +284,20 @@ class PublisherMetrics:
         )  # fmt: skip
         ring.mark(offset + 128, spans, samples)
 
-    def record_selected(self, message_id: int, origin_s: float, start_s: float, end_s: float) -> None:
+    def record_selected(self, message_id: int, start_s: float, end_s: float) -> None:
         """Record a broadcast to one subscriber of this loop, in no trace but a native one that selects all messages."""
         previous_s, self.last_start_s = self.last_start_s, start_s
-        extra_meta, samples = self._selected
+        flags, owed = self._selected[0]
         ring = self.ring
         offset = ring.head
-        pack_pair(
+        pack_row(
             ring.buffer, offset & ring.mask,
-            self.meta | _SELECTED, message_id, origin_s, start_s, end_s, 0.0, 0.0, 0,
-            extra_meta, NO_TRACE, 0, 0, previous_s, 1, 0,
+            self.meta | flags, message_id, previous_s, start_s, end_s, 0.0, 0.0, 0,
         )  # fmt: skip
-        ring.close_pair(offset + 2 * ROW_BYTES, samples)
+        # As `Ring.mark` does.
+        ring.head = end = offset + ROW_BYTES
+        _, extras, spans, samples = ring.marks
+        ring.marks = (end, extras, spans, samples + owed)
 
     def record_late(
         self, message_id: int, origin_s: float, start_s: float, end_s: float, trace: PublishTrace | None = None
@@ -407,10 +393,14 @@ class PublisherMetrics:
         self.is_plain = selector is None and not thin_mask
         self.selects_all = False
         if selector is not None and not thin_mask and selector.selects_all:
-            emit, _, generation = selector.selection
-            emit &= 1 << PUBLISH_DELTA
-            self._selected = EXTRA | emit << LABEL_SHIFT | generation << INDEX_SHIFT, emit.bit_count()
-            self.selects_all = bool(emit)
+            wanted, _, generation = selector.selection
+            emits = [
+                wanted & (1 << PUBLISH_DELTA | has_wait << BACKPRESSURE_WAIT | has_serialize << SERIALIZE)
+                for has_serialize in (False, True)
+                for has_wait in (False, True)
+            ]
+            self._selected = tuple((selected_flags(emit, generation), emit.bit_count()) for emit in emits)
+            self.selects_all = bool(emits[0])
         self.teller = self.index if recording else 0
 
     def configure_roots(self, rate_hz: float, ratio: float | None) -> None:
@@ -430,7 +420,7 @@ class PublisherMetrics:
 
         A message is serialised once: where some channels see shared memory and others do not, this is SHM.
         """
-        self._ways = "" if way is ProfileChannelType.UNKNOWN else way.value.lower(), self._bytes_by_way()
+        self._ways.take(way, self.bytes)
         self.meta = meta_word(PUBLISH, self.index, way)
 
     def thin_roots(self, throttle: int) -> None:
@@ -445,7 +435,7 @@ class PublisherMetrics:
             "inflight": self.inflight,
             "shm_reallocations": self.shm_reallocations,
         }
-        for way, size in self._bytes_by_way().items():
+        for way, size in self._ways.counts(self.bytes).items():
             values[f"bytes_by:{way}"] = size
         return values | self.waits.counters()
 
@@ -455,10 +445,6 @@ class PublisherMetrics:
         return self._selector
 
     # -- beneath ------------------------------------------------------------------------------------------------------
-
-    def _bytes_by_way(self) -> dict[str, int]:
-        way, before = self._ways
-        return before | {way: before.get(way, 0) + self.bytes - sum(before.values())} if way else before
 
     def _record_wait(self, message_id: int, start_s: float, end_s: float, wait_s: float) -> None:
         words = (message_id, 0.0, start_s, end_s, wait_s, 0.0, 0)

@@ -5,28 +5,23 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Collection, Iterable
-from typing import Final
 from uuid import UUID
 
 from ezmsg.core import config
 from ezmsg.core.graphmeta import ProfileChannelType, ProfilingTraceControl
-from ezmsg.core.recorder.budget import Budget
 from ezmsg.core.recorder.digest import SPANS, Digest, Pause, no_pause
 from ezmsg.core.recorder.edge import EdgeMetrics
 from ezmsg.core.recorder.endpoints import CLOSED, Endpoint, Endpoints
 from ezmsg.core.recorder.labels import Labels
 from ezmsg.core.recorder.processscope import ProcessScope
 from ezmsg.core.recorder.publisher import PublisherMetrics
+from ezmsg.core.recorder.recording import Recording
 from ezmsg.core.recorder.ring import ROWS, Ring
 from ezmsg.core.recorder.roots import RootTurns
-from ezmsg.core.recorder.rows import CHANNEL_CODES
-from ezmsg.core.recorder.selection import Selector
+from ezmsg.core.recorder.rows import CHANNEL_CODES, GENERATIONS
 from ezmsg.core.recorder.subscriber import SubscriberMetrics
-from ezmsg.core.recorder.tracecontrol import Sampling, TraceControl, check, collects_nothing
+from ezmsg.core.recorder.tracecontrol import check, collects_nothing
 from ezmsg.core.wire.records import EndpointRecord
-
-OPERATIONS: Final = 256
-"""Operations remembered, to tell when they began a trace last."""
 
 
 class Recorder:
@@ -40,6 +35,7 @@ class Recorder:
         subscribers: Open subscribers by id.
         endpoints: What row indices mean.
         linked: Graphs with a telemetry link, which wants to see endpoints that closed.
+        recording: What is recorded; change it by the methods of this.
         digest: What rows became; use it while holding `reading`.
         process: What is measured of the process itself.
         cost_budget: Share of one core that telemetry may take; None for any.
@@ -57,18 +53,12 @@ class Recorder:
         self.labels = Labels()
         self.process = ProcessScope()
         self.digest = Digest(self.labels, sample_limit or config.trace_max_samples(), span_limit)
-        self.trace, self.sampling = TraceControl(), Sampling()
-        self.budget = Budget()
-        self.level = config.telemetry_level()
-        self._roots: tuple[float, float | None] = (config.trace_rate_hz(), config.trace_ratio())
+        self.recording = Recording()
+        self.trace, self.budget = self.recording.trace, self.recording.budget
         self._turns: dict[tuple[str | None, str], RootTurns] = {}
-        # One row, and one root trace, in two to this power, to stay within the budget of telemetry as a whole.
-        self._throttle = 0
         self.cost_budget = config.telemetry_budget()
         self._roots_thinned = 0
         self.relieved_s = 0.0
-        # From when on each may begin a trace again.
-        self._operations: dict[str, float] = {}
         self._rings: dict[int, Ring] = {}
         self._opening: list[int] = []
         self._closing: list[int] = []
@@ -106,9 +96,9 @@ class Recorder:
             )
             self._add(Endpoint(record, graph, metrics, ring))
             self.publishers[publisher_id] = metrics
-            self._configure_publisher(metrics)
-            self._configure_roots(metrics)
-            metrics.thin_roots(self._throttle)
+            self.recording.configure_publisher(metrics)
+            self.recording.configure_roots(metrics)
+            metrics.thin_roots(self.recording.throttle)
         return metrics
 
     def open_subscriber(
@@ -124,7 +114,7 @@ class Recorder:
         metrics = SubscriberMetrics(subscriber_id, topic, self, clock, graph, unit, task)
         with self.lock:
             self.subscribers[subscriber_id] = metrics
-            self._configure_subscriber(metrics)
+            self.recording.configure_subscriber(metrics)
         return metrics
 
     def open_edge(
@@ -151,7 +141,7 @@ class Recorder:
             )
             self._add(Endpoint(record, subscriber.graph, edge, ring, subscriber))
             subscriber.edges[index] = edge
-            self._configure_edge(subscriber, edge)
+            self.recording.configure_edge(subscriber, edge)
         return edge
 
     def own_edge(self, subscriber: SubscriberMetrics) -> EdgeMetrics:
@@ -189,32 +179,33 @@ class Recorder:
     def set_level(self, level: str) -> None:
         """Record nothing but totals (`off`), or everything (`metrics`, `trace`)."""
         with self.lock:
-            self.level = level
+            self.recording.level = level
             self._configure()
             self._configure_all_roots()
 
     def set_roots(self, rate_hz: float, ratio: float | None) -> None:
         """Begin so many traces per second and source topic, or (with a ratio) for this share of messages."""
         with self.lock:
-            self._roots = rate_hz, ratio
+            self.recording.roots = rate_hz, ratio
             self._configure_all_roots()
+
+    @property
+    def level(self) -> str:
+        """What is recorded where no control says otherwise."""
+        return self.recording.level
 
     @property
     def throttle(self) -> int:
         """One row, and one root trace, in two to this power is recorded."""
-        return self._throttle
+        return self.recording.throttle
 
     def set_throttle(self, throttle: int) -> None:
         """Record one row, and begin one root trace, in two to this power (0: all)."""
         with self.lock:
-            self._throttle = throttle
+            self.recording.throttle = throttle
             self._configure()
             for publisher in self.publishers.values():
                 publisher.thin_roots(throttle)
-
-    @property
-    def _thin_mask(self) -> int:
-        return max(self.budget.mask, (1 << self._throttle) - 1)
 
     def set_trace(self, control: ProfilingTraceControl) -> None:
         """Begin another native trace, or none; the samples of the last one are gone.
@@ -223,74 +214,50 @@ class Recorder:
             InvalidTraceControl: A field cannot be used; nothing was changed.
         """
         check(control)
-        with self.reading, self.lock:
-            self.sampling.set(control)
-            if not collects_nothing(control):
-                self.trace.set(control)
-                self.digest.samples.clear()
-            self._configure()
-            self._configure_all_roots()
+        with self.reading:
+            self._read_stale()
+            with self.lock:
+                self.recording.sampling.set(control)
+                if not collects_nothing(control):
+                    self.trace.set(control)
+                    self.digest.samples.clear()
+                self._configure()
+                self._configure_all_roots()
 
     def expire_trace(self) -> None:
         """End a native trace, and levels and rates of traces, that have outlived their time."""
-        if self.sampling.expired():
+        sampling = self.recording.sampling
+        if sampling.expired():
             with self.lock:
-                self.sampling.set(ProfilingTraceControl(enabled=False))
+                sampling.set(ProfilingTraceControl(enabled=False))
                 self._configure()
                 self._configure_all_roots()
         if self.trace.expired():
-            with self.reading, self.lock:
-                self.trace.set(ProfilingTraceControl(enabled=False))
-                self.digest.samples.clear()
-                self._configure()
+            with self.reading:
+                self._read_stale()
+                with self.lock:
+                    self.trace.set(ProfilingTraceControl(enabled=False))
+                    self.digest.samples.clear()
+                    self._configure()
+
+    def _read_stale(self) -> None:
+        """Before another native trace: read rows that could be taken for those of a later one. Hold `reading`."""
+        if (self.trace.generation + 1) % GENERATIONS == 0:
+            self.drain(with_pending=False)
 
     def _configure(self) -> None:
         for publisher in self.publishers.values():
-            self._configure_publisher(publisher)
+            self.recording.configure_publisher(publisher)
         for subscriber in self.subscribers.values():
-            self._configure_subscriber(subscriber)
-
-    def _configure_publisher(self, metrics: PublisherMetrics) -> None:
-        selection = self.trace.for_publisher(metrics.topic, metrics.endpoint_id)
-        selector = None if selection is None else metrics.selector
-        if selection is not None and (selector is None or selector.selection != selection):
-            selector = Selector(selection)
-        level = self.sampling.level(metrics.topic, metrics.endpoint_id, self.level, is_publisher=True)
-        metrics.configure(level != "off", selector, self._thin_mask)
-
-    def _configure_subscriber(self, metrics: SubscriberMetrics) -> None:
-        selection = self.trace.for_subscriber(metrics.topic, metrics.endpoint_id)
-        if selection is None:
-            metrics.selector = None
-        elif metrics.selector is None or metrics.selector.selection != selection:
-            metrics.selector = Selector(selection)
-        for edge in metrics.edges.values():
-            self._configure_edge(metrics, edge)
-
-    def _configure_edge(self, subscriber: SubscriberMetrics, edge: EdgeMetrics) -> None:
-        level = self.sampling.level(subscriber.topic, subscriber.endpoint_id, self.level, is_publisher=False)
-        edge.configure(level != "off", subscriber.selector, self._thin_mask)
+            self.recording.configure_subscriber(subscriber)
 
     def _configure_all_roots(self) -> None:
         for publisher in self.publishers.values():
-            self._configure_roots(publisher)
-
-    def _configure_roots(self, publisher: PublisherMetrics) -> None:
-        topic, endpoint_id = publisher.topic, publisher.endpoint_id
-        if self.sampling.level(topic, endpoint_id, self.level, is_publisher=True) == "off":
-            publisher.configure_roots(0.0, None)
-        else:
-            publisher.configure_roots(*self.sampling.roots(topic, endpoint_id, self._roots))
+            self.recording.configure_roots(publisher)
 
     def begins_operation(self, operation: str) -> bool:
         """Whether an operation that is part of no trace begins one now: about as often as a publisher does."""
-        rate_hz, now_s = self._roots[0], time.monotonic()
-        if self.level == "off" or rate_hz <= 0 or now_s < self._operations.get(operation, 0.0):
-            return False
-        while len(self._operations) >= OPERATIONS:
-            del self._operations[next(iter(self._operations))]
-        self._operations[operation] = now_s + 1 / rate_hz
-        return True
+        return self.recording.begins_operation(operation)
 
     # -- reading ------------------------------------------------------------------------------------------------------
 

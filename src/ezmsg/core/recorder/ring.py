@@ -24,9 +24,11 @@ from ezmsg.core.recorder.rows import (
     LABEL_MASK,
     LABEL_SHIFT,
     LINK,
+    OWED_MASK,
     ROW_BYTES,
     ROW_WORDS,
     SAMPLED,
+    SELECTED,
     pack_extra,
     pack_hop_pair,
     pack_pair,
@@ -41,6 +43,7 @@ CROWDED: Final = 8
 
 _EMITS: Final = LABEL_MASK << LABEL_SHIFT
 _SPAN: Final = EXTENDED | SAMPLED
+_MARKED: Final = _SPAN | SELECTED
 
 Rows = NDArray[np.int64]
 Words = tuple[Any, ...]
@@ -54,8 +57,8 @@ class Taken(NamedTuple):
     """What one read found.
 
     Rows as they were written; whether none of them has an extra row, or will get one; how many records they are: a row
-    and its extra row count once, a hop twice; and what was lost of it: what was overwritten unread counts once a row,
-    whatever it was.
+    and its extra row count once, a hop twice; what was lost of it: what was overwritten unread counts once a row,
+    whatever it was; and whether some are selected and have no extra row.
     """
 
     rows: Rows
@@ -64,6 +67,7 @@ class Taken(NamedTuple):
     lost: int
     lost_spans: int
     lost_samples: int
+    is_selected: bool = False
 
 
 class Ring:
@@ -176,14 +180,14 @@ class Ring:
         _, extras, spans, samples = self.marks
         self.marks = (end, extras + 1, spans + 2, samples)
 
-    def close_pair(self, end: int, samples: int) -> None:
-        """Publish a row and its extra row, packed as one and ending at `end`; they owe so many native samples."""
-        if end & self.mask == ROW_BYTES:
-            self.buffer[:ROW_BYTES] = self.buffer[self._size :]
+    def put_selected(self, samples: int, *words: float) -> None:
+        """Write a row without an extra row that owes so many native samples."""
+        offset = self.head
+        pack_row(self.buffer, offset & self.mask, *words)
         # As `mark` does.
-        self.head = end
+        self.head = end = offset + ROW_BYTES
         _, extras, spans, all_samples = self.marks
-        self.marks = (end, extras + 1, spans, all_samples + samples)
+        self.marks = (end, extras, spans, all_samples + samples)
 
     def mark(self, end: int, spans: int, samples: int) -> None:
         """Publish a row and its extra row that end at `end`; they are so many spans (0 or 1) and native samples."""
@@ -277,13 +281,16 @@ class Ring:
         words = rows[:, 0].copy()
         flags = int(np.bitwise_or.reduce(words))
         hops = int(np.count_nonzero(words & HOP)) if flags & HOP else 0
-        if not flags & _SPAN and marks == before:
+        if not flags & _MARKED and marks == before:
             return Taken(rows, True, len(rows) + hops, lost_rows, 0, 0)
-        marked = np.flatnonzero(words & _SPAN)
-        spans = _spans_of(words[marked])
-        extended = words[marked] & EXTENDED != 0
-        owed = np.zeros(len(marked), dtype=np.int64)
-        owed[extended] = _owed(words[marked[extended] + 1])
+        marked = np.flatnonzero(words & _MARKED)
+        metas = words[marked]
+        spans = _spans_of(metas) if flags & SAMPLED else np.zeros(len(metas), dtype=np.int64)
+        extended = metas & EXTENDED != 0
+        # Without an extra row, only what is selected has a label.
+        owed = np.bitwise_count(metas >> LABEL_SHIFT & OWED_MASK).astype(np.int64)
+        if flags & EXTENDED:
+            owed[extended] = _owed(words[marked[extended] + 1])
         # The others the marks do not know yet: what was written while we read them.
         known = int(np.searchsorted(marked, (marks[0] - first) // ROW_BYTES - 1, side="right"))
         seen = (int(np.count_nonzero(extended)), int(spans.sum()), int(owed.sum()))
@@ -291,7 +298,8 @@ class Ring:
         self._accounted = (marks[0], marks[1] + ahead[0], marks[2] + ahead[1], marks[3] + ahead[2])
         extras, lost_spans, lost_samples = (self._accounted[n + 1] - before[n + 1] - seen[n] for n in range(3))
         records = len(rows) - seen[0] + hops
-        return Taken(rows, not len(marked), records, lost_rows - extras, lost_spans, lost_samples)
+        is_selected = bool(flags & SELECTED) and bool((metas & (SELECTED | EXTENDED) == SELECTED).any())
+        return Taken(rows, not flags & _SPAN, records, lost_rows - extras, lost_spans, lost_samples, is_selected)
 
 
 def _spans_of(metas: NDArray[np.int64]) -> NDArray[np.int64]:

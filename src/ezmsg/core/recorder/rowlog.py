@@ -82,8 +82,10 @@ class RowLog:
         self._positions: deque[int] = deque()
         self._first_block = 0
         self._spare: RowArray | None = None
-        self._floor = self.end = end
-        self._floor_place = self._stop = 0
+        self._floor = end
+        self.end: int = end
+        self._floor_place = 0
+        self._stop: int = 0
 
     @property
     def oldest(self) -> int:
@@ -99,6 +101,10 @@ class RowLog:
         place = self._stop
         self._stop += len(rows)
         self._forget_before(self._oldest_place)
+        self._put(rows, place)
+
+    def _put(self, rows: RowArray, place: int) -> None:
+        """Write the next rows where they belong, from `place` on, and count them."""
         # Whole blocks: what is before the oldest row is there as well.
         skipped = max(0, self._first_block * BLOCK - place)
         self.end += self._count(rows[:skipped])

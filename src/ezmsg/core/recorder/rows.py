@@ -1,8 +1,8 @@
 """The layout of rows: eight 64-bit integers, in rings, in stores and on the wire.
 
-A measurement is one row. One that belongs to a trace, or that a native trace selected, is followed by an extra row
-with ids. The first word of a row (`meta`) packs, from the low end: kind (4 bits), channel kind (3), flags (9), label
-(16) and endpoint index (31). The other words, by kind:
+A measurement is one row. One that belongs to a trace is followed by an extra row with ids. The first word of a row
+(`meta`) packs, from the low end: kind (4 bits), channel kind (3), flags (9), label (16) and endpoint index (31). The
+other words, by kind:
 
     PUBLISH  message id, origin, start, end, wait, serialize, size
     PROCESS  message id, origin, publish, channel, start, end, size
@@ -20,8 +20,13 @@ with ids. The first word of a row (`meta`) packs, from the low end: kind (4 bits
 
 In the extra row of an ATTRIBUTE, parent is the span it belongs to, fanout a whole number, and blame label a text; which
 of them its value is tells the type, a position in `ATTRIBUTE_TYPES`. In the extra row of a LINK, trace and span are
-those of what the publish follows from; its parent is the span of the publish. In an extra row the label bits hold the
-metrics that this row owes to the native trace, and the index bits the generation of the control that selected it.
+those of what the publish follows from; its parent is the span of the publish.
+
+A row that a native trace selected says which metrics it owes to it, and the generation of the control that selected it.
+One with an extra row says so there: in the label bits and the index bits. A publish or a processing without one, which
+needs no label, says it in its own label bits: the metrics in the low half, in the high half the generation, of which no
+more fits. The origin of such a publish, which nobody asks for, gives way to the start of the previous one (see
+`selected`).
 
 Times and durations are nanoseconds, except where rows are written: the writer packs seconds as float64, and `Ring.take`
 makes nanoseconds of a whole column at once. A float of the clock costs its writer a third of what a whole number of
@@ -63,7 +68,7 @@ SAMPLED: Final = 1 << 7
 """The message belongs to a trace; its ids are in the extra row. A hop without one has ids that are calculated (see
 `calculated`)."""
 SELECTED: Final = 1 << 8
-"""A native trace selected the message; the extra row says which metrics it owes."""
+"""A native trace selected the message; the extra row, or the label without one, says which metrics it owes."""
 EXTENDED: Final = 1 << 9
 """An extra row is right behind."""
 FOREIGN: Final = 1 << 10
@@ -100,6 +105,9 @@ NO_TRACE: Final = bytes(16)
 FIRST_TIME: Final = 2
 LAST_TIME: Final = 6
 """The words of a row that are times, as `pack_row` has them."""
+PUBLISH_END: Final = 4
+PROCESS_END: Final = 6
+"""The words that tell when a publish and a processing ended."""
 PREVIOUS: Final = 5
 """The word of an extra row that is one."""
 
@@ -153,6 +161,11 @@ FOLLOWERS: Final = (LINK, ATTRIBUTE)
 BEHIND: Final = (EXTRA, *FOLLOWERS)
 """Kinds of rows that are never read apart from the one before them."""
 ATTRIBUTE_TYPES: Final = ("str", "int", "float", "bool")
+GENERATIONS: Final = 256
+"""Generations of controls that a row without an extra row tells apart."""
+GENERATION_SHIFT: Final = LABEL_SHIFT + 8
+OWED_MASK: Final = 0xFF
+"""Of the label bits of such a row: the metrics it owes."""
 
 
 def are_followers(rows: NDArray[Any]) -> NDArray[np.bool_]:
@@ -181,6 +194,11 @@ SAMPLE_ROW: Final = np.dtype(
     ]
 )
 """One native sample (64 bytes)."""
+
+
+def selected_flags(emit: int, generation: int) -> int:
+    """What the first word of a row without an extra row has, if it owes these metrics to that native trace."""
+    return SELECTED | emit << LABEL_SHIFT | generation % GENERATIONS << GENERATION_SHIFT
 
 
 def meta_word(kind: int, index: int, channel: ProfileChannelType = ProfileChannelType.UNKNOWN, flags: int = 0) -> int:

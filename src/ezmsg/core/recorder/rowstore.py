@@ -9,6 +9,7 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 
 from ezmsg.core.recorder.rowlog import Found, Read, RowArray, RowLog, Tells
+from ezmsg.core.recorder.samplelog import Unmade
 
 READERS: Final = 64
 """Readers remembered; the one idle longest is forgotten, and would start anew."""
@@ -36,7 +37,7 @@ class _Cursor:
     place: Place = _BEGIN
     had: int = 0
 
-    def go(self, found: Read | Found, position: int) -> None:
+    def go(self, found: Read | Found | Unmade, position: int) -> None:
         """Go on to a position; what was gone before it could be read is missed, if it was not had before."""
         begin, evicted, cleared = self.place
         floor = begin + found.cleared
@@ -93,22 +94,16 @@ class RowStore:
         self._gone: dict[str | None, _Reader] = {}
         # What readers missed that were forgotten; by role.
         self._forgotten: dict[str, tuple[int, int]] = {}
-        self.added = 0
+        self.added: int = 0
         # By graph, since it was last orphaned.
         self._added: Counter[str] = Counter()
 
     def add(self, key: str, graph: str | None, rows: RowArray) -> None:
         """Add rows to the log of a key."""
-        log = self._logs.get(key)
-        if log is None:
-            log = self._logs[key] = RowLog(self._dtype, self._limit, self._follows)
-        self._graphs[key] = graph
-        self._closed.pop(key, None)
+        log = self._log(key, graph)
         before = log.end
         log.append(rows)
-        self.added += log.end - before
-        if graph is not None:
-            self._added[graph] += log.end - before
+        self._count(graph, log.end - before)
 
     def close(self, key: str) -> None:
         """No more rows will come for a key; what is there can still be read."""
@@ -225,6 +220,23 @@ class RowStore:
             evicted, cleared = self._forgotten.get(role, (0, 0))
             more = reader.lost()
             self._forgotten[role] = evicted + more[0], cleared + more[1]
+
+    def _count(self, graph: str | None, count: int) -> None:
+        self.added += count
+        if graph is not None:
+            self._added[graph] += count
+
+    def _new_log(self) -> RowLog:
+        return RowLog(self._dtype, self._limit, self._follows)
+
+    def _log(self, key: str, graph: str | None) -> RowLog:
+        """The log of a key that is added to."""
+        log = self._logs.get(key)
+        if log is None:
+            log = self._logs[key] = self._new_log()
+        self._graphs[key] = graph
+        self._closed.pop(key, None)
+        return log
 
     def _reader(self, name: str, graph: str | None = None) -> _Reader:
         reader = self._readers.pop(name, None)

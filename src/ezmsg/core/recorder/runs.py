@@ -106,6 +106,11 @@ class Published(NamedTuple):
     stretch: Stretch
 
 
+def is_special(meta: int) -> bool:
+    """Whether rows with this first word, without what differs within a run, cannot be counted as a run."""
+    return meta & KIND_MASK not in (PUBLISH, PROCESS) or bool(meta & _SPECIAL)
+
+
 def runs_of(piece: Piece) -> tuple[list[Run], Rows] | None:
     """Rows by endpoint, and those of other kinds than publishes and messages received, as they were written.
 

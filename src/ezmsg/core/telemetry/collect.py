@@ -108,14 +108,14 @@ class Collector:
                 counters = self._changed_counters(endpoints, set(gone))
                 histograms = self._changed_histograms(endpoints)
                 self._pause()
-            spans, samples = self._rows()
+            spans, samples, selected = self._rows()
             recorded, dropped = recorder.tally(self._reader)
             labels = recorder.labels.since(self._labels)
             self._labels += len(labels)
             tally = recorded, dropped
             # A busy process has a new tally all the time: alone, it waits for the counters.
             is_tally_due = not rows_only and tally != self._tally
-            if not (new or gone or counters or histograms or spans or samples or is_tally_due):
+            if not (new or gone or counters or histograms or spans or samples or selected or is_tally_due):
                 return None
             self._tally = tally
             batch = TelemetryBatch(
@@ -129,6 +129,7 @@ class Collector:
                 labels=labels,
                 spans=spans,
                 samples=samples,
+                selected=selected,
                 recorded=recorded,
                 dropped=dropped,
             )
@@ -227,12 +228,18 @@ class Collector:
         self._turn = aggregator.turn
         return changed
 
-    def _rows(self) -> tuple[bytes, bytes]:
+    def _rows(self) -> tuple[bytes, bytes, bytes]:
         digest, limit = self._recorder.digest, self._rows_at_once
         spans = digest.take_spans(self._reader, limit, self._graph)
-        samples = digest.take_samples(self._reader, limit, self._graph)
-        self.has_more = max(len(spans) // SPAN_ROW.itemsize, len(samples) // SAMPLE_ROW.itemsize) >= limit
-        return spans, samples
+        taken = digest.take_selected(self._reader, limit, self._graph)
+        if taken is None:
+            samples, selected = digest.take_samples(self._reader, limit, self._graph), b""
+            is_full = len(samples) // SAMPLE_ROW.itemsize >= limit
+        else:
+            samples, (selected, count) = b"", taken
+            is_full = count >= limit
+        self.has_more = is_full or len(spans) // SPAN_ROW.itemsize >= limit
+        return spans, samples, selected
 
     def _note_sent(self) -> None:
         recorder = self._recorder

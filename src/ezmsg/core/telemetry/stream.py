@@ -16,7 +16,7 @@ from ezmsg.core.graphmeta import (
     ProfilingTraceStreamBatch,
 )
 from ezmsg.core.net.address import Address
-from ezmsg.core.telemetry.expand import expand_samples, expand_spans
+from ezmsg.core.telemetry.expand import Columns
 from ezmsg.core.wire.records import (
     EndpointRecord,
     EventAck,
@@ -36,7 +36,7 @@ PROCESSES = 4096
 
 
 class StreamReader:
-    """Collects the batches of one stream, and expands their columns.
+    """Collects the batches of one stream.
 
     Attributes:
         ended: Why there will be no more; empty while there may.
@@ -134,13 +134,12 @@ class StreamReader:
             pid=process.pid,
             host=process.host,
             timestamp=float(process.mono_ns),
-            samples=expand_samples(process.samples, endpoints, labels),
-            spans=[] if anchor is None else expand_spans(process.spans, endpoints, labels, anchor),
+            samples=[],
             dropped=dict(process.dropped),
             anchor_mono_ns=0 if anchor is None else anchor.mono_ns,
             anchor_unix_ns=0 if anchor is None else anchor.unix_ns,
             boot_id="" if anchor is None else anchor.boot_id,
-        )
+        ).fill_later(Columns(process.samples, process.spans, endpoints, labels, anchor))
 
 
 def profiling_stream(address: Address, control: ProfilingStreamControl) -> ReaderStream[ProfilingTraceStreamBatch]:

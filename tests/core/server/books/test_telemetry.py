@@ -5,14 +5,17 @@ from msgspec import structs
 from ezmsg.core.errors import ExporterLeased, ProtocolError
 from ezmsg.core.recorder.expand import expand_samples, expand_spans
 from ezmsg.core.recorder.rows import (
+    AGE,
     CHANNEL_SHIFT,
     CHANNELS,
     LEASE_TIME,
     METRICS,
     PROCESS,
+    ROW_WORDS,
     SAMPLE_ROW,
     SPAN_ROW,
     meta_word,
+    selected_flags,
 )
 from ezmsg.core.server.books import closedendpoints, exporter
 from ezmsg.core.server.books.telemetry import GONE, LEFT, TelemetryBook
@@ -442,9 +445,11 @@ def test_columns_that_are_no_rows_are_refused_and_change_nothing(book):
     for broken, why in [
         ({"spans": b"x" * 100}, "no rows"),
         ({"samples": b"x" * 65}, "no rows"),
+        ({"selected": b"x" * 8}, "no rows"),
         ({"samples": no_metric.tobytes()}, "no metric 8"),
         ({"samples": no_channel.tobytes()}, "no kind of channel 4"),
         ({"spans": no_kind.tobytes()}, "no kind of channel 4"),
+        ({"selected": no_kind["meta"][1].tobytes() + bytes(8 * ROW_WORDS - 8)}, "no kind of channel 4"),
     ]:
         with pytest.raises(ProtocolError, match=why):
             book.batch("link", batch(3, counters=[CounterState(1, {})], **broken))
@@ -488,6 +493,21 @@ def test_every_stream_gets_everything_also_when_it_starts_late(book, client):
     assert seqs(read(book, early)["c"]) == [3]
     assert seqs(read(book, late)["c"]) == [1, 2, 3]
     assert read(book, late) == {}
+
+
+def test_samples_come_as_rows_that_make_them_too(book, client):
+    rows = np.zeros((3, ROW_WORDS), dtype=np.int64)
+    rows[:, 0] = meta_word(PROCESS, 2, flags=selected_flags(1 << LEASE_TIME | 1 << AGE, 1))
+    rows[:, 1] = [2, 3, 4]
+    book.batch("link", batch(1, "c", samples=samples(1), selected=rows[:2].tobytes()))
+    one = stream(book, max_samples=4)
+    book.batch("link", batch(2, "c", selected=rows[2:].tobytes()))
+    assert seqs(read(book, one)["c"]) == [1, 2, 2, 3]
+    told = read(book, one)["c"]
+    assert (seqs(told), told.endpoints) == ([3, 4, 4], [endpoint(2)])
+    book.batch("link", batch(3, selected=rows.tobytes()))
+    assert book.reader_open("x", EXPORTER) is None
+    assert take(book)[0].server_dropped == {"sample:no_client": 6}
 
 
 def test_at_most_max_samples_of_each_process_come_at_once(book, client):

@@ -11,6 +11,7 @@ import numpy as np
 from ezmsg.core.recorder.distinct import distinct
 from ezmsg.core.recorder.rowlog import Read, RowArray, RowLog
 from ezmsg.core.recorder.rows import INDEX_SHIFT, LABEL_MASK, LABEL_SHIFT, SAMPLE_ROW, SPAN_ROW, are_followers
+from ezmsg.core.recorder.samplelog import SampleLog
 from ezmsg.core.server.books.telemetrylink import TelemetryLink
 from ezmsg.core.wire.records import OpenProfilingStream, ProcessSamples, ProfilingStreamBatch
 
@@ -35,7 +36,7 @@ class StreamClient:
 
     def __init__(self, client_id: str, pid: int, host: str, limit: int, begin: int) -> None:
         self.client_id, self.pid, self.host, self.begin = client_id, pid, host, begin
-        self.samples = RowLog(SAMPLE_ROW, limit, end=begin)
+        self.samples = SampleLog(limit, begin)
         self.spans = RowLog(SPAN_ROW, limit, are_followers, begin)
         self.link: TelemetryLink | None = None
         self.left_s = math.inf

@@ -8,9 +8,10 @@ from typing import Final
 
 from ezmsg.core.errors import ExporterLeased
 from ezmsg.core.recorder.rows import count_spans
+from ezmsg.core.recorder.selected import owed_by
 from ezmsg.core.server.books.exporter import Exporter
 from ezmsg.core.server.books.profilestreams import ProfileStream, StreamClient
-from ezmsg.core.server.books.telemetrylink import TelemetryLink, sample_rows, span_rows
+from ezmsg.core.server.books.telemetrylink import TelemetryLink, sample_rows, selected_rows, span_rows
 from ezmsg.core.wire.records import (
     ClockAnchor,
     OpenProfilingStream,
@@ -127,15 +128,17 @@ class TelemetryBook:
             ProtocolError: Its columns are no rows; nothing was changed.
         """
         link = self._links[link_id]
-        samples, spans = sample_rows(batch.samples), span_rows(batch.spans)
+        samples, selected, spans = sample_rows(batch.samples), selected_rows(batch.selected), span_rows(batch.spans)
         link.apply(batch)
         client = self._clients.get(batch.process_id) or self._left.get(batch.process_id)
         if client is None:
             # No client yet, or one that closed while this was on its way: streams do not know it.
-            link.lost["sample:no_client"] += len(samples)
+            link.lost["sample:no_client"] += len(samples) + int(owed_by(selected).sum())
         else:
             client.link = link
-            client.samples.append(samples)
+            if len(samples):
+                client.samples.append(samples)
+            client.samples.append_selected(selected)
             client.spans.append(spans)
         if self._exporter is not None:
             self._exporter.changed(link_id, batch)

@@ -9,12 +9,15 @@ import numpy as np
 
 from ezmsg.core.errors import ProtocolError
 from ezmsg.core.recorder.distinct import distinct
+from ezmsg.core.recorder.ring import Rows
 from ezmsg.core.recorder.rowlog import RowArray, RowLog
 from ezmsg.core.recorder.rows import (
     CHANNEL_MASK,
     CHANNEL_SHIFT,
     CHANNELS,
     METRICS,
+    ROW_BYTES,
+    ROW_WORDS,
     SAMPLE_ROW,
     SPAN_ROW,
     are_followers,
@@ -60,6 +63,19 @@ def sample_rows(data: bytes) -> RowArray:
     rows = _rows(data, SAMPLE_ROW)
     _check(rows["metric"], len(METRICS), "metric")
     _check(rows["channel"], len(CHANNELS), "kind of channel")
+    return rows
+
+
+def selected_rows(data: bytes) -> Rows:
+    """The rows of a batch that samples are made of.
+
+    Raises:
+        ProtocolError: The bytes are no whole rows, or name what there is not.
+    """
+    if len(data) % ROW_BYTES:
+        raise ProtocolError(f"{len(data)} bytes are no rows of {ROW_BYTES} bytes")
+    rows = np.frombuffer(data, dtype=np.int64).reshape(-1, ROW_WORDS)
+    _check(rows[:, 0] >> CHANNEL_SHIFT & CHANNEL_MASK, len(CHANNELS), "kind of channel")
     return rows
 
 

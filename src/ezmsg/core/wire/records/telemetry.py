@@ -110,7 +110,8 @@ class TelemetryBatch(Record, frozen=True):
     """What a process recorded since its last batch: new endpoints, changed state, rows in columns.
 
     `process_id` is the client id of its ProcessControlClient ("" before any). Counters, histograms, `recorded` and
-    `dropped` are cumulative. `spans` and `samples` are rows of `SPAN_ROW` and `SAMPLE_ROW`. `final` says goodbye.
+    `dropped` are cumulative. `spans` and `samples` are rows of `SPAN_ROW` and `SAMPLE_ROW`; `selected` are rows that
+    samples are made of (see `recorder.selected`). `final` says goodbye.
     """
 
     seq: int
@@ -123,6 +124,7 @@ class TelemetryBatch(Record, frozen=True):
     labels: dict[int, Name] = {}
     spans: bytes = b""
     samples: bytes = b""
+    selected: bytes = b""
     recorded: Tally = {}
     dropped: Tally = {}
     final: bool = False

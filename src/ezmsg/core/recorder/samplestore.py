@@ -1,0 +1,89 @@
+"""The samples of all endpoints, with named readers: those who want samples, and those who pass on what makes them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from ezmsg.core.recorder.ring import Rows
+from ezmsg.core.recorder.rows import SAMPLE_ROW
+from ezmsg.core.recorder.rowstore import RowStore
+from ezmsg.core.recorder.samplelog import SampleLog, Unmade
+from ezmsg.core.recorder.selected import ends_s, owed_by
+
+NOTHING = b"", 0
+
+
+class SampleStore(RowStore):
+    """Logs of samples by endpoint. Callers take turns."""
+
+    def __init__(self, limit: int) -> None:
+        """Make an empty store that keeps `limit` samples of each endpoint."""
+        super().__init__(SAMPLE_ROW, limit)
+
+    def add_selected(self, key: str, graph: str | None, rows: Rows) -> None:
+        """Add the samples that rows owe, which are kept."""
+        log = self._log(key, graph)
+        assert isinstance(log, SampleLog)
+        self._count(graph, log.append_selected(rows))
+
+    def take_selected(self, name: str, limit: int, graph: str | None = None) -> tuple[bytes, int] | None:
+        """The oldest unread samples (of a graph, or of all), as the rows they are made of; at most `limit` rows.
+
+        Returns:
+            The rows, by time, and how many they are; None if these samples are not to be had as rows, but by `peek` and
+            `advance`.
+        """
+        reader = self._reader(name, graph)
+        found: dict[str, Unmade] = {}
+        for key, log in self._logs.items():
+            if graph is not None and self._graphs[key] != graph:
+                continue
+            assert isinstance(log, SampleLog)
+            unmade = log.find_unmade(reader.cursor(key).place.position, limit)
+            if unmade is None:
+                return None
+            found[key] = unmade
+        for key, unmade in found.items():
+            reader.cursor(key).go(unmade, unmade.start)
+        unread = {key: unmade.parts for key, unmade in found.items() if unmade.parts}
+        if not unread:
+            return NOTHING
+        rows, counts = oldest_rows(list(unread.values()), limit)
+        for key, count in zip(unread, counts, strict=True):
+            self.advance(name, key, count)
+        return rows.tobytes(), len(rows)
+
+    def _new_log(self) -> SampleLog:
+        return SampleLog(self._limit)
+
+
+def oldest_rows(unread: list[list[Rows]], limit: int) -> tuple[Rows, list[int]]:
+    """The oldest rows of all endpoints, at most `limit`, and how many samples those of each owe.
+
+    No endpoint can starve another. What is taken of an endpoint is always what it recorded first.
+
+    Args:
+        unread: By endpoint, its rows in parts.
+        limit: How many rows.
+    """
+    # What several threads recorded is not in order; a running maximum keeps the prefix of each endpoint together.
+    times = [np.maximum.accumulate(np.concatenate([ends_s(part) for part in parts])) for parts in unread]
+    # Stable: it merges what is in order already, and leaves equals of an endpoint as they are.
+    order = np.argsort(np.concatenate(times), kind="stable")[:limit]
+    begins = np.cumsum([0, *(len(of_one) for of_one in times)])
+    counts = np.bincount(np.searchsorted(begins, order, side="right") - 1, minlength=len(unread)).tolist()
+    # Only what was chosen is copied: in most places there is much more.
+    chosen = [list(_first(parts, count)) for parts, count in zip(unread, counts, strict=True)]
+    chosen_times = np.concatenate([of_one[:count] for of_one, count in zip(times, counts, strict=True)])
+    joined = np.concatenate([part for parts in chosen for part in parts])
+    rows = joined.take(np.argsort(chosen_times, kind="stable"), axis=0)
+    return rows, [sum(int(owed_by(part).sum()) for part in parts) for parts in chosen]
+
+
+def _first(parts: list[Rows], count: int) -> Iterator[Rows]:
+    """The first rows of all parts."""
+    for part in parts:
+        yield part[:count]
+        count -= min(count, len(part))
