@@ -145,11 +145,13 @@ def test_a_message_that_cannot_be_read_is_logged_and_the_next_one_comes(
     assert "cannot be read here" in caplog.text
 
 
-def test_a_coroutine_function_is_no_callback(context: SyncContext) -> None:
+def test_what_cannot_be_called_and_a_coroutine_function_are_no_callbacks(context: SyncContext) -> None:
     async def wrong(_message: object) -> None: ...
 
     with pytest.raises(TypeError, match="coroutine function"):
         context.create_subscription("A", wrong)
+    with pytest.raises(TypeError, match="cannot be called"):
+        context.create_subscription("A", "print")  # type: ignore[arg-type]
 
 
 def test_a_subscription_without_callback_is_left_alone(context: SyncContext) -> None:
