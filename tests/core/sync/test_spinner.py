@@ -10,6 +10,7 @@ import pytest
 
 from ezmsg.core import sync
 from ezmsg.core.graphserver import GraphServer
+from ezmsg.core.profiling import PROFILES
 from ezmsg.core.sync import SyncContext
 from tests.core.sync.conftest import Background, press_ctrl_c, somebody_spins, wait_until
 
@@ -230,6 +231,8 @@ def test_spin_ends_when_a_callback_shuts_the_context_down(server: GraphServer) -
             publisher.publish(number)
         sync.spin(context, poll_interval=30)
     assert called == [0]
+    # The message that was handled meanwhile was let go of after the end of its loop: nothing is measured any more.
+    assert not PROFILES.snapshot().subscribers
 
 
 def test_shutdown_ends_a_waiting_turn_at_once(server: GraphServer, background: Background) -> None:
