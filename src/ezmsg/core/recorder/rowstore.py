@@ -32,10 +32,11 @@ _BEGIN: Final = Place()
 
 @dataclass(slots=True)
 class _Cursor:
-    """A reader of one log; what lies before `had` it has had once, and cannot miss."""
+    """A reader of one log; what lies before `had` it has had once, and cannot miss, and before `missed` it was missed."""
 
     place: Place = _BEGIN
     had: int = 0
+    missed: int = 0
 
     def go(self, found: Read | Found | Unmade, position: int) -> None:
         """Go on to a position; what was gone before it could be read is missed, if it was not had before."""
@@ -43,6 +44,8 @@ class _Cursor:
         floor = begin + found.cleared
         evicted += max(0, found.start - max(floor, self.had))
         cleared += max(0, floor - max(begin, self.had))
+        if found.evicted:
+            self.missed = found.start
         self.place = Place(position, evicted, cleared)
 
 
@@ -173,12 +176,16 @@ class RowStore:
             if (cursor := reader.cursors.get(key)) is not None:
                 position = cursor.place.position
                 cursor.had = max(cursor.had, position)
-                cursor.place = cursor.place._replace(position=min(position, log.oldest))
+                # Some of what counts as missed may be here still: samples of a row that others of are gone.
+                oldest = max(log.oldest, cursor.missed)
+                cursor.place = cursor.place._replace(position=min(position, oldest))
 
     def skip(self, name: str, graph: str | None = None) -> None:
         """Let a reader (of a graph, or of all) go on after everything that is here."""
         reader = self._reader(name, graph)
         for key, log in self._logs.items():
+            if graph is not None and self._graphs[key] != graph:
+                continue
             cursor = reader.cursor(key)
             cursor.place = cursor.place._replace(position=log.end)
 
