@@ -43,7 +43,8 @@ class Labels:
         code = self._codes.get(text)
         if code is not None:
             return code
-        short = text[:TEXT_LIMIT]
+        # Half of a surrogate pair, as in the name of a file that is no text, cannot travel.
+        short = text[:TEXT_LIMIT].encode(errors="replace").decode()
         if short != text:
             return self.code(short, is_free=is_free)
         with self._lock:
