@@ -184,8 +184,6 @@ class RowStore:
         """Let a reader (of a graph, or of all) go on after everything that is here."""
         reader = self._reader(name, graph)
         for key, log in self._logs.items():
-            if graph is not None and self._graphs[key] != graph:
-                continue
             cursor = reader.cursor(key)
             cursor.place = cursor.place._replace(position=log.end)
 
@@ -265,8 +263,11 @@ class RowStore:
         self._closed.pop(key, None)
         for reader in self._readers.values():
             cursor = reader.cursors.pop(key, None)
-            if cursor is not None or reader.graph in (None, graph):
+            if reader.graph in (None, graph):
                 reader.end(cursor or _Cursor(), log.end, is_cleared=cleared)
+            elif cursor is not None:
+                # What it missed while this was of its graph; the rest was for others.
+                reader.end(cursor, cursor.place.position, is_cleared=cleared)
         if graph not in self._gone and len(self._gone) >= GRAPHS:
             graph = None
         self._gone.setdefault(graph, _Reader()).end(_Cursor(), log.end, is_cleared=cleared)
