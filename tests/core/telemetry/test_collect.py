@@ -77,10 +77,12 @@ def test_a_wait_that_is_on_is_told_in_every_batch_and_counted_once(collector, pu
 def test_a_server_can_read_what_is_told_of_the_longest_names(registry, collector):
     name = "x" * LONGEST_NAME
     publisher = registry.register_publisher(uuid4(), name, 8, graph_address=GRAPH, unit=name, task=name)
-    registry.register_subscriber(uuid4(), name, graph_address=GRAPH).edge(publisher.id, name, ProfileChannelType.LOCAL)
+    subscriber = registry.register_subscriber(uuid4(), name, graph_address=GRAPH)
+    edge = subscriber.edge(publisher.id, name, ProfileChannelType.LOCAL)
+    edge.processed(0, 1.0, 1.0, 1.0, 1.0, 1.0, 0, None, "Error" * LONGEST_NAME)
     publisher.waits.began(message_clock(), 0, name)
     publisher.wait_ended(1, name)
-    registry.task_failed(name, name, "Error")
+    registry.task_failed(name, name, "Error" * LONGEST_NAME)
     batch = collect(collector)
     assert decode_record(*encode_record(batch)) == batch
 

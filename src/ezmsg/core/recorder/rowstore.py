@@ -32,7 +32,10 @@ _BEGIN: Final = Place()
 
 @dataclass(slots=True)
 class _Cursor:
-    """A reader of one log; what lies before `had` it has had once, and cannot miss, and before `missed` it was missed."""
+    """A reader of one log.
+
+    What lies before `had` it has had once, and cannot miss; of what lies before `missed`, the rest counts as missed.
+    """
 
     place: Place = _BEGIN
     had: int = 0
