@@ -188,6 +188,17 @@ def test_rows_of_batches_that_were_lost_with_a_connection_are_sent_again(registr
     assert span_ids(collect(collector)) == [3, 4]
 
 
+def test_rows_are_sent_again_also_when_the_next_connection_is_lost_before_the_server_has_them(
+    registry, collector, publisher
+):
+    for number in range(3):
+        publish(publisher, number, number, trace=(1, number + 1, 0))
+        collect(collector)
+    for _ in range(3):
+        collector.begin(1, is_new_server=False)
+        assert span_ids(collect(collector)) == [3]
+
+
 def test_a_server_that_took_the_place_of_one_that_crashed_gets_all_rows_that_are_kept(registry, collector, publisher):
     for number in range(3):
         publish(publisher, number, number, trace=(1, number + 1, 0))
