@@ -50,10 +50,10 @@ async def test_a_cycle_raises_and_changes_nothing(context: GraphContext, edge: t
     assert await context.snapshot() == before
 
 
-@pytest.mark.parametrize("topic", [None, 5, b"A", "A" * 4097, "\ud800"])
+@pytest.mark.parametrize("topic", [None, 5, b"A", "A" * 1025, "\ud800"])
 async def test_what_cannot_be_a_topic_is_refused_before_anything_is_made(context: GraphContext, topic: str) -> None:
     for makes in (context.publisher(topic), context.subscriber(topic), context.connect(topic, "B")):
-        with pytest.raises(ConfigError, match=r"topic=.* cannot be used: expected valid text of at most 4096"):
+        with pytest.raises(ConfigError, match=r"topic=.* cannot be used: expected valid text of at most 1024"):
             await makes
     assert (await context.snapshot()).graph == {}
 

@@ -42,6 +42,12 @@ def test_a_long_text_is_cut():
     assert labels.code("x" * 1000) == code
 
 
+def test_a_text_that_cannot_travel_becomes_one_that_can():
+    labels = Labels()
+    code = labels.code("of\udcff")
+    assert (labels.text(code), labels.code("of\udcff")) == ("of?", code)
+
+
 def test_threads_agree_on_numbers():
     labels = Labels()
     found: list[dict[str, int]] = []

@@ -160,6 +160,18 @@ def test_a_reader_can_be_put_back_and_sent_ahead():
     assert take(store, "one") == []
 
 
+def test_who_is_sent_ahead_in_a_graph_misses_nothing_of_others():
+    store = RowStore(SAMPLE_ROW, 10)
+    store.add("mine", "g", rows(1))
+    store.add("other", "h", rows(2))
+    store.orphan("g")
+    store.skip("one", "g")
+    store.add("other", "h", rows(3))
+    store.close("other")
+    store.clear()
+    assert (store.added_for("one"), store.lost("one")) == (0, (0, 0))
+
+
 def test_a_closed_log_can_still_be_read_by_readers_to_come():
     store = RowStore(SAMPLE_ROW, 10)
     store.add("a", None, rows(1, 2))

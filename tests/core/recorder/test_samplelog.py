@@ -118,3 +118,19 @@ def test_a_reader_amid_the_samples_of_a_row_is_given_the_rest_of_them():
     store.advance("r", "a", 1)
     assert store.take_selected("r", 100) is None
     assert store.peek("r", 100)["a"]["seq"].tolist() == [1, 2, 2]
+
+
+def test_samples_that_went_with_others_of_their_row_are_not_had_after_all():
+    store = SampleStore(3)
+    both = 1 << LEASE_TIME | 1 << AGE
+    store.add_selected("sub", None, written(*(process(2, n, end=n, flags=selected_flags(both, 1)) for n in (1, 2))))
+    assert seqs(store.take_selected("link", 10)) == [2]
+    assert store.lost("link") == (2, 0)
+    store.rewind_all("link")
+    assert sum(map(len, store.peek("link", 10).values())) == 2
+
+
+def test_samples_are_made_of_times_that_are_none():
+    rows = received(0, 5)
+    rows.view(np.float64)[:, 2:7] = np.array([[1e308], [-1e308], [np.inf], [-np.inf], [np.nan]])
+    assert len(samples_of(rows)) == owed_by(rows).sum()

@@ -9,7 +9,8 @@ from ezmsg.core.recorder.ring import CROWDED, ROWS
 from ezmsg.core.recorder.rows import ROW_WORDS, SAMPLE_ROW, SPAN_ROW
 from ezmsg.core.recorder.samplelog import SampleLog
 from ezmsg.core.telemetry.collect import Collector
-from ezmsg.core.wire.records import TelemetryBatch
+from ezmsg.core.wire.records import TelemetryBatch, decode_record, encode_record
+from ezmsg.core.wire.records.fields import LONGEST_NAME
 from tests.core.profiling.recording import begin_trace, publish, receive
 
 GRAPH = "127.0.0.1:25978"
@@ -71,6 +72,19 @@ def test_a_wait_that_is_on_is_told_in_every_batch_and_counted_once(collector, pu
     last = collect(collector).counters[0].values
     assert last["backpressure_ns"] == last["blame_ns:A"] + last["blame_ns:B"] == wait_ns
     assert collector.collect() is None
+
+
+def test_a_server_can_read_what_is_told_of_the_longest_names(registry, collector):
+    name = "x" * LONGEST_NAME
+    publisher = registry.register_publisher(uuid4(), name, 8, graph_address=GRAPH, unit=name, task=name)
+    subscriber = registry.register_subscriber(uuid4(), name, graph_address=GRAPH)
+    edge = subscriber.edge(publisher.id, name, ProfileChannelType.LOCAL)
+    edge.processed(0, 1.0, 1.0, 1.0, 1.0, 1.0, 0, None, "Error" * LONGEST_NAME)
+    publisher.waits.began(message_clock(), 0, name)
+    publisher.wait_ended(1, name)
+    registry.task_failed(name, name, "Error" * LONGEST_NAME)
+    batch = collect(collector)
+    assert decode_record(*encode_record(batch)) == batch
 
 
 def test_state_is_cumulative_and_unchanged_series_stay_at_home(registry, collector, publisher):
@@ -172,6 +186,17 @@ def test_rows_of_batches_that_were_lost_with_a_connection_are_sent_again(registr
         collect(collector)
     collector.begin(1, is_new_server=False)
     assert span_ids(collect(collector)) == [3, 4]
+
+
+def test_rows_are_sent_again_also_when_the_next_connection_is_lost_before_the_server_has_them(
+    registry, collector, publisher
+):
+    for number in range(3):
+        publish(publisher, number, number, trace=(1, number + 1, 0))
+        collect(collector)
+    for _ in range(3):
+        collector.begin(1, is_new_server=False)
+        assert span_ids(collect(collector)) == [3]
 
 
 def test_a_server_that_took_the_place_of_one_that_crashed_gets_all_rows_that_are_kept(registry, collector, publisher):

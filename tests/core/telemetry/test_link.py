@@ -11,7 +11,14 @@ from ezmsg.core.telemetry.collect import Collector
 from ezmsg.core.telemetry.link import BACKOFF_S, LONGEST_BACKOFF_S, TelemetryLink
 from ezmsg.core.telemetry.pump import say_hello
 from ezmsg.core.wire.frames import refusal_of
-from ezmsg.core.wire.records import Done, DrainTelemetry, ProcessTelemetry, TelemetryOpened
+from ezmsg.core.wire.records import (
+    Done,
+    DrainTelemetry,
+    ProcessTelemetry,
+    TelemetryOpened,
+    decode_record,
+    encode_record,
+)
 from tests.certificates import Authority
 from tests.core.net.securing import secure
 from tests.core.profiling.recording import publish
@@ -73,6 +80,12 @@ def test_a_link_says_hello_and_then_what_there_is(registry, server, link, publis
 def test_the_name_of_a_process_can_be_set(monkeypatch):
     monkeypatch.setenv("EZMSG_PROCESS_NAME", "decoder")
     assert say_hello("l").process_name == "decoder"
+
+
+def test_a_process_whose_script_has_a_name_that_is_no_text_says_who_it_is(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.delenv("EZMSG_PROCESS_NAME", raising=False)
+    monkeypatch.setattr("sys.argv", ["/srv/of\udcff.py"])
+    assert decode_record(*encode_record(say_hello("l"))).process_name == "of?.py"
 
 
 def test_when_nobody_wants_it_a_link_says_goodbye_and_is_over(registry, server, link, publisher):

@@ -12,7 +12,7 @@ from typing import Any, Final, Protocol, cast
 import numpy as np
 
 from ezmsg.core.graphmeta import ProfileChannelType
-from ezmsg.core.recorder.labels import Labels
+from ezmsg.core.recorder.labels import Labels, portable
 from ezmsg.core.recorder.ring import Ring, Words
 from ezmsg.core.recorder.rows import (
     AGE,
@@ -357,6 +357,7 @@ class EdgeMetrics:
             self._put(meta, message_id, start_ns, end_ns, 1 << USER_SPAN, sampled, None)
 
     def _count_error(self, error: str) -> str:
+        error = portable(error)
         if error not in self.failed and len(self.failed) >= ERROR_TYPES:
             error = "other"
         self.failed[error] = self.failed.get(error, 0) + 1

@@ -11,6 +11,11 @@ NO_LABEL: Final = 0
 OVERFLOW: Final = 1
 
 
+def portable(text: str) -> str:
+    """A text as it can travel: not too long, and without halves of surrogate pairs, as names of files may have."""
+    return text[:TEXT_LIMIT].encode(errors="replace").decode()
+
+
 class Labels:
     """Numbers grow and are never reused. Beyond the limit every new text is `…other`, and counted.
 
@@ -43,7 +48,7 @@ class Labels:
         code = self._codes.get(text)
         if code is not None:
             return code
-        short = text[:TEXT_LIMIT]
+        short = portable(text)
         if short != text:
             return self.code(short, is_free=is_free)
         with self._lock:

@@ -14,6 +14,7 @@ from collections import Counter, deque
 from pathlib import Path
 from typing import Final
 
+from ezmsg.core.recorder.labels import portable
 from ezmsg.core.recorder.rowlog import RowArray
 from ezmsg.core.recorder.rows import PROCESS_INDEX, SEPARATOR
 from ezmsg.core.recorder.series import SeriesTable
@@ -67,7 +68,7 @@ class ProcessScope:
     def task_failed(self, unit: str, task: str, error: str) -> None:
         """Count an error of a task that was not handling a message."""
         with self._lock:
-            name = SEPARATOR.join((unit, task, error))
+            name = SEPARATOR.join((unit, task, portable(error)))
             if name not in self._errors and len(self._errors) >= ERRORS:
                 name = SEPARATOR.join(("other", "other", "other"))
             self._errors[name] += 1

@@ -32,10 +32,14 @@ _BEGIN: Final = Place()
 
 @dataclass(slots=True)
 class _Cursor:
-    """A reader of one log; what lies before `had` it has had once, and cannot miss."""
+    """A reader of one log.
+
+    What lies before `had` it has had once, and cannot miss; of what lies before `missed`, the rest counts as missed.
+    """
 
     place: Place = _BEGIN
     had: int = 0
+    missed: int = 0
 
     def go(self, found: Read | Found | Unmade, position: int) -> None:
         """Go on to a position; what was gone before it could be read is missed, if it was not had before."""
@@ -43,6 +47,8 @@ class _Cursor:
         floor = begin + found.cleared
         evicted += max(0, found.start - max(floor, self.had))
         cleared += max(0, floor - max(begin, self.had))
+        if found.evicted:
+            self.missed = found.start
         self.place = Place(position, evicted, cleared)
 
 
@@ -173,7 +179,9 @@ class RowStore:
             if (cursor := reader.cursors.get(key)) is not None:
                 position = cursor.place.position
                 cursor.had = max(cursor.had, position)
-                cursor.place = cursor.place._replace(position=min(position, log.oldest))
+                # Some of what counts as missed may be here still: samples of a row that others of are gone.
+                oldest = max(log.oldest, cursor.missed)
+                cursor.place = cursor.place._replace(position=min(position, oldest))
 
     def skip(self, name: str, graph: str | None = None) -> None:
         """Let a reader (of a graph, or of all) go on after everything that is here."""
@@ -258,8 +266,11 @@ class RowStore:
         self._closed.pop(key, None)
         for reader in self._readers.values():
             cursor = reader.cursors.pop(key, None)
-            if cursor is not None or reader.graph in (None, graph):
+            if reader.graph in (None, graph):
                 reader.end(cursor or _Cursor(), log.end, is_cleared=cleared)
+            elif cursor is not None:
+                # What it missed while this was of its graph; the rest was for others.
+                reader.end(cursor, cursor.place.position, is_cleared=cleared)
         if graph not in self._gone and len(self._gone) >= GRAPHS:
             graph = None
         self._gone.setdefault(graph, _Reader()).end(_Cursor(), log.end, is_cleared=cleared)

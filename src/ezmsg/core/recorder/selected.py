@@ -130,7 +130,7 @@ def with_extra_rows(rows: Rows, generation: int) -> Rows:
 def samples_of(rows: Rows) -> RowArray:
     """The samples owed by rows that are alone, at least one, in order."""
     metas = rows[:, 0]
-    with np.errstate(invalid="ignore"):  # they may be anybody's, and hold anything
+    with np.errstate(invalid="ignore", over="ignore"):  # they may be anybody's, and hold anything
         times: Column = np.rint(rows[:, FIRST_TIME : PROCESS_END + 1].view(np.float64).T * 1e9).astype(np.int64)
     of_publish, of_process = times[PUBLISH_END - FIRST_TIME, :], times[PROCESS_END - FIRST_TIME, :]
     ended: Column = np.where(metas & KIND_MASK == PUBLISH, of_publish, of_process)

@@ -77,11 +77,13 @@ class Collector:
             if is_new_server:
                 recorder.digest.spans.rewind_all(self._reader)
                 recorder.digest.samples.rewind_all(self._reader)
-            for sent in self._sent:
-                if sent.seq == last_seq:
-                    recorder.digest.spans.rewind(self._reader, sent.spans)
-                    recorder.digest.samples.rewind(self._reader, sent.samples)
+            # Also for the next connection: this one may be lost before the server has anything of it.
+            had = [sent for sent in self._sent if sent.seq == last_seq]
+            for sent in had:
+                recorder.digest.spans.rewind(self._reader, sent.spans)
+                recorder.digest.samples.rewind(self._reader, sent.samples)
         self._sent.clear()
+        self._sent.extend(had)
 
     def collect(self, *, rows_only: bool = False, reads: bool = True) -> TelemetryBatch | None:
         """The next batch, taken as sent; None when there is nothing to tell.

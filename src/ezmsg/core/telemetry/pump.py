@@ -33,6 +33,7 @@ from ezmsg.core.telemetry.link import Dial, Listener, TelemetryLink
 from ezmsg.core.telemetry.looplag import LoopLag
 from ezmsg.core.telemetry.overhead import Overhead
 from ezmsg.core.wire.records import OpenTelemetry
+from ezmsg.core.wire.records.fields import LONGEST_NAME
 
 logger = logging.getLogger("ezmsg")
 
@@ -85,7 +86,9 @@ def named(name: str) -> Generator[None]:
 def process_name(default: str | None = None) -> str:
     """What this process is called in telemetry: as it was named, else EZMSG_PROCESS_NAME, `default`, its script."""
     script = Path(sys.argv[0] if sys.argv else "").name
-    return _name or config.text("EZMSG_PROCESS_NAME") or default or script or "python"
+    name = _name or config.text("EZMSG_PROCESS_NAME") or default or script or "python"
+    # The name of a file need not be text, and what is not cannot travel.
+    return name[:LONGEST_NAME].encode(errors="replace").decode()
 
 
 def say_hello(link_id: str) -> OpenTelemetry:

@@ -450,6 +450,8 @@ def test_columns_that_are_no_rows_are_refused_and_change_nothing(book):
         ({"samples": no_channel.tobytes()}, "no kind of channel 4"),
         ({"spans": no_kind.tobytes()}, "no kind of channel 4"),
         ({"selected": no_kind["meta"][1].tobytes() + bytes(8 * ROW_WORDS - 8)}, "no kind of channel 4"),
+        ({"selected": bytes(8 * ROW_WORDS)}, "owes no sample"),
+        ({"selected": b"\x02\x01\xff\x00\x00\x00\x00\x80" + bytes(8 * ROW_WORDS - 8)}, "negative index"),
     ]:
         with pytest.raises(ProtocolError, match=why):
             book.batch("link", batch(3, counters=[CounterState(1, {})], **broken))

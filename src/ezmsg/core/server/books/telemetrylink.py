@@ -22,6 +22,7 @@ from ezmsg.core.recorder.rows import (
     SPAN_ROW,
     are_followers,
 )
+from ezmsg.core.recorder.selected import owed_by
 from ezmsg.core.server.books.closedendpoints import ClosedEndpoints, LastValues
 from ezmsg.core.wire.records import (
     ClockAnchor,
@@ -76,6 +77,9 @@ def selected_rows(data: bytes) -> Rows:
         raise ProtocolError(f"{len(data)} bytes are no rows of {ROW_BYTES} bytes")
     rows = np.frombuffer(data, dtype=np.int64).reshape(-1, ROW_WORDS)
     _check(rows[:, 0] >> CHANNEL_SHIFT & CHANNEL_MASK, len(CHANNELS), "kind of channel")
+    # A negative index would reach into the metric of the samples; what owes nothing would be kept without a bound.
+    if len(rows) and ((rows[:, 0] < 0) | (owed_by(rows) == 0)).any():
+        raise ProtocolError("a row owes no sample, or is of an endpoint with a negative index")
     return rows
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from typing import Annotated
+from typing import Annotated, Final
 
 import msgspec
 from msgspec import Meta
@@ -55,15 +55,19 @@ class Record(msgspec.Struct, frozen=True, omit_defaults=True):
     """Base of everything that travels as a record."""
 
 
+# What users may call something: names in records, as of an endpoint or a counter, are made of up to three of them.
+LONGEST_NAME: Final = NAME_LENGTH // 4
+
+
 def require_name(argument: str, value: object) -> None:
     """Refuse what no record can carry as a name, before anything is made that has it.
 
     Raises:
-        ConfigError: It is no text, longer than names may be, or holds half of a surrogate pair.
+        ConfigError: It is no text, longer than users may call something, or holds half of a surrogate pair.
     """
-    if isinstance(value, str) and len(value) <= NAME_LENGTH:
+    if isinstance(value, str) and len(value) <= LONGEST_NAME:
         with contextlib.suppress(UnicodeEncodeError):
             value.encode()
             return
-    shown = f"{value:.60}…" if isinstance(value, str) and len(value) > NAME_LENGTH else value
-    raise ConfigError(argument, shown, f"valid text of at most {NAME_LENGTH} characters")
+    shown = f"{value:.60}…" if isinstance(value, str) and len(value) > LONGEST_NAME else value
+    raise ConfigError(argument, shown, f"valid text of at most {LONGEST_NAME} characters")
