@@ -21,12 +21,9 @@ def route(publisher_id: str, topic: str) -> PublisherRoute:
 
 
 def restored(book: RoutingBook, owner: str, edges: Iterable[tuple[str, str]]) -> GraphChange:
-    steps = book.restore(owner, edges)
-    while True:
-        try:
-            next(steps)
-        except StopIteration as done:
-            return done.value[0]
+    kept, missing = book.keep(owner, edges)
+    added, _ = book.connect_all(missing, owner)
+    return GraphChange(sorted({*kept.topics, *added.topics}), kept.reroutes + added.reroutes)
 
 
 def told(reroutes: list[Reroute]) -> dict[str, list[str]]:
