@@ -41,6 +41,19 @@ def test_equal_topics_need_no_edge_in_either_order() -> None:
     assert told(book.add_publisher(route("late", "A"))) == {"sub": ["early", "late"]}
 
 
+def test_who_is_back_on_another_topic_is_on_the_first_no_more() -> None:
+    book = RoutingBook()
+    book.add_subscriber("witness", "A")
+    for topic in "AB":
+        book.add_subscriber("sub", topic)
+        reroutes = book.add_publisher(route("pub", topic))
+    assert told(reroutes) == {"witness": [], "sub": ["pub"]}
+    book.remove_subscriber("sub")
+    assert told(book.remove_publisher("pub")) == {}
+    assert told(book.connect("B", "A", "s").reroutes) == {}
+    assert told(book.add_publisher(route("other", "B"))) == {"witness": ["other"]}
+
+
 def test_an_edge_tells_only_subscribers_behind_it() -> None:
     book = RoutingBook()
     book.add_publisher(route("pub", "A"))

@@ -64,10 +64,13 @@ class RoutingBook:
     # -- endpoints ----------------------------------------------------------------------------------------------------
 
     def add_publisher(self, route: PublisherRoute) -> list[Reroute]:
-        """A publisher offers its topic."""
+        """A publisher offers its topic, perhaps again, or in place of another."""
+        known = self.publishers.get(route.publisher_id, route)
+        if known.topic != route.topic:
+            discard(self._publishers_on, known.topic, route.publisher_id)
         self.publishers[route.publisher_id] = route
         self._publishers_on.setdefault(route.topic, set()).add(route.publisher_id)
-        return self._reroutes([route.topic])
+        return self._reroutes([known.topic, route.topic])
 
     def remove_publisher(self, publisher_id: str) -> list[Reroute]:
         """A publisher is gone."""
@@ -78,7 +81,8 @@ class RoutingBook:
         return self._reroutes([route.topic])
 
     def add_subscriber(self, subscriber_id: str, topic: str) -> Routing:
-        """A subscriber asks for a topic; returns all that reaches it."""
+        """A subscriber asks for a topic, perhaps again, or for another one; returns all that reaches it."""
+        self.remove_subscriber(subscriber_id)
         self._subscribers[subscriber_id] = topic
         self._subscribers_on.setdefault(topic, set()).add(subscriber_id)
         return self._told_now(subscriber_id, self._routing(subscriber_id)).routing
