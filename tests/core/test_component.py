@@ -338,6 +338,12 @@ def test_a_stream_called_like_a_member_is_refused(name: str) -> None:
         type("Wrong", (ez.Unit,), {name: ez.InputStream(int)})
 
 
+def test_an_attribute_in_place_of_the_address_is_warned_of(caplog: pytest.LogCaptureFixture) -> None:
+    type("Device", (ez.Unit,), {"address": "AA:BB", "port": 5})
+    (warning,) = caplog.messages
+    assert warning == "Device.address = 'AA:BB' hides what every component has by this name: choose another"
+
+
 # -- the rest -----------------------------------------------------------------------------------------------------
 
 

@@ -341,7 +341,7 @@ async def test_create_server_takes_a_free_port_and_the_service_then_knows_it() -
     server = service.create_server()
     try:
         assert service.address == server.address
-        assert server.address.port != GraphService.PORT_DEFAULT
+        assert server.address.port != GraphService.default_address().port
     finally:
         server.stop()
 

@@ -9,7 +9,7 @@ from copy import deepcopy
 from typing import Any, TypeVar
 
 from ezmsg.core.addressable import Addressable, label
-from ezmsg.core.declaration import attributes, declared_class, name_attributes
+from ezmsg.core.declaration import attributes, declared_class, name_attributes, warn_of_hidden
 from ezmsg.core.errors import DeclarationError
 from ezmsg.core.settings import Settings
 from ezmsg.core.state import State
@@ -33,6 +33,7 @@ class ComponentMeta(ABCMeta):
         cls.__state_type__ = declared_class(cls, "STATE", State)
         cls.__streams__ = attributes(cls, lambda value: isinstance(value, Stream))
         name_attributes(cls, cls.__streams__)
+        warn_of_hidden(cls, ("name", "location", "address", "streams", "components"))
 
     def __call__(cls: type[C], *args: Any, **kwargs: Any) -> C:
         """Make an instance."""

@@ -10,6 +10,7 @@ import inspect
 import logging
 import typing
 from collections.abc import Callable, Iterable
+from types import NoneType
 from typing import Any, TypeVar
 
 from ezmsg.core.errors import DeclarationError
@@ -49,6 +50,14 @@ def name_attributes(cls: type, named: dict[str, Any]) -> None:
             it._set_name(name)
         elif it._name != name:
             raise DeclarationError(cls, name, f"this object is declared as {it._name} already: make another one")
+
+
+def warn_of_hidden(cls: type, members: Iterable[str]) -> None:
+    """Tell of attributes in place of what a run asks a component for, such as a `name` or an `address`."""
+    for name in members:
+        if not isinstance(value := vars(cls).get(name), (property, NoneType)):
+            text = "%s.%s = %.100r hides what every component has by this name: choose another"
+            logger.warning(text, cls.__qualname__, name, value)
 
 
 def refuse(cls: type, names: Iterable[str], kinds: Iterable[Callable[[Any], bool]], reason: str) -> None:

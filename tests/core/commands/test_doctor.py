@@ -55,7 +55,8 @@ def test_an_address_that_is_none_is_told_of_with_all_the_rest(
     monkeypatch.setenv("EZMSG_GRAPHSERVER_ADDR", "nowhere")
     code, report = diagnosed(capsys)
     assert code == 1
-    assert "expected host:port" in of(report, "server", "address")["text"]
+    text = of(report, "server", "address")["text"]
+    assert text == "EZMSG_GRAPHSERVER_ADDR='nowhere' cannot be used: expected host:port"
     assert of(report, "limits", "open files")
 
 

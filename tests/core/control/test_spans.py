@@ -28,7 +28,7 @@ DEADLINE_S = 40
 def _read_up() -> Iterator[None]:
     """Spans of other tests, and when they began traces, are nothing to us."""
     PROFILES.trace_batch(100_000, "operations")
-    PROFILES.recorder._operations.clear()
+    PROFILES.recorder.recording._operations.clear()
     yield
     PROFILES.set_trace_sampling(config.trace_rate_hz(), config.trace_ratio())
 
@@ -189,7 +189,7 @@ async def test_settings_that_are_applied_are_a_span_without_their_value(
     async with running(ez.GraphRunner(AMP=Amplifier(), graph_address=server.address), context):
         await context.update_setting("AMP", "gain", 4711)
         by_name: dict[str, TraceSpan] = {span.name if span.kind != "SERVER" else "SERVER": span for span in spans()}
-        PROFILES.recorder._operations.clear()
+        PROFILES.recorder.recording._operations.clear()
         with pytest.raises(RuntimeError):
             await context.update_setting("AMP", "gain", -1)
         (refused,) = (span for span in spans() if span.name.startswith("settings"))

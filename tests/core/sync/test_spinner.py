@@ -10,6 +10,7 @@ import pytest
 
 from ezmsg.core import sync
 from ezmsg.core.graphserver import GraphServer
+from ezmsg.core.profiling import PROFILES
 from ezmsg.core.sync import SyncContext
 from tests.core.sync.conftest import Background, press_ctrl_c, somebody_spins, wait_until
 
@@ -145,11 +146,13 @@ def test_a_message_that_cannot_be_read_is_logged_and_the_next_one_comes(
     assert "cannot be read here" in caplog.text
 
 
-def test_a_coroutine_function_is_no_callback(context: SyncContext) -> None:
+def test_what_cannot_be_called_and_a_coroutine_function_are_no_callbacks(context: SyncContext) -> None:
     async def wrong(_message: object) -> None: ...
 
     with pytest.raises(TypeError, match="coroutine function"):
         context.create_subscription("A", wrong)
+    with pytest.raises(TypeError, match="cannot be called"):
+        context.create_subscription("A", "print")  # type: ignore[arg-type]
 
 
 def test_a_subscription_without_callback_is_left_alone(context: SyncContext) -> None:
@@ -228,6 +231,8 @@ def test_spin_ends_when_a_callback_shuts_the_context_down(server: GraphServer) -
             publisher.publish(number)
         sync.spin(context, poll_interval=30)
     assert called == [0]
+    # The message that was handled meanwhile was let go of after the end of its loop: nothing is measured any more.
+    assert not PROFILES.snapshot().subscribers
 
 
 def test_shutdown_ends_a_waiting_turn_at_once(server: GraphServer, background: Background) -> None:

@@ -61,7 +61,7 @@ async def diagnose(args: argparse.Namespace) -> list[Finding]:
     try:
         address = graph_address_from_args(args)
     except ValueError as error:
-        finding = Finding("server", "address", "problem", f"{named_by}: {error}", "write host:port")
+        finding = Finding("server", "address", "problem", str(error), "write host:port")
         address, server, findings = None, None, [finding]
     else:
         server, findings = await look_at_server(address, named_by)

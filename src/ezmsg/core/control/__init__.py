@@ -49,9 +49,9 @@ def resolve(graph_address: AddressType | None) -> Address:
         ValueError: It is no address.
     """
     if graph_address is None:
-        return Address.from_string(config.graph_address())
+        return Address.from_string(config.graph_address(), config.GRAPHSERVER_ADDR_ENV)
     if isinstance(graph_address, str):
-        return Address.from_string(graph_address)
+        return Address.from_string(graph_address, "graph_address")
     try:
         _, port = graph_address
         is_port = 0 <= int(port) < 1 << 16

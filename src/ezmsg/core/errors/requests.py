@@ -142,7 +142,10 @@ class UnitAlreadyOwned(EzmsgError, RuntimeError):
 
     def __init__(self, operation: str, conflicts: dict[str, str]) -> None:
         owned = ", ".join(f"{unit} (owned by process {owner})" for unit, owner in sorted(conflicts.items()))
-        super().__init__(f"Process control command failed: {operation}: already owned: {owned}")
+        super().__init__(
+            f"Process control command failed: {operation}: already owned: {owned}: runs that share a graph need "
+            "addresses of their own, as by a root_name"
+        )
         self.operation, self.conflicts = operation, conflicts
 
 

@@ -26,8 +26,12 @@ class Address(NamedTuple):
     port: int
 
     @classmethod
-    def from_string(cls, text: str) -> Address:
+    def from_string(cls, text: str, source: str = "address") -> Address:
         """Read `host:port`.
+
+        Args:
+            text: The text.
+            source: Where it comes from, for the error.
 
         Raises:
             ConfigError: The text is no such thing (a ValueError).
@@ -36,11 +40,11 @@ class Address(NamedTuple):
         if host.startswith("[") and host.endswith("]"):
             host = host[1:-1]
         elif ":" in host:
-            raise ConfigError("address", text, "host:port with an IPv6 host in brackets, as in [::1]:25978")
+            raise ConfigError(source, text, "host:port with an IPv6 host in brackets, as in [::1]:25978")
         if not colon or not host:
-            raise ConfigError("address", text, "host:port")
+            raise ConfigError(source, text, "host:port")
         if not (port.isascii() and port.isdecimal() and int(port) < 1 << 16):
-            raise ConfigError("address", text, f"host:port with a port of 0 to 65535, not {port!r}")
+            raise ConfigError(source, text, f"host:port with a port of 0 to 65535, not {port!r}")
         return cls(host, int(port))
 
     def __str__(self) -> str:

@@ -72,6 +72,11 @@ class Bridge:
         if self._thread.ident is not None and self._thread is not threading.current_thread():
             self._thread.join()
 
+    @property
+    def is_closed(self) -> bool:
+        """Whether the loop has ended, in this process."""
+        return self._is_closed and not self._thread.is_alive()
+
     def post(self, function: Callable[..., object], *args: Any, context: Context | None = None) -> None:
         """Have a function called on the loop; nobody waits for it. What one thread posts happens in that order.
 

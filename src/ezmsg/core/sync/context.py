@@ -111,8 +111,10 @@ class SyncContext:
             kwargs: As in `Subscriber.create`.
 
         Raises:
-            TypeError: The callback is a coroutine function.
+            TypeError: The callback cannot be called, or is a coroutine function.
         """
+        if callback is not None and not callable(callback):
+            raise TypeError(f"{callback!r:.100} is no callback: it cannot be called")
         if inspect.iscoroutinefunction(callback):
             raise TypeError(f"{callback!r} is a coroutine function: spin() calls plain functions")
         bridge = self._running()

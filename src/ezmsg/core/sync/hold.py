@@ -54,4 +54,7 @@ class Hold:
         try:
             bridge.post(self.leave, context=self.context)
         except SyncContextClosed:
-            self.is_held = False  # it went with the loop
+            bridge.stop()
+            if bridge.is_closed:
+                self.context.run(self.leave)  # in place of the loop, which is no more
+            self.is_held = False  # else it is of another process

@@ -36,7 +36,7 @@ def test_a_unit_of_another_process_is_refused_with_unit_and_owner_and_nothing_ch
     book = book_of("one", "two")
     book.register("one", 1, "host", ["A"])
     book.register("two", 2, "host", ["B"])
-    with pytest.raises(UnitAlreadyOwned, match=r"PROCESS_REGISTER.*A \(owned by process one\)"):
+    with pytest.raises(UnitAlreadyOwned, match=r"PROCESS_REGISTER.*A \(owned by process one\).* by a root_name$"):
         book.register("two", 2, "host", ["A", "C"])
     with pytest.raises(UnitAlreadyOwned, match="PROCESS_UPDATE_OWNERSHIP") as refusal:
         book.update("two", ["A"], ["B"])
