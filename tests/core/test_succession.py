@@ -9,10 +9,12 @@ import threading
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import aclosing
 from typing import Any
+from uuid import uuid4
 
 import pytest
 
 from ezmsg.core import processclient
+from ezmsg.core.control import ControlClient
 from ezmsg.core.errors import ConnectionLost, UnitAlreadyOwned
 from ezmsg.core.graphcontext import GraphContext
 from ezmsg.core.graphmeta import Edge, ProfilingStreamControl, ProfilingTraceControl, TopologyChangedEvent
@@ -28,6 +30,7 @@ from tests.core import metadatamaking
 from tests.core.control.scriptedserver import ScriptedServer
 from tests.core.mortalserver import Successors
 from tests.core.relaying import Relay
+from tests.core.test_hostile_control import Hostile
 
 PATIENCE_S = 40.0
 
@@ -157,6 +160,31 @@ async def test_metadata_and_edges_that_do_not_fit_any_more_are_lost_and_that_is_
         )
         assert "lost its metadata: " in caplog.text
         await late.disconnect("B", "C")
+
+
+async def test_an_edge_that_is_reverted_before_its_maker_has_the_answer_does_not_come_back(
+    servers: Successors, context: GraphContext
+) -> None:
+    applied = asyncio.Event()
+
+    async def apply(record: r.Record) -> r.Record:
+        await applied.wait()
+        return r.Done()
+
+    slow = Hostile()
+    slow.answer = apply
+    client = await ControlClient.connect(servers.address, slow, name="slow subscriber")
+    await client.request(r.OpenSubscriber(str(uuid4()), "B", 1, "boot"))
+    await context.publisher("A")
+    connecting = asyncio.create_task(context.connect("A", "B"))
+    await until(lambda: slow.asked)
+    reverting = asyncio.create_task(context.revert())
+    await until(lambda: len(slow.asked) == 3)  # of the edge, the end of the publisher, and the end of the edge
+    applied.set()
+    await asyncio.gather(connecting, reverting)
+    await client.close()
+    await restart(servers, context)
+    assert (await context.snapshot()).graph == {}
 
 
 async def test_a_session_that_is_reverted_while_it_comes_back_is_reverted_at_the_server() -> None:

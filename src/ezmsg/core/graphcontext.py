@@ -271,8 +271,9 @@ class GraphContext(ProcessRequests):
         """
         require_name("from_topic", from_topic)
         require_name("to_topic", to_topic)
+        edges = self._edges  # others, when it is reverted before the answer is here
         await self._active().request(r.Connect(from_topic, to_topic), timeout_s=routing_timeout_s())
-        self._edges.add((from_topic, to_topic))
+        edges.add((from_topic, to_topic))
 
     async def disconnect(self, from_topic: str, to_topic: str) -> None:
         """Give up this session's share of an edge; other owners keep it. Queued messages of it are dropped."""

@@ -2,10 +2,12 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import datetime
 import enum
+import json
 import pathlib
 import types
-from collections import OrderedDict, UserDict
+from collections import OrderedDict, UserDict, deque
 from dataclasses import FrozenInstanceError, dataclass, field
 from typing import Any, Literal
 
@@ -18,6 +20,7 @@ from pydantic import v1
 
 from ezmsg.core.errors import EmptyFieldPath, SettingsNotKnown, UnknownSettingsField
 from ezmsg.core.schema.patch import apply_patch
+from ezmsg.core.schema.validation import validate
 from ezmsg.core.settingsmeta import settings_schema_from_type, settings_structured_value
 from tests.core.schema.kinds import (
     INNER,
@@ -306,3 +309,48 @@ def test_param_objects_keep_their_watchers_to_themselves() -> None:
     value.param.watch(seen.append, "gain")
     assert isinstance(apply_patch(value, "gain", 3), param.Parameterized)
     assert value.gain == 2
+
+
+@dataclass
+class Place:
+    path: pathlib.Path = pathlib.Path("/place")
+
+
+class Moment(datetime.datetime):
+    """A subclass, as the timestamps of pandas are."""
+
+
+MOMENT = Moment(2020, 1, 2)
+
+
+def test_what_a_form_shows_as_default_can_be_sent_back() -> None:
+    @dataclass
+    class Local:
+        paths: list[pathlib.Path] = field(default_factory=lambda: [pathlib.Path("/x")])
+        table: dict[str, pathlib.Path] = field(default_factory=lambda: {"y": pathlib.Path("/y")})
+        pair: tuple[pathlib.Path, int] = (pathlib.Path("/z"), 1)
+        place: Place = field(default_factory=Place)
+        times: list[datetime.datetime] = field(default_factory=lambda: [datetime.datetime(2020, 1, 2)])
+        raw: bytearray = field(default_factory=lambda: bytearray(b"\xff"))
+        recent: deque[int] = field(default_factory=lambda: deque([1, 2]))
+        names: dict[int, str] = field(default_factory=lambda: {1: "one"})
+        key: Literal[b"a", b"b"] = b"b"
+
+    value = Local()
+    schema = settings_schema_from_type(Local)
+    document = schema.json_schema
+    assert document is not None
+    for name, node in document["properties"].items():
+        shown = json.loads(json.dumps(node["default"]))
+        validate(schema, {name: shown})
+        assert getattr(apply_patch(value, name, shown), name) == getattr(value, name)
+
+
+def test_a_default_that_has_no_text_is_no_reason_to_describe_nothing() -> None:
+    @dataclass
+    class Local:
+        begin: datetime.datetime = MOMENT
+
+    document = settings_schema_from_type(Local).json_schema
+    assert document is not None
+    assert document["properties"]["begin"]["default"] == repr(MOMENT)

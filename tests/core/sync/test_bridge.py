@@ -198,3 +198,19 @@ def test_the_resource_is_left_once_however_often_the_end_is_asked_for(background
         background.run(bridge.stop)
     background.join()
     assert log == ["left"]
+
+
+def test_what_is_given_up_before_it_goes_on_is_cancelled_on_the_loop(bridge: Bridge) -> None:
+    log: list[str] = []
+
+    async def wait() -> None:
+        try:
+            await asyncio.get_running_loop().create_future()
+        except asyncio.CancelledError:
+            log.append(threading.current_thread().name)
+            raise
+
+    for _ in range(10):  # mostly it begins, and is given up, in one turn of the loop
+        with pytest.raises(CallTimeout):
+            brief(bridge, wait(), timeout_s=0)
+    assert log == ["test loop"] * 10

@@ -53,6 +53,22 @@ def test_a_receive_that_times_out_loses_no_message(context: SyncContext) -> None
     assert [subscriber.recv(timeout=0) for _ in range(3)] == [0, 1, 2]
 
 
+def test_whoever_only_looked_for_a_message_is_not_woken_in_place_of_who_waits(
+    context: SyncContext, background: Background
+) -> None:
+    publisher, subscriber = context.publisher("A"), context.subscriber("A")
+    looked = []
+    for _ in range(20):
+        with pytest.raises(TimeoutError) as error:
+            subscriber.recv(timeout=0)
+        looked.append(error)
+    received: list[str] = []
+    background.run(lambda: received.append(subscriber.recv(timeout=40)))
+    publisher.publish("news")
+    background.join()
+    assert received == ["news"]
+
+
 def test_messages_arrive_in_order_while_receives_time_out(context: SyncContext, background: Background) -> None:
     publisher, subscriber = context.publisher("A"), context.subscriber("A")
     background.run(lambda: [publisher.publish(number) for number in range(500)])

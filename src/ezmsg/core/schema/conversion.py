@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import pathlib
 import typing
+from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from enum import Enum
 from typing import Any, cast
@@ -44,17 +45,20 @@ def converted(annotation: Any, new: Any) -> Any:
         )
     if issubclass(owner, pathlib.PurePath):
         return owner(new) if isinstance(new, str) else new
-    try:
-        return msgspec.convert(new, bare)
-    except Exception:  # not of this type, or with something in it that msgspec does not know
-        return _converted_inside(owner, typing.get_args(bare), new)
+    for str_keys in (False, True):  # also where a form says numbers that are keys as JSON does
+        with contextlib.suppress(Exception):
+            return msgspec.convert(new, bare, str_keys=str_keys)
+    # Not of this type, or with something in it that msgspec does not know.
+    return _converted_inside(owner, typing.get_args(bare), new)
 
 
-_MAKE: dict[Any, Callable[[Iterable[Any]], Any]] = {list: list, set: set, frozenset: frozenset, tuple: tuple}
+_MAKE: dict[Any, Callable[[Iterable[Any]], Any]] = {
+    list: list, set: set, frozenset: frozenset, tuple: tuple, deque: deque,
+}  # fmt: skip
 
 
 def _converted_inside(owner: Any, arguments: tuple[Any, ...], new: Any) -> Any:
-    """A list, set, tuple or dict, with what is in it converted."""
+    """A list, deque, set, tuple or dict, with what is in it converted."""
     given = cast(Any, type(new))
     if owner is dict and given is dict and len(arguments) == 2:
         return {key: converted(arguments[1], value) for key, value in new.items()}
@@ -63,7 +67,7 @@ def _converted_inside(owner: Any, arguments: tuple[Any, ...], new: Any) -> Any:
         return new
     items: list[Any] = list(new)
     if owner is not tuple or arguments[1:] == (Ellipsis,):
-        arguments = arguments[:1] * len(items)
+        arguments = (arguments[:1] or (Any,)) * len(items)
     return make(map(converted, arguments, items)) if len(arguments) == len(items) else new
 
 

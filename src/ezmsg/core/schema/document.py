@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import collections
 import collections.abc
+import contextlib
 import datetime
 import decimal
 import enum
@@ -22,7 +23,7 @@ from ezmsg.core.schema import annotation as annotations
 from ezmsg.core.schema.facts import NO_FACTS, Facts, read
 from ezmsg.core.schema.families.pydanticv1 import constraints
 from ezmsg.core.schema.family import NO_DEFAULT, Family, Field
-from ezmsg.core.schema.plain import plain
+from ezmsg.core.schema.plain import plain, text
 from ezmsg.core.schema.table import family_of
 
 Node = dict[str, Any]
@@ -47,7 +48,7 @@ _BASES: dict[type, Node] = {
     pathlib.PurePath: {"type": "string", "format": "path"},
 }
 # What JSON has a text for, which a form can show and send back.
-_TEXTS = (bytes, datetime.date, datetime.time, datetime.timedelta, decimal.Decimal, uuid.UUID)
+_TEXTS = (bytes, bytearray, datetime.date, datetime.time, datetime.timedelta, decimal.Decimal, uuid.UUID)
 _LISTS = (list, collections.deque, collections.abc.Sequence, collections.abc.Iterable, collections.abc.Collection)
 _SETS = (set, frozenset, collections.abc.Set)
 
@@ -164,7 +165,7 @@ class _Walk:
         node = stated(self.node(field.annotation), field.facts)
         default = field.make_default()
         if default is not NO_DEFAULT:
-            node["default"] = _default(default)
+            node["default"] = _default(default, field.annotation)
         if not field.settable:
             node["readOnly"] = True
         return node
@@ -193,10 +194,21 @@ def _by_base(owner: type) -> Node | None:
     return next((dict(node) for base, node in _BASES.items() if issubclass(owner, base)), None)
 
 
-def _default(value: Any) -> Any:
+def _default(value: Any, annotation: Any) -> Any:
+    """As a form shows and sends it back; choices as they are listed."""
+    return plain(value) if annotations.choices(annotation) is not None else plain(value, _said)
+
+
+def _said(value: Any) -> Any:
+    """What JSON has no type for, but a text or a list that a form can send back."""
     if isinstance(value, pathlib.PurePath):
         return str(value)
-    return plain(msgspec.to_builtins(value) if isinstance(value, _TEXTS) else value)
+    if isinstance(value, collections.deque):
+        return plain(list(cast("collections.deque[Any]", value)))
+    if isinstance(value, _TEXTS):
+        with contextlib.suppress(TypeError):  # a subclass, as the timestamps of pandas are
+            return msgspec.to_builtins(value)
+    return text(value)
 
 
 def _any_of(nodes: list[Node]) -> Node:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from collections.abc import Set as AbstractSet
 from enum import Enum
 from typing import Any, cast
@@ -14,25 +14,27 @@ PLAIN_TYPES = (type(None), bool, int, float, str, list, dict)
 _DEPTH = 100
 
 
-def plain(value: Any) -> Any:
+def plain(value: Any, say: Callable[[Any], Any] | None = None) -> Any:
     """`value` as None, bool, int, float, str, list or dict with text as keys, all the way down.
 
     Members of an Enum become their values, sets and tuples lists, objects of a settings class dicts, scalars of numpy
-    numbers; anything else its repr; what contains itself `...`.
+    numbers; anything else its repr, or (if it is not of a member) what `say` makes of it; what contains itself `...`.
     """
-    return _plain(value, ())
+    return _plain(value, (), say or text)
 
 
-def _plain(value: Any, above: tuple[int, ...]) -> Any:
+def _plain(value: Any, above: tuple[int, ...], say: Callable[[Any], Any]) -> Any:
     level: Any = shallow(value)
     if not isinstance(level, (list, dict)):
-        return cast(Any, level) if isinstance(level, PLAIN_TYPES) else text(level)
+        if isinstance(level, PLAIN_TYPES):
+            return cast(Any, level)
+        return text(level) if isinstance(value, Enum) else say(level)
     if id(value) in above or len(above) == _DEPTH:
         return "..."
     above = (*above, id(value))
     if isinstance(level, list):
-        return [_plain(item, above) for item in cast(list[Any], level)]
-    return {key: _plain(item, above) for key, item in cast(dict[str, Any], level).items()}
+        return [_plain(item, above, say) for item in cast(list[Any], level)]
+    return {key: _plain(item, above, say) for key, item in cast(dict[str, Any], level).items()}
 
 
 def is_same(value: Any, choice: Any) -> bool:

@@ -43,6 +43,8 @@ logger = logging.getLogger("ezmsg")
 
 # How long the peers of a lost server have to come back before what they do not claim is taken away.
 RETURN_S = 2.0
+# How much longer sessions that are back, and have very many edges, may take for that.
+RESTORE_S = 5.0
 
 
 class GraphCore:
@@ -81,6 +83,8 @@ class GraphCore:
         self.strangers: Counter[str] = Counter()
         self._telling: dict[str, asyncio.Task[None]] = {}
         self._tasks: set[asyncio.Task[Any]] = set()
+        # Those that give sessions back their edges.
+        self._restoring: set[asyncio.Task[None]] = set()
 
     # -- after a predecessor that was lost ----------------------------------------------------------------------------
 
@@ -101,6 +105,8 @@ class GraphCore:
 
     async def _settle(self) -> None:
         await asyncio.sleep(RETURN_S)
+        if self._restoring:
+            await asyncio.wait(self._restoring, timeout=RESTORE_S)
         reroutes = self.routing.settle()
         logger.info(
             "succeeded a GraphServer that was lost: %d persistent edges, back are %d sessions, %d publishers, "
@@ -110,6 +116,13 @@ class GraphCore:
         )  # fmt: skip
         self.settled.set()
         await self.reroute(reroutes)
+
+    def restore(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        """Give a session back its edges, whoever waits for that, or does not any more."""
+        task = self.spawn(work, "restore a session")
+        self._restoring.add(task)
+        task.add_done_callback(self._restoring.discard)
+        return task
 
     # -- tasks --------------------------------------------------------------------------------------------------------
 

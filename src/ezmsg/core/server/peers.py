@@ -6,8 +6,9 @@ import asyncio
 import inspect
 import secrets
 import time
-from collections.abc import Awaitable, Callable, Coroutine, Generator, Iterable
-from typing import Any, TypeVar, cast
+from collections import deque
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator
+from typing import Any, cast
 from uuid import UUID, uuid4
 
 import msgspec
@@ -24,7 +25,7 @@ from ezmsg.core.wire import records as r
 
 Answer = r.Record | Awaitable[r.Record] | LateReply
 DONE = r.Done()
-T = TypeVar("T")
+Edge = tuple[str, str]
 # What the server does for one peer before it looks at others.
 SLICE_S = 0.005
 
@@ -62,6 +63,8 @@ class Peer:
         self._id = ""
         self._token = ""
         self._connection: Connection | None = None
+        # Edges that a session is still to be given back.
+        self._missing: deque[Edge] | None = None
 
     @property
     def is_telemetry(self) -> bool:
@@ -97,27 +100,9 @@ class Peer:
 
     def _replaced(self) -> None:
         """The peer came back over another connection, before this one was seen to be lost."""
-        self._role = None
+        self._role = self._missing = None
         if self._connection is not None:
             self._connection.abort()
-
-    async def _in_slices(self, steps: Generator[None, None, T]) -> T:
-        """Do long work of a book, and let others have their turn now and then.
-
-        Raises:
-            SessionClosed: The peer came back over another connection meanwhile.
-        """
-        until_s = time.monotonic() + SLICE_S
-        while True:
-            try:
-                next(steps)
-            except StopIteration as done:
-                return done.value
-            if time.monotonic() > until_s:
-                await asyncio.sleep(0)
-                if self._role is None:
-                    raise SessionClosed
-                until_s = time.monotonic() + SLICE_S
 
     # -- handler of the connection ------------------------------------------------------------------------------------
 
@@ -187,23 +172,62 @@ class Peer:
         elif not record.keeps_metadata:
             self._core.settings.session_closed(session_id)
             self._core.sessions.forget_metadata(session_id)
-        return self._session_opened(session_id, record)
+        change, missing = self._core.routing.keep(session_id, record.edges)
+        told = self._core.tell(self._core.graph_changed(change, session_id))
+        self._missing = missing = deque(missing)
+        refused: list[Edge] = []
+        told |= self._restore_some(missing, refused)
+        if missing:
+            return self._opened(self._core.restore(self._restore(missing, refused, told)), refused)
+        return self._told(told, r.SessionOpened(session_id, self._core.epoch, refused))
 
-    async def _session_opened(self, session_id: str, record: r.OpenSession) -> r.Record:
-        change, refused = await self._in_slices(self._core.routing.restore(session_id, record.edges))
-        await self._core.reroute(self._core.graph_changed(change, session_id))
-        return r.SessionOpened(session_id, self._core.epoch, refused)
+    # There may be many edges, and other things to do. Who asks meanwhile finds what is there already in effect.
+
+    def _restore_some(self, missing: deque[Edge], refused: list[Edge]) -> set[asyncio.Task[None]]:
+        """Give a session back some of its edges; returns what to wait for until they carry."""
+        until_s = time.monotonic() + SLICE_S
+
+        def some() -> Iterator[Edge]:
+            while missing:
+                yield missing.popleft()
+                if time.monotonic() > until_s:
+                    return
+
+        change, not_had = self._core.routing.connect_all(some(), self._id)
+        refused += not_had
+        return self._core.tell(self._core.graph_changed(change, self._id))
+
+    async def _restore(self, missing: deque[Edge], refused: list[Edge], told: set[asyncio.Task[None]]) -> None:
+        while missing:
+            await asyncio.sleep(0)
+            # Unless it is gone, back over another connection, or has dropped them all.
+            if missing is self._missing:
+                told |= self._restore_some(missing, refused)
+            else:
+                missing.clear()
+        if told:
+            await asyncio.wait(told)
+
+    async def _opened(self, restored: asyncio.Task[None], refused: list[Edge]) -> r.Record:
+        await asyncio.wait({restored})
+        if self._id not in self._core.sessions or self._role is None:
+            raise SessionClosed
+        return r.SessionOpened(self._id, self._core.epoch, refused)
 
     def revert_session(self, connection: Connection, record: r.RevertSession) -> Answer:
         self._require(r.OpenSession, record)
+        self._missing = None
         return self._rerouted(self._session_dropped(self._core.sessions.revert(self._owner)))
 
     def close_session(self, connection: Connection, record: r.CloseSession) -> Answer:
         self._require(r.OpenSession, record)
+        self._missing = None
         return self._rerouted(self._session_dropped(self._core.sessions.close(self._id)))
 
     def _rerouted(self, reroutes: list[Reroute], behind: Iterable[str] = (), answer: r.Record = DONE) -> Answer:
-        told = self._core.tell(reroutes, behind)
+        return self._told(self._core.tell(reroutes, behind), answer)
+
+    def _told(self, told: set[asyncio.Task[None]], answer: r.Record) -> Answer:
         return self._answered(told, answer) if told else answer
 
     async def _answered(self, told: set[asyncio.Task[None]], answer: r.Record) -> r.Record:
@@ -211,6 +235,7 @@ class Peer:
         return answer
 
     def session_closed(self) -> None:
+        self._missing = None
         self._core.tell(self._session_dropped(self._core.sessions.close(self._id)))
 
     def _session_dropped(self, change: GraphChange) -> list[Reroute]:

@@ -255,7 +255,7 @@ class Call(Generic[T]):
             self._error = error
             self._ended.release()
         else:
-            self._go_on(_resumed(self._coroutine, awaited))
+            self._go_on(_Resumed(self._coroutine, awaited))
 
     def begin_task(self) -> None:
         """Run it as a task."""
@@ -280,28 +280,31 @@ class Call(Generic[T]):
             self._coroutine.close()  # it ended, or did not begin
 
 
-async def _resumed(coroutine: Coroutine[Any, Any, T], awaited: Any) -> T:
-    """The rest of a coroutine that has begun, and waits for `awaited`."""
-    return await _Rest(coroutine, awaited)
+class _Resumed(Coroutine[Any, Any, T]):
+    """The rest of a coroutine that has begun, and waits for `awaited`.
 
+    No coroutine itself: one that is cancelled before its first step never hears of it, nor would what it is to go on
+    with, which by then stands in some line.
+    """
 
-class _Rest(Generic[T]):
     def __init__(self, coroutine: Coroutine[Any, Any, T], awaited: Any) -> None:
         self._coroutine = coroutine
         self._awaited = awaited
+        self._is_told = False
+
+    def send(self, value: Any) -> Any:
+        if self._is_told:
+            return self._coroutine.send(value)
+        self._is_told = True
+        awaited, self._awaited = self._awaited, None
+        return awaited
+
+    def throw(self, *error: Any) -> Any:
+        self._is_told, self._awaited = True, None
+        return self._coroutine.throw(*error)
+
+    def close(self) -> None:
+        self._coroutine.close()
 
     def __await__(self) -> Generator[Any, Any, T]:
-        coroutine, awaited = self._coroutine, self._awaited
-        del self._awaited
-        try:
-            while True:
-                try:
-                    sent = yield awaited
-                except BaseException as error:
-                    awaited = coroutine.throw(error)
-                else:
-                    awaited = coroutine.send(sent)
-        except StopIteration as end:
-            return end.value
-        finally:
-            coroutine.close()
+        return self._coroutine.__await__()

@@ -21,12 +21,9 @@ def route(publisher_id: str, topic: str) -> PublisherRoute:
 
 
 def restored(book: RoutingBook, owner: str, edges: Iterable[tuple[str, str]]) -> GraphChange:
-    steps = book.restore(owner, edges)
-    while True:
-        try:
-            next(steps)
-        except StopIteration as done:
-            return done.value[0]
+    kept, missing = book.keep(owner, edges)
+    added, _ = book.connect_all(missing, owner)
+    return GraphChange(sorted({*kept.topics, *added.topics}), kept.reroutes + added.reroutes)
 
 
 def told(reroutes: list[Reroute]) -> dict[str, list[str]]:
@@ -42,6 +39,19 @@ def test_equal_topics_need_no_edge_in_either_order() -> None:
     book.add_publisher(route("early", "A"))
     assert ids(book.add_subscriber("sub", "A")) == ["early"]
     assert told(book.add_publisher(route("late", "A"))) == {"sub": ["early", "late"]}
+
+
+def test_who_is_back_on_another_topic_is_on_the_first_no_more() -> None:
+    book = RoutingBook()
+    book.add_subscriber("witness", "A")
+    for topic in "AB":
+        book.add_subscriber("sub", topic)
+        reroutes = book.add_publisher(route("pub", topic))
+    assert told(reroutes) == {"witness": [], "sub": ["pub"]}
+    book.remove_subscriber("sub")
+    assert told(book.remove_publisher("pub")) == {}
+    assert told(book.connect("B", "A", "s").reroutes) == {}
+    assert told(book.add_publisher(route("other", "B"))) == {"witness": ["other"]}
 
 
 def test_an_edge_tells_only_subscribers_behind_it() -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
 from msgspec.structs import replace
@@ -64,10 +64,13 @@ class RoutingBook:
     # -- endpoints ----------------------------------------------------------------------------------------------------
 
     def add_publisher(self, route: PublisherRoute) -> list[Reroute]:
-        """A publisher offers its topic."""
+        """A publisher offers its topic, perhaps again, or in place of another."""
+        known = self.publishers.get(route.publisher_id, route)
+        if known.topic != route.topic:
+            discard(self._publishers_on, known.topic, route.publisher_id)
         self.publishers[route.publisher_id] = route
         self._publishers_on.setdefault(route.topic, set()).add(route.publisher_id)
-        return self._reroutes([route.topic])
+        return self._reroutes([known.topic, route.topic])
 
     def remove_publisher(self, publisher_id: str) -> list[Reroute]:
         """A publisher is gone."""
@@ -78,7 +81,8 @@ class RoutingBook:
         return self._reroutes([route.topic])
 
     def add_subscriber(self, subscriber_id: str, topic: str) -> Routing:
-        """A subscriber asks for a topic; returns all that reaches it."""
+        """A subscriber asks for a topic, perhaps again, or for another one; returns all that reaches it."""
+        self.remove_subscriber(subscriber_id)
         self._subscribers[subscriber_id] = topic
         self._subscribers_on.setdefault(topic, set()).add(subscriber_id)
         return self._told_now(subscriber_id, self._routing(subscriber_id)).routing
@@ -137,29 +141,25 @@ class RoutingBook:
             GraphChange(sorted({to_topic for _, to_topic in gone}), self._tell_removed(before)) if gone else NO_CHANGE
         )
 
-    def restore(
-        self, owner: str, edges: Iterable[tuple[str, str]]
-    ) -> Generator[None, None, tuple[GraphChange, list[tuple[str, str]]]]:
-        """Make `owner` an owner of exactly these edges; also returns those of them that cannot be had (any more).
-
-        Edge by edge: there may be many, and other things to do.
-        """
+    def keep(self, owner: str, edges: Iterable[tuple[str, str]]) -> tuple[GraphChange, list[tuple[str, str]]]:
+        """Take `owner` from all edges but these; also returns those of these that it is no owner of, sorted."""
         wanted, had = set(edges), set(self.edges_of(owner))
         before = self._reached_behind(to_topic for _, to_topic in had - wanted)
         self.room.give(sum(_size(*edge, owner) for edge in had - wanted))
         changed = {to_topic for a, to_topic in had - wanted if self.dag.remove_edge(a, to_topic, owner)}
-        reroutes = self._tell_removed(before) if changed else []
+        return GraphChange(sorted(changed), self._tell_removed(before) if changed else []), sorted(wanted - had)
+
+    def connect_all(self, edges: Iterable[tuple[str, str]], owner: str) -> tuple[GraphChange, list[tuple[str, str]]]:
+        """As `connect`, for many edges; also returns those of them that cannot be had."""
         added: set[str] = set()
         refused: list[tuple[str, str]] = []
-        for from_topic, to_topic in sorted(wanted - had):
-            yield
+        for from_topic, to_topic in edges:
             try:
-                if self._add(from_topic, to_topic, owner):
+                if not self.dag.is_owned(from_topic, to_topic, owner) and self._add(from_topic, to_topic, owner):
                     added.add(to_topic)
             except (CyclicException, ServerFull):
                 refused.append((from_topic, to_topic))
-        # In order: what is told last to a subscriber holds.
-        return GraphChange(sorted(changed | added), reroutes + self._reroutes(sorted(added))), refused
+        return GraphChange(sorted(added), self._reroutes(sorted(added))), refused
 
     def subscribers_behind(self, topic: str) -> list[str]:
         """Every subscriber that messages on `topic` reach."""
