@@ -5,7 +5,19 @@ import asyncio
 import pytest
 
 from ezmsg.core import turns
-from ezmsg.core.turns import CROWDED_S, LONGEST_PAUSE, PAUSE, SOON_S, TRIES, TURNS, Eagerness
+from ezmsg.core.turns import (
+    BREAK,
+    CROWDED_S,
+    LONGEST_BREAK,
+    LONGEST_PAUSE,
+    PAUSE,
+    SLICE_S,
+    SOON_S,
+    TRIES,
+    TURNS,
+    Courtesy,
+    Eagerness,
+)
 
 pytestmark = pytest.mark.usefixtures("core")
 
@@ -15,8 +27,10 @@ class Core:
 
     def __init__(self) -> None:
         self.now_s = self.others_s = 0.0
+        self.yielded = 0
 
     def sched_yield(self) -> None:
+        self.yielded += 1
         self.now_s += self.others_s
 
 
@@ -131,3 +145,28 @@ async def test_several_that_look_at_the_same_time_pause_as_well():
     await asyncio.gather(*(look_often() for _ in range(3)))
 
     assert watched.looks <= (TRIES + 2) * TURNS
+
+
+def test_who_soon_gives_the_core_back_is_let_go_first_every_time(core):
+    courtesy, core.others_s = Courtesy(), SLICE_S / 2
+    for _ in range(3 * BREAK):
+        courtesy.offer()
+    assert core.yielded == 3 * BREAK
+
+
+def test_who_computes_is_let_go_first_ever_more_rarely_until_it_is_gone(core):
+    courtesy, core.others_s = Courtesy(), 2 * SLICE_S
+    between: list[int] = []
+    while not between or between[-1] < LONGEST_BREAK:
+        before, offered = core.yielded, 0
+        while core.yielded == before:
+            courtesy.offer()
+            offered += 1
+        between.append(offered - 1)
+    assert between[:4] == [0, BREAK, 2 * BREAK, 4 * BREAK]
+    core.others_s = 0.0
+    for _ in range(LONGEST_BREAK + 1):
+        courtesy.offer()
+    before = core.yielded
+    courtesy.offer()
+    assert core.yielded == before + 1

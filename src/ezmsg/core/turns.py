@@ -24,6 +24,13 @@ who sleeps would come before it as soon as there is something to do: looking cos
 LONGEST_PAUSE: Final = 1 << 16
 """The pause doubles up to this as long as the core is crowded."""
 
+SLICE_S: Final = 2e-3
+"""Who works on what it was sent keeps the core for less, 997 times of 1000; who computes keeps it for more, every third
+time."""
+BREAK: Final = 8
+LONGEST_BREAK: Final = 1024
+"""Offers that are not made after one of that kind; they double with every further one."""
+
 
 class _OneTurn(tuple[None]):
     __slots__ = ()
@@ -99,3 +106,25 @@ class Eagerness:
     def slept(self, seconds: float) -> None:
         """Where it was not seen, so long was slept."""
         self._is_dense = seconds < self._soon_s
+
+
+class Courtesy:
+    """Lets others have this core now and then, as long as they soon give it back."""
+
+    __slots__ = ("_left", "_pause")
+
+    def __init__(self) -> None:
+        self._pause, self._left = BREAK, 0
+
+    def offer(self) -> None:
+        """Let who waits for the core go first; not for a while after one that computes had it."""
+        if self._left:
+            self._left -= 1
+            return
+        began_s = perf_counter()
+        os.sched_yield()
+        if perf_counter() - began_s < SLICE_S:
+            self._pause = BREAK
+        else:
+            self._left = self._pause
+            self._pause = min(2 * self._pause, LONGEST_BREAK)
