@@ -212,6 +212,18 @@ def test_a_server_that_is_down_is_tried_ever_less_often(server, link, publisher,
     assert len([record for record in caplog.records if record.levelno >= logging.WARNING]) == 1
 
 
+def test_one_failure_to_connect_is_no_news(server, link, publisher, clock, caplog):
+    for _ in range(2):
+        server.is_up = False
+        clock.now_s += step(link) + 1e-6
+        server.is_up = True
+        step(link)
+        server.hello()
+        server.hang_up()
+        clock.now_s += step(link) + 1e-6
+    assert not [record for record in caplog.records if record.levelno >= logging.WARNING]
+
+
 def test_a_server_that_refuses_is_tried_again(server, link, publisher, clock):
     server.answer = refusal_of(SessionClosed())
     assert step(link) > 0

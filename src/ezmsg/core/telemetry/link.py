@@ -34,6 +34,8 @@ logger = logging.getLogger("ezmsg")
 CONNECT_TIMEOUT_S: Final = 2.0
 BACKOFF_S: Final = 0.05
 LONGEST_BACKOFF_S: Final = 2.0
+COMPLAINS_AT: Final = 2
+"""With which failure in a row to connect to say so: once."""
 STUCK_S: Final = 0.02
 """How soon to try again when the server does not take bytes."""
 
@@ -75,7 +77,7 @@ class TelemetryLink:
         self._is_last_sent = False
         self._is_goodbye = False
         self._drains: list[int] = []
-        self._has_complained = False
+        self._n_failed = 0
         self.is_over = False
 
     @property
@@ -163,7 +165,7 @@ class TelemetryLink:
         self._anchor = opened.anchor
         self._on_anchor(opened.anchor)
         self._collector.begin(opened.last_seq, is_new_server=self._was_connected and opened.last_seq < 0)
-        self._backoff_s, self._was_connected, self._has_complained = BACKOFF_S, True, False
+        self._backoff_s, self._was_connected, self._n_failed = BACKOFF_S, True, 0
         return True
 
     def _introduce(self, sock: socket.socket) -> TelemetryOpened:
@@ -264,8 +266,9 @@ class TelemetryLink:
             # Nobody to tell, and nothing that would go on.
             self._end()
             return
-        level = logging.DEBUG if self._has_complained else logging.WARNING
-        self._has_complained = True
+        self._n_failed += 1
+        # Not at once: a short run may end, and its server with it, while the connection is made.
+        level = logging.WARNING if self._n_failed == COMPLAINS_AT else logging.DEBUG
         logger.log(level, "no telemetry link to %s, trying again: %s", self._graph, error)
         self._not_before_s = self._clock() + self._backoff_s
         self._backoff_s = min(2 * self._backoff_s, LONGEST_BACKOFF_S)
