@@ -301,7 +301,8 @@ class Publisher(Flow):
         if not metrics.timed:
             return
         fanout = len(self._outlets)
-        if trace is not None or not metrics.is_plain:
+        # What travels as one bit was plain when it was sent, whatever another thread has asked for since.
+        if trace is not None or (context is None and not metrics.is_plain):
             end_s = message_clock()
             metrics.record(message_id, origin_s, start_s, end_s, wait_s, serialize_s, size, fanout, trace)
             return

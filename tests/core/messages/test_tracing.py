@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,6 +14,7 @@ from ezmsg.core.graphcontext import GraphContext
 from ezmsg.core.graphmeta import ProfilingTraceControl, TraceSpan
 from ezmsg.core.profiling import ProfileRegistry
 from ezmsg.core.pubclient import Publisher
+from ezmsg.core.remotes import Remotes
 
 Spans = dict[str, list[TraceSpan]]
 
@@ -146,3 +149,34 @@ async def test_one_that_waited_failed_or_is_selected_as_well_keeps_its_trace_apa
     sent = {span.span_id: span for span in publishes if span.error is None}
     assert [sent[span.parent_span_id or ""].trace_id for span in processes] == [span.trace_id for span in processes]
     assert [span.error for span in processes] == [None, None, "KeyError", None]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda registry: registry.set_trace_control(ProfilingTraceControl(enabled=True)),
+        lambda registry: registry.recorder.set_throttle(3),
+    ],
+    ids=["selected", "thinned"],
+)
+async def test_one_that_leaves_just_before_something_else_is_to_be_recorded_is_still_of_its_trace(
+    context: GraphContext,
+    registry: ProfileRegistry,
+    publisher: Publisher,
+    change: Callable[[ProfileRegistry], None],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    subscriber = await context.subscriber("A", profiles=registry)
+    send = Remotes.send
+
+    def send_before_a_change(self: Remotes, *message: Any) -> None:
+        send(self, *message)
+        change(registry)  # as the thread of the telemetry does, while a system call is made
+
+    monkeypatch.setattr(Remotes, "send", send_before_a_change)
+    await publisher.broadcast(0)
+    async with subscriber.recv_zero_copy():
+        pass
+    spans = spans_of(registry)
+    (published,), (processed,) = spans["publish A"], spans["process A"]
+    assert (processed.trace_id, processed.parent_span_id) == (published.trace_id, published.span_id)
