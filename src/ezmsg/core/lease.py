@@ -106,7 +106,10 @@ class Lease:
             inbox.let_go(self)
         else:
             inbox.held = None
+        is_window = False
         if self.is_answered:
+            # What was published followed from more than this message, so it is linked to the rest.
+            is_window = bool(inbox.inputs)
             inbox.inputs = ()
         elif inbox.inputs is not None:
             inbox.remember(self)
@@ -120,8 +123,13 @@ class Lease:
         assert message is not None
         subscription: Subscription = message.subscription
         metrics = subscription.metrics
-        if kind is not None or not metrics.is_plain:
-            if kind is not None or not metrics.selects_all or not metrics.processed_selected(message, self.start_s):
+        if kind is not None or is_window or not metrics.is_plain:
+            if (
+                kind is not None
+                or is_window
+                or not metrics.selects_all
+                or not metrics.processed_selected(message, self.start_s)
+            ):
                 self._release(message, None if kind is None else kind.__qualname__)
                 return inbox.done
         else:
@@ -210,10 +218,11 @@ class Lease:
         if isinstance(of_publish, TraceIds):
             of_publish = of_publish.publish(message.message_id)
         process_trace = None if trace is None or of_publish is None else (*trace, of_publish[1])
+        links = self.links if process_trace is not None and self.is_answered else ()
         subscription: Subscription = message.subscription
         subscription.metrics.processed(
             message.message_id, message.origin_s, publish_s, message.channel_s,
-            self.start_s, message_clock(), message.size, process_trace, error,
+            self.start_s, message_clock(), message.size, process_trace, error, links,
         )  # fmt: skip
 
     async def take_own(self) -> Any:

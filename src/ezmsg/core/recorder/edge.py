@@ -30,6 +30,7 @@ from ezmsg.core.recorder.rows import (
     LABEL_SHIFT,
     LEASE,
     LEASE_TIME,
+    LINK,
     NO_TRACE,
     PROCESS,
     QUEUE_WAIT,
@@ -119,6 +120,7 @@ class EdgeMetrics:
         "_attribute_meta",
         "_labels",
         "_lease_meta",
+        "_link_meta",
         "_owner",
         "_recording",
         "_selected",
@@ -166,7 +168,7 @@ class EdgeMetrics:
         self.hop_meta = self.meta | HOP
         self._span_meta = meta_word(SPAN, index, kind)
         self._lease_meta = meta_word(LEASE, index)
-        self._attribute_meta = meta_word(ATTRIBUTE, index)
+        self._attribute_meta, self._link_meta = meta_word(ATTRIBUTE, index), meta_word(LINK, index)
         self.timed = self.is_plain = self._recording = False
         self._thin_mask = 0
         self.selects_all = False
@@ -186,6 +188,7 @@ class EdgeMetrics:
         size: int,
         trace: ProcessTrace | None,
         error: str | None = None,
+        links: Sequence[tuple[bytes, int]] = (),
     ) -> None:
         """The lease of one message was released.
 
@@ -199,6 +202,7 @@ class EdgeMetrics:
             size: Its bytes (0 for an object handed over by reference).
             trace: Trace id, span id of this processing and span id of the publish, if it is sampled.
             error: The type of the exception that left the lease's block.
+            links: The other inputs of what was published meanwhile, where they are sampled: trace ids and span ids.
         """
         self.consumed += 1
         self.bytes += size
@@ -240,6 +244,11 @@ class EdgeMetrics:
         if emit:
             meta |= SELECTED
             extra_meta |= emit << LABEL_SHIFT | generation << INDEX_SHIFT
+        if links and spans:
+            row = message_id, origin_s, publish_s, channel_s, start_s, end_s, size
+            extra = extra_meta, trace_id, span_id, parent_id, 0.0, 0, 0
+            ring.put_linked(meta | EXTENDED, row, extra, samples, self._link_meta, links)
+            return
         pack_row(
             ring.buffer, offset & ring.mask,
             meta | EXTENDED, message_id, origin_s, publish_s, channel_s, start_s, end_s, size,
