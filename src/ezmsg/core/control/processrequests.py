@@ -224,15 +224,19 @@ class ProcessRequests:
         All in all this takes as long as the slowest, `timeout_per_process` at most; more where there are more processes
         than may be asked at once (200).
         """
+        return await self._snapshots(timeout_per_process, with_links=False)
+
+    async def _snapshots(self, timeout_s: float, *, with_links: bool) -> dict[UUID, ProcessProfilingSnapshot]:
+        """The snapshots of all processes that answer; with `with_links` also of those that only have a link."""
 
         async def ask(process_id: UUID) -> ProcessProfilingSnapshot | None:
             try:
-                return await self.process_profiling_snapshot(timeout=timeout_per_process, process_id=process_id)
+                return await self.process_profiling_snapshot(timeout=timeout_s, process_id=process_id)
             except RuntimeError as error:
                 logger.debug("process %s gave no profiling snapshot: %s", process_id, error)
                 return None
 
-        answers = await self._ask_all(ask, timeout_per_process)
+        answers = await self._ask_all(ask, timeout_s, with_links=with_links)
         return {process_id: answer for process_id, answer in answers.items() if answer is not None}
 
     async def set_profiling_trace_all(
