@@ -20,11 +20,10 @@ import pytest
 
 import ezmsg.core as ez
 from ezmsg.core import config
-from ezmsg.core.currentmessage import current_message
+from ezmsg.core.currentmessage import INPUTS, current_message
 from ezmsg.core.graphcontext import GraphContext
 from ezmsg.core.graphmeta import ProfilingStreamControl, ProfilingTraceControl, TraceSpan
 from ezmsg.core.graphserver import GraphServer
-from ezmsg.core.inbox import INPUTS
 from ezmsg.core.lease import Lease
 from ezmsg.core.profiling import PROFILES, ProfileRegistry
 from ezmsg.core.pubclient import Publisher
@@ -49,8 +48,8 @@ class Graph:
     def __init__(self, context: GraphContext, registry: ProfileRegistry, options: dict[str, Any]) -> None:
         self._context, self._registry, self._options = context, registry, options
 
-    async def publisher(self, topic: str) -> Publisher:
-        return await self._context.publisher(topic, profiles=self._registry, **self._options)
+    async def publisher(self, topic: str, **options: Any) -> Publisher:
+        return await self._context.publisher(topic, profiles=self._registry, **self._options, **options)
 
     async def subscriber(self, topic: str, **options: Any) -> Subscriber:
         return await self._context.subscriber(topic, profiles=self._registry, **options)
@@ -399,6 +398,10 @@ async def test_a_window_follows_from_its_last_message_and_links_the_others(every
         published = spans.one("publish OUT", number)
         assert follows(published, last)
         assert published.links == [link_to(other) for other in others]
+        if gather is window:  # what is received is not measured while something is published
+            assert last.links == [(last.trace_id, last.parent_span_id), *published.links]
+        for other in others:
+            assert other.links == [(other.trace_id, other.parent_span_id)]
         assert origin_ns(spans.one("process OUT", number)) == pytest.approx(origin_ns(others[0]), abs=2)
 
 
@@ -431,8 +434,22 @@ async def test_a_window_joins_the_trace_of_the_last_of_its_messages_that_has_one
 
 
 @windows
+async def test_a_window_may_be_as_long_as_a_span_may_have_links(graph: Graph, gather: Window) -> None:
+    subscriber, source = await graph.subscriber("A"), await graph.publisher("A", num_buffers=2 * INPUTS)
+    sink, out = await graph.subscriber("OUT"), await graph.publisher("OUT")
+    for _ in range(INPUTS + 1):
+        await source.broadcast(0)
+    await gather(subscriber, INPUTS + 1, out)
+    await take(sink)
+    spans = graph.spans()
+    assert spans.one("publish OUT").links == [link_to(spans.one("process A", number)) for number in range(INPUTS)]
+    oldest = origin_ns(spans.one("process A", 0))
+    assert origin_ns(spans.one("process OUT")) == pytest.approx(oldest, abs=2)
+
+
+@windows
 async def test_who_takes_many_messages_without_publishing_looks_for_one_of_them(graph: Graph, gather: Window) -> None:
-    subscriber, source = await graph.subscriber("A"), await graph.publisher("A")
+    subscriber, source = await graph.subscriber("A"), await graph.publisher("A", num_buffers=2 * INPUTS)
     sink, out = await graph.subscriber("OUT"), await graph.publisher("OUT")
     for size in (INPUTS + 2, 2):
         for _ in range(size):
@@ -609,6 +626,7 @@ async def test_what_units_yield_follows_from_what_their_tasks_were_handed(leaky:
         published = spans.one("publish W/OUT", number)
         assert follows(published, last)
         assert published.links == [link_to(other) for other in others]
+        assert last.links == [(last.trace_id, last.parent_span_id), *published.links]
         assert follows(spans.one("process W/OUT", number), published)
         assert origin_ns(spans.one("process W/OUT", number)) == pytest.approx(origin_ns(others[0]), abs=2)
 

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Callable
 from typing import Any
+from uuid import UUID, uuid4
 
 import pytest
 
@@ -20,6 +21,7 @@ from ezmsg.core.subclient import Subscriber
 from ezmsg.core.wire import records as r
 from tests.core import metadatamaking
 from tests.core.relaying import Relay
+from tests.core.test_hostile_control import hostile
 
 PATIENCE_S = 40.0
 
@@ -217,3 +219,15 @@ async def test_an_id_that_is_no_uuid_is_refused(server: GraphServer, context: Gr
                 await client.request(opening)
         # It may try again.
         await client.request(r.OpenSession())
+
+
+async def test_a_telemetry_link_that_is_back_is_asked_over_its_new_connection(
+    server: GraphServer, context: GraphContext
+) -> None:
+    hello = r.OpenTelemetry(1, "host", "boot", "process", 1, 1, 1, str(uuid4()))
+    async with hostile(server, hello) as lost, hostile(server, hello) as back:
+        assert lost.client is not None
+        back.answer = lambda record: r.ProcessResponse(True, process_id=hello.link_id)
+        await lost.client.close()
+        answer = await context.process_request(None, "SWITCH", process_id=UUID(hello.link_id))
+        assert (answer.ok, [type(record) for record in back.asked]) == (True, [r.ProcessRequest])

@@ -9,6 +9,7 @@ import math
 import struct
 from collections.abc import AsyncIterator, Callable
 from typing import Any
+from uuid import uuid4
 
 import msgspec
 import psutil
@@ -34,7 +35,7 @@ from tests.core.metadatamaking import graph
 from tests.core.wire.recordmaking import records_of
 
 PATIENCE_S = 40.0
-HELLO = r.OpenTelemetry(1, "host", "boot", "process", 1, 1, 1, "link")
+HELLO = r.OpenTelemetry(1, "host", "boot", "process", 1, 1, 1, str(uuid4()))
 PUBLISHER = r.OpenPublisher("publisher", "TOPIC", 1, "boot", "127.0.0.1", 1)
 SUBSCRIBER = r.OpenSubscriber("subscriber", "TOPIC", 1, "boot")
 VALUE = SettingsValue(None, packed({"gain": 666}))

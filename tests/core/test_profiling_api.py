@@ -15,6 +15,7 @@ from ezmsg.core.graphcontext import GraphContext
 from ezmsg.core.graphmeta import ProcessControlErrorCode as Code
 from ezmsg.core.graphmeta import (
     ProcessControlOperation,
+    ProcessControlResponse,
     ProcessProfilingTraceBatch,
     ProfilingStreamControl,
     ProfilingTraceControl,
@@ -28,6 +29,7 @@ from tests.core.conftest import StartProcess
 
 ON = ProfilingTraceControl(enabled=True)
 OFF = ProfilingTraceControl(enabled=False)
+QUIET = ProfilingTraceControl(enabled=True, level="off")
 
 
 @pytest.fixture
@@ -238,6 +240,58 @@ async def test_a_control_for_the_whole_graph_reaches_every_process_and_tells_wha
     [publisher] = (edge for edge in PROFILES.snapshot().edges if edge.subscription is None)
     assert (publisher.counters["sent"], publisher.histograms["publish"].count) == (5, 2)
     await other.close()
+
+
+async def test_a_process_without_a_client_is_switched_live_and_collects_no_samples(
+    server: GraphServer, context: GraphContext
+) -> None:
+    flow = await Flow.open(context, "PLAIN")
+
+    def published() -> tuple[int, int]:
+        [publisher] = (edge for edge in PROFILES.snapshot().edges if edge.subscription is None)
+        durations = publisher.histograms.get("publish")
+        return publisher.counters["sent"], 0 if durations is None else durations.count
+
+    async def control_all(control: ProfilingTraceControl) -> dict[UUID, ProcessControlResponse]:
+        async with asyncio.timeout(20):
+            while not (answers := await context.set_profiling_trace_all(control)):
+                await asyncio.sleep(0.01)  # its telemetry link is on the way
+        return answers
+
+    [(process_id, answer)] = (await control_all(ProfilingTraceControl(True, trace_ratio=1.0))).items()
+    assert answer.ok
+    assert process_id not in (await context.snapshot()).processes
+    await flow.carry(2)
+    assert published() == (2, 2)
+    batch = await context.process_profiling_trace_batch(process_id=process_id, max_samples=100_000)
+    spans = [span.name for span in batch.spans if span.name.endswith(" PLAIN")]
+    assert (spans, batch.samples) == (["publish PLAIN", "process PLAIN"] * 2, [])
+    assert (await context.process_set_profiling_trace(None, QUIET, process_id=process_id)).ok
+    await flow.carry(3)
+    assert published() == (5, 2)
+    snapshot = await context.process_profiling_snapshot(process_id=process_id)
+    assert [profile.messages_published_total for profile in snapshot.publishers.values()] == [5]
+    [answer] = (await control_all(ProfilingTraceControl(True, level="loud"))).values()
+    assert answer.error_code is Code.INVALID_RESPONSE
+    answer = await context.process_request(None, "PAINT", process_id=process_id)
+    assert answer.error_code is Code.HANDLER_NOT_CONFIGURED
+    await control_all(OFF)
+    await flow.carry(1)
+    assert published() == (6, 3)
+
+
+async def test_a_process_whose_client_came_after_its_link_answers_under_the_id_of_that(
+    server: GraphServer, context: GraphContext
+) -> None:
+    await Flow.open(context)
+    async with asyncio.timeout(20):
+        while not await context.set_profiling_trace_all(OFF):
+            await asyncio.sleep(0.01)  # its telemetry link is on the way
+    process = ProcessControlClient(server.address)
+    await process.connect()
+    assert list(await context.set_profiling_trace_all(ON)) == [process.client_id]
+    await context.set_profiling_trace_all(OFF)
+    await process.close()
 
 
 async def test_setting_a_trace_clears_it_for_all(

@@ -77,7 +77,7 @@ counts = st.one_of(st.sampled_from([0, 1, 9, 10, 127, 128, 16383, 16384]), st.in
 
 @st.composite
 def rows(draw: st.DrawFn, max_size: int = 8) -> Any:
-    """Rows of spans, those of publishes with links of their own or not, those of the user with attributes or not."""
+    """Rows of spans, those of messages with links of their own or not, those of the user with attributes or not."""
     made: list[Any] = []
     for _ in range(draw(st.integers(0, max_size))):
         kind = draw(st.sampled_from(KINDS))
@@ -92,7 +92,7 @@ def rows(draw: st.DrawFn, max_size: int = 8) -> Any:
         row["trace_id"], row["span_id"], row["parent_id"] = np.void(draw(trace_ids)), draw(ids), draw(ids)
         row["blame"] = draw(st.sampled_from([0, *LABELS, 77]))
         made.append(row)
-        if kind == PUBLISH:
+        if kind in (PUBLISH, PROCESS):
             made += [link(row, draw(trace_ids), draw(ids)) for _ in range(draw(st.sampled_from([0, 0, 1, 2, 17])))]
         if kind == SPAN:
             for _ in range(draw(st.sampled_from([0, 0, 1, 3]))):
@@ -102,7 +102,7 @@ def rows(draw: st.DrawFn, max_size: int = 8) -> Any:
 
 
 def link(of: Any, trace_id: bytes, span_id: int) -> Any:
-    """The row of a link of a publish."""
+    """The row of a link of a span."""
     row = of.copy()
     row["meta"] = meta_word(LINK, 1, flags=SELECTED)
     row["trace_id"], row["span_id"], row["parent_id"] = np.void(trace_id), span_id, of["span_id"]

@@ -11,8 +11,26 @@ from ezmsg.core.recorder.ids import new_span_id
 from ezmsg.core.recorder.publisher import PublishTrace
 from ezmsg.core.recorder.rows import clock as message_clock
 
-Input = tuple[float, tuple[bytes, int] | None]
-"""A message that something published may follow from: its origin and, if it is sampled, trace and processing span."""
+Inputs = tuple[int, float, tuple[tuple[bytes, int], ...]] | tuple[()]
+"""Messages that something published may follow from, if there are any: how many they are, the origin of the oldest, and
+trace and processing span of those that are sampled."""
+
+INPUTS: Final = 128
+"""Messages that a publish may follow from, besides the last: as many as a span of OpenTelemetry may have links. A task
+that takes more without publishing does not gather them: it waits for one among them, or publishes nothing ever."""
+
+
+def with_input(inputs: Inputs, origin_s: float, trace: tuple[bytes, int] | None) -> Inputs | None:
+    """The same, and another one; None if these are too many."""
+    if not inputs:
+        return 1, origin_s, () if trace is None else (trace,)
+    count, oldest_s, traces = inputs
+    if count >= INPUTS:
+        return None
+    # One that is not sampled may go by the trace of the one before it.
+    if trace is not None and not (traces and traces[-1] == trace):
+        traces = (*traces, trace)
+    return count + 1, min(oldest_s, origin_s), traces
 
 
 class CurrentMessage(Protocol):

@@ -64,6 +64,12 @@ class _Observer(ProcessRequests):
         self._reader = str(uuid4())
         self._active = active
 
+    async def waits(self, timeout_s: float) -> Waits:
+        """What publishers of the graph have waited, in processes without a client, too."""
+        snapshots = (await self._snapshots(timeout_s, with_links=True)).values()
+        # One whose client is new answers over its link, too.
+        return Waits.of({snapshot.process_id: snapshot for snapshot in snapshots}.values())
+
 
 class GraphContext(ProcessRequests):
     """A session with a graph, used as an async context manager.
@@ -418,9 +424,9 @@ class GraphContext(ProcessRequests):
         before = Waits()
         began_s = time.monotonic()
         if window_s > 0:
-            before = Waits.of((await observer.profiling_snapshot_all(timeout_per_process=timeout_per_process)).values())
+            before = await observer.waits(timeout_per_process)
             await asyncio.sleep(window_s)
-        after = Waits.of((await observer.profiling_snapshot_all(timeout_per_process=timeout_per_process)).values())
+        after = await observer.waits(timeout_per_process)
         return report(after.since(before), time.monotonic() - began_s if window_s > 0 else 0.0)
 
     def subscribe_profiling_trace(self, control: ProfilingStreamControl) -> ReaderStream[ProfilingTraceStreamBatch]:

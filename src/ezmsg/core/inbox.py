@@ -9,7 +9,7 @@ from contextlib import suppress
 from typing import Any, Final, Protocol
 from weakref import ref
 
-from ezmsg.core.currentmessage import Input
+from ezmsg.core.currentmessage import Inputs, with_input
 from ezmsg.core.errors import SubscriberClosed
 from ezmsg.core.graphmeta import ProfileChannelType
 from ezmsg.core.messagecache import CachedMessage
@@ -17,10 +17,6 @@ from ezmsg.core.messagechannel import Subscription
 from ezmsg.core.profiling import ProfileRegistry, message_clock
 from ezmsg.core.recorder.edge import EdgeMetrics
 from ezmsg.core.turns import Eagerness
-
-INPUTS: Final = 16
-"""Messages that a publish may follow from. A task that takes more without publishing does not gather them: it waits
-for one among them, or publishes nothing ever."""
 
 OVERLAPPING: Final = 256
 """Leases of one subscriber that are known at once. Of one beyond that, a publish that its receiver is to record is told
@@ -89,14 +85,14 @@ class Inbox:
         self.others: deque[Taken] = deque(maxlen=OVERLAPPING)
         self.is_closed = False
         # What was handled since something was published, the inputs of what will be; None when there were too many.
-        self.inputs: tuple[Input, ...] | None = ()
+        self.inputs: Inputs | None = ()
         self._handler: ref[asyncio.Task[Any]] | None = None
         # Of publishers that ended, or that nothing is heard of any more, while messages of theirs are queued or held.
         self.retired: list[Subscription] = []
         # Called once everything is closed that was measured.
         self._left: Callable[[], None] | None = None
         # Finished: what leaving a lease is awaited with.
-        # Kept: asking for the running one is a system call in Python 3.11.
+        # Kept: asking for the running one, or its task, is a system call in Python 3.11.
         self._loop = asyncio.get_running_loop()
         self.done: asyncio.Future[None] = self._loop.create_future()
         self.done.set_result(None)
@@ -190,13 +186,13 @@ class Inbox:
         inputs = self.inputs_here()
         if inputs is None:
             return
-        task = asyncio.current_task()
+        task = asyncio.current_task(self._loop)
         self._handler = None if task is None else ref(task)
-        self.inputs = (*inputs, (lease.origin_s, lease.known_trace())) if len(inputs) < INPUTS else None
+        self.inputs = with_input(inputs, lease.origin_s, lease.known_trace())
 
-    def inputs_here(self) -> tuple[Input, ...] | None:
+    def inputs_here(self) -> Inputs | None:
         """The inputs of what this task publishes next: if it was another one that handled them, there are none."""
-        task = asyncio.current_task()
+        task = asyncio.current_task(self._loop)
         handler = None if self._handler is None else self._handler()
         return self.inputs if self.inputs is None or handler is task else ()
 

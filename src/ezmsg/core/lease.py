@@ -12,12 +12,13 @@ from typing import Any, Self
 from ezmsg.core.currentmessage import (
     LATER,
     CurrentMessage,
-    Input,
+    Inputs,
     get_current_message,
     reset_current_message,
     set_current_message,
+    with_input,
 )
-from ezmsg.core.inbox import INPUTS, Inbox
+from ezmsg.core.inbox import Inbox
 from ezmsg.core.messagecache import CachedMessage
 from ezmsg.core.messagechannel import Subscription
 from ezmsg.core.messagemarshal import is_frozen
@@ -54,7 +55,7 @@ class Lease:
     origin_s: float
     trace: tuple[bytes, int] | None
     links: tuple[tuple[bytes, int], ...]
-    inputs: tuple[Input, ...] | None
+    inputs: Inputs | None
     start_s: float
     _ids: TraceIds
     _number: int
@@ -106,7 +107,10 @@ class Lease:
             inbox.let_go(self)
         else:
             inbox.held = None
+        is_window = False
         if self.is_answered:
+            # What was published followed from more than this message, so it is linked to the rest.
+            is_window = bool(inbox.inputs)
             inbox.inputs = ()
         elif inbox.inputs is not None:
             inbox.remember(self)
@@ -120,8 +124,13 @@ class Lease:
         assert message is not None
         subscription: Subscription = message.subscription
         metrics = subscription.metrics
-        if kind is not None or not metrics.is_plain:
-            if kind is not None or not metrics.selects_all or not metrics.processed_selected(message, self.start_s):
+        if kind is not None or is_window or not metrics.is_plain:
+            if (
+                kind is not None
+                or is_window
+                or not metrics.selects_all
+                or not metrics.processed_selected(message, self.start_s)
+            ):
                 self._release(message, None if kind is None else kind.__qualname__)
                 return inbox.done
         else:
@@ -179,23 +188,21 @@ class Lease:
 
     def _follow(self, outer: CurrentMessage | None) -> None:
         """Take over what this task handled before, and, if this message is sampled, what it still holds around it."""
-        inputs = self.inbox.inputs_here() or ()
-        if isinstance(outer, Lease) and outer.is_held:
+        _, origin_s, traces = self.inbox.inputs_here() or (0, self.origin_s, ())
+        if isinstance(outer, Lease) and outer.is_held and (trace := outer.known_trace()) is not None:
             # Its origin does not count, as it would not if this message were not sampled.
-            inputs = (*inputs, (self.origin_s, outer.known_trace()))
-        if inputs:
-            self._take_over(inputs)
+            traces = tuple(dict.fromkeys((*traces, trace)))
+        self._take_over(origin_s, traces)
 
-    def _take_over(self, inputs: tuple[Input, ...]) -> None:
-        self.origin_s = min(self.origin_s, *(origin_s for origin_s, _ in inputs))
-        traces = dict.fromkeys(trace for _, trace in inputs if trace is not None)
-        own = self.known_trace()
-        if own is not None:
-            traces.pop(own, None)
-        elif traces:
-            self.trace, _ = traces.popitem()
+    def _take_over(self, origin_s: float, traces: tuple[tuple[bytes, int], ...]) -> None:
+        self.origin_s = min(self.origin_s, origin_s)
+        if not traces:
+            return
+        if self.known_trace() is not None:
+            self.links = traces
+        else:
+            self.trace, self.links = traces[-1], traces[:-1]
             self._is_borrowed = True
-        self.links = tuple(traces)
 
     def _release(self, message: CachedMessage, error: str | None) -> None:
         """Record what was measured, and let the message go."""
@@ -210,10 +217,11 @@ class Lease:
         if isinstance(of_publish, TraceIds):
             of_publish = of_publish.publish(message.message_id)
         process_trace = None if trace is None or of_publish is None else (*trace, of_publish[1])
+        links = self.links if process_trace is not None and self.is_answered else ()
         subscription: Subscription = message.subscription
         subscription.metrics.processed(
             message.message_id, message.origin_s, publish_s, message.channel_s,
-            self.start_s, message_clock(), message.size, process_trace, error,
+            self.start_s, message_clock(), message.size, process_trace, error, links,
         )  # fmt: skip
 
     async def take_own(self) -> Any:
@@ -271,7 +279,7 @@ class Lease:
         """What this task publishes from now on belongs to this message, though it is held no more."""
         # The context remembers what is received like this, of whatever subscriber; the inbox need not.
         self.inbox.inputs = None
-        inputs: tuple[Input, ...] | None = ()
+        inputs: Inputs | None = ()
         before = get_current_message()
         if isinstance(before, Lease) and not before.is_held:
             # Its token knows the context before it, which knows the one before that, and so on.
@@ -280,10 +288,10 @@ class Lease:
         if before is not None and not before.is_answered:
             inputs = getattr(before, "inputs", ())  # a message that is still held has none
             if inputs is not None:
-                inputs = (*inputs, (before.origin_s, before.known_trace())) if len(inputs) < INPUTS else None
+                inputs = with_input(inputs, before.origin_s, before.known_trace())
         self.inputs = inputs
         if inputs:
-            self._take_over(inputs)
+            self._take_over(*inputs[1:])
         set_current_message(self)
 
     @property

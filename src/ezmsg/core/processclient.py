@@ -22,7 +22,6 @@ from ezmsg.core.control.spans import OperationSpan, answering
 from ezmsg.core.errors import (
     ConnectionLost,
     EzmsgError,
-    InvalidTraceControl,
     RequestTimeout,
     ServerUnreachable,
     UnitAlreadyOwned,
@@ -34,14 +33,12 @@ from ezmsg.core.graphmeta import (
     ProcessControlRequest,
     ProcessControlResponse,
     ProcessPing,
-    ProcessProfilingSnapshot,
-    ProcessProfilingTraceBatch,
     ProcessStats,
-    ProfilingTraceControl,
 )
 from ezmsg.core.net.address import AddressType
 from ezmsg.core.profiling import PROFILES, ProfileRegistry
 from ezmsg.core.settingsmeta import settings_snapshot_value
+from ezmsg.core.telemetry.operations import OPERATIONS, OperationFailed
 from ezmsg.core.wire import records as r
 from ezmsg.core.wire.metadata import SettingsValue, record_of
 
@@ -52,9 +49,6 @@ RequestHandler = Callable[[ProcessControlRequest], ProcessControlResponse | Awai
 COMMAND_TIMEOUT_S = 5.0
 # What a busy process may take to deliver what it measured, before it leaves.
 FLUSH_TIMEOUT_S = 0.2
-DEFAULT_BATCH_SAMPLES = 1000
-# More than this in one answer might not fit a frame; the rest is there for the next.
-MOST_BATCH_SAMPLES = 100_000
 
 NOTHING = type(None)
 RESPONSE_FIELDS: dict[str, tuple[type, ...]] = {
@@ -64,16 +58,6 @@ RESPONSE_FIELDS: dict[str, tuple[type, ...]] = {
     "error_code": (ProcessControlErrorCode, NOTHING),
     "process_id": (UUID, NOTHING),
 }
-
-
-class OperationFailed(EzmsgError, RuntimeError):
-    """An operation failed, with the code its requester gets."""
-
-    code = "OPERATION_FAILED"
-
-    def __init__(self, error_code: ProcessControlErrorCode, message: str) -> None:
-        super().__init__(message)
-        self.error_code = error_code
 
 
 class ProcessControlClient:
@@ -378,43 +362,14 @@ class ProcessControlClient:
     def _stats(self, request: r.ProcessRequest) -> ProcessStats:
         return ProcessStats(self.process_id, os.getpid(), socket.gethostname(), sorted(self._units), time.time())
 
-    def _snapshot(self, request: r.ProcessRequest) -> ProcessProfilingSnapshot:
-        return self._profiles.snapshot(request.reader, process_id=self.process_id)
-
-    def _set_trace(self, request: r.ProcessRequest) -> None:
-        control = self._argument(request, ProfilingTraceControl)
-        try:
-            self._profiles.set_trace_control(control)
-        except InvalidTraceControl as error:
-            raise OperationFailed(ProcessControlErrorCode.INVALID_RESPONSE, str(error)) from error
-
-    def _trace_batch(self, request: r.ProcessRequest) -> ProcessProfilingTraceBatch:
-        limit = DEFAULT_BATCH_SAMPLES if request.payload is None else self._argument(request, int)
-        limit = min(limit, MOST_BATCH_SAMPLES)
-        return self._profiles.trace_batch(limit, request.reader, process_id=self.process_id)
-
-    def _argument(self, request: r.ProcessRequest, expected: type[Any]) -> Any:
-        try:
-            value = pickle.loads(request.payload or b"")  # from an authenticated peer
-        except Exception as error:
-            raise OperationFailed(
-                ProcessControlErrorCode.INVALID_RESPONSE,
-                f"{request.operation} needs a pickled {expected.__name__}: {error}",
-            ) from error
-        if not isinstance(value, expected):
-            raise OperationFailed(
-                ProcessControlErrorCode.INVALID_RESPONSE,
-                f"{request.operation} needs a {expected.__name__}, not {reprlib.repr(value)}",
-            )
-        return value
+    def _measured(self, request: r.ProcessRequest) -> object:
+        return OPERATIONS[request.operation](self._profiles, self.process_id, request)
 
 
-BUILTIN: dict[str, Callable[[ProcessControlClient, r.ProcessRequest], Any]] = {
+BUILTIN: dict[str, Callable[[ProcessControlClient, r.ProcessRequest], object]] = {
     ProcessControlOperation.PING.value: ProcessControlClient._ping,  # pyright: ignore[reportPrivateUsage]
     ProcessControlOperation.GET_PROCESS_STATS.value: ProcessControlClient._stats,  # pyright: ignore[reportPrivateUsage]
-    ProcessControlOperation.GET_PROFILING_SNAPSHOT.value: ProcessControlClient._snapshot,  # pyright: ignore[reportPrivateUsage]
-    ProcessControlOperation.SET_PROFILING_TRACE.value: ProcessControlClient._set_trace,  # pyright: ignore[reportPrivateUsage]
-    ProcessControlOperation.GET_PROFILING_TRACE_BATCH.value: ProcessControlClient._trace_batch,  # pyright: ignore[reportPrivateUsage]
+    **dict.fromkeys(OPERATIONS, ProcessControlClient._measured),  # pyright: ignore[reportPrivateUsage]
 }
 
 

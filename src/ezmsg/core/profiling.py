@@ -310,7 +310,7 @@ class ProfileRegistry:
     ) -> None:
         """Record a span that belongs to no message, for the readers of a graph; see `recorder.operations`."""
         recorder = self.recorder
-        if recorder.level != "off":
+        if recorder.recording.records_operations:
             row = operation_row(recorder.labels, kind, name, unit, detail, start_ns, end_ns, trace, error)
             recorder.process.add_span(graph, row)
 

@@ -131,7 +131,7 @@ SPANS: tuple[SpanSpec, ...] = (
         "process {topic}",
         "CONSUMER",
         "From the hand-over of a message to the release of its lease; of a leaky task, which works on a copy, to its "
-        "end. Child of its `publish` span.",
+        "end. Child of its `publish` span and linked to it, and to the other inputs of what was published meanwhile.",
         (
             *(*_MESSAGE, SUBSCRIPTION, CHANNEL_KIND, "ezmsg.queue.time", "ezmsg.transport.time"),
             *("ezmsg.message.age", *_WHERE, ERROR_TYPE),

@@ -20,7 +20,7 @@ from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.trace import SpanContext
 
 from ezmsg.core.graphmeta import TraceSpan
-from ezmsg.core.recorder.rows import INDEX_SHIFT, KIND_MASK, LABEL_MASK, LABEL_SHIFT, PUBLISH
+from ezmsg.core.recorder.rows import INDEX_SHIFT, KIND_MASK, LABEL_MASK, LABEL_SHIFT, SPAN
 from ezmsg.core.telemetry.expand import expand_spans
 from ezmsg.otel.protobuf import message, text
 from ezmsg.otel.resource import ProcessResource
@@ -122,7 +122,7 @@ class RequestEncoder:
         """The spans of one process, in the order of their rows."""
         spans = np.empty(len(columns.spans), object)
         for group in columns.groups():
-            if columns.links[group[0]] and int(columns.meta[group[0]]) & KIND_MASK != PUBLISH:
+            if columns.links[group[0]] and int(columns.meta[group[0]]) & KIND_MASK == SPAN:
                 # Attributes of the user may be anything.
                 spans[group] = [self._span(chunk, columns, span) for span in group.tolist()]
                 continue

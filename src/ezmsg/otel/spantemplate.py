@@ -96,12 +96,12 @@ def _span(example: TraceSpan, shape: Shape) -> Iterator[Piece]:
 
 
 def _links(example: TraceSpan, shape: Shape) -> Iterator[Piece]:
-    """Links with rows of their own, or one to the parent."""
+    """Links: one to the parent, if that is more than have rows of their own, and those."""
     linked = [
         (columns.behind(columns.TRACE_ID, n), columns.behind(columns.SPAN_ID, n)) for n in range(1, 1 + shape.links)
     ]
-    if example.links and not linked:
-        linked = [(columns.TRACE_ID, columns.PARENT_ID)]
+    if len(example.links) > len(linked):
+        linked.insert(0, (columns.TRACE_ID, columns.PARENT_ID))
     if len(linked) != len(example.links):
         raise ValueError(f"{example.name!r} has {len(example.links)} links, and rows for {shape.links}")
     for trace_id, span_id in linked:

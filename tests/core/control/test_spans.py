@@ -131,6 +131,37 @@ async def test_requests_begin_traces_at_the_rate_of_messages_and_reading_them_be
     assert spans() == []
 
 
+async def test_requests_begin_traces_in_the_share_of_messages_that_do(process: Process, context: GraphContext) -> None:
+    for ratio, count in ((1.0, 3), (0.0, 0)):
+        PROFILES.set_trace_sampling(1e9, ratio)
+        for _ in range(3):
+            await context.process_ping("U")
+        assert [told(span) for span in spans()] == [
+            ("control PING", "SERVER", None), ("control PING", "CLIENT", None)
+        ] * count  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("control", "count"),
+    [
+        ({"trace_ratio": 1.0}, 2),
+        ({"trace_rate": 0.0}, 0),
+        ({"trace_ratio": 1.0, "level": "off"}, 0),
+        ({"level": "off", "publisher_topics": ["OTHER"]}, 1),
+    ],
+)
+async def test_a_control_for_all_endpoints_is_one_for_requests_too(
+    process: Process, context: GraphContext, control: dict[str, Any], count: int
+) -> None:
+    PROFILES.set_trace_sampling(1e-6)
+    await context.process_set_profiling_trace("U", ProfilingTraceControl(True, metrics=[], **control))
+    for _ in range(2):
+        await context.process_ping("U")
+    found = [told(span) for span in spans()]
+    await context.process_set_profiling_trace("U", ProfilingTraceControl(False))
+    assert found == [("control PING", "SERVER", None), ("control PING", "CLIENT", None)] * count
+
+
 async def test_what_is_asked_within_a_sampled_message_is_part_of_its_trace(
     process: Process, context: GraphContext
 ) -> None:

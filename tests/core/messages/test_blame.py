@@ -299,6 +299,17 @@ async def test_a_complete_stall_is_the_fault_of_the_last_of_a_chain(
         assert found.culprits[0].share > 0.9
 
 
+async def test_waiting_is_told_also_where_no_process_has_a_client(context: GraphContext) -> None:
+    publisher, sink = await context.publisher("ALONE", num_buffers=1), await context.subscriber("ALONE")
+    await publisher.broadcast(1)
+    async with running(publisher.broadcast(2)), sink.recv_zero_copy(), asyncio.timeout(40):
+        # Its telemetry link may be on the way.
+        while not (found := await context.backpressure_report(0, timeout_per_process=10)).waits:
+            await asyncio.sleep(0.01)
+    assert [(wait.topic, wait.subscription) for wait in found.waits] == [("ALONE", "ALONE")]
+    assert (await context.snapshot()).processes == {}
+
+
 async def grow(context: GraphContext, prefix: str, chance: random.Random) -> list[Node]:
     """A random graph: each node hears one of those before it, now and then two; the first is the source."""
     nodes: list[Node] = []

@@ -101,6 +101,36 @@ async def test_attributes_beyond_sixteen_are_counted_and_left_out(
     assert snapshot.recorded["span"] == 2 + 1
 
 
+class Shy:
+    def __str__(self) -> str:
+        raise RuntimeError("no text")
+
+
+class Long(int):
+    """A whole number of more bits than one has."""
+
+
+class Name(str):
+    def __str__(self) -> Name:  # type: ignore[override]
+        return self
+
+
+async def test_whatever_is_told_of_a_block_is_told_somehow_and_fails_nothing(
+    publisher: Publisher, subscriber: Subscriber, registry: ProfileRegistry
+) -> None:
+    given = {"shy": Shy(), "long": Long(1 << 70), "name": Name("n"), "": "unnamed", 5: [1, None]}
+    await publisher.broadcast(1)
+    async with subscriber.recv_zero_copy():
+        with ez.profile(7, given):  # type: ignore[arg-type]
+            pass
+    found = spans(registry)["7"].attributes
+    told = {"shy": "<Shy>", "long": str(1 << 70), "name": "n", "5": "[1, None]"}
+    assert found == {**found, "ezmsg.span.label": "7", **told}
+    assert "" not in found
+    snapshot = registry.snapshot()
+    assert (snapshot.recorded["attribute"], snapshot.dropped["attribute:limit"]) == (5, 1)
+
+
 async def test_a_block_is_a_sample_of_a_native_trace(
     publisher: Publisher, subscriber: Subscriber, registry: ProfileRegistry
 ) -> None:

@@ -3,6 +3,8 @@ import pickle
 from dataclasses import asdict
 from uuid import uuid4
 
+import pytest
+
 from ezmsg.core.graphmeta import ProfilingTraceControl
 from ezmsg.core.recorder import tracecontrol
 from ezmsg.core.wire.records import ClockAnchor
@@ -191,3 +193,18 @@ def test_samples_and_spans_of_the_user_are_read_in_the_order_they_were_recorded(
         receive(edge, number, start=10 * number, end=10 * number + 5)
     found = [seq for _ in range(20) for *_, seq in told(registry.trace_batch(1))]
     assert found == [number for number in range(10) for _ in range(2)]
+
+
+@pytest.mark.parametrize("is_read", [False, True])
+@pytest.mark.parametrize("name", ["samples", "spans"])
+def test_what_is_deleted_of_a_batch_is_gone_and_the_rest_there(registry, publisher, name: str, is_read: bool):
+    registry.set_trace_control(ProfilingTraceControl(enabled=True))
+    publish(publisher, 0, trace=(1, 2, 0))
+    batch = registry.trace_batch()
+    if is_read:
+        assert getattr(batch, name)
+    delattr(batch, name)
+    assert not hasattr(batch, name)
+    assert len(batch.spans if name == "samples" else batch.samples) == 1
+    with pytest.raises(AttributeError):
+        delattr(batch, name)

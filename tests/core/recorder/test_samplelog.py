@@ -101,6 +101,22 @@ def test_the_oldest_rows_of_all_endpoints_come_first_and_none_is_starved():
     assert seqs(store.take_selected("r", 2)) == [2, 3]
 
 
+def test_of_rows_at_the_same_time_that_of_the_lower_number_comes_first():
+    store, flags = SampleStore(10_000), selected_flags(1 << LEASE_TIME, 1)
+    store.add_selected("fast", None, written(process(2, 7, end=50, flags=flags), process(2, 8, end=60, flags=flags)))
+    store.add_selected("slow", None, written(process(3, 4, end=50, flags=flags), process(3, 9, end=60, flags=flags)))
+    assert seqs(store.take_selected("r", 1)) == [4]
+    assert seqs(store.take_selected("r", 10)) == [7, 8, 9]
+
+
+def test_rows_that_ended_in_another_order_than_they_were_recorded_are_told_in_that_of_their_ends():
+    store, flags = SampleStore(10_000), selected_flags(1 << LEASE_TIME, 1)
+    ends = {1: 90, 2: 40, 3: 95}
+    store.add_selected("sub", None, written(*(process(2, n, end=end, flags=flags) for n, end in ends.items())))
+    assert seqs(store.take_selected("r", 2)) == [2, 1]
+    assert seqs(store.take_selected("r", 2)) == [3]
+
+
 def test_another_reader_of_samples_takes_nothing_from_who_takes_rows():
     store = SampleStore(10_000)
     store.add_selected("a", None, received(1, 4))

@@ -88,11 +88,15 @@ class FakeServer:
         return record
 
     def batches_so_far(self) -> list[TelemetryBatch]:
+        """The batches that have come, without waiting."""
+        return [record for record in self.records_so_far() if isinstance(record, TelemetryBatch)]
+
+    def records_so_far(self) -> list[Record]:
         """What has come, without waiting."""
         while self._can_receive():
             self._receive()
         found, self._records = self._records, []
-        return [record for record in found if isinstance(record, TelemetryBatch)]
+        return found
 
     def batches_to_the_end(self) -> list[TelemetryBatch]:
         """What comes until the link hangs up."""

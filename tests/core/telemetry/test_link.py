@@ -1,19 +1,27 @@
 import logging
+import pickle
 import socket
 from collections.abc import Iterator
+from functools import partial
+from typing import Any
 from uuid import uuid4
 
 import pytest
 
 from ezmsg.core.errors import SessionClosed
+from ezmsg.core.graphmeta import ProcessControlOperation, ProfilingTraceControl
 from ezmsg.core.profiling import ProfileRegistry, PublisherMetrics
 from ezmsg.core.telemetry.collect import Collector
 from ezmsg.core.telemetry.link import BACKOFF_S, LONGEST_BACKOFF_S, TelemetryLink
+from ezmsg.core.telemetry.operations import answer
 from ezmsg.core.telemetry.pump import say_hello
 from ezmsg.core.wire.frames import refusal_of
 from ezmsg.core.wire.records import (
+    CancelRequest,
     Done,
     DrainTelemetry,
+    ProcessRequest,
+    ProcessResponse,
     ProcessTelemetry,
     TelemetryOpened,
     decode_record,
@@ -48,9 +56,14 @@ def clock() -> Clock:
     return Clock()
 
 
+def link_of(registry: ProfileRegistry, *args: Any) -> TelemetryLink:
+    collector = Collector(registry, GRAPH)
+    return TelemetryLink(GRAPH, collector, say_hello, registry.set_anchor, partial(answer, registry, GRAPH), *args)
+
+
 @pytest.fixture
 def link(registry: ProfileRegistry, server: FakeServer, clock: Clock) -> Iterator[TelemetryLink]:
-    made = TelemetryLink(GRAPH, Collector(registry, GRAPH), say_hello, registry.set_anchor, server.dial, clock)
+    made = link_of(registry, server.dial, clock)
     yield made
     made.close()
 
@@ -112,9 +125,7 @@ def test_what_ended_before_the_first_connection_is_told_all_the_same(registry, s
 
 def test_a_listener_hears_everything_the_server_is_told(registry, server, clock):
     heard: list[ProcessTelemetry] = []
-    link = TelemetryLink(
-        GRAPH, Collector(registry, GRAPH), say_hello, registry.set_anchor, server.dial, clock, heard.append
-    )
+    link = link_of(registry, server.dial, clock, heard.append)
     publisher = registry.register_publisher(uuid4(), "OUT", 8, graph_address=GRAPH)
     publish(publisher, 0, trace=(1, 2, 0))
     step(link)
@@ -160,6 +171,20 @@ def test_a_server_that_drains_is_answered_when_everything_was_sent(server, link,
     assert (len(batch.spans) // 128, batch.counters[0].values["sent"]) == (3, 3)
     assert server.read() == Done()
     assert not link.is_over
+
+
+def test_what_is_asked_of_a_process_is_done_and_answered_and_cannot_be_taken_back(registry, server, link, publisher):
+    step(link)
+    link_id = server.hello().link_id
+    server.batches_so_far()
+    control = pickle.dumps(ProfilingTraceControl(True, level="off"))
+    server.ask(ProcessRequest("", ProcessControlOperation.SET_PROFILING_TRACE.value, control, process_id=link_id), 7)
+    server.say(CancelRequest(7))
+    step(link)
+    publish(publisher, 0)
+    assert publisher.timed is False
+    answers = [record for record in server.records_so_far() if isinstance(record, ProcessResponse)]
+    assert [(answer.ok, answer.process_id) for answer in answers] == [(True, link_id)]
 
 
 def test_a_registry_that_begins_anew_makes_its_links_stale(registry, server, link, publisher):

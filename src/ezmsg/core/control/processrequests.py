@@ -224,36 +224,50 @@ class ProcessRequests:
         All in all this takes as long as the slowest, `timeout_per_process` at most; more where there are more processes
         than may be asked at once (200).
         """
+        return await self._snapshots(timeout_per_process, with_links=False)
+
+    async def _snapshots(self, timeout_s: float, *, with_links: bool) -> dict[UUID, ProcessProfilingSnapshot]:
+        """The snapshots of all processes that answer; with `with_links` also of those that only have a link."""
 
         async def ask(process_id: UUID) -> ProcessProfilingSnapshot | None:
             try:
-                return await self.process_profiling_snapshot(timeout=timeout_per_process, process_id=process_id)
+                return await self.process_profiling_snapshot(timeout=timeout_s, process_id=process_id)
             except RuntimeError as error:
                 logger.debug("process %s gave no profiling snapshot: %s", process_id, error)
                 return None
 
-        answers = await self._ask_all(ask, timeout_per_process)
+        answers = await self._ask_all(ask, timeout_s, with_links=with_links)
         return {process_id: answer for process_id, answer in answers.items() if answer is not None}
 
     async def set_profiling_trace_all(
         self, control: ProfilingTraceControl, *, timeout_per_process: float = 2.0
     ) -> dict[UUID, ProcessControlResponse]:
-        """Do as `process_set_profiling_trace` in every process that is there now; returns the answers, good or bad."""
+        """Do as `process_set_profiling_trace` in every process that is there now; returns the answers, good or bad.
+
+        That includes processes with publishers and subscribers, but without a ProcessControlClient: they take over the
+        level and the rates of traces, but collect no samples, which no stream would tell. They answer under an id that
+        is not in `snapshot().processes`, and can be asked for what they measure by it.
+        """
 
         async def ask(process_id: UUID) -> ProcessControlResponse:
             return await self.process_set_profiling_trace(
                 None, control, timeout=timeout_per_process, process_id=process_id
             )
 
-        return await self._ask_all(ask, timeout_per_process)
+        answers = await self._ask_all(ask, timeout_per_process, with_links=True)
+        # One whose client is new is known by that.
+        return {answer.process_id or process_id: answer for process_id, answer in answers.items()}
 
-    async def _ask_all(self, ask: Callable[[UUID], Awaitable[T]], timeout_s: float) -> dict[UUID, T]:
-        """Ask every process, many at once."""
+    async def _ask_all(
+        self, ask: Callable[[UUID], Awaitable[T]], timeout_s: float, *, with_links: bool = False
+    ) -> dict[UUID, T]:
+        """Ask every process, many at once; with `with_links` also those that only have a telemetry link."""
         state = await self._active().request(r.GetSnapshot(), r.Snapshot, timeout_s + SERVER_TIMEOUT_S)
+        asked = [entry.process_id for entry in state.processes] + (state.links if with_links else [])
         at_once = asyncio.Semaphore(ASKED_AT_ONCE)
 
         async def ask_one(process_id: UUID) -> tuple[UUID, T]:
             async with at_once:
                 return process_id, await ask(process_id)
 
-        return dict(await asyncio.gather(*(ask_one(UUID(entry.process_id)) for entry in state.processes)))
+        return dict(await asyncio.gather(*(ask_one(UUID(process_id)) for process_id in asked)))

@@ -1,7 +1,7 @@
 """Spans of operations: what is asked of a process, what it does about it, and settings that it applies.
 
 An operation that is asked for within a sampled message, or a sampled span of the program, is part of that trace. Others
-begin one, about as many a second and operation as messages of a publisher do.
+begin one as messages of a publisher do: so many a second and operation, or this share of them.
 """
 
 from __future__ import annotations

@@ -127,6 +127,11 @@ class ProcessProfilingTraceBatch:
                 return values[name]
             raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}", name=name, obj=self)
 
+        def __delattr__(self, name: str) -> None:
+            if "columns" in self.__dict__ and name in ("samples", "spans"):
+                _ = self.samples, self.spans  # or what is gone would be made again
+            object.__delattr__(self, name)
+
 
 @dataclass
 class ProfilingTraceStreamBatch:

@@ -31,6 +31,7 @@ from ezmsg.core.recorder.rows import (
     LABEL_SHIFT,
     LEASE,
     LEASE_TIME,
+    LINK,
     NO_TRACE,
     PROCESS,
     QUEUE_WAIT,
@@ -121,6 +122,7 @@ class EdgeMetrics:
         "_attribute_meta",
         "_labels",
         "_lease_meta",
+        "_link_meta",
         "_owner",
         "_recording",
         "_selected",
@@ -170,7 +172,7 @@ class EdgeMetrics:
         self.hop_meta = self.meta | HOP
         self._span_meta = meta_word(SPAN, index, kind)
         self._lease_meta = meta_word(LEASE, index)
-        self._attribute_meta = meta_word(ATTRIBUTE, index)
+        self._attribute_meta, self._link_meta = meta_word(ATTRIBUTE, index), meta_word(LINK, index)
         self.timed = self.is_plain = self._recording = False
         self._thin_mask = 0
         self.selects_all = False
@@ -190,6 +192,7 @@ class EdgeMetrics:
         size: int,
         trace: ProcessTrace | None,
         error: str | None = None,
+        links: Sequence[tuple[bytes, int]] = (),
     ) -> None:
         """The lease of one message was released.
 
@@ -203,6 +206,7 @@ class EdgeMetrics:
             size: Its bytes (0 for an object handed over by reference).
             trace: Trace id, span id of this processing and span id of the publish, if it is sampled.
             error: The type of the exception that left the lease's block.
+            links: The other inputs of what was published meanwhile, where they are sampled: trace ids and span ids.
         """
         self.consumed += 1
         self.bytes += size
@@ -244,6 +248,11 @@ class EdgeMetrics:
         if emit:
             meta |= SELECTED
             extra_meta |= emit << LABEL_SHIFT | generation << INDEX_SHIFT
+        if links and spans:
+            row = message_id, origin_s, publish_s, channel_s, start_s, end_s, size
+            extra = extra_meta, trace_id, span_id, parent_id, 0.0, 0, 0
+            ring.put_linked(meta | EXTENDED, row, extra, samples, self._link_meta, links)
+            return
         pack_row(
             ring.buffer, offset & ring.mask,
             meta | EXTENDED, message_id, origin_s, publish_s, channel_s, start_s, end_s, size,
@@ -302,7 +311,7 @@ class EdgeMetrics:
             attributes: What else is told of it, of at most `ATTRIBUTES`; only with a trace.
         """
         if self.timed:
-            meta = self._span_meta | self._labels.code(label or "", is_free=True) << LABEL_SHIFT
+            meta = self._span_meta | self._labels.code(_text(label or ""), is_free=True) << LABEL_SHIFT
             code = 0 if error is None else self._labels.code(error)
             meta |= 0 if error is None else ERROR
             self._put(
@@ -356,7 +365,7 @@ class EdgeMetrics:
     def span(self, code: int, start_ns: int, end_ns: int, label: str | None, message_id: int, sampled: bool) -> None:
         """Record a span of the user of which nothing else is known."""
         if self.timed:
-            name = self._labels.code(label or "", is_free=True)
+            name = self._labels.code(_text(label or ""), is_free=True)
             meta = self._span_meta & ~_CHANNEL | code << CHANNEL_SHIFT | name << LABEL_SHIFT
             self._put(meta, message_id, start_ns, end_ns, 1 << USER_SPAN, sampled, None)
 
@@ -404,23 +413,32 @@ class EdgeMetrics:
         """The rows of the attributes of a span."""
         made: list[tuple[Words, Words]] = []
         labels = self._labels
+        named = [(name, value) for name, value in attributes.items() if name != ""]
         labels.attributes += len(attributes)
-        labels.attributes_cut += max(0, len(attributes) - ATTRIBUTES)
-        for name, value in list(attributes.items())[:ATTRIBUTES]:
+        labels.attributes_cut += len(attributes) - len(named[:ATTRIBUTES])
+        for name, value in named[:ATTRIBUTES]:
             value = _plain(value)
-            name_of_type = type(value).__name__
-            kind = ATTRIBUTE_TYPES.index(name_of_type) if name_of_type in ATTRIBUTE_TYPES else 0
+            kind = ATTRIBUTE_TYPES.index("str" if isinstance(value, str) else type(value).__name__)
             number = int(value) if isinstance(value, int) else 0
-            text = labels.code(str(value), is_free=True) if not kind else 0
+            text = labels.code(value, is_free=True) if isinstance(value, str) else 0
             bits = int.from_bytes(struct.pack("<d", value), "little", signed=True) if isinstance(value, float) else 0
-            meta = self._attribute_meta | SAMPLED | EXTENDED | labels.code(str(name), is_free=True) << LABEL_SHIFT
+            meta = self._attribute_meta | SAMPLED | EXTENDED | labels.code(_text(name), is_free=True) << LABEL_SHIFT
             row = (meta, bits, 0.0, 0.0, 0.0, 0.0, 0.0, kind)
             made.append((row, (EXTRA, trace[0], trace[1], trace[1], 0.0, number, text)))
         return made
 
 
 def _plain(value: Any) -> Value:
-    """A value as rows have it: not as numpy does, and no whole number that is too large for them."""
+    """A value as rows have it: not as numpy does, no whole number that is too large for them, else as text."""
     if isinstance(value, np.generic):
         value = cast(Any, value).item()
-    return str(value) if type(value) is int and not -(1 << 63) <= value < 1 << 63 else value
+    fits = type(value) in (float, bool) or (type(value) is int and -(1 << 63) <= value < 1 << 63)
+    return value if fits else _text(value)
+
+
+def _text(value: object) -> str:
+    """What something of the user is called; it must not fail at the end of a block of theirs."""
+    try:
+        return str(value)
+    except Exception:
+        return f"<{type(value).__name__}>"

@@ -141,7 +141,7 @@ def _described(
 
 
 def _link(spans: list[TraceSpan], row: Row) -> None:
-    """Add a link to the publish before it."""
+    """Add a link to the span before it."""
     if spans and spans[-1].span_id == hex_span_id(row[11]):
         spans[-1].links.append((row[9].hex(), hex_span_id(row[10])))
 

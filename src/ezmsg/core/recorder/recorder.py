@@ -256,7 +256,7 @@ class Recorder:
             self.recording.configure_roots(publisher)
 
     def begins_operation(self, operation: str) -> bool:
-        """Whether an operation that is part of no trace begins one now: about as often as a publisher does."""
+        """Whether an operation that is part of no trace begins one now: as messages of a publisher do."""
         return self.recording.begins_operation(operation)
 
     # -- reading ------------------------------------------------------------------------------------------------------

@@ -8,6 +8,7 @@ from typing import Final
 from ezmsg.core import config
 from ezmsg.core.recorder.budget import Budget
 from ezmsg.core.recorder.edge import EdgeMetrics
+from ezmsg.core.recorder.ids import chance
 from ezmsg.core.recorder.publisher import PublisherMetrics
 from ezmsg.core.recorder.selection import Selector
 from ezmsg.core.recorder.subscriber import SubscriberMetrics
@@ -15,6 +16,8 @@ from ezmsg.core.recorder.tracecontrol import Sampling, TraceControl
 
 OPERATIONS: Final = 256
 """Operations remembered, to tell when they began a trace last."""
+_NO_ENDPOINT: Final = ("", "")
+"""Topic and id in place of those of an endpoint: only a control for all endpoints selects them."""
 
 
 class Recording:
@@ -72,14 +75,23 @@ class Recording:
             publisher.configure_roots(*self.sampling.roots(topic, endpoint_id, self.roots))
 
     def begins_operation(self, operation: str) -> bool:
-        """Whether an operation that is part of no trace begins one now: about as often as a publisher does."""
-        rate_hz, now_s = self.roots[0], time.monotonic()
-        if self.level == "off" or rate_hz <= 0 or now_s < self._operations.get(operation, 0.0):
+        """Whether an operation that is part of no trace begins one now: as messages of a publisher do."""
+        (rate_hz, ratio), now_s = self.sampling.roots(*_NO_ENDPOINT, self.roots), time.monotonic()
+        if not self.records_operations:
+            return False
+        if ratio is not None:
+            return chance(ratio)
+        if rate_hz <= 0 or now_s < self._operations.get(operation, 0.0):
             return False
         while len(self._operations) >= OPERATIONS:
             del self._operations[next(iter(self._operations))]
         self._operations[operation] = now_s + 1 / rate_hz
         return True
+
+    @property
+    def records_operations(self) -> bool:
+        """Whether spans that belong to no message are recorded: not where all endpoints are switched off."""
+        return self.sampling.level(*_NO_ENDPOINT, self.level, is_publisher=True) != "off"
 
     @property
     def _thin_mask(self) -> int:

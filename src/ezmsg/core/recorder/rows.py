@@ -10,7 +10,7 @@ other words, by kind:
     SPAN     message id, 0, 0, 0, start, end, 0           (a span of the user; the label names it, and the
                                                           blame label tells the type of an error)
     WAIT     message id, 0, start, end, wait, 0, 0        (record_backpressure_wait)
-    LINK     message id, 0, 0, 0, 0, 0, 0                 (right behind a publish: what else it follows from)
+    LINK     message id, 0, 0, 0, 0, 0, 0                 (right behind a publish, or the processing it was in)
     CONTROL_CLIENT, CONTROL_SERVER, SETTINGS: as SPAN, of the process itself; the label names the operation or event,
              the blame label tells an error, the process or field, and the unit (see `operations`). Never in a ring.
     DELIVER, QUEUE: as SPAN, between a publish and its PROCESS; the blame label tells whose clock it began by (see
@@ -20,7 +20,7 @@ other words, by kind:
 
 In the extra row of an ATTRIBUTE, parent is the span it belongs to, fanout a whole number, and blame label a text; which
 of them its value is tells the type, a position in `ATTRIBUTE_TYPES`. In the extra row of a LINK, trace and span are
-those of what the publish follows from; its parent is the span of the publish.
+those of what the publish follows from; its parent is the span it is right behind.
 
 A row that a native trace selected says which metrics it owes to it, and the generation of the control that selected it.
 One with an extra row says so there: in the label bits and the index bits. A publish or a processing without one, which

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ezmsg.core.recorder.ring import Rows
 from ezmsg.core.recorder.rows import SAMPLE_ROW
@@ -60,7 +61,7 @@ class SampleStore(RowStore):
 
 
 def oldest_rows(unread: list[list[Rows]], limit: int) -> tuple[Rows, list[int]]:
-    """The oldest rows of all endpoints, at most `limit`, and how many samples those of each owe.
+    """The oldest rows of all endpoints, by time, then number, at most `limit`; and how many samples those of each owe.
 
     No endpoint can starve another. What is taken of an endpoint is always what it recorded first.
 
@@ -70,16 +71,24 @@ def oldest_rows(unread: list[list[Rows]], limit: int) -> tuple[Rows, list[int]]:
     """
     # What several threads recorded is not in order; a running maximum keeps the prefix of each endpoint together.
     times = [np.maximum.accumulate(np.concatenate([ends_s(part) for part in parts])) for parts in unread]
-    # Stable: it merges what is in order already, and leaves equals of an endpoint as they are.
-    order = np.argsort(np.concatenate(times), kind="stable")[:limit]
+    order = _by_time(np.concatenate(times), [part for parts in unread for part in parts])[:limit]
     begins = np.cumsum([0, *(len(of_one) for of_one in times)])
     counts = np.bincount(np.searchsorted(begins, order, side="right") - 1, minlength=len(unread)).tolist()
     # Only what was chosen is copied: in most places there is much more.
     chosen = [list(_first(parts, count)) for parts, count in zip(unread, counts, strict=True)]
-    chosen_times = np.concatenate([of_one[:count] for of_one, count in zip(times, counts, strict=True)])
     joined = np.concatenate([part for parts in chosen for part in parts])
-    rows = joined.take(np.argsort(chosen_times, kind="stable"), axis=0)
+    rows = joined.take(_by_time(ends_s(joined), [joined]), axis=0)
     return rows, [sum(int(owed_by(part).sum()) for part in parts) for parts in chosen]
+
+
+def _by_time(times_s: NDArray[np.float64], parts: list[Rows]) -> NDArray[np.intp]:
+    """The order of rows by time, and of those at the same nanosecond, as their samples tell it, by number."""
+    times_ns = np.rint(times_s * 1e9)
+    # Stable: it merges what is in order already.
+    order = np.argsort(times_ns, kind="stable")
+    if not (np.diff(times_ns[order]) == 0).any():
+        return order
+    return np.lexsort((np.concatenate([part[:, 1] for part in parts]), times_ns))
 
 
 def _first(parts: list[Rows], count: int) -> Iterator[Rows]:

@@ -76,7 +76,7 @@ class GraphCore:
         self.publishers: dict[str, Connection] = {}
         self.subscribers: dict[str, Connection] = {}
         self.clients: dict[str, Connection] = {}
-        self.routes = RouteDesk(self.processes, self.clients, self.meters)
+        self.routes = RouteDesk(self.processes, self.clients, self.telemetry.links, self.meters)
         self.stop = stop
         self.guard = guard
         # Peers that were not let in, by why.
@@ -256,4 +256,6 @@ class GraphCore:
 
     def snapshot(self) -> Snapshot:
         """The whole graph at this moment."""
-        return Snapshot(self.routing.edges(), self.sessions.states(), self.processes.states())
+        return Snapshot(
+            self.routing.edges(), self.sessions.states(), self.processes.states(), self.telemetry.links_without_client()
+        )

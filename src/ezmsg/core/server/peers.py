@@ -42,7 +42,7 @@ def _identity(text: str) -> str:
     try:
         return str(UUID(text)) if text else str(uuid4())
     except ValueError:
-        raise ProtocolError(f"{text[:100]!r} is no UUID, as ids of sessions and processes are") from None
+        raise ProtocolError(f"{text[:100]!r} is no UUID, as ids of sessions, processes and their links are") from None
 
 
 class Peer:
@@ -380,6 +380,7 @@ class Peer:
     # -- telemetry ----------------------------------------------------------------------------------------------------
 
     def open_telemetry(self, connection: Connection, record: r.OpenTelemetry) -> Answer:
+        record = msgspec.structs.replace(record, link_id=_identity(record.link_id))
         opened = self._core.telemetry.link_opened(record, connection)
         self._open(record, record.link_id)
         return opened

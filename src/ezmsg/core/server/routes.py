@@ -29,11 +29,18 @@ class RouteDesk:
     Args:
         processes: Who owns what.
         clients: The connection of each process, by its client id.
+        links: Its telemetry link, by the id of that: the way to a process without a client.
         meters: Told how long operations took.
     """
 
-    def __init__(self, processes: ProcessBook, clients: Mapping[str, Connection], meters: ServerMeters) -> None:
-        self._processes, self._clients, self._meters = processes, clients, meters
+    def __init__(
+        self,
+        processes: ProcessBook,
+        clients: Mapping[str, Connection],
+        links: Mapping[str, Connection],
+        meters: ServerMeters,
+    ) -> None:
+        self._processes, self._clients, self._links, self._meters = processes, clients, links, meters
         self._log = LogLimiter()
         self._given_up: dict[Connection, set[_Passage]] = {}
         self.requests = RequestBook()
@@ -56,7 +63,7 @@ class RouteDesk:
 
     def _pass_on(self, requester: Connection, request: ProcessRequest) -> ProcessResponse | LateReply:
         owner = request.process_id or self._processes.owner(request.unit_address)
-        connection = self._clients.get(owner or "")
+        connection = self._clients.get(owner or "") or self._links.get(request.process_id)
         if owner is None or connection is None:
             return _unroutable(request)
         try:

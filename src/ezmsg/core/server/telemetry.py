@@ -61,12 +61,16 @@ class _OpenStream:
 
 
 class TelemetryDesk:
-    """Takes batches from processes and serves them to exporters and profiling streams."""
+    """Takes batches from processes and serves them to exporters and profiling streams.
+
+    Attributes:
+        links: The connection over which each process delivers, by the id of its link.
+    """
 
     def __init__(self, core: GraphCore) -> None:
         self._core = core
         self._book = TelemetryBook(config.trace_buffer_limit())
-        self._links: dict[str, Connection] = {}
+        self.links: dict[str, Connection] = {}
         self._readers: dict[str, Connection] = {}
         self._streams: dict[str, _OpenStream] = {}
         # Who hears in this process what exporters are told of the graph and of ourselves.
@@ -106,7 +110,7 @@ class TelemetryDesk:
     def link_opened(self, hello: OpenTelemetry, connection: Connection) -> TelemetryOpened:
         """A process begins to deliver."""
         opened = self._book.link_opened(hello, time.monotonic_ns(), time.time_ns())
-        self._links[hello.link_id] = connection
+        self.links[hello.link_id] = connection
         self.graph_changed()
         return opened
 
@@ -117,10 +121,15 @@ class TelemetryDesk:
 
     def link_closed(self, link_id: str) -> None:
         """A process stopped delivering, in order (its last batch said so) or not."""
-        self._links.pop(link_id, None)
-        self._book.link_closed(link_id)
+        # One that is back may be so over another connection before this one was seen to be lost.
+        if self._book.link_closed(link_id):
+            self.links.pop(link_id, None)
         self.graph_changed()
         self._serve_readers()
+
+    def links_without_client(self) -> list[str]:
+        """The links of processes that are not on the control plane."""
+        return self._book.links_without_client()
 
     # -- exporters ----------------------------------------------------------------------------------------------------
 
@@ -232,7 +241,7 @@ class TelemetryDesk:
 
     async def drain(self) -> None:
         """Ask every process for what it has not delivered yet, then every exporter to export it all."""
-        await self._ask_all(self._links.values(), LINK_DRAIN_TIMEOUT_S)
+        await self._ask_all(self.links.values(), LINK_DRAIN_TIMEOUT_S)
         if self._telling is not None:
             self._tell_of_graph()
         self._tell_of_ourselves(is_due=True)
@@ -274,7 +283,7 @@ class TelemetryDesk:
         if not self._streams:
             return
         until_s = asyncio.get_running_loop().time() + STREAM_FINISH_TIMEOUT_S
-        await self._ask_all(self._links.values(), LINK_DRAIN_TIMEOUT_S)
+        await self._ask_all(self.links.values(), LINK_DRAIN_TIMEOUT_S)
         await asyncio.gather(*(self._finish_stream(stream_id, until_s) for stream_id in self._streams))
 
     async def _finish_stream(self, stream_id: str, until_s: float) -> None:

@@ -15,11 +15,14 @@ from ezmsg.core.errors import ConnectionLost, EzmsgError, ProtocolError
 from ezmsg.core.telemetry.collect import Collector
 from ezmsg.core.wire.frames import REPLY, REQUEST, Frame, FrameDecoder, encode_frame, error_of
 from ezmsg.core.wire.records import (
+    CancelRequest,
     ClockAnchor,
     Done,
     DrainTelemetry,
     Goodbye,
     OpenTelemetry,
+    ProcessRequest,
+    ProcessResponse,
     ProcessTelemetry,
     Record,
     Refusal,
@@ -43,6 +46,8 @@ Dial = Callable[[str, float], socket.socket]
 """An authenticated socket to the server at `host:port`, within so many seconds."""
 Listener = Callable[[ProcessTelemetry], None]
 """Hears, within the process, what its links tell their servers."""
+Answer = Callable[[ProcessRequest], ProcessResponse]
+"""Does what is asked of the process."""
 
 
 class TelemetryLink:
@@ -60,12 +65,13 @@ class TelemetryLink:
         collector: Collector,
         hello: Callable[[str], OpenTelemetry],
         on_anchor: Callable[[ClockAnchor], None],
+        answer: Answer,
         dial: Dial,
         clock: Callable[[], float] = time.monotonic,
         listener: Listener | None = None,
     ) -> None:
         self._graph, self._collector, self._listener = graph, collector, listener
-        self._hello, self._on_anchor, self._dial, self._clock = hello, on_anchor, dial, clock
+        self._hello, self._on_anchor, self._answer, self._dial, self._clock = hello, on_anchor, answer, dial, clock
         self._link_id = str(uuid4())
         self._socket: socket.socket | None = None
         self._decoder = FrameDecoder()
@@ -76,7 +82,8 @@ class TelemetryLink:
         self._was_connected = False
         self._is_last_sent = False
         self._is_goodbye = False
-        self._drains: list[int] = []
+        # What the server asked for, once it was told everything.
+        self._replies: list[tuple[int, Record]] = []
         self._n_failed = 0
         self.is_over = False
 
@@ -170,7 +177,7 @@ class TelemetryLink:
 
     def _introduce(self, sock: socket.socket) -> TelemetryOpened:
         """Say hello, and wait for the answer."""
-        self._decoder, self._outbox, self._drains = FrameDecoder(), memoryview(b""), []
+        self._decoder, self._outbox, self._replies = FrameDecoder(), memoryview(b""), []
         sock.sendall(_frame(self._hello(self._link_id), request_id=1, flags=REQUEST))
         opened: TelemetryOpened | None = None
         while opened is None and not self._is_goodbye:
@@ -187,7 +194,7 @@ class TelemetryLink:
         return opened or TelemetryOpened(ClockAnchor("", 0, 0))
 
     def _talk(self, *, rows_only: bool, is_wanted: bool) -> float:
-        rows_only = rows_only and is_wanted and not self._drains
+        rows_only = rows_only and is_wanted and not self._replies
         # Once is enough: endpoints at work have something new to tell at any time, and closed ones never again.
         is_told = has_more = False
         while self._flush():
@@ -199,8 +206,9 @@ class TelemetryLink:
                 self._outbox = self._tell(batch)
                 has_more = self._collector.has_more
                 is_told = not has_more
-            elif self._drains:
-                self._outbox = memoryview(_frame(Done(), self._drains.pop(0), REPLY))
+            elif self._replies:
+                request_id, reply = self._replies.pop(0)
+                self._outbox = memoryview(_frame(reply, request_id, REPLY))
             elif is_wanted:
                 return math.inf
             else:
@@ -241,8 +249,10 @@ class TelemetryLink:
         if isinstance(record, Goodbye):
             self._is_goodbye = True
         elif isinstance(record, DrainTelemetry) and frame.flags & REQUEST:
-            self._drains.append(frame.request_id)
-        elif not isinstance(record, (Refusal, TelemetryOpened)):
+            self._replies.append((frame.request_id, Done()))
+        elif isinstance(record, ProcessRequest) and frame.flags & REQUEST:
+            self._replies.append((frame.request_id, self._answer(record)))
+        elif not isinstance(record, (Refusal, TelemetryOpened, CancelRequest)):
             raise ProtocolError(f"{self._graph} sent {type(record).__name__} over a telemetry link")
         return record
 

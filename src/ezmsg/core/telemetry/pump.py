@@ -18,6 +18,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Generator, Iterable
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -31,6 +32,7 @@ from ezmsg.core.telemetry import extension
 from ezmsg.core.telemetry.collect import Collector
 from ezmsg.core.telemetry.link import Dial, Listener, TelemetryLink
 from ezmsg.core.telemetry.looplag import LoopLag
+from ezmsg.core.telemetry.operations import answer
 from ezmsg.core.telemetry.overhead import Overhead
 from ezmsg.core.wire.records import OpenTelemetry
 from ezmsg.core.wire.records.fields import LONGEST_NAME
@@ -199,7 +201,8 @@ class TelemetryPump:
                 if graph not in self._links:
                     self._links[graph] = TelemetryLink(
                         graph, Collector(self._registry, graph, with_system=True, pause=self._pause), say_hello,
-                        self._registry.set_anchor, self._dial, listener=self._listener,
+                        self._registry.set_anchor, partial(answer, self._registry, graph), self._dial,
+                        listener=self._listener,
                     )  # fmt: skip
                 if self._thread is None:
                     # A daemon: it must not keep the interpreter alive.

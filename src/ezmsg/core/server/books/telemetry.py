@@ -77,6 +77,11 @@ class TelemetryBook:
         links = (link.hello for link in self._links.values() if not link.is_gone)
         return sorted(clients | {process_key(hello.host, hello.pid) for hello in links})
 
+    def links_without_client(self) -> list[str]:
+        """The links of processes of which no client is here."""
+        links = self._links.items()
+        return [link_id for link_id, link in links if not link.is_gone and link.process_id not in self._clients]
+
     # -- processes ----------------------------------------------------------------------------------------------------
 
     def client_connected(self, client_id: str, pid: int, host: str) -> None:
@@ -143,15 +148,16 @@ class TelemetryBook:
         if self._exporter is not None:
             self._exporter.changed(link_id, batch)
 
-    def link_closed(self, link_id: str) -> None:
-        """A connection of a process ended; in order if its last batch said so."""
+    def link_closed(self, link_id: str) -> bool:
+        """A connection of a process ended, in order if its last batch said so; returns whether it was its last."""
         link = self._links[link_id]
         link.connections -= 1
         if not link.is_gone:
-            return
+            return False
         if self._exporter is not None:
             self._exporter.link_gone(link_id)
         self._forget_links()
+        return True
 
     # -- exporters ----------------------------------------------------------------------------------------------------
 

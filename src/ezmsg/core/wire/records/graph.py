@@ -102,11 +102,15 @@ class ProcessState(Record, frozen=True):
 
 
 class Snapshot(Record, frozen=True):
-    """The whole graph at one moment."""
+    """The whole graph at one moment.
+
+    `links`: the telemetry links of processes without a ProcessControlClient.
+    """
 
     graph: GraphEdges
     sessions: list[SessionState]
     processes: list[ProcessState]
+    links: list[str] = []
 
 
 class GetMetadata(Record, frozen=True):
