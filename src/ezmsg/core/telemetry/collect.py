@@ -15,7 +15,7 @@ from ezmsg.core.recorder.endpoints import Endpoint
 from ezmsg.core.recorder.past import LastValues, is_past
 from ezmsg.core.recorder.processscope import GAUGES as PROCESS_GAUGES
 from ezmsg.core.recorder.rows import PROCESS_INDEX, SAMPLE_ROW, SPAN_ROW
-from ezmsg.core.recorder.rowstore import Place
+from ezmsg.core.recorder.rowstore import Places
 from ezmsg.core.telemetry.closing import Closing
 from ezmsg.core.wire.records import CounterState, HistogramState, TelemetryBatch
 
@@ -30,8 +30,8 @@ class _Sent(NamedTuple):
     """Where the rows of a batch ended."""
 
     seq: int
-    spans: dict[str, Place]
-    samples: dict[str, Place]
+    spans: Places
+    samples: Places
 
 
 class Collector:
