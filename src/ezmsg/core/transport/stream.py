@@ -27,6 +27,10 @@ from ezmsg.core.wire.messages import (
     ALIGNMENT,
     BUFFERS_MAX,
     FLAGS_SHIFT,
+    NUMBER_SHIFT,
+    PADDING_MASK,
+    PADDING_SHIFT,
+    PARTS,
     SAMPLED,
     SEGMENT,
     TRACE_BYTES,
@@ -34,6 +38,7 @@ from ezmsg.core.wire.messages import (
     decode_ack,
     decode_trace,
     encode_ack,
+    large_size,
 )
 from ezmsg.core.wire.records import (
     ACK_OPCODE,
@@ -62,6 +67,7 @@ POOL_BYTES = 32 << 20
 UNKNOWN_ORIGIN_S = -1.0
 _SAMPLED = SAMPLED << FLAGS_SHIFT
 _SEGMENT = SEGMENT << FLAGS_SHIFT
+_LARGE = (PARTS | SEGMENT) << FLAGS_SHIFT
 
 
 class BufferPool:
@@ -258,11 +264,16 @@ class ChannelInlet(MessageSocket):
                 trace = decode_trace(chunk, start, stop)
                 start += TRACE_BYTES
                 layout &= ~_SAMPLED
-            size = stop - start
-            if layout & _SEGMENT:
-                at = source.see(chunk, start, stop, layout)
-                size += sum(at.sizes)
-                self._placed.add(message_id)
+            if layout & _LARGE:
+                if layout & _SEGMENT:
+                    at = source.see(chunk, start, stop, layout)
+                    self._placed.add(message_id)
+                size = large_size(chunk, start, stop, layout, at)
+            else:
+                # What the publisher counts: neither padding nor the head of an array.
+                size = stop - start - (layout >> NUMBER_SHIFT) - (layout >> PADDING_SHIFT & PADDING_MASK)
+                if size < 0:
+                    size = 0  # a lie, which will be found out
             if is_foreign:
                 origin_s = UNKNOWN_ORIGIN_S
             message = Undecoded(source, layout, chunk, start, stop, at)
