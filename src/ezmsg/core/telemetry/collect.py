@@ -16,6 +16,7 @@ from ezmsg.core.recorder.past import LastValues, is_past
 from ezmsg.core.recorder.processscope import GAUGES as PROCESS_GAUGES
 from ezmsg.core.recorder.rows import PROCESS_INDEX, SAMPLE_ROW, SPAN_ROW
 from ezmsg.core.recorder.rowstore import Places
+from ezmsg.core.telemetry.busy import BusyTimes
 from ezmsg.core.telemetry.closing import Closing
 from ezmsg.core.wire.records import CounterState, HistogramState, TelemetryBatch
 
@@ -55,6 +56,7 @@ class Collector:
         self._reader = f"{LINK_READERS} {graph}"
         self._rows_at_once = config.trace_push_max_samples()
         self._sent: deque[_Sent] = deque(maxlen=REMEMBERED)
+        self._busy = BusyTimes(self._recorder.digest.aggregator.series)
         self._closing = Closing(self._recorder.pasts, graph)
         # Whether the last batch left rows for another one.
         self.has_more = False
@@ -239,6 +241,8 @@ class Collector:
                 for reason, count in anomalies_of(endpoint.index)._asdict().items():
                     if count:
                         values[f"clock_anomalies:{reason}"] = count
+                if endpoint.record.unit:
+                    values["busy_ns"] = self._busy.of(endpoint)
             if endpoint.index in closed:
                 values = _at_rest(values)
             if values != self._counters.get(endpoint.index):
@@ -290,6 +294,7 @@ class Collector:
             states = [series.histograms.state(of_one) for of_one in series.of(index)]
             lasts.append(LastValues(record, self._counters.pop(index, {}), states))
             self._told.discard(index)
+            self._busy.forget(index)
         recorder.retire(indices)
         return lasts
 
