@@ -553,6 +553,30 @@ async def test_a_stream_that_is_not_read_is_held_back_and_gets_the_rest_when_its
     assert "stops" in reader.stream.ended
 
 
+async def test_what_a_server_that_stops_has_no_time_to_tell_is_counted(
+    server: GraphServer,
+    context: GraphContext,
+    process: ProcessControlClient,
+    flow: Flow,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("ezmsg.core.server.telemetry.STREAM_FINISH_TIMEOUT_S", 0.01)
+    PROFILES.set_trace_control(ON)
+    await flow.carry(1)
+    assert await PROFILES.flushed(40)
+    reader = Reader(context, interval=3600.0, max_samples=1)
+    async with aclosing(reader.stream):
+        await reader.next()
+        await flow.carry(400)
+        server.stop()
+        async with asyncio.timeout(40):
+            async for batch in reader.stream:
+                reader.batches.append(batch)
+    told, dropped = reader.samples(process.process_id), reader.batches[-1].batches[process.process_id].dropped
+    assert dropped["sample:server_stopped"] > 0
+    assert len(told) + dropped["sample:server_stopped"] == 401 * 5  # as each message has
+
+
 async def test_a_stream_that_is_closed_is_over(context: GraphContext, process: ProcessControlClient) -> None:
     reader = Reader(context, include_empty_batches=True)
     await reader.next()

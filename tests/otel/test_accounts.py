@@ -29,7 +29,7 @@ MESSAGES = proofs.size(12_000, 100_000)
 TURN = 4_000
 """Messages at once; the next ones when both readers have these."""
 SPANS_PER_MESSAGE = 2
-HISTOGRAMS = ("messaging.client.operation.duration", "messaging.process.duration")
+HISTOGRAMS = ("messaging.client.operation.duration", "messaging.process.duration", "ezmsg.task.span.duration")
 """Each row is counted in one of them."""
 
 
@@ -145,6 +145,16 @@ def last_values(receiver: HttpReceiver, metric: str, kind: str) -> dict[tuple[st
     }
 
 
+def counted(receiver: HttpReceiver) -> int:
+    """How many values there are in the histograms of rows."""
+    last = {
+        (name, *sorted(point.attributes.items())): int(point.value)
+        for name in HISTOGRAMS
+        for point in receiver.store.points(name)
+    }
+    return sum(last.values())
+
+
 def recorded_and_lost(receiver: HttpReceiver, kind: str) -> tuple[int | float, int | float]:
     recorded = last_values(receiver, "ezmsg.telemetry.recorded", kind)
     return sum(recorded.values()), sum(last_values(receiver, "ezmsg.telemetry.dropped", kind).values())
@@ -219,8 +229,7 @@ async def test_after_an_orderly_exit_the_accounts_balance_for_each_kind(
     assert lost > 0
     assert exported(receiver).total() + lost == recorded
     rows, lost_rows = recorded_and_lost(receiver, "row")
-    counted = [receiver.store.points(name)[-1].value for name in HISTOGRAMS]
-    assert sum(counted) + lost_rows == rows
+    assert counted(receiver) + lost_rows == rows
     assert not last_values(receiver, "ezmsg.telemetry.dropped", "link")
 
 
@@ -247,6 +256,8 @@ async def test_a_span_counts_once_in_all_accounts_whatever_rows_its_links_and_at
     assert recorded == spans == got + lost == native.seen.total() + native.lost == asked.seen.total() + asked.lost
     assert got == sum(last_values(receiver, "ezmsg.telemetry.exported", "span").values())
     assert lost > 0
+    rows, lost_rows = recorded_and_lost(receiver, "row")
+    assert counted(receiver) + lost_rows == rows == spans
     # The last input of a window has its own publish, and the other inputs.
     assert max(len(span.links) for span in raw_spans(receiver)) == WINDOW
     assert any("number" in span.attributes for span in receiver.store.spans)

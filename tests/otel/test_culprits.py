@@ -97,3 +97,14 @@ def test_it_is_a_metric_of_the_graph() -> None:
     assert metric.data.is_monotonic
     names = {metric.name for of_process in processes for metric in of_process.scope_metrics[0].metrics}
     assert "ezmsg.graph.backpressure.culprit" not in names
+
+
+def test_who_is_back_and_tells_all_it_suffered_before_is_not_counted_twice() -> None:
+    culprits, state = Culprits(), process("a")
+    waits = {"endpoints": [PUBLISHER], "counters": [counters(1, **{"blame_ns:SINK": 2 * S})]}
+    state.apply(telemetry(0, "a", **waits))
+    assert culprits.look([state]) == {"SINK": 2 * S}
+    assert culprits.look([]) == {"SINK": 2 * S}
+    again = process("a")
+    again.apply(telemetry(0, "a", **waits))
+    assert culprits.look([again]) == {"SINK": 2 * S}

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from ezmsg.core.wire.records import GraphState
+from ezmsg.core.wire.records import EndpointRecord, GraphState
 from ezmsg.otel import registry as module
 from ezmsg.otel.registry import Registry
 from ezmsg.otel.resource import ResourceFactory
-from tests.otel.feeds import first, hello, histogram, telemetry
+from tests.otel.feeds import PUBLISHER, counters, first, hello, histogram, telemetry
 
 
 @pytest.fixture
@@ -80,3 +80,42 @@ def test_exemplars_are_handed_out_once(registry: Registry) -> None:
     registry.apply(first("a", histograms=[histogram(1, "publish", [1], exemplars=[(1, 2, "a", "b")])]))
     assert [bool(process.exemplars) for process in registry.look()[0]] == [True]
     assert [bool(process.exemplars) for process in registry.look()[0]] == [False]
+
+
+@pytest.mark.parametrize("is_forgotten", [False, True])
+def test_a_process_that_is_back_after_its_goodbye_is_the_same_and_tells_all_it_counted_itself(
+    registry: Registry, is_forgotten: bool
+) -> None:
+    resource = registry.resource(registry.apply(first("a", server_dropped={"span:server_ring": 3})))
+    registry.apply(telemetry(1, "a", gone=True))
+    if is_forgotten:
+        registry.forget(["a"])
+    registry.apply(first("a", counters=[counters(1, sent=12)]))
+    registry.apply(telemetry(1, "a", server_dropped={"span:server_ring": 1}))
+    [process] = registry.look()[0]
+    assert not process.is_gone
+    assert (process.resource, process.server_dropped) == (resource, {"span:server_ring": 4})
+    assert process.counters[1]["sent"] == 12
+    assert 2 not in process.counters
+    # Its last values of before were exported only now.
+    registry.forget(["a"])
+    assert links(registry) == {"a": False}
+
+
+def test_under_another_client_it_is_another_one(registry: Registry) -> None:
+    before = registry.resource(registry.apply(first("a", gone=True)))
+    after = registry.resource(registry.apply(first("a", process_id="process-2")))
+    assert before.attributes["service.instance.id"] == "process-1"
+    assert after.attributes["service.instance.id"] == "process-2"
+
+
+def test_what_closed_is_known_apart_and_not_taken_again_from_a_server_that_was_not_told_so(registry: Registry) -> None:
+    past = EndpointRecord(9, "T", "", "", "", 3)
+    registry.apply(first("a", endpoints=[past], counters=[counters(9, sent=5)]))
+    registry.server_replaced()
+    states = [histogram(9, "publish", [7])]
+    registry.apply(first("a", endpoints=[past, PUBLISHER], counters=[counters(9, sent=7)], histograms=states))
+    [process] = registry.look()[0]
+    assert process.counters[9]["sent"] == 5
+    assert process.endpoints.keys() == {1, 9}
+    assert not process.histograms

@@ -293,7 +293,7 @@ class Publisher(Flow):
         else:
             trace = context = ids
         for link in self._locals:
-            link.receive(message_id, obj, origin_s, publish_s, publish_s, size, trace)
+            link.receive(message_id, obj, origin_s, publish_s, publish_s, 0, trace)
         if encoded is not None:
             metrics.bytes += size
             remotes.send(message_id, origin_s, publish_s, encoded, context)
@@ -354,7 +354,7 @@ class Publisher(Flow):
     def _choose_ways(self) -> None:
         self._locals = tuple(outlet for outlet in self._outlets if isinstance(outlet, LocalLink))
         self._remotes.outlets = tuple(outlet for outlet in self._outlets if isinstance(outlet, ChannelOutlet))
-        self._metrics.goes_by(self._remotes.way)
+        self._metrics.goes_by(self._remotes.way, self._remotes.channels)
         only = self._locals[0] if len(self._outlets) == 1 and self._locals else None
         direct = None if only is None else only.direct
         # Who records for us does it where we do: another recorder does not know us.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
@@ -78,6 +79,12 @@ class Remotes:
     def reallocations(self) -> int:
         """How often messages outgrew their places in shared memory."""
         return 0 if self.memory is None else self.memory.reallocations
+
+    @property
+    def channels(self) -> Counter[ProfileChannelType]:
+        """How many channels there are that see shared memory, and that do not."""
+        kinds = ProfileChannelType.TCP, ProfileChannelType.SHM
+        return Counter(kinds[outlet.reads_segment] for outlet in self.outlets)
 
     @property
     def way(self) -> ProfileChannelType:

@@ -26,7 +26,7 @@ QueueLevels = Callable[[], Mapping[Signal, tuple[int, int]]]
 """Items that wait, and that may wait, by signal."""
 
 _PUBLISHER, _EDGE = semconv.fed_by("publisher"), semconv.fed_by("edge")
-_HISTOGRAM, _BUSY, _SCOPE = semconv.fed_by("histogram"), semconv.fed_by("busy"), semconv.fed_by("scope")
+_HISTOGRAM, _SCOPE = semconv.fed_by("histogram"), semconv.fed_by("scope")
 _SERVER = semconv.fed_by("server")
 _KINDS = {code: kind.value.lower() for code, kind in enumerate(CHANNELS) if kind is not ProfileChannelType.UNKNOWN}
 
@@ -192,8 +192,6 @@ def _add_histogram(points: Points, process: Process, key: HistogramKey, histogra
         return
     if (spec := _HISTOGRAM.get(name)) is not None:
         points.merge(spec, attributes_of(spec, endpoint, label), histogram, exemplars)
-    if endpoint.unit and (spec := _BUSY.get(name)) is not None:
-        points.add(spec, attributes_of(spec, endpoint), histogram.sum_ns)
 
 
 def _add_server(points: Points, server: ServerTelemetry) -> None:

@@ -13,6 +13,8 @@ from ezmsg.core.telemetry.culprit import Waits, report
 from ezmsg.otel.state import Process
 
 MAX_CULPRITS = 1000
+MAX_PROCESSES = 2000
+"""Processes of which is remembered what was counted: one that ended may be back."""
 
 
 class Culprits:
@@ -25,11 +27,13 @@ class Culprits:
 
     def look(self, processes: Iterable[Process]) -> dict[str, int]:
         """Nanoseconds of waiting that each subscriber has caused up to now, by its topic."""
-        now = {process.link_id: waits_of(process) for process in processes}
         added = Waits()
-        for link_id, waits in now.items():
-            added.add(waits.since(self._before.get(link_id, Waits())))
-        self._before = now
+        for process in processes:
+            who, waits = _identity(process), waits_of(process)
+            added.add(waits.since(self._before.pop(who, Waits())))
+            self._before[who] = waits
+        while len(self._before) > MAX_PROCESSES:
+            del self._before[next(iter(self._before))]
         # Processes tell what they measured at different times: who waited may be known before why.
         recently = Waits()
         recently.add(self._last)
@@ -39,6 +43,13 @@ class Culprits:
             if culprit.subscription in self._caused_ns or len(self._caused_ns) < MAX_CULPRITS:
                 self._caused_ns[culprit.subscription] += round(culprit.wait_seconds * 1e9)
         return dict(self._caused_ns)
+
+
+def _identity(process: Process) -> str:
+    """What makes it the same for receivers: then it tells what it counted before, too."""
+    if process.resource is None:
+        return process.link_id
+    return str(process.resource.attributes["service.instance.id"])
 
 
 def waits_of(process: Process) -> Waits:

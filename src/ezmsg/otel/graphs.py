@@ -6,9 +6,9 @@ from collections import Counter
 from collections.abc import Collection, Hashable
 from typing import Final
 
+from ezmsg.core.recorder.merging import Histogram
 from ezmsg.core.recorder.rows import SEPARATOR
-from ezmsg.core.wire.records import GraphState, HistogramState, ServerTelemetry
-from ezmsg.otel.histogram import Histogram
+from ezmsg.core.wire.records import GraphState, ServerTelemetry
 
 LABELS: Final = 4000
 """Values kept apart of servers that ended; more than have series of their own."""
@@ -63,13 +63,7 @@ def _sum(one: ServerTelemetry, other: ServerTelemetry) -> ServerTelemetry:
     merged: dict[tuple[str, str], Histogram] = {}
     for state in (*one.histograms, *other.histograms):
         merged.setdefault(_place(merged, state.name, state.label), Histogram()).merge(state)
-    histograms = [
-        HistogramState(
-            0, name, of.count, of.sum_ns, of.min_ns, of.max_ns, of.zero_count, of.scale, of.offset, of.counts,
-            label=label,
-        )
-        for (name, label), of in merged.items()
-    ]  # fmt: skip
+    histograms = [of.state(0, name, label) for (name, label), of in merged.items()]
     counts: Counter[tuple[str, str]] = Counter()
     for full_name, count in (*one.counters.items(), *other.counters.items()):
         name, _, label = full_name.partition(":")

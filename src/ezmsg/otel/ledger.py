@@ -6,7 +6,7 @@ import threading
 from collections import Counter
 from dataclasses import dataclass
 
-from ezmsg.otel.histogram import Histogram
+from ezmsg.core.recorder.merging import Histogram
 from ezmsg.otel.settings import Signal
 
 

@@ -16,8 +16,8 @@ from opentelemetry.sdk.metrics.export import (
     Sum,
 )
 
+from ezmsg.core.recorder.merging import Histogram
 from ezmsg.core.wire.records import ClockAnchor
-from ezmsg.otel.histogram import Histogram
 from ezmsg.otel.semconv import OVERFLOW, MetricSpec
 from ezmsg.otel.state import AnyHistogram, slowest_and_latest
 from ezmsg.otel.state import Exemplar as RawExemplar

@@ -12,6 +12,8 @@ from ezmsg.otel.state import Process
 
 MAX_GONE = 256
 """Ended processes whose last values wait for a receiver."""
+MAX_ENDED = 1024
+"""Others of which is remembered who they were: they may be back."""
 
 
 class Registry:
@@ -24,6 +26,7 @@ class Registry:
         self._agent: ProcessResource | None = None
         self._processes: dict[str, Process] = {}
         self._graphs = Graphs()
+        self._ended: dict[str, Process] = {}
         self._unconfirmed: set[str] = set()
 
     @property
@@ -39,8 +42,8 @@ class Registry:
         """
         with self._lock:
             process = self._processes.get(record.link_id)
-            if process is None:
-                process = self._processes[record.link_id] = Process(record.link_id, record.anchor)
+            if process is None or (process.is_gone and record.hello is not None):
+                process = self._begin(record)
             self._is_untouched = False
             self._unconfirmed.discard(record.link_id)
             process.apply(record)
@@ -101,7 +104,9 @@ class Registry:
         """The last values of these ended processes have been taken."""
         with self._lock:
             for link_id in link_ids:
-                self._processes.pop(link_id, None)
+                # It may be back since they were looked at.
+                if (process := self._processes.get(link_id)) is not None and process.is_gone:
+                    self._retire(link_id)
 
     def resource(self, process: Process) -> ProcessResource:
         """Who `process` is. Decided when first asked and kept: a series must not change its identity."""
@@ -129,4 +134,18 @@ class Registry:
     def _limit_gone(self) -> None:
         gone = [link_id for link_id, process in self._processes.items() if process.is_gone]
         for link_id in gone[:-MAX_GONE]:
-            del self._processes[link_id]
+            self._retire(link_id)
+
+    def _retire(self, link_id: str) -> None:
+        self._ended[link_id] = self._processes.pop(link_id).remains()
+        if len(self._ended) > MAX_ENDED:
+            del self._ended[next(iter(self._ended))]
+
+    def _begin(self, record: ProcessTelemetry) -> Process:
+        """A process appears, or is back after its goodbye: then it tells what it counted before."""
+        before = self._ended.pop(record.link_id, None) or self._processes.pop(record.link_id, None)
+        process = self._processes[record.link_id] = Process(record.link_id, record.anchor)
+        # What it counted for another client it tells no more, and is another one for receivers, too.
+        if before is not None and before.process_id == record.batch.process_id:
+            process.follow(before)
+        return process

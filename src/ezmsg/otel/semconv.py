@@ -183,9 +183,9 @@ class MetricSpec:
     """One metric.
 
     `feed` says where its values come from: `publisher.X` and `edge.X` are a counter X of a publisher's or an
-    edge's CounterState, `histogram.X` a HistogramState called X, `busy.X` what those took together, `scope.X` and
-    `server.X` a counter or histogram of the process itself and of the GraphServer, `process.X` a field of a process's
-    batches, `graph.X` the state of the graph, `agent.X` the exporter itself; `per_unit` of its values make one unit.
+    edge's CounterState, `histogram.X` a HistogramState called X, `scope.X` and `server.X` a counter or histogram of the
+    process itself and of the GraphServer, `process.X` a field of a process's batches, `graph.X` the state of the graph,
+    `agent.X` the exporter itself; `per_unit` of its values make one unit.
     `label` is the attribute that takes the label of a histogram, or what follows the colon in the name of a counter
     (`errors:ValueError`); of `scope.X` and `server.X`, `attributes` are taken from there as well, before it.
     `constants` are attributes that every point of this feed carries.
@@ -292,12 +292,12 @@ ENDPOINT_METRICS: tuple[MetricSpec, ...] = (
              "Messages a leaky subscriber gave up."),
     _seconds("ezmsg.message.age", "histogram.age", _DS,
              "From the first publish of the data to the hand-over."),
-    _counter("ezmsg.task.busy.time", "s", "busy.process", _TASK,
+    _counter("ezmsg.task.busy.time", "s", "edge.busy_ns", _TASK,
              "Time a task spent with messages.", per_unit=NS_PER_S),
     _counter("ezmsg.task.errors", "{error}", "edge.errors", _TASK,
              "Exceptions that tasks raised.", label=ERROR_TYPE),
     _seconds("ezmsg.task.span.duration", "histogram.span", _TASK,
-             "Spans that user code opened.", label=SPAN_LABEL),
+             "Spans that user code opened, of messages that are traced.", label=SPAN_LABEL),
 )
 
 _GC = (GC_GENERATION,)
@@ -369,7 +369,7 @@ OF_SERVER = tuple(spec.name for spec in METRICS if spec.feed.startswith(("server
 """What the GraphServer knows: an agent exports it, or in `global` mode the process of the server."""
 
 
-def fed_by(source: Literal["publisher", "edge", "histogram", "busy", "scope", "server"]) -> dict[str, MetricSpec]:
+def fed_by(source: Literal["publisher", "edge", "histogram", "scope", "server"]) -> dict[str, MetricSpec]:
     """The metrics of endpoints, processes and the server fed by `source`, by the name of the counter or histogram."""
     prefix = source + "."
     specs = (*ENDPOINT_METRICS, *SCOPE_METRICS, *SERVER_METRICS)

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from ezmsg.core.recorder.merging import Histogram
+from ezmsg.core.recorder.past import is_past
 from ezmsg.core.wire.records import (
     ClockAnchor,
     EndpointRecord,
@@ -19,7 +21,6 @@ from ezmsg.core.wire.records import (
     OpenTelemetry,
     ProcessTelemetry,
 )
-from ezmsg.otel.histogram import Histogram
 from ezmsg.otel.semconv import fed_by
 
 if TYPE_CHECKING:
@@ -66,6 +67,8 @@ class Process:
     is_gone: bool = False
     resource: ProcessResource | None = None
     _dropped_before: dict[str, int] = field(default_factory=dict[str, int])
+    _knows_past: bool = False
+    _past: set[int] = field(default_factory=set[int])
     _closed: dict[int, None] = field(default_factory=dict[int, None])
     _merged: dict[tuple[str, str, int], int] = field(default_factory=dict[tuple[str, str, int], int])
 
@@ -75,17 +78,25 @@ class Process:
         self.anchor = record.anchor
         self.hello = record.hello or self.hello
         self.process_id = batch.process_id or self.process_id
+        if self._knows_past:
+            self._past.update(endpoint.index for endpoint in batch.endpoints if is_past(endpoint))
         for endpoint in batch.endpoints:
+            if endpoint.index in self._past:
+                continue
             self.endpoints[endpoint.index] = endpoint
             if endpoint.num_buffers:
                 self.counters.setdefault(endpoint.index, {})["num_buffers"] = endpoint.num_buffers
         self.labels.update(batch.labels)
         for counters in batch.counters:
+            if counters.index in self._past:
+                continue
             values = self.counters.setdefault(counters.index, {})
             # It is told as long as a message is handled; that it is over, by leaving it out.
             values.pop("holding_ns", None)
             values.update(counters.values)
         for histogram in batch.histograms:
+            if histogram.index in self._past:
+                continue
             key = (histogram.index, histogram.name, histogram.label)
             self.histograms[key] = histogram
             if histogram.exemplars:
@@ -100,8 +111,25 @@ class Process:
             self.end()
 
     def server_replaced(self) -> None:
-        """The server that tells of it from now on counts from 0 what is lost there."""
+        """The server that tells of it from now on counts from 0 what is lost there, and was not told what closed."""
         self._dropped_before = self.server_dropped.copy()
+        self._knows_past = True
+
+    def follow(self, other: Process) -> None:
+        """The same process is back after its goodbye, and tells what it counted before; `other` is what it was."""
+        self.resource = other.resource
+        self.server_dropped = other.server_dropped.copy()
+        self._dropped_before = other.server_dropped.copy()
+
+    def remains(self) -> Process:
+        """What `follow` asks of this, and no more."""
+        return Process(
+            self.link_id,
+            self.anchor,
+            process_id=self.process_id,
+            server_dropped=self.server_dropped.copy(),
+            resource=self.resource,
+        )
 
     def end(self) -> None:
         """The process ended: what it counted stays, its levels are 0."""

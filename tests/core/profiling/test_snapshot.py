@@ -20,13 +20,14 @@ def test_a_snapshot_shows_totals_and_gauges(registry, publisher, subscriber, edg
     assert (received.topic, received.messages_received_total, received.channel_kind_last) == ("IN", 1, SHM)
 
 
-def test_bytes_and_serializations_are_counted_by_the_way_they_leave_and_in_all(registry, publisher):
-    for number, (way, size) in enumerate(((TCP, 100), (SHM, 50), (TCP, 10), (UNKNOWN, 0))):
-        publisher.goes_by(way)
+def test_bytes_are_counted_for_every_channel_that_they_cross_and_serializations_once(registry, publisher):
+    ways = ((TCP, {TCP: 1}, 100), (SHM, {SHM: 2, TCP: 1}, 50), (TCP, {TCP: 3}, 10), (UNKNOWN, {}, 0))
+    for number, (way, channels, size) in enumerate(ways):
+        publisher.goes_by(way, channels)
         publish(publisher, number, serialize=7 if size else 0, size=size)
     (of_publisher,) = registry.snapshot().edges
     counters = of_publisher.counters
-    assert (counters["bytes_by:tcp"], counters["bytes_by:shm"], counters["bytes"]) == (110, 50, 160)
+    assert (counters["bytes_by:tcp"], counters["bytes_by:shm"], counters["bytes"]) == (180, 100, 160)
     serialized = of_publisher.histograms["serialize"]
     assert (serialized.count, serialized.sum, serialized.max) == (3, pytest.approx(21e-9), 7e-9)
 

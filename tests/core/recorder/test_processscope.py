@@ -12,6 +12,7 @@ from ezmsg.core.profiling import ProfileRegistry
 from ezmsg.core.recorder import processscope
 from ezmsg.core.recorder.processscope import FRESH_S, ProcessScope, system_values
 from ezmsg.core.recorder.rows import SEPARATOR
+from tests.core.forked import in_child
 
 
 def test_a_duration_is_in_the_histogram_of_its_name_and_label() -> None:
@@ -102,3 +103,13 @@ def test_a_snapshot_tells_of_the_process() -> None:
     assert process.overhead == {"metrics": 0.25}
     assert process.task_errors == {("ROOT/SOURCE", "spin", "ValueError"): 1}
     assert process.unlogged == {"ROOT/LOG": 2}
+
+
+def test_what_a_parent_collected_is_not_counted_in_a_forked_child() -> None:
+    def collected_since() -> bool:
+        before = system_values()["gc_collections:2"]
+        gc.collect()
+        return before == 0 and system_values()["gc_collections:2"] == 1
+
+    gc.collect()
+    assert in_child(collected_since)

@@ -238,6 +238,7 @@ moves = st.lists(
         st.tuples(st.just("add"), st.sampled_from("abc"), st.integers(0, 8)),
         st.tuples(st.sampled_from(["take", "take", "note", "lose", "replace"]), st.just(""), st.integers(0, 9)),
         st.tuples(st.just("clear"), st.just(""), st.just(0)),
+        st.tuples(st.just("close"), st.sampled_from("abc"), st.just(0)),
     ),
     max_size=40,
 )
@@ -264,12 +265,29 @@ def test_a_reader_that_goes_back_misses_no_row_twice_nor_one_that_it_had(history
                 arrived |= set(taken)
                 store.rewind_all("one")
                 places, taken, noted = store.places("one"), [], 0
+            case "close":
+                store.close(key)
             case _:
                 store.clear()
     while rest := store.take("one", 1000):
         taken += np.frombuffer(rest, SAMPLE_ROW)["seq"].tolist()
     assert len(taken) == len(set(taken))
     assert len(arrived.union(taken)) + sum(store.lost("one")) == store.added
+
+
+def test_what_was_read_in_vain_of_a_log_that_is_no_more_is_missed_once():
+    store = RowStore(SAMPLE_ROW, 5)
+    store.add("a", None, rows(1, 2, 3))
+    assert len(store.take("link", 1))
+    places = store.places("link")
+    assert len(store.take("link", 2))
+    store.close("a")
+    store.clear()
+    for _ in range(2):  # connections are lost before anything else was read
+        store.rewind("link", places)
+        store.add("a", None, rows(4))
+        assert store.lost("link") == (0, 2)
+        assert np.frombuffer(store.take("link", 9), SAMPLE_ROW)["seq"].tolist()[0] == 4
 
 
 def test_a_log_of_another_graph_is_none_that_a_reader_missed():

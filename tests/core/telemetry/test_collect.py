@@ -380,3 +380,66 @@ def test_the_books_of_a_graph_begin_anew_at_the_address_of_one_that_ended(regist
     assert (span_ids(batch), batch.recorded["span"]) == ([99], 1)
     assert "span:span_store" not in batch.dropped
     assert successor.told_by_all(batch).dropped["span:span_store"] == told.dropped["span:span_store"] == 2
+
+
+def send_and_close(registry: ProfileRegistry, collector: Collector, *, count: int) -> None:
+    publisher = registry.register_publisher(uuid4(), "OUT", 8, graph_address=GRAPH)
+    for number in range(count):
+        publish(publisher, number, number)
+    registry.unregister_publisher(publisher.id)
+    collect(collector)
+
+
+def told_sent(batch: TelemetryBatch) -> dict[int, int]:
+    return {counters.index: counters.values["sent"] for counters in batch.counters if counters.index}
+
+
+def test_the_next_link_is_the_same_process_and_tells_what_closed_before(registry):
+    first = Collector(registry, GRAPH)
+    first.begin(-1, is_new_server=False)
+    send_and_close(registry, first, count=2)
+    send_and_close(registry, first, count=3)
+    last_seq = first.last().seq
+    first.end(is_goodbye=False)
+    second = Collector(registry, GRAPH)
+    second.begin(-1, is_new_server=False)
+    batch = collect(second)
+    assert (second.link_id, batch.seq) == (first.link_id, last_seq + 1)
+    [past] = batch.endpoints
+    assert (told_sent(batch), batch.closed) == ({past.index: 5}, [])
+    assert {state.name: state.count for state in batch.histograms} == {"publish": 5, "interval": 3}
+    # Who hears what all links tell was told before.
+    heard = second.told_by_all(batch)
+    assert (heard.endpoints, told_sent(heard), heard.histograms) == ([], {}, [])
+    # Nor is a server told twice, be it of one connection or of one that knows the link.
+    assert second.collect() is None
+    second.begin(batch.seq, is_new_server=False)
+    again = second.collect()
+    assert again is None or not again.endpoints
+
+
+def test_a_server_that_does_not_know_the_link_is_told_what_closed_under_the_client_that_is_there(registry, collector):
+    collector.begin(-1, is_new_server=False)
+    send_and_close(registry, collector, count=2)
+    registry.client_opened(GRAPH, client := uuid4())
+    send_and_close(registry, collector, count=3)
+    collector.begin(-1, is_new_server=True)
+    assert list(told_sent(collect(collector)).values()) == [3]
+    registry.client_closed(GRAPH, client)
+    assert list(told_sent(collect(collector)).values()) == [2]
+
+
+def test_an_endpoint_is_closed_again_when_the_batch_that_said_so_was_lost(registry, collector, publisher):
+    publish(publisher, 0)
+    seq = collect(collector).seq
+    publish(publisher, 1, 1)
+    registry.unregister_publisher(publisher.id)
+    assert collect(collector).closed == [publisher.index]
+    for _ in range(2):
+        collector.begin(seq, is_new_server=False)
+    batch = collect(collector)
+    assert (batch.closed, told_sent(batch)) == ([publisher.index], {publisher.index: 2})
+    assert [endpoint.index for endpoint in batch.endpoints] == [publisher.index]
+    collector.begin(batch.seq, is_new_server=False)
+    batch = collector.collect()
+    assert batch is None or not batch.closed

@@ -1,5 +1,6 @@
 import socket
 import threading
+import time
 from collections.abc import Iterator
 from uuid import uuid4
 
@@ -7,8 +8,9 @@ import pytest
 
 from ezmsg.core.profiling import ProfileRegistry
 from ezmsg.core.telemetry.link import Listener
-from ezmsg.core.telemetry.pump import CALM_INTERVAL_S, CALM_S, INTERVAL_S, SHORTEST_S, Pace, TelemetryPump
+from ezmsg.core.telemetry.pump import CALM_INTERVAL_S, CALM_S, INTERVAL_S, SHORTEST_S, Pace, TelemetryPump, say_hello
 from ezmsg.core.wire.records import Goodbye, ProcessTelemetry
+from tests.core.forked import in_child
 from tests.core.profiling.recording import begin_trace, publish
 from tests.core.telemetry.serving import GRAPH, PATIENCE_S, FakeServer
 
@@ -299,3 +301,9 @@ def test_between_full_turns_only_rows_are_read():
         pace.turn(turns * INTERVAL_S, 0.0, is_forced=forced)
         found.append(pace.is_rows_only)
     assert found == [False, True, False, True, False]
+
+
+def test_a_forked_child_began_when_it_was_forked():
+    begun_ns = time.time_ns()
+    assert say_hello("link").started_unix_ns < begun_ns
+    assert in_child(lambda: begun_ns <= say_hello("link").started_unix_ns <= time.time_ns())

@@ -92,6 +92,10 @@ class Histograms:
         """Whether a series changed after a turn."""
         return bool(self._changed[series.slot] > turn)
 
+    def total(self, series: Series) -> tuple[int, int]:
+        """The sum of a series in ns, and how many durations that is."""
+        return int(self._sums[series.slot]), int(self._counts[series.slot].sum())
+
     def sum_of(self, several: Sequence[Series]) -> HistogramValue:
         """Several series, at least one, as if they were one."""
         slots = [series.slot for series in several]

@@ -142,7 +142,19 @@ def system_values() -> dict[str, int]:
             values["memory_bytes"] = int(statm.read().split()[1]) * resource.getpagesize()
     except (OSError, IndexError, ValueError):
         pass  # not Linux, or out of descriptors: the rest is told all the same
-    for generation, stats in enumerate(gc.get_stats()):
+    for generation, (stats, before) in enumerate(zip(gc.get_stats(), _gc_before, strict=True)):
         for name in ("collections", "collected", "uncollectable"):
-            values[f"gc_{name}:{generation}"] = stats[name]
+            values[f"gc_{name}:{generation}"] = stats[name] - before[name]
     return values
+
+
+_gc_before: list[dict[str, int]] = [dict.fromkeys(stats, 0) for stats in gc.get_stats()]
+
+
+def _began_here() -> None:
+    """In a forked child: what its parent collected is the parent's."""
+    global _gc_before
+    _gc_before = gc.get_stats()
+
+
+os.register_at_fork(after_in_child=_began_here)

@@ -5,7 +5,7 @@ Times are seconds of `rows.clock`, as floats; see `rows`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 from uuid import UUID
 
@@ -415,12 +415,12 @@ class PublisherMetrics:
             self._root_period_s = 1 / rate_hz
             self.next_root_s = ALWAYS
 
-    def goes_by(self, way: ProfileChannelType) -> None:
-        """From now on messages leave the process this way; UNKNOWN: they do not.
+    def goes_by(self, way: ProfileChannelType, channels: Mapping[ProfileChannelType, int]) -> None:
+        """From now on messages leave the process this way (UNKNOWN: they do not), by so many channels of each kind.
 
-        A message is serialised once: where some channels see shared memory and others do not, this is SHM.
+        A message is serialised once: where some channels see shared memory and others do not, the way is SHM.
         """
-        self._ways.take(way, self.bytes)
+        self._ways.take(channels, self.bytes)
         self.meta = meta_word(PUBLISH, self.index, way)
 
     def thin_roots(self, throttle: int) -> None:

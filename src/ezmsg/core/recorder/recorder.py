@@ -13,6 +13,7 @@ from ezmsg.core.recorder.digest import SPANS, Digest, Pause, no_pause
 from ezmsg.core.recorder.edge import EdgeMetrics
 from ezmsg.core.recorder.endpoints import CLOSED, Endpoint, Endpoints
 from ezmsg.core.recorder.labels import Labels
+from ezmsg.core.recorder.past import Pasts
 from ezmsg.core.recorder.processscope import ProcessScope
 from ezmsg.core.recorder.publisher import PublisherMetrics
 from ezmsg.core.recorder.recording import Recording
@@ -35,6 +36,7 @@ class Recorder:
         subscribers: Open subscribers by id.
         endpoints: What row indices mean.
         linked: Graphs with a telemetry link, which wants to see endpoints that closed.
+        pasts: What graphs were told before; use it while holding `reading`, but for ids of links.
         recording: What is recorded; change it by the methods of this.
         digest: What rows became; use it while holding `reading`.
         process: What is measured of the process itself.
@@ -50,6 +52,7 @@ class Recorder:
         self.subscribers: dict[UUID, SubscriberMetrics] = {}
         self.endpoints = Endpoints()
         self.linked: set[str] = set()
+        self.pasts = Pasts(self._new_index)
         self.labels = Labels()
         self.process = ProcessScope()
         self.digest = Digest(self.labels, sample_limit or config.trace_max_samples(), span_limit)
@@ -337,6 +340,7 @@ class Recorder:
         self.digest.spans.orphan(graph)
         self.digest.samples.orphan(graph)
         self.retire([index for index, endpoint in self.settled.items() if endpoint.graph is None])
+        self.pasts.forget(graph)
 
     def unread(self) -> float:
         """How full the fullest ring is, 0 to 1 and beyond."""
@@ -394,6 +398,10 @@ class Recorder:
             ring = self._rings[thread_id] = Ring(self._ring_rows, thread_id)
         ring.users += 1
         return ring
+
+    def _new_index(self) -> int:
+        with self.lock:
+            return self.endpoints.new_index()
 
     def _add(self, endpoint: Endpoint) -> None:
         self.endpoints.add(endpoint)

@@ -50,15 +50,15 @@ Words = tuple[Any, ...]
 
 
 Marks = tuple[int, int, int, int]
-"""What the writer had written in all: head, extra rows, spans among them, native samples they owe."""
+"""What the writer had written in all: head, rows that say more of others, spans among them, native samples they owe."""
 
 
 class Taken(NamedTuple):
     """What one read found.
 
     Rows as they were written; whether none of them has an extra row, or will get one; how many records they are: a row
-    and its extra row count once, a hop twice; what was lost of it: what was overwritten unread counts once a row,
-    whatever it was; and whether some are selected and have no extra row.
+    counts once with what says more of it (an extra row, links, attributes), a hop twice; what was lost of it: what was
+    overwritten unread counts once a row, whatever it was; and whether some are selected and have no extra row.
     """
 
     rows: Rows
@@ -219,7 +219,7 @@ class Ring:
         self.head = end
         self.ahead = 2 * ROW_BYTES
         _, extras, all_spans, all_samples = self.marks
-        self.marks = (end, extras + count, all_spans + 1, all_samples + samples)
+        self.marks = (end, extras + 2 * count - 1, all_spans + 1, all_samples + samples)
 
     def put_followed(self, row: Words, extra: Words, samples: int, followers: Sequence[tuple[Words, Words]]) -> None:
         """As `put_extended`, with rows and extra rows that are read together with it (off the hot path)."""
@@ -232,7 +232,7 @@ class Ring:
         self.head = end
         self.ahead = 2 * ROW_BYTES
         _, extras, spans, all_samples = self.marks
-        self.marks = (end, extras + len(pairs), spans + 1, all_samples + samples)
+        self.marks = (end, extras + 2 * len(pairs) - 1, spans + 1, all_samples + samples)
 
     @property
     def is_crowded(self) -> bool:
@@ -287,14 +287,15 @@ class Ring:
         metas = words[marked]
         spans = _spans_of(metas) if flags & SAMPLED else np.zeros(len(metas), dtype=np.int64)
         extended = metas & EXTENDED != 0
+        more = extended.astype(np.int64) + _are_followers(metas)
         # Without an extra row, only what is selected has a label.
         owed = np.bitwise_count(metas >> LABEL_SHIFT & OWED_MASK).astype(np.int64)
         if flags & EXTENDED:
             owed[extended] = _owed(words[marked[extended] + 1])
         # The others the marks do not know yet: what was written while we read them.
         known = int(np.searchsorted(marked, (marks[0] - first) // ROW_BYTES - 1, side="right"))
-        seen = (int(np.count_nonzero(extended)), int(spans.sum()), int(owed.sum()))
-        ahead = (int(np.count_nonzero(extended[known:])), int(spans[known:].sum()), int(owed[known:].sum()))
+        seen = (int(more.sum()), int(spans.sum()), int(owed.sum()))
+        ahead = (int(more[known:].sum()), int(spans[known:].sum()), int(owed[known:].sum()))
         self._accounted = (marks[0], marks[1] + ahead[0], marks[2] + ahead[1], marks[3] + ahead[2])
         extras, lost_spans, lost_samples = (self._accounted[n + 1] - before[n + 1] - seen[n] for n in range(3))
         records = len(rows) - seen[0] + hops
@@ -304,9 +305,14 @@ class Ring:
 
 def _spans_of(metas: NDArray[np.int64]) -> NDArray[np.int64]:
     """How many spans rows are: one that is a hop is two, one that follows another is none."""
-    kinds = metas & KIND_MASK
-    is_span = (metas & SAMPLED != 0) & (kinds != LINK) & (kinds != ATTRIBUTE)
+    is_span = (metas & SAMPLED != 0) & ~_are_followers(metas)
     return is_span * (1 + (metas & HOP != 0))
+
+
+def _are_followers(metas: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """Which rows are parts of the ones before them."""
+    kinds = metas & KIND_MASK
+    return (kinds == LINK) | (kinds == ATTRIBUTE)
 
 
 def _owed(metas: NDArray[np.int64]) -> NDArray[Any]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, deque
 from dataclasses import dataclass, field
 from typing import Any, Final, NamedTuple
 
@@ -15,6 +15,8 @@ READERS: Final = 64
 """Readers remembered; the one idle longest is forgotten, and would start anew."""
 CLOSED: Final = 256
 """Logs kept after their endpoint closed, for readers still to come."""
+ENDED: Final = 256
+"""Logs that are no more of which a reader that goes back knows how far it had come."""
 GRAPHS: Final = 256
 """Graphs whose logs that are no more are counted apart."""
 
@@ -28,6 +30,23 @@ class Place(NamedTuple):
 
 
 _BEGIN: Final = Place()
+
+
+class Places(NamedTuple):
+    """Where a reader is in all logs, and how many there had been by then that are no more."""
+
+    places: dict[str, Place]
+    removed: int
+
+
+class _Ended(NamedTuple):
+    """How far a reader had come in a log that is no more: the how manieth, of which key, what was had before."""
+
+    number: int
+    key: str
+    place: Place
+    had: int
+    is_cleared: bool
 
 
 @dataclass(slots=True)
@@ -60,6 +79,9 @@ class _Reader:
     cursors: dict[str, _Cursor] = field(default_factory=dict[str, _Cursor])
     evicted: int = 0
     cleared: int = 0
+    # Of logs that are no more, if it is one that goes back.
+    ended: deque[_Ended] = field(default_factory=lambda: deque[_Ended](maxlen=ENDED))
+    goes_back: bool = False
 
     def cursor(self, key: str) -> _Cursor:
         """Where it is in the log of a key."""
@@ -81,6 +103,22 @@ class _Reader:
         self.evicted += evicted + (0 if is_cleared else missed)
         self.cleared += cleared + (missed if is_cleared else 0)
 
+    def go_back(self, to: Places) -> None:
+        """Be where it was; what it read since, and is no more, it missed after all."""
+        places = to.places.copy()
+        for at, ended in enumerate(self.ended):
+            if ended.number <= to.removed:
+                continue
+            # Another log of this key is a new one.
+            place, before = ended.place, places.pop(ended.key, _BEGIN)
+            counted = place.evicted - before.evicted + place.cleared - before.cleared
+            missed = max(0, place.position - max(before.position, ended.had)) - counted
+            self.evicted += 0 if ended.is_cleared else missed
+            self.cleared += missed if ended.is_cleared else 0
+            self.ended[at] = ended._replace(place=before)
+        for key, cursor in self.cursors.items():
+            cursor.place = places.get(key, _BEGIN)
+
 
 class RowStore:
     """Logs by key (an endpoint, a graph), each of which belongs to a graph. Callers take turns.
@@ -98,6 +136,7 @@ class RowStore:
         self._readers: dict[str, _Reader] = {}
         # Rows of logs that no longer exist, for readers that come later; by graph.
         self._gone: dict[str | None, _Reader] = {}
+        self._removed = 0
         # What readers missed that were forgotten; by role.
         self._forgotten: dict[str, tuple[int, int]] = {}
         self.added: int = 0
@@ -162,15 +201,15 @@ class RowStore:
             limit -= sum(len(part) for part in found.parts)
         return b"".join(taken)
 
-    def places(self, name: str) -> dict[str, Place]:
+    def places(self, name: str) -> Places:
         """Where a reader is, for `rewind`."""
-        return {key: cursor.place for key, cursor in self._reader(name).cursors.items()}
-
-    def rewind(self, name: str, places: dict[str, Place]) -> None:
-        """Put a reader back to where it was: it has not had what it read since."""
         reader = self._reader(name)
-        for key, cursor in reader.cursors.items():
-            cursor.place = places.get(key, _BEGIN)
+        reader.goes_back = True
+        return Places({key: cursor.place for key, cursor in reader.cursors.items()}, self._removed)
+
+    def rewind(self, name: str, places: Places) -> None:
+        """Put a reader back to where it was: it has not had what it read since."""
+        self._reader(name).go_back(places)
 
     def rewind_all(self, name: str) -> None:
         """Put a reader back to the oldest rows that are still here: it gets again what it has had already."""
@@ -264,8 +303,11 @@ class RowStore:
     def _remove(self, key: str, *, cleared: bool) -> None:
         log, graph = self._logs.pop(key), self._graphs.pop(key)
         self._closed.pop(key, None)
+        self._removed += 1
         for reader in self._readers.values():
             cursor = reader.cursors.pop(key, None)
+            if cursor is not None and reader.goes_back:
+                reader.ended.append(_Ended(self._removed, key, cursor.place, cursor.had, cleared))
             if reader.graph in (None, graph):
                 reader.end(cursor or _Cursor(), log.end, is_cleared=cleared)
             elif cursor is not None:

@@ -6,6 +6,7 @@ import threading
 from collections.abc import Callable
 from typing import Final
 
+from ezmsg.core.recorder.past import OTHERS
 from ezmsg.core.recorder.rows import clock
 
 CHAIN_SEPARATOR: Final = "\0"
@@ -13,7 +14,6 @@ CHAIN_SEPARATOR: Final = "\0"
 
 HOLDERS: Final = 100
 """Holders of slots, and chains, counted apart; further ones are counted as `OTHERS`: a link takes 256 counters."""
-OTHERS: Final = "…other"
 
 _NOT: Final = float("inf")
 

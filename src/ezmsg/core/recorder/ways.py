@@ -1,27 +1,32 @@
-"""How many bytes of a publisher left its process by which way."""
+"""How many bytes of a publisher crossed channels of which kind."""
 
 from __future__ import annotations
+
+from collections.abc import Mapping
 
 from ezmsg.core.graphmeta import ProfileChannelType
 
 
 class Ways:
-    """Bytes by way, told from the bytes in all: nothing is counted per message."""
+    """Bytes by kind of channel, told from the bytes of messages: nothing is counted per message."""
 
-    __slots__ = ("_before", "_way")
+    __slots__ = ("_before", "_channels", "_since")
 
     def __init__(self) -> None:
-        """Nothing leaves."""
-        # The way that bytes go now, and how many had gone each way when it was taken.
-        self._way = ""
+        """There are no channels."""
+        # How many there are of each kind now, and how many bytes had crossed them when there came to be so many.
+        self._channels: dict[str, int] = {}
         self._before: dict[str, int] = {}
+        self._since = 0
 
-    def take(self, way: ProfileChannelType, total: int) -> None:
-        """From now on bytes go this way; UNKNOWN: none do. `total` went so far, by whatever way."""
-        self._before = self.counts(total)
-        self._way = "" if way is ProfileChannelType.UNKNOWN else way.value.lower()
+    def take(self, channels: Mapping[ProfileChannelType, int], total: int) -> None:
+        """From now on there are so many channels of each kind. Messages of `total` bytes were sent so far."""
+        self._before, self._since = self.counts(total), total
+        self._channels = {kind.value.lower(): count for kind, count in channels.items()}
 
     def counts(self, total: int) -> dict[str, int]:
-        """How many of `total` went which way."""
-        before, way = self._before, self._way
-        return before | {way: before.get(way, 0) + total - sum(before.values())} if way else before
+        """How many bytes crossed channels of each kind, of messages of `total` bytes."""
+        counts, more = self._before.copy(), total - self._since
+        for kind, count in self._channels.items():
+            counts[kind] = counts.get(kind, 0) + count * more
+        return counts

@@ -48,6 +48,8 @@ PAUSES = 4
 LINK_DRAIN_TIMEOUT_S = 0.3
 # A server that ends waits so long for the streams that are open to take what is left, the time above included.
 STREAM_FINISH_TIMEOUT_S = 0.5
+# Of that, so much is on its way at once.
+STREAM_FINISH_BYTES = 1 << 16
 POLL_S = 0.001
 
 
@@ -291,13 +293,16 @@ class TelemetryDesk:
         while (stream := self._streams.get(stream_id)) is not None and loop.time() < until_s:
             stream.task.cancel()
             # One that does not take this would not hear the goodbye either.
-            if stream.connection.write_buffer_size:
+            if stream.connection.write_buffer_size > STREAM_FINISH_BYTES:
                 await asyncio.sleep(POLL_S)
                 continue
             batch = self._book.stream_take(stream_id, time.time())
             if batch is None or not any(process.samples or process.spans for process in batch.processes):
-                return
+                break
             stream.connection.notify(batch)
+            await asyncio.sleep(0)
+        if stream_id in self._streams and (left := self._book.stream_give_up(stream_id, time.time())) is not None:
+            self._streams[stream_id].connection.notify(left)
 
     async def _stream(self, stream_id: str, interval_s: float) -> None:
         stream = self._streams[stream_id]

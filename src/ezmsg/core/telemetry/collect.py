@@ -12,9 +12,12 @@ from ezmsg.core import config
 from ezmsg.core.profiling import PROFILE_TIME, ProfileRegistry
 from ezmsg.core.recorder.digest import Pause, no_pause
 from ezmsg.core.recorder.endpoints import Endpoint
+from ezmsg.core.recorder.past import LastValues, is_past
 from ezmsg.core.recorder.processscope import GAUGES as PROCESS_GAUGES
 from ezmsg.core.recorder.rows import PROCESS_INDEX, SAMPLE_ROW, SPAN_ROW
-from ezmsg.core.recorder.rowstore import Place
+from ezmsg.core.recorder.rowstore import Places
+from ezmsg.core.telemetry.busy import BusyTimes
+from ezmsg.core.telemetry.closing import Closing
 from ezmsg.core.wire.records import CounterState, HistogramState, TelemetryBatch
 
 REMEMBERED: Final = 256
@@ -28,8 +31,8 @@ class _Sent(NamedTuple):
     """Where the rows of a batch ended."""
 
     seq: int
-    spans: dict[str, Place]
-    samples: dict[str, Place]
+    spans: Places
+    samples: Places
 
 
 class Collector:
@@ -52,12 +55,18 @@ class Collector:
         self._recorder = registry.recorder
         self._reader = f"{LINK_READERS} {graph}"
         self._rows_at_once = config.trace_push_max_samples()
-        self._seq = 0
         self._sent: deque[_Sent] = deque(maxlen=REMEMBERED)
+        self._busy = BusyTimes(self._recorder.digest.aggregator.series)
+        self._closing = Closing(self._recorder.pasts, graph)
         # Whether the last batch left rows for another one.
         self.has_more = False
         self._forget()
         self._recorder.linked.add(graph)
+
+    @property
+    def link_id(self) -> str:
+        """The id of the link."""
+        return self._recorder.pasts.link_id(self._graph)
 
     @property
     def is_stale(self) -> bool:
@@ -78,6 +87,7 @@ class Collector:
                 recorder.digest.spans.rewind_all(self._reader)
                 recorder.digest.samples.rewind_all(self._reader)
             # Also for the next connection: this one may be lost before the server has anything of it.
+            self._closing.begin(last_seq, self._client)
             had = [sent for sent in self._sent if sent.seq == last_seq]
             for sent in had:
                 recorder.digest.spans.rewind(self._reader, sent.spans)
@@ -100,15 +110,25 @@ class Collector:
         self._pause()
         with recorder.reading:
             endpoints, settled = self._endpoints()
+            client = self._client
             new = [endpoint for endpoint in endpoints if endpoint.index not in self._told]
             self._told.update(endpoint.index for endpoint in new)
             counters: list[CounterState] = []
             histograms: list[HistogramState] = []
             gone: list[int] = []
+            closed: list[int] = []
+            again: list[LastValues] = []
+            records = [endpoint.record for endpoint in new]
             if not rows_only:
                 gone = settled
                 counters = self._changed_counters(endpoints, set(gone))
                 histograms = self._changed_histograms(endpoints)
+                again = self._closing.take_untold()
+                closed = [*gone, *(last.endpoint.index for last in again)]
+                for last in (*again, *self._closing.take_past(client)):
+                    records.append(last.endpoint)
+                    counters.append(CounterState(last.endpoint.index, last.counters))
+                    histograms += last.histograms
                 self._pause()
             spans, samples, selected = self._rows()
             recorded, dropped = recorder.tally(self._reader)
@@ -117,15 +137,15 @@ class Collector:
             tally = recorded, dropped
             # A busy process has a new tally all the time: alone, it waits for the counters.
             is_tally_due = not rows_only and tally != self._tally
-            if not (new or gone or counters or histograms or spans or samples or selected or is_tally_due):
+            if not (records or closed or counters or histograms or spans or samples or selected or is_tally_due):
                 return None
             self._tally = tally
             batch = TelemetryBatch(
-                seq=self._seq,
-                process_id=str(self._registry.client_of(self._graph) or ""),
+                seq=self._recorder.pasts.take_seq(self._graph),
+                process_id=client,
                 mono_ns=PROFILE_TIME(),
-                endpoints=[endpoint.record for endpoint in new],
-                closed=gone,
+                endpoints=records,
+                closed=closed,
                 counters=counters,
                 histograms=histograms,
                 labels=labels,
@@ -135,13 +155,23 @@ class Collector:
                 recorded=recorded,
                 dropped=dropped,
             )
-            self._note_sent()
-            self._close(gone)
+            self._note_sent(batch.seq)
+            self._closing.note(batch.seq, client, [*again, *self._close(gone)])
         self._pause()
         return batch
 
     def told_by_all(self, batch: TelemetryBatch) -> TelemetryBatch:
-        """The batch for who hears all links of this process: what was for them and what they lost together."""
+        """The batch for who hears all links of this process: what was for them and what they lost together.
+
+        Nor is there anything that it was not told before.
+        """
+        if past := {endpoint.index for endpoint in batch.endpoints if is_past(endpoint)}:
+            batch = structs.replace(
+                batch,
+                endpoints=[endpoint for endpoint in batch.endpoints if endpoint.index not in past],
+                counters=[counters for counters in batch.counters if counters.index not in past],
+                histograms=[histogram for histogram in batch.histograms if histogram.index not in past],
+            )
         if not batch.recorded:
             return batch
         with self._recorder.reading:
@@ -156,15 +186,13 @@ class Collector:
         counters = [CounterState(endpoint.index, _at_rest(endpoint.counters())) for endpoint in opened]
         if of_process := self._counters.get(PROCESS_INDEX):
             counters.append(CounterState(PROCESS_INDEX, _at_rest(of_process)))
-        batch = TelemetryBatch(
-            seq=self._seq,
-            process_id=str(self._registry.client_of(self._graph) or ""),
+        return TelemetryBatch(
+            seq=recorder.pasts.take_seq(self._graph),
+            process_id=self._client,
             mono_ns=PROFILE_TIME(),
             counters=counters,
             final=True,
         )
-        self._seq += 1
-        return batch
 
     def end(self, *, is_goodbye: bool) -> None:
         """The link is over; with `is_goodbye`, so is the graph, and a successor shall not hear of it."""
@@ -179,9 +207,15 @@ class Collector:
             else:
                 with recorder.lock:
                     left = [index for index, at in recorder.settled.items() if at.graph == self._graph]
-                recorder.retire(left)
+                    closed = [recorder.endpoints.closed[index] for index in left]
+                self._changed_counters(closed, set(left))
+                self._closing.end(self._client, self._close(left))
 
     # -- beneath ------------------------------------------------------------------------------------------------------
+
+    @property
+    def _client(self) -> str:
+        return str(self._registry.client_of(self._graph) or "")
 
     def _forget(self) -> None:
         self._told: set[int] = set()
@@ -207,6 +241,8 @@ class Collector:
                 for reason, count in anomalies_of(endpoint.index)._asdict().items():
                     if count:
                         values[f"clock_anomalies:{reason}"] = count
+                if endpoint.record.unit:
+                    values["busy_ns"] = self._busy.of(endpoint)
             if endpoint.index in closed:
                 values = _at_rest(values)
             if values != self._counters.get(endpoint.index):
@@ -243,17 +279,24 @@ class Collector:
         self.has_more = is_full or len(spans) // SPAN_ROW.itemsize >= limit
         return spans, samples, selected
 
-    def _note_sent(self) -> None:
+    def _note_sent(self, seq: int) -> None:
         recorder = self._recorder
         places = recorder.digest.spans.places(self._reader), recorder.digest.samples.places(self._reader)
-        self._sent.append(_Sent(self._seq, *places))
-        self._seq += 1
+        self._sent.append(_Sent(seq, *places))
 
-    def _close(self, indices: list[int]) -> None:
+    def _close(self, indices: list[int]) -> list[LastValues]:
+        """Endpoints will have nothing more to tell; returns what they told last."""
+        recorder, series = self._recorder, self._recorder.digest.aggregator.series
+        lasts: list[LastValues] = []
         for index in indices:
-            self._counters.pop(index, None)
+            with recorder.lock:
+                record = recorder.endpoints.closed[index].record
+            states = [series.histograms.state(of_one) for of_one in series.of(index)]
+            lasts.append(LastValues(record, self._counters.pop(index, {}), states))
             self._told.discard(index)
-        self._recorder.retire(indices)
+            self._busy.forget(index)
+        recorder.retire(indices)
+        return lasts
 
 
 def _at_rest(values: dict[str, int]) -> dict[str, int]:

@@ -9,7 +9,6 @@ import socket
 import time
 from collections.abc import Callable
 from typing import Final
-from uuid import uuid4
 
 from ezmsg.core.errors import ConnectionLost, EzmsgError, ProtocolError
 from ezmsg.core.telemetry.collect import Collector
@@ -72,7 +71,7 @@ class TelemetryLink:
     ) -> None:
         self._graph, self._collector, self._listener = graph, collector, listener
         self._hello, self._on_anchor, self._answer, self._dial, self._clock = hello, on_anchor, answer, dial, clock
-        self._link_id = str(uuid4())
+        self._link_id = collector.link_id
         self._socket: socket.socket | None = None
         self._decoder = FrameDecoder()
         self._outbox = memoryview(b"")

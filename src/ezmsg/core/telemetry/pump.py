@@ -52,7 +52,7 @@ RING_SHARE: Final = 0.5
 """No ring shall be fuller than this, at the rate of the last interval, when it is read next."""
 EXIT_TIMEOUT_S: Final = 1.0
 
-_STARTED_UNIX_NS: Final = time.time_ns()
+_started_unix_ns = time.time_ns()
 
 
 def dial_server(graph: str, timeout_s: float) -> socket.socket:
@@ -100,7 +100,7 @@ def say_hello(link_id: str) -> OpenTelemetry:
         host=os.uname().nodename,
         boot_id=boot_id(),
         process_name=process_name(),
-        started_unix_ns=_STARTED_UNIX_NS,
+        started_unix_ns=_started_unix_ns,
         mono_ns=time.perf_counter_ns(),
         unix_ns=time.time_ns(),
         link_id=link_id,
@@ -397,5 +397,12 @@ def shutdown(timeout_s: float = EXIT_TIMEOUT_S) -> None:
     PUMP.shutdown(timeout_s)
 
 
+def _began_here() -> None:
+    """In a forked child: what it measures begins with it."""
+    global _started_unix_ns
+    _started_unix_ns = time.time_ns()
+
+
+forking.on_fork(_began_here)
 forking.on_fork(PUMP.after_fork)
 atexit.register(shutdown)

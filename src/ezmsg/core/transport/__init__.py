@@ -20,9 +20,20 @@ from ezmsg.core.graphmeta import ProfileChannelType
 from ezmsg.core.messagecache import CachedMessage
 from ezmsg.core.messagemarshal import COMPOSITE, NDARRAY, decode
 from ezmsg.core.profiling import TraceIds
-from ezmsg.core.wire.messages import FLAGS_SHIFT, NUMBER_SHIFT, SEGMENT, Chunk, Placed, Trace, decode_content
+from ezmsg.core.wire.messages import (
+    FLAGS_SHIFT,
+    NUMBER_SHIFT,
+    PADDING_SHIFT,
+    SEGMENT,
+    Chunk,
+    Placed,
+    Trace,
+    decode_content,
+)
 
 _SEGMENT = SEGMENT << FLAGS_SHIFT
+# Codec and flags, without how much of an array's frame is padding.
+_PLAIN = (1 << PADDING_SHIFT) - 1
 
 
 class PublisherDoor(Protocol):
@@ -214,7 +225,7 @@ class Undecoded(msgspec.Struct, gc=False):
     def decode(self) -> Any:
         """The message; whatever its unpickling raises comes through."""
         layout = self.layout
-        plain = layout & 0xFFFF
+        plain = layout & _PLAIN
         if plain == NDARRAY:
             return self.source.array(self.chunk, self.start, layout >> NUMBER_SHIFT, self.stop)
         if plain == COMPOSITE:

@@ -28,6 +28,10 @@ from ezmsg.core.wire.messages import (
     BUFFERS_MAX,
     CALCULATED,
     FLAGS_SHIFT,
+    NUMBER_SHIFT,
+    PADDING_MASK,
+    PADDING_SHIFT,
+    PARTS,
     SAMPLED,
     SEGMENT,
     TRACE_BYTES,
@@ -35,6 +39,7 @@ from ezmsg.core.wire.messages import (
     decode_ack,
     decode_trace,
     encode_ack,
+    large_size,
 )
 from ezmsg.core.wire.records import (
     ACK_OPCODE,
@@ -64,6 +69,7 @@ UNKNOWN_ORIGIN_S = -1.0
 _SAMPLED = SAMPLED << FLAGS_SHIFT
 _TRACED = (SAMPLED | CALCULATED) << FLAGS_SHIFT
 _SEGMENT = SEGMENT << FLAGS_SHIFT
+_LARGE = (PARTS | SEGMENT) << FLAGS_SHIFT
 
 
 class BufferPool:
@@ -255,6 +261,7 @@ class ChannelInlet(MessageSocket):
         now_s = message_clock()
         self._newest = found[-1][0]
         receive, source, is_foreign = self._receiver.receive, self._source, self._is_foreign
+        seen = extra = -1
         for message_id, publish_s, origin_s, layout, start, stop in found:
             trace = at = None
             if layout & _TRACED:
@@ -264,11 +271,19 @@ class ChannelInlet(MessageSocket):
                 else:
                     trace = self.trace_ids
                 layout &= ~_TRACED
-            size = stop - start
-            if layout & _SEGMENT:
-                at = source.see(chunk, start, stop, layout)
-                size += sum(at.sizes)
-                self._placed.add(message_id)
+            if layout & _LARGE:
+                if layout & _SEGMENT:
+                    at = source.see(chunk, start, stop, layout)
+                    self._placed.add(message_id)
+                size = large_size(chunk, start, stop, layout, at)
+            else:
+                if layout != seen:
+                    seen = layout
+                    # What the publisher does not count: padding, and the head of an array.
+                    extra = (layout >> NUMBER_SHIFT) + (layout >> PADDING_SHIFT & PADDING_MASK)
+                size = stop - start - extra
+                if size < 0:
+                    size = 0  # a lie, which will be found out
             if is_foreign:
                 origin_s = UNKNOWN_ORIGIN_S
             message = Undecoded(source, layout, chunk, start, stop, at)

@@ -4,8 +4,8 @@ The request id of a message's frame says how its body is laid out: codec (8 bits
 body begins with message id, publish and origin time (24 bytes), and 32 bytes of trace context when it is sampled, if
 not calculated from the message id (see `records.ChannelOpened`). Then:
 
-    plain     Head and data, one behind the other. The number is the size of an array's head, else how many bytes of
-              padding are at the end.
+    plain     Head and data, one behind the other. The number is the size of an array's head, and four of the flags how
+              many bytes of padding are at the end; else the number is that.
     parts     The size of the head and of each buffer (8 bytes each; the number says how many), the head, and the
               buffers, each at a multiple of 64 bytes from the beginning of the body, trace context aside.
     segment   The same, but the buffers are in shared memory, one behind the other at multiples of 64 bytes, and before
@@ -29,8 +29,11 @@ from ezmsg.core.wire.records import ACK_OPCODE, MESSAGE_OPCODE
 SAMPLED: Final = 1
 PARTS: Final = 2
 SEGMENT: Final = 4
-CALCULATED: Final = 8
+CALCULATED: Final = 128
 _KNOWN_FLAGS: Final = SAMPLED | PARTS | SEGMENT | CALCULATED
+PADDING_SHIFT: Final = 11
+PADDING_MASK: Final = 15
+_ARRAY_FLAGS: Final = _KNOWN_FLAGS | PADDING_MASK << 3
 FLAGS_SHIFT: Final = 8
 NUMBER_SHIFT: Final = 16
 NDARRAY_CODEC: Final = 1
@@ -84,7 +87,10 @@ def encode_plain(
     """A whole frame of a message without buffers."""
     size = FIELDS_BYTES + len(head) + len(data)
     padding = -(size + HEADER.size) % _FRAME_ALIGNMENT
-    layout = codec | (len(head) if codec == NDARRAY_CODEC else padding) << NUMBER_SHIFT
+    if codec == NDARRAY_CODEC:
+        layout = codec | padding << PADDING_SHIFT | len(head) << NUMBER_SHIFT
+    else:
+        layout = codec | padding << NUMBER_SHIFT
     if not trace:
         if trace is not None:
             layout |= _CALCULATED
@@ -267,7 +273,8 @@ def decode_content(chunk: Chunk, layout: int, start: int, stop: int, at: Placed 
         ProtocolError: The sizes do not add up.
     """
     codec, flags, number = layout & 0xFF, layout >> FLAGS_SHIFT & 0xFF, layout >> NUMBER_SHIFT
-    if flags & ~_KNOWN_FLAGS or (flags & PARTS and flags & SEGMENT):
+    known = _ARRAY_FLAGS if codec == NDARRAY_CODEC else _KNOWN_FLAGS
+    if flags & ~known or (flags & PARTS and flags & SEGMENT):
         raise ProtocolError(f"a message has unknown flags {flags:#04x}")
     if flags & SAMPLED:
         start += _TRACE.size
@@ -306,6 +313,25 @@ def _decode_table(view: memoryview, codec: int, at: Placed | None, count: int, s
     if end > stop:
         raise ProtocolError(f"a message has {stop - body} bytes, its header says {end - body}")
     return Content(codec, head, buffers, at)
+
+
+def large_size(chunk: Chunk, start: int, stop: int, layout: int, at: Placed | None) -> int:
+    """How many bytes a message is in parts, or in a segment: its buffers, and the head of what is no array.
+
+    The arguments are as for `decode_content`, trace context left out. Of a lie, whatever is no more than there is: what
+    takes the message apart finds it out.
+    """
+    count, there = layout >> NUMBER_SHIFT, stop - start
+    head = 0
+    if at is not None:
+        buffers, table = sum(at.sizes), start + _WINDOW.size
+    elif 8 * (count + 1) > there:
+        return 0
+    else:
+        buffers, table = min(there, sum(_sizes(count + 1).unpack_from(chunk, start)[1:])), start
+    if layout & 0xFF != NDARRAY_CODEC:
+        (head,) = _ID.unpack_from(chunk, table)
+    return buffers + min(there, head)
 
 
 def decode_placed(chunk: Chunk, start: int, stop: int, layout: int) -> Placed:

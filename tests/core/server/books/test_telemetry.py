@@ -4,6 +4,7 @@ from msgspec import structs
 
 from ezmsg.core.errors import ExporterLeased, ProtocolError
 from ezmsg.core.recorder.expand import expand_samples, expand_spans
+from ezmsg.core.recorder.past import is_past
 from ezmsg.core.recorder.rows import (
     AGE,
     CHANNEL_SHIFT,
@@ -289,6 +290,8 @@ def test_spans_of_a_process_that_ended_are_lost_with_the_exporter_that_had_them(
     book.reader_open("x", OpenTelemetryReader("agent", 78))
     assert take(book) == []
     open_link(book, "other")
+    assert take(book) == []
+    book.batch("other", batch(0))
     assert take(book)[0].server_dropped == {"span:exporter_gone": 2}
 
 
@@ -308,19 +311,44 @@ def close_one(book, index):
     book.batch("link", batch(index, endpoints=[endpoint(index)], counters=states, closed=[index]))
 
 
-def test_of_so_many_closed_endpoints_the_last_values_are_kept_and_others_are_counted(book, monkeypatch):
+def test_an_exporter_that_comes_later_is_told_everything_that_closed_the_oldest_together(book, monkeypatch):
     monkeypatch.setattr(closedendpoints, "KEPT", 2)
     open_link(book)
     for index in range(1, 6):
         close_one(book, index)
+    for _ in range(2):
+        book.reader_open("x", EXPORTER)
+        [told] = take(book)
+        assert told.batch.closed == [4, 5]
+        assert {counters.index: counters.values["consumed"] for counters in told.batch.counters} == {1: 6, 4: 4, 5: 5}
+        assert [known.topic for known in told.batch.endpoints if is_past(known)] == ["OUT"]
+        assert told.server_dropped == {}
+        book.reader_close("x")
+
+
+def test_an_exporter_that_comes_back_is_not_told_again_what_it_was_told_apart(book, monkeypatch):
+    monkeypatch.setattr(closedendpoints, "KEPT", 2)
     book.reader_open("x", EXPORTER)
+    open_link(book)
+    for index in range(1, 4):
+        close_one(book, index)
+        take(book)
+    book.reader_close("x")
+    book.reader_open("x", structs.replace(EXPORTER, positions={"link": (0, 0)}))
     [told] = take(book)
-    assert told.batch.closed == [4, 5]
-    assert told.batch.counters == [CounterState(4, {"consumed": 4}), CounterState(5, {"consumed": 5})]
-    assert told.server_dropped == {"endpoint:closed": 3}
+    assert {counters.index for counters in told.batch.counters} == {2, 3}
 
 
-def test_of_publishers_whose_last_values_gave_way_nothing_is_told(book, monkeypatch):
+def test_what_had_to_give_way_before_an_exporter_was_told_is_counted(book, monkeypatch):
+    monkeypatch.setattr(closedendpoints, "KEPT", 2)
+    open_link(book)
+    book.reader_open("x", EXPORTER)
+    for index in range(1, 6):
+        close_one(book, index)
+    assert take(book)[-1].server_dropped == {"endpoint:closed": 3}
+
+
+def test_publishers_whose_last_values_gave_way_have_no_buffers(book, monkeypatch):
     monkeypatch.setattr(closedendpoints, "KEPT", 1)
     open_link(book)
     for index in (1, 2):
@@ -330,7 +358,7 @@ def test_of_publishers_whose_last_values_gave_way_nothing_is_told(book, monkeypa
     close_one(book, 3)
     book.reader_open("x", EXPORTER)
     [told] = take(book)
-    assert {known.index: known.num_buffers for known in told.batch.endpoints if known.index < 3} == {2: 32}
+    assert {known.index: known.num_buffers for known in told.batch.endpoints if known.index < 3} == {1: 0, 2: 32}
 
 
 def test_closed_endpoints_that_an_exporter_was_told_give_way_without_a_loss(book, monkeypatch):
@@ -545,6 +573,17 @@ def test_samples_a_stream_missed_are_counted(book, client):
     book.batch("link", batch(1, "c", samples=samples(*range(13))))
     told = read(book, stream(book))["c"]
     assert (seqs(told), told.dropped) == (list(range(3, 13)), {"sample:server_ring": 3})
+
+
+def test_what_a_stream_will_not_have_any_more_is_counted(book, client):
+    stream_id = stream(book, max_samples=2, spans=True)
+    book.batch("link", batch(0, client, samples=samples(*range(12)), spans=spans(1, 2, 3)))
+    told = book.stream_take(stream_id, 0.0)
+    assert (seqs(told.processes[0]), span_ids(told.processes[0])) == ([2, 3], [1, 2])
+    [left] = book.stream_give_up(stream_id, 0.0).processes
+    assert (left.samples, left.spans) == (b"", b"")
+    assert left.dropped == {"sample:server_ring": 2, "sample:server_stopped": 8, "span:server_stopped": 1}
+    assert book.stream_give_up(stream_id, 0.0) is None
 
 
 def test_spans_ride_along_with_samples_or_are_reason_enough(book, client):

@@ -12,18 +12,11 @@ from typing import Final
 
 import msgspec
 
-from ezmsg.core.wire.records import EndpointRecord, HistogramState
+from ezmsg.core.recorder.past import LastValues, Past
+from ezmsg.core.wire.records import EndpointRecord
 
 KEPT: Final = 250
 """The newest that wait for an exporter that is still to come, and that rows may name."""
-
-
-class LastValues(msgspec.Struct, array_like=True, frozen=True):
-    """All that is known of an endpoint when it closes."""
-
-    endpoint: EndpointRecord
-    counters: dict[str, int]
-    histograms: list[HistogramState]
 
 
 _ENCODER = msgspec.msgpack.Encoder()
@@ -42,13 +35,12 @@ class ClosedEndpoints:
     """The newest of them. Iterates over their indices, the oldest first.
 
     Attributes:
-        untold: Endpoints whose last values no exporter was told before they had to give way.
+        past: What others measured, together.
     """
 
     def __init__(self) -> None:
         self._values: dict[int, bytes] = {}
-        self._untold: set[int] = set()
-        self.untold = 0
+        self.past = Past()
 
     def __iter__(self) -> Iterator[int]:
         return iter(self._values)
@@ -58,21 +50,15 @@ class ClosedEndpoints:
         index = last.endpoint.index
         self.discard(index)
         self._values[index] = _pack(last)
-        self._untold.add(index)
         if len(self._values) > KEPT:
-            oldest = next(iter(self._values))
-            del self._values[oldest]
-            self.untold += oldest in self._untold
-            self._untold.discard(oldest)
+            self.past.add(_unpack(self._values.pop(next(iter(self._values)))))
 
     def discard(self, index: int) -> None:
         """It is open again: its process lost its link, and tells everything once more."""
         self._values.pop(index, None)
-        self._untold.discard(index)
 
-    def tell(self, index: int) -> LastValues | None:
-        """The last values of one, for an exporter; None when they had to give way."""
-        self._untold.discard(index)
+    def last(self, index: int) -> LastValues | None:
+        """The last values of one; None when they had to give way."""
         packed = self._values.get(index)
         return None if packed is None else _unpack(packed)
 

@@ -26,8 +26,9 @@ CLOSED_AT_ONCE: Final = 200
 class _View:
     """What one exporter has not been told of one process."""
 
-    def __init__(self, link: TelemetryLink, position: int) -> None:
+    def __init__(self, link: TelemetryLink, position: int, *, knows_past: bool) -> None:
         self._link = link
+        self._past = [] if knows_past else link.closed.past.values()
         self.is_told = False
         self.is_dirty = True
         # Those that closed as well: rows may name them before their last values are told. They have no buffers now.
@@ -35,6 +36,7 @@ class _View:
             endpoint.index: structs.replace(endpoint, num_buffers=0) for endpoint in link.closed.records()
         }
         self._endpoints |= link.endpoints
+        self._endpoints |= {last.endpoint.index: last.endpoint for last in self._past}
         self._closed: dict[int, None] = dict.fromkeys(link.closed)
         self._counters: dict[int, None] = dict.fromkeys(link.counters)
         self._histograms: dict[tuple[int, HistogramKey], None] = dict.fromkeys(
@@ -42,6 +44,11 @@ class _View:
         )
         self._labels = dict(link.labels)
         self._position = position
+
+    @property
+    def has_news(self) -> bool:
+        """Whether there is something to tell. Of a process that has said no more than hello there is not."""
+        return self.is_dirty and (self._link.last_seq >= 0 or self._link.is_gone)
 
     def note(self, batch: TelemetryBatch) -> None:
         """Something changed."""
@@ -68,7 +75,10 @@ class _View:
         self.is_dirty = self._position < link.spans.end or bool(self._histograms)
         # An endpoint is closed when its last rows have been told.
         closed = [] if self.is_dirty else self._take_closed()
-        last = [values for index in closed if (values := link.closed.tell(index)) is not None]
+        told = [link.closed.last(index) for index in closed]
+        # Those that had to give way are told to the next exporter, together.
+        link.lost["endpoint:closed"] += told.count(None)
+        last = [*self._past, *(values for values in told if values is not None)]
         self.is_dirty = self.is_dirty or bool(self._closed)
         is_last = link.is_gone and not self.is_dirty
         telemetry = ProcessTelemetry(
@@ -97,7 +107,7 @@ class _View:
             position=self._position,
         )
         self.is_told = True
-        self._endpoints, self._counters, self._labels = {}, {}, {}
+        self._endpoints, self._counters, self._labels, self._past = {}, {}, {}, []
         return telemetry
 
     def _take_histograms(self) -> list[HistogramState]:
@@ -121,7 +131,7 @@ class Exporter:
 
     def __init__(self, reader_id: str, record: OpenTelemetryReader, links: dict[str, TelemetryLink]) -> None:
         self.reader_id, self.record = reader_id, record
-        self._views = {link_id: _View(link, self._begin_at(link_id, link)) for link_id, link in links.items()}
+        self._views = {link_id: self._view(link_id, link) for link_id, link in links.items()}
         self._unacknowledged = 0
 
     def link_opened(self, link_id: str, link: TelemetryLink) -> None:
@@ -129,11 +139,12 @@ class Exporter:
         if link_id in self._views:
             self._views[link_id].greet_again()
         else:
-            self._views[link_id] = _View(link, self._begin_at(link_id, link))
+            self._views[link_id] = self._view(link_id, link)
 
-    def _begin_at(self, link_id: str, link: TelemetryLink) -> int:
+    def _view(self, link_id: str, link: TelemetryLink) -> _View:
+        known = self.record.positions.get(link_id)
         # What came before may have been exported by one that is gone, and shall not be exported twice.
-        return self.record.positions.get(link_id, (link.exported,))[0]
+        return _View(link, link.exported if known is None else known[0], knows_past=known is not None)
 
     def changed(self, link_id: str, batch: TelemetryBatch) -> None:
         """A process delivered."""
@@ -161,7 +172,7 @@ class Exporter:
         taken: list[ProcessTelemetry] = []
         room = min(limit, UNACKNOWLEDGED - self._unacknowledged)
         while room > len(taken):
-            dirty = [link_id for link_id, view in self._views.items() if view.is_dirty]
+            dirty = [link_id for link_id, view in self._views.items() if view.has_news]
             if not dirty:
                 break
             for link_id in dirty[: room - len(taken)]:

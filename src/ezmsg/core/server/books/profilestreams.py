@@ -60,6 +60,14 @@ class _Cursor:
         self._spans = self._count(spans, "span")
         return samples.rows, spans.rows
 
+    def give_up(self, client: StreamClient) -> None:
+        """Go on after everything that is here: it will not be told any more."""
+        rows = client.samples, client.spans
+        for kind, log, position in zip(("sample", "span"), rows, self.positions, strict=True):
+            self._missed[f"{kind}:server_stopped"] += max(0, log.end - max(position, log.oldest))
+            self._missed[f"{kind}:server_ring"] += max(0, log.oldest - position)
+        self._samples, self._spans = client.samples.end, client.spans.end
+
     @property
     def positions(self) -> tuple[int, int]:
         """Where it is, in samples and spans."""
@@ -122,12 +130,30 @@ class ProfileStream:
                 room -= len(told.samples) // SAMPLE_ROW.itemsize
         return ProfilingStreamBatch(unix_s, processes) if processes else None
 
-    def _process(self, client: StreamClient, limit: int, mono_ns: int) -> ProcessSamples:
-        record = self._record
+    def give_up(self, clients: dict[str, StreamClient], unix_s: float) -> ProfilingStreamBatch | None:
+        """Say how much there is that will not be told, of whom; None when that is nothing."""
+        known = clients | self._leaving
+        processes: list[ProcessSamples] = []
+        for client_id in known if self._record.process_ids is None else self._record.process_ids:
+            if (client := known.get(client_id)) is None or client.link is None:
+                continue
+            cursor = self._cursor(client)
+            before = cursor.dropped(client)
+            cursor.give_up(client)
+            if cursor.dropped(client) != before:
+                processes.append(self._process(client, 0, client.link.mono_ns))
+        return ProfilingStreamBatch(unix_s, processes) if processes else None
+
+    def _cursor(self, client: StreamClient) -> _Cursor:
         cursor = self._cursors.get(client.client_id)
         if cursor is None:
-            positions = record.positions.get(client.client_id, (0, 0))
+            positions = self._record.positions.get(client.client_id, (0, 0))
             cursor = self._cursors[client.client_id] = _Cursor(client, positions)
+        return cursor
+
+    def _process(self, client: StreamClient, limit: int, mono_ns: int) -> ProcessSamples:
+        record = self._record
+        cursor = self._cursor(client)
         alone = record.spans or record.include_empty_batches
         samples, spans = cursor.read(client, max(0, limit), with_spans_alone=alone)
         link = client.link

@@ -227,6 +227,10 @@ class TelemetryBook:
         self._forget_read()
         return told
 
+    def stream_give_up(self, stream_id: str, unix_s: float) -> ProfilingStreamBatch | None:
+        """How much a stream has not had and will not have any more; None when that is nothing."""
+        return self._streams[stream_id].give_up(self._clients, unix_s)
+
     # -- beneath ------------------------------------------------------------------------------------------------------
 
     def _forget_read(self) -> None:

@@ -9,6 +9,7 @@ import numpy as np
 
 from ezmsg.core.errors import ProtocolError
 from ezmsg.core.recorder.distinct import distinct
+from ezmsg.core.recorder.past import LastValues
 from ezmsg.core.recorder.ring import Rows
 from ezmsg.core.recorder.rowlog import RowArray, RowLog
 from ezmsg.core.recorder.rows import (
@@ -23,7 +24,7 @@ from ezmsg.core.recorder.rows import (
     are_followers,
 )
 from ezmsg.core.recorder.selected import owed_by
-from ezmsg.core.server.books.closedendpoints import ClosedEndpoints, LastValues
+from ezmsg.core.server.books.closedendpoints import ClosedEndpoints
 from ezmsg.core.wire.records import (
     ClockAnchor,
     EndpointRecord,
@@ -130,8 +131,6 @@ class TelemetryLink:
     def losses(self) -> dict[str, int]:
         """What was given up here, and one item for the end without a goodbye of a process that was killed."""
         lost = {reason: count for reason, count in self.lost.items() if count}
-        if self.closed.untold:
-            lost["endpoint:closed"] = self.closed.untold
         return lost | {NO_GOODBYE: 1} if self.is_gone and not self.is_final else lost
 
     @property

@@ -49,6 +49,13 @@ class Histogram:
         copy.merge(self)
         return copy
 
+    def state(self, index: int, name: str, label: str) -> HistogramState:
+        """As it travels, for an endpoint."""
+        return HistogramState(
+            index, name, self.count, self.sum_ns, self.min_ns, self.max_ns, self.zero_count,
+            self.scale, self.offset, self.counts.copy(), label=label,
+        )  # fmt: skip
+
     def _add(
         self,
         count: int,

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from opentelemetry.sdk.metrics._internal.exponential_histogram.mapping.exponent_mapping import ExponentMapping
 from opentelemetry.sdk.metrics._internal.exponential_histogram.mapping.logarithm_mapping import LogarithmMapping
 
-from ezmsg.otel.histogram import MAX_BUCKETS, SCALE, Histogram, downscale
+from ezmsg.core.recorder.merging import MAX_BUCKETS, SCALE, Histogram, downscale
 from tests.otel.feeds import histogram
 
 durations = st.lists(st.integers(min_value=1, max_value=3_600_000_000_000), min_size=1, max_size=50)
