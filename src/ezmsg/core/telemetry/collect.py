@@ -15,7 +15,7 @@ from ezmsg.core.recorder.endpoints import Endpoint
 from ezmsg.core.recorder.processscope import GAUGES as PROCESS_GAUGES
 from ezmsg.core.recorder.rows import PROCESS_INDEX, SAMPLE_ROW, SPAN_ROW
 from ezmsg.core.recorder.rowstore import Place
-from ezmsg.core.wire.records import CounterState, HistogramState, TelemetryBatch
+from ezmsg.core.wire.records import ClockAnchor, CounterState, HistogramState, TelemetryBatch
 
 REMEMBERED: Final = 256
 """Batches whose place among the rows is known, should the link be lost before the server had them."""
@@ -58,6 +58,11 @@ class Collector:
         self.has_more = False
         self._forget()
         self._recorder.linked.add(graph)
+
+    @property
+    def anchor(self) -> ClockAnchor:
+        """How times become Unix time where no server has said so yet."""
+        return self._registry.anchor
 
     @property
     def is_stale(self) -> bool:
