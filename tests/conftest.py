@@ -37,6 +37,8 @@ os.environ["EZMSG_SERVER_PORT_START"] = str(FIRST_PORT)
 os.environ["EZMSG_PUBLISHER_PORT_START"] = str(FIRST_PORT + 50)
 # Where who names no address looks for a server: at the usual port there may be one, of a user of this machine.
 os.environ["TESTS_DEFAULT_PORT"] = str(FIRST_PORT + 449)
+ELSEWHERE = str(Path(__file__).with_name("elsewhere"))
+os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [ELSEWHERE, os.environ.get("PYTHONPATH")]))
 os.environ["TMPDIR"] = tempfile.tempdir = str(TEMPORARY)
 # gRPC, once a test has loaded it, would keep descriptors of its own across every fork.
 os.environ["GRPC_ENABLE_FORK_SUPPORT"] = "0"
