@@ -87,8 +87,9 @@ def pytest_unconfigure() -> None:
 @pytest.fixture(scope="session", autouse=True)
 def _patience() -> Iterator[None]:
     """A busy machine takes longer than users want to wait for a process, where they say nothing else."""
+    from ezmsg.core import graphcontext
     from ezmsg.core.control.processrequests import ProcessRequests
-    from ezmsg.core.graphcontext import GraphContext
+    from ezmsg.core.net import listener
     from ezmsg.core.runtime import coordinator
     from ezmsg.core.server import agent
 
@@ -97,7 +98,10 @@ def _patience() -> Iterator[None]:
             patch.setattr(coordinator, name, PATIENCE_S)
         # An agent ends by itself, in less than 2 s of its own.
         patch.setattr(agent, "DRAIN_TIMEOUT_S", PATIENCE_S)
-        for method in (*vars(ProcessRequests).values(), *vars(GraphContext).values()):
+        # Who is busy is no stranger, and what a session leaves is gone when it is closed.
+        patch.setattr(listener, "HANDSHAKE_TIMEOUT_S", PATIENCE_S)
+        patch.setattr(graphcontext, "CLOSE_TIMEOUT_S", PATIENCE_S)
+        for method in (*vars(ProcessRequests).values(), *vars(graphcontext.GraphContext).values()):
             defaults = getattr(method, "__kwdefaults__", None) or {}
             for name in defaults.keys() & {"timeout", "timeout_per_process"}:
                 if defaults[name] is not None:
