@@ -37,8 +37,11 @@ os.environ["EZMSG_SERVER_PORT_START"] = str(FIRST_PORT)
 os.environ["EZMSG_PUBLISHER_PORT_START"] = str(FIRST_PORT + 50)
 # Where who names no address looks for a server: at the usual port there may be one, of a user of this machine.
 os.environ["TESTS_DEFAULT_PORT"] = str(FIRST_PORT + 449)
+# The programs do so, too. What runs tests does it below: not by what another process that does has left here.
 ELSEWHERE = str(Path(__file__).with_name("elsewhere"))
-os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [ELSEWHERE, os.environ.get("PYTHONPATH")]))
+PYTHONPATH = os.environ.get("PYTHONPATH", "").split(os.pathsep)
+os.environ["PYTHONPATH"] = os.pathsep.join([ELSEWHERE, *(path for path in PYTHONPATH if path not in ("", ELSEWHERE))])
+sys.meta_path[:] = [finder for finder in sys.meta_path if getattr(finder, "__module__", "") != "sitecustomize"]
 os.environ["TMPDIR"] = tempfile.tempdir = str(TEMPORARY)
 # gRPC, once a test has loaded it, would keep descriptors of its own across every fork.
 os.environ["GRPC_ENABLE_FORK_SUPPORT"] = "0"
