@@ -37,6 +37,11 @@ os.environ["EZMSG_SERVER_PORT_START"] = str(FIRST_PORT)
 os.environ["EZMSG_PUBLISHER_PORT_START"] = str(FIRST_PORT + 50)
 # Where who names no address looks for a server: at the usual port there may be one, of a user of this machine.
 os.environ["TESTS_DEFAULT_PORT"] = str(FIRST_PORT + 449)
+# The programs do so, too. What runs tests does it below: not by what another process that does has left here.
+ELSEWHERE = str(Path(__file__).with_name("elsewhere"))
+PYTHONPATH = os.environ.get("PYTHONPATH", "").split(os.pathsep)
+os.environ["PYTHONPATH"] = os.pathsep.join([ELSEWHERE, *(path for path in PYTHONPATH if path not in ("", ELSEWHERE))])
+sys.meta_path[:] = [finder for finder in sys.meta_path if getattr(finder, "__module__", "") != "sitecustomize"]
 os.environ["TMPDIR"] = tempfile.tempdir = str(TEMPORARY)
 # gRPC, once a test has loaded it, would keep descriptors of its own across every fork.
 os.environ["GRPC_ENABLE_FORK_SUPPORT"] = "0"
@@ -85,8 +90,9 @@ def pytest_unconfigure() -> None:
 @pytest.fixture(scope="session", autouse=True)
 def _patience() -> Iterator[None]:
     """A busy machine takes longer than users want to wait for a process, where they say nothing else."""
+    from ezmsg.core import graphcontext
     from ezmsg.core.control.processrequests import ProcessRequests
-    from ezmsg.core.graphcontext import GraphContext
+    from ezmsg.core.net import listener
     from ezmsg.core.runtime import coordinator
     from ezmsg.core.server import agent
 
@@ -95,7 +101,10 @@ def _patience() -> Iterator[None]:
             patch.setattr(coordinator, name, PATIENCE_S)
         # An agent ends by itself, in less than 2 s of its own.
         patch.setattr(agent, "DRAIN_TIMEOUT_S", PATIENCE_S)
-        for method in (*vars(ProcessRequests).values(), *vars(GraphContext).values()):
+        # Who is busy is no stranger, and what a session leaves is gone when it is closed.
+        patch.setattr(listener, "HANDSHAKE_TIMEOUT_S", PATIENCE_S)
+        patch.setattr(graphcontext, "CLOSE_TIMEOUT_S", PATIENCE_S)
+        for method in (*vars(ProcessRequests).values(), *vars(graphcontext.GraphContext).values()):
             defaults = getattr(method, "__kwdefaults__", None) or {}
             for name in defaults.keys() & {"timeout", "timeout_per_process"}:
                 if defaults[name] is not None:

@@ -21,10 +21,7 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import ezmsg.core as ez
-from ezmsg.core import config
 from ezmsg.core.runtime import coordinator, loopthread, participant
-
-config.GRAPHSERVER_PORT_DEFAULT = int(os.environ.get("TESTS_DEFAULT_PORT", config.GRAPHSERVER_PORT_DEFAULT))
 
 if "PATIENT" in os.environ:
     # What ends in order may take long on a busy machine; only what never ends is given up as soon as users want.

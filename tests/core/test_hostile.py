@@ -10,6 +10,8 @@ import pytest
 
 from ezmsg.core.graphcontext import GraphContext
 from ezmsg.core.graphserver import GraphServer
+from ezmsg.core.net import listener
+from ezmsg.core.wire.limits import HANDSHAKE_TIMEOUT_S
 from tests.hostile import KINDS, attack
 
 ATTACKS = 2000
@@ -18,8 +20,9 @@ AT_ONCE = 200
 
 @pytest.mark.timeout(300)
 async def test_2000_hostile_connections_cost_a_working_graph_no_message(
-    server: GraphServer, context: GraphContext, caplog: pytest.LogCaptureFixture
+    server: GraphServer, context: GraphContext, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(listener, "HANDSHAKE_TIMEOUT_S", HANDSHAKE_TIMEOUT_S)  # of users, who wait less than tests
     await context.connect("A", "B")
     subscriber = await context.subscriber("B")
     publisher = await context.publisher("A", allow_local=False)

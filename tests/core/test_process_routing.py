@@ -266,6 +266,7 @@ async def test_a_short_timeout_is_honoured_and_the_late_answer_is_ignored(
     late = await context.process_request("UNIT", "SLOW", payload=b"late", timeout=0.05)
     assert (late.ok, late.error_code, late.process_id) == (False, Code.TIMEOUT, owner.process_id)
     assert "Timed out waiting for process response" in (late.error or "")
+    await stuck.until(started=1)
     assert (stuck.started, stuck.cancelled) == (1, 0)
     stuck.release.set()
     response = await context.process_request("UNIT", "SLOW", payload=b"mine")

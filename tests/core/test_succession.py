@@ -119,12 +119,12 @@ async def test_units_that_another_process_claimed_meanwhile_are_lost_and_that_is
 async def test_settings_that_were_reported_while_there_was_no_server_are_told_to_the_next(
     servers: Successors, context: GraphContext, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(processclient, "COMMAND_TIMEOUT_S", 0.1)
     process = ProcessControlClient(servers.address)
     await process.register(["U"])
     await process.report_settings_update("U", 1)
     servers.server.die()
     await until(lambda: process._control is not None and not process._control.is_up)
+    monkeypatch.setattr(processclient, "COMMAND_TIMEOUT_S", 0.1)
     for unit in ("U", "OTHER"):
         with pytest.raises(RuntimeError, match=r"PROCESS_SETTINGS_UPDATE: .* is not back"):
             await process.report_settings_update(unit, 2)

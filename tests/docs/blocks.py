@@ -101,7 +101,8 @@ class Reader:
         self._directory = directory
         path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
         # Where `examples` is, too: readers are told to be in the clone.
-        here = {"PATH": path, "PYTHONPATH": str(REPOSITORY), "PYTHONUNBUFFERED": "1", "PYTHONWARNINGS": "error"}
+        modules = os.pathsep.join(filter(None, [os.environ.get("PYTHONPATH"), str(REPOSITORY)]))
+        here = {"PATH": path, "PYTHONPATH": modules, "PYTHONUNBUFFERED": "1", "PYTHONWARNINGS": "error"}
         self._environment = os.environ | here
         # What `make setup` has made.
         (directory / ".venv").symlink_to(sys.prefix)

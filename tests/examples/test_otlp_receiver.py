@@ -15,11 +15,12 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
 )
 
 from examples.otlp_receiver import HttpReceiver
+from tests.ports import KeptPort
 
 
 @pytest.fixture
 def receiver() -> Iterator[HttpReceiver]:
-    with HttpReceiver() as receiver:
+    with KeptPort() as kept, HttpReceiver(port=kept.address.port) as receiver:
         yield receiver
 
 

@@ -5,6 +5,7 @@ import pytest
 from examples.otlp_receiver import GrpcReceiver, HttpReceiver, Receiver
 from ezmsg.otel.agent import AgentCore
 from tests.otel.feeds import first, settings, span_rows
+from tests.ports import KeptPort
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -21,7 +22,8 @@ def _grpc_is_in_use() -> Iterator[None]:
 
 @pytest.fixture(params=[HttpReceiver, GrpcReceiver], ids=["http", "grpc"])
 def receiver(request: pytest.FixtureRequest) -> Iterator[Receiver]:
-    with request.param() as started:
+    """One that may stop and start again."""
+    with KeptPort() as kept, request.param(port=kept.address.port) as started:
         yield started
 
 

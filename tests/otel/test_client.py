@@ -36,6 +36,7 @@ from ezmsg.otel.outcome import Outcome
 from tests import certificates
 from tests.certificates import Authority
 from tests.otel.feeds import FakeSender, exported_ids, first, histogram, settings, span_ids, span_rows, telemetry
+from tests.ports import KeptPort
 
 PATIENCE_S = 40.0
 
@@ -43,7 +44,8 @@ PATIENCE_S = 40.0
 class FakeGraph:
     """A server that grants leases, or does not, and remembers what agents say."""
 
-    def __init__(self) -> None:
+    def __init__(self, port: int = 0) -> None:
+        self._port = port
         self.refusals: list[EzmsgError] = []
         self.readers: asyncio.Queue[Connection] = asyncio.Queue()
         self.epoch = "first"
@@ -54,8 +56,8 @@ class FakeGraph:
         self._tasks: set[asyncio.Task[Any]] = set()
         self._connections: list[Connection] = []
 
-    async def start(self, port: int = 0) -> FakeGraph:
-        sock = bind_tcp("127.0.0.1", port, load_key())
+    async def start(self) -> FakeGraph:
+        sock = bind_tcp("127.0.0.1", self._port, load_key())
         self.address = Address(*sock.getsockname())
         self._listener = await Listener.start([sock], load_key(), self._on_peer)
         return self
@@ -249,19 +251,19 @@ async def test_a_lost_connection_is_opened_again_and_no_span_is_exported_twice(
     assert core.totals.exported["span"] == 12
 
 
-async def test_a_server_that_was_restarted_is_found_again(
-    follow: Follow, graph: FakeGraph, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_server_that_was_restarted_is_found_again(follow: Follow, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "LONGEST_WAIT_S", 0.05)
-    task = follow()
-    await graph.next_reader()
-    await graph.stop()
-    successor = await FakeGraph().start(graph.address.port)
-    try:
-        (await successor.next_reader()).notify(Goodbye())
-        await asyncio.wait_for(task, PATIENCE_S)
-    finally:
-        await successor.stop()
+    with KeptPort() as kept:
+        graph = await FakeGraph(kept.address.port).start()
+        task = follow(str(graph.address))
+        await graph.next_reader()
+        await graph.stop()
+        successor = await FakeGraph(kept.address.port).start()
+        try:
+            (await successor.next_reader()).notify(Goodbye())
+            await asyncio.wait_for(task, PATIENCE_S)
+        finally:
+            await successor.stop()
 
 
 async def test_what_a_server_counted_goes_on_at_its_successor_and_never_falls(
@@ -328,22 +330,19 @@ async def test_processes_that_do_not_come_back_after_a_reconnection_have_ended(
 
 
 async def test_a_graph_that_is_not_there_yet_is_waited_for(follow: Follow) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as unused:
-        address = Address(*unused.getsockname())
-    task = follow(str(address), patience_s=PATIENCE_S)
-    graph = await FakeGraph().start(address.port)
-    try:
-        (await graph.next_reader()).notify(Goodbye())
-        await asyncio.wait_for(task, PATIENCE_S)
-    finally:
-        await graph.stop()
+    with KeptPort() as kept:
+        task = follow(str(kept.address), patience_s=PATIENCE_S)
+        graph = await FakeGraph(kept.address.port).start()
+        try:
+            (await graph.next_reader()).notify(Goodbye())
+            await asyncio.wait_for(task, PATIENCE_S)
+        finally:
+            await graph.stop()
 
 
 async def test_a_graph_that_does_not_come_is_given_up(follow: Follow) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as unused:
-        address = Address(*unused.getsockname())
-    with pytest.raises(ServerUnreachable, match=str(address.port)):
-        await asyncio.wait_for(follow(str(address)), PATIENCE_S)
+    with KeptPort() as unused, pytest.raises(ServerUnreachable, match=str(unused.address.port)):
+        await asyncio.wait_for(follow(str(unused.address)), PATIENCE_S)
 
 
 async def test_a_lease_of_another_agent_is_no_reason_to_wait(graph: FakeGraph, follow: Follow) -> None:

@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import os
 import signal
-import socket
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -20,6 +19,7 @@ from ezmsg.core.graphserver import GraphServer
 from ezmsg.core.wire.records import Record
 from ezmsg.otel.__main__ import Exit
 from tests.otel.feeds import first, hello, span_rows
+from tests.ports import KeptPort
 
 CONNECTED = "exporting the telemetry of the graph at"
 END_LIMIT_S = START_LIMIT_S = 40.0
@@ -124,10 +124,10 @@ def test_nothing_to_do_is_no_failure(run: Run, variables: dict[str, str]) -> Non
 
 
 def test_a_graph_that_cannot_be_reached_is_named(run: Run) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as unused:
-        address = f"127.0.0.1:{unused.getsockname()[1]}"
-    process = run("--graph", address, "--wait", "0.1", OTEL_EXPORTER_OTLP_ENDPOINT="http://127.0.0.1:1")
-    code, errors = ended(process)
+    with KeptPort() as unused:
+        address = str(unused.address)
+        process = run("--graph", address, "--wait", "0.1", OTEL_EXPORTER_OTLP_ENDPOINT="http://127.0.0.1:1")
+        code, errors = ended(process)
     assert code == Exit.UNREACHABLE
     assert address in errors
     assert "Traceback" not in errors

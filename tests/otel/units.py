@@ -7,11 +7,16 @@ from __future__ import annotations
 
 import asyncio
 import multiprocessing
+import os
 import sys
 from collections.abc import AsyncIterator
 from typing import Any
 
 import ezmsg.core as ez
+from ezmsg.core import config
+
+# `opentelemetry-instrument` puts a sitecustomize of its own before that of the tests.
+config.GRAPHSERVER_PORT_DEFAULT = int(os.environ["TESTS_DEFAULT_PORT"])
 
 
 class Count(ez.Unit):

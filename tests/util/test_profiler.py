@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -19,7 +20,8 @@ def message(offset):
 def run(home: Path, code: str, **environment: str) -> str:
     """What a program prints that imports the profiler."""
     command = [sys.executable, "-W", "error", "-c", PRELUDE + code]
-    env = {"HOME": str(home), "EZMSG_LOGLEVEL": "DEBUG", **environment}
+    kept = {name: os.environ[name] for name in ("PYTHONPATH", "TESTS_DEFAULT_PORT")}
+    env = {"HOME": str(home), "EZMSG_LOGLEVEL": "DEBUG", **kept, **environment}
     return subprocess.run(command, env=env, check=True, capture_output=True, text=True).stdout
 
 

@@ -161,7 +161,7 @@ async def test_an_open_connection_does_not_mind(serving) -> None:
         for kind in hostile.QUICK_KINDS:
             attack = asyncio.ensure_future(hostile.attack(serving.address, kind, KEY))
             while not attack.done():
-                assert await client.request(Pause(), 5.0) == Done()
+                assert await client.request(Pause(), PATIENCE_S) == Done()
             await attack
 
 

@@ -20,6 +20,7 @@ from ezmsg.core.wire.records import (
     CancelRequest,
     Done,
     DrainTelemetry,
+    Goodbye,
     ProcessRequest,
     ProcessResponse,
     ProcessTelemetry,
@@ -123,17 +124,60 @@ def test_what_ended_before_the_first_connection_is_told_all_the_same(registry, s
     assert (first.counters[0].values["sent"], last.final) == (1, True)
 
 
-def test_a_listener_hears_everything_the_server_is_told(registry, server, clock):
-    heard: list[ProcessTelemetry] = []
-    link = link_of(registry, server.dial, clock, heard.append)
+@pytest.fixture
+def heard() -> list[ProcessTelemetry]:
+    return []
+
+
+@pytest.fixture
+def heard_link(registry, server, clock, heard) -> Iterator[TelemetryLink]:
+    """A link with a listener."""
+    made = link_of(registry, server.dial, clock, heard.append)
+    yield made
+    made.close()
+
+
+def test_a_listener_hears_everything_the_server_is_told(registry, server, heard_link, heard):
     publisher = registry.register_publisher(uuid4(), "OUT", 8, graph_address=GRAPH)
     publish(publisher, 0, trace=(1, 2, 0))
-    step(link)
+    step(heard_link)
     registry.unregister_publisher(publisher.id)
-    step(link, is_wanted=False)
+    step(heard_link, is_wanted=False)
     link_id = server.hello().link_id
     assert [telemetry.batch for telemetry in heard] == server.batches_to_the_end()
     assert {(telemetry.link_id, telemetry.anchor) for telemetry in heard} == {(link_id, ANCHOR)}
+    assert heard[-1].batch.final
+
+
+@pytest.mark.parametrize("is_up", [False, True], ids=["gone", "says goodbye"])
+def test_a_listener_hears_everything_although_the_server_ended_before_the_link_was_there(
+    registry, server, heard_link, heard, is_up
+):
+    server.is_up, server.answer = is_up, Goodbye("over")
+    publisher = registry.register_publisher(uuid4(), "OUT", 8, graph_address=GRAPH)
+    for number in range(10_001):  # of which a batch takes 5,000
+        publish(publisher, number, number, trace=(1, number + 1, 0))
+    registry.unregister_publisher(publisher.id)
+    step(heard_link, is_wanted=False)
+    assert heard_link.is_over
+    assert sum(len(telemetry.batch.spans) // 128 for telemetry in heard) == 10_001
+    assert heard[0].batch.counters[0].values["sent"] == 10_001
+    assert [telemetry.batch.final for telemetry in heard] == [False, False, False, True]
+    assert {telemetry.anchor for telemetry in heard} == {registry.anchor}
+
+
+def test_a_listener_hears_the_rest_although_the_server_is_not_back_when_the_process_ends(
+    registry, server, heard_link, heard, clock
+):
+    publisher = registry.register_publisher(uuid4(), "OUT", 8, graph_address=GRAPH)
+    step(heard_link)
+    server.hello()
+    server.hang_up()
+    step(heard_link)
+    heard.clear()
+    publish(publisher, 0, trace=(1, 2, 0))
+    heard_link.finish(clock.now_s)
+    assert [len(telemetry.batch.spans) // 128 for telemetry in heard] == [1, 0]
     assert heard[-1].batch.final
 
 

@@ -18,7 +18,7 @@ from ezmsg.core.recorder.rows import PROCESS_INDEX, SAMPLE_ROW, SPAN_ROW
 from ezmsg.core.recorder.rowstore import Places
 from ezmsg.core.telemetry.busy import BusyTimes
 from ezmsg.core.telemetry.closing import Closing
-from ezmsg.core.wire.records import CounterState, HistogramState, TelemetryBatch
+from ezmsg.core.wire.records import ClockAnchor, CounterState, HistogramState, TelemetryBatch
 
 REMEMBERED: Final = 256
 """Batches whose place among the rows is known, should the link be lost before the server had them."""
@@ -67,6 +67,11 @@ class Collector:
     def link_id(self) -> str:
         """The id of the link."""
         return self._recorder.pasts.link_id(self._graph)
+
+    @property
+    def anchor(self) -> ClockAnchor:
+        """How times become Unix time where no server has said so yet."""
+        return self._registry.anchor
 
     @property
     def is_stale(self) -> bool:

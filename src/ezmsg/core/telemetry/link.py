@@ -136,9 +136,12 @@ class TelemetryLink:
                 break
             if self.is_stuck:
                 select.select([], [self._socket], [], min(left_s, STUCK_S))
+        if not self.is_over:
+            self._tell_listener_rest()
 
     def abandon(self) -> None:
         """Be over, whatever was left to say."""
+        self._listener = None
         self._end()
 
     def close(self) -> None:
@@ -217,8 +220,21 @@ class TelemetryLink:
 
     def _tell(self, batch: TelemetryBatch) -> memoryview:
         if self._listener is not None:
-            self._listener(ProcessTelemetry(self._link_id, self._anchor, self._collector.told_by_all(batch)))
+            anchor = self._anchor if self._was_connected else self._collector.anchor
+            self._listener(ProcessTelemetry(self._link_id, anchor, self._collector.told_by_all(batch)))
         return memoryview(_frame(batch))
+
+    def _tell_listener_rest(self) -> None:
+        """Within the process all is heard, also where a short run was over, and its server gone, before they met."""
+        if self._listener is None or self._is_last_sent:
+            return
+        has_more = False
+        while batch := self._collector.collect(rows_only=has_more, reads=not has_more):
+            self._tell(batch)
+            has_more = self._collector.has_more
+            if not has_more:
+                break
+        self._tell(self._collector.last())
 
     def _flush(self) -> bool:
         """Send what the server takes; whether nothing is left."""
@@ -258,6 +274,7 @@ class TelemetryLink:
     def _end(self) -> None:
         self.is_over = True
         self.close()
+        self._tell_listener_rest()
         self._collector.end(is_goodbye=self._is_goodbye)
 
     def _lose(self, error: Exception) -> None:
