@@ -180,3 +180,22 @@ async def test_one_that_leaves_just_before_something_else_is_to_be_recorded_is_s
     spans = spans_of(registry)
     (published,), (processed,) = spans["publish A"], spans["process A"]
     assert (processed.trace_id, processed.parent_span_id) == (published.trace_id, published.span_id)
+
+
+@pytest.mark.parametrize("is_shared", [False, True], ids=["alone", "shared"])
+@pytest.mark.parametrize("number", [-(1 << 63), -1, (1 << 63) - 1])
+async def test_whatever_number_a_peer_gives_its_messages_they_are_recorded_and_released(
+    context: GraphContext, registry: ProfileRegistry, publisher: Publisher, number: int, is_shared: bool
+) -> None:
+    subscribers = [await context.subscriber("A", profiles=registry) for _ in range(1 + is_shared)]
+    publisher._next_id, publisher._slot = number, number % publisher.num_buffers  # on the wire, 0 to 2^64 - 1
+    await publisher.broadcast(0)
+    for subscriber in subscribers:
+        async with subscriber.recv_zero_copy():
+            pass
+    await asyncio.wait_for(publisher.sync(), 40)
+    spans = spans_of(registry)
+    (published,) = spans["publish A"]
+    assert [(span.trace_id, span.parent_span_id) for span in spans["process A"]] == len(subscribers) * [
+        (published.trace_id, published.span_id)
+    ]
