@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -199,3 +200,37 @@ async def test_whatever_number_a_peer_gives_its_messages_they_are_recorded_and_r
     assert [(span.trace_id, span.parent_span_id) for span in spans["process A"]] == len(subscribers) * [
         (published.trace_id, published.span_id)
     ]
+
+
+@pytest.mark.parametrize("is_traced", [True, False], ids=["traced", "plain"])
+@pytest.mark.parametrize("at_s", [math.nan, math.inf, -math.inf, 1e300, -1e300, -4e9, 1e15])
+async def test_whatever_a_peer_says_of_times_does_not_keep_the_recorder_from_reading(
+    context: GraphContext,
+    registry: ProfileRegistry,
+    publisher: Publisher,
+    at_s: float,
+    is_traced: bool,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    send = Remotes.send
+
+    def send_with_times(self: Remotes, message_id: int, origin_s: float, publish_s: float, *others: Any) -> None:
+        wrong = [(at_s, publish_s), (origin_s, at_s), (at_s, at_s)][message_id % 3]
+        send(self, message_id, *wrong, *others)
+
+    monkeypatch.setattr(Remotes, "send", send_with_times)
+    if not is_traced:
+        registry.set_trace_sampling(0.0)
+    subscriber = await context.subscriber("A", profiles=registry)
+    for number in range(6):
+        await publisher.broadcast(number)
+        async with subscriber.recv_zero_copy():
+            pass
+    assert len(spans_of(registry).get("process A", ())) == (6 if is_traced else 0)
+    snapshot = registry.snapshot()
+    assert (snapshot.recorded["row"], snapshot.dropped) == (12, {})
+    (of_edge,) = [edge for edge in snapshot.edges if "process" in edge.histograms]
+    counts = {name: histogram.count for name, histogram in of_edge.histograms.items()}
+    assert (counts["queue"], counts["process"]) == (6, 6)
+    if not math.isnan(at_s):  # as a whole number that is 0 on some machines
+        assert (counts["age"], counts["transport"]) == (2, 2)
