@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -180,3 +181,56 @@ async def test_one_that_leaves_just_before_something_else_is_to_be_recorded_is_s
     spans = spans_of(registry)
     (published,), (processed,) = spans["publish A"], spans["process A"]
     assert (processed.trace_id, processed.parent_span_id) == (published.trace_id, published.span_id)
+
+
+@pytest.mark.parametrize("is_shared", [False, True], ids=["alone", "shared"])
+@pytest.mark.parametrize("number", [-(1 << 63), -1, (1 << 63) - 1])
+async def test_whatever_number_a_peer_gives_its_messages_they_are_recorded_and_released(
+    context: GraphContext, registry: ProfileRegistry, publisher: Publisher, number: int, is_shared: bool
+) -> None:
+    subscribers = [await context.subscriber("A", profiles=registry) for _ in range(1 + is_shared)]
+    publisher._next_id, publisher._slot = number, number % publisher.num_buffers  # on the wire, 0 to 2^64 - 1
+    await publisher.broadcast(0)
+    for subscriber in subscribers:
+        async with subscriber.recv_zero_copy():
+            pass
+    await asyncio.wait_for(publisher.sync(), 40)
+    spans = spans_of(registry)
+    (published,) = spans["publish A"]
+    assert [(span.trace_id, span.parent_span_id) for span in spans["process A"]] == len(subscribers) * [
+        (published.trace_id, published.span_id)
+    ]
+
+
+@pytest.mark.parametrize("is_traced", [True, False], ids=["traced", "plain"])
+@pytest.mark.parametrize("at_s", [math.nan, math.inf, -math.inf, 1e300, -1e300, -4e9, 1e15])
+async def test_whatever_a_peer_says_of_times_does_not_keep_the_recorder_from_reading(
+    context: GraphContext,
+    registry: ProfileRegistry,
+    publisher: Publisher,
+    at_s: float,
+    is_traced: bool,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    send = Remotes.send
+
+    def send_with_times(self: Remotes, message_id: int, origin_s: float, publish_s: float, *others: Any) -> None:
+        wrong = [(at_s, publish_s), (origin_s, at_s), (at_s, at_s)][message_id % 3]
+        send(self, message_id, *wrong, *others)
+
+    monkeypatch.setattr(Remotes, "send", send_with_times)
+    if not is_traced:
+        registry.set_trace_sampling(0.0)
+    subscriber = await context.subscriber("A", profiles=registry)
+    for number in range(6):
+        await publisher.broadcast(number)
+        async with subscriber.recv_zero_copy():
+            pass
+    assert len(spans_of(registry).get("process A", ())) == (6 if is_traced else 0)
+    snapshot = registry.snapshot()
+    assert (snapshot.recorded["row"], snapshot.dropped) == (12, {})
+    (of_edge,) = [edge for edge in snapshot.edges if "process" in edge.histograms]
+    counts = {name: histogram.count for name, histogram in of_edge.histograms.items()}
+    assert (counts["queue"], counts["process"]) == (6, 6)
+    if not math.isnan(at_s):  # as a whole number that is 0 on some machines
+        assert (counts["age"], counts["transport"]) == (2, 2)

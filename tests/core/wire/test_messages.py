@@ -45,9 +45,10 @@ TRACE = (bytes(range(1, 17)), 0x1112131415161718)
 TRACE_HEX = "0102030405060708090a0b0c0d0e0f10" + "1817161514131211" + "00" * 8
 TIMES_HEX = "0201000000000000" + "000000000000f83f" + "00000000000000c0"  # id, time of publishing, time of origin
 
-ids = st.integers(0, 2**64 - 1)
+ids = st.integers(-(2**63), 2**63 - 1)
+span_ids = st.integers(0, 2**64 - 1)
 times = st.floats(allow_nan=False)
-traces = st.none() | st.tuples(st.binary(min_size=16, max_size=16), ids)
+traces = st.none() | st.tuples(st.binary(min_size=16, max_size=16), span_ids)
 
 
 class Sent(NamedTuple):
@@ -343,7 +344,7 @@ layouts = st.builds(
     st.integers(0, 6) | st.integers(0, 0xFFFF),
 )
 # Sizes that fit, and sizes that do not.
-words = st.integers(0, 40) | st.sampled_from([2**31, 2**63 - 1, 2**63, 2**64 - 1]) | ids
+words = st.integers(0, 40) | st.sampled_from([2**31, 2**63 - 1, 2**63, 2**64 - 1]) | span_ids
 bodies = st.binary(max_size=300) | st.lists(words, max_size=20).map(
     lambda table: struct.pack(f"<{len(table)}Q", *table)
 )

@@ -229,7 +229,9 @@ class Aggregator:
         foreign = words[:, 0] & FOREIGN != 0
         ageless = foreign | (origin < 0)
         age, transport, queue, process = start - origin, channel - publish, start - channel, end - start
-        aged, transported, queued, processed = age >= 0, transport >= 0, queue >= 0, process >= 0
+        # What is before the beginning of the clock is no time of it: a peer may say anything.
+        transported = (transport >= 0) & (publish >= 0)
+        aged, queued, processed = age >= 0, queue >= 0, process >= 0
         self._count("age", chunk, age, aged & ~ageless, end=PROCESS_END)
         self._count("transport", chunk, transport, transported & ~foreign, end=PROCESS_END)
         self._count("queue", chunk, queue, queued, end=PROCESS_END)

@@ -37,7 +37,7 @@ def with_details(rows: RowArray, labels: Labels) -> RowArray:
     meta = rows["meta"]
     is_process = meta & KIND_MASK == PROCESS
     published, channel, start = rows["b"], rows["c"], rows["d"]
-    is_delivered = is_process & (meta & HOP == 0) & (channel >= published)
+    is_delivered = is_process & (meta & HOP == 0) & (published >= 0) & (channel >= published)
     is_queued = is_process & (start >= channel)
     codes = np.array([labels.code(SAME_HOST), labels.code(OTHER_HOST)])
     delivered, queued = _taken(rows, is_delivered), _taken(rows, is_queued)

@@ -224,7 +224,7 @@ class EdgeMetrics:
             wanted, _, generation = selector.selection
             owed = 1 << LEASE_TIME | (start_s >= channel_s) << QUEUE_WAIT
             if not self.foreign:
-                owed |= (channel_s >= publish_s) << TRANSPORT | (0 <= origin_s <= start_s) << AGE
+                owed |= (0 <= publish_s <= channel_s) << TRANSPORT | (0 <= origin_s <= start_s) << AGE
             emit = wanted & owed
             samples = emit.bit_count()
         ring = self.ring

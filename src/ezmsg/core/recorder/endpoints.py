@@ -65,9 +65,11 @@ class Endpoints:
 
     def close(self, index: int) -> Endpoint | None:
         """An endpoint closed; it stays among the closed until `retire`."""
-        endpoint = self.open.pop(index, None)
+        endpoint = self.open.get(index)
         if endpoint is not None:
+            # Never nowhere: who reads rows looks for it without the lock, first among the open.
             self.closed[index] = endpoint
+            del self.open[index]
         return endpoint
 
     def retire(self, index: int) -> None:

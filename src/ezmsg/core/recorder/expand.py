@@ -237,7 +237,7 @@ def _process(row: Row, endpoint: EndpointRecord, labels: Labels, shift: int) -> 
     if start >= channel:
         span.attributes[QUEUE_TIME] = _seconds(start - channel)
     if not meta & FOREIGN:
-        if channel >= publish:
+        if 0 <= publish <= channel:
             span.attributes[TRANSPORT_TIME] = _seconds(channel - publish)
         if 0 <= origin <= start:
             span.attributes[MESSAGE_AGE] = _seconds(start - origin)

@@ -81,7 +81,7 @@ class Piece:
         made[:, :ROW_WORDS] = self.rows if len(made) == len(self.rows) else self.rows.take(self.extended, axis=0)
         made[:, ROW_WORDS:] = self.extras
         for times in (made[:, FIRST_TIME : LAST_TIME + 1], made[:, ROW_WORDS + PREVIOUS]):
-            times[:] = np.rint(times.view(np.float64) * 1e9)
+            _make_ns(times)
         return made
 
 
@@ -114,8 +114,13 @@ def rows_in_ns(rows: Rows) -> Rows:
     extras = np.flatnonzero(rows[:, 0] & KIND_MASK == EXTRA)
     # The bits of ids are no times: zero meanwhile, as a float of them may be anything.
     made[extras, FIRST_TIME : LAST_TIME + 1] = 0
-    times = made[:, FIRST_TIME : LAST_TIME + 1]
-    times[:] = np.rint(times.view(np.float64) * 1e9)
+    _make_ns(made[:, FIRST_TIME : LAST_TIME + 1])
     made[extras, FIRST_TIME : LAST_TIME + 1] = rows[extras, FIRST_TIME : LAST_TIME + 1]
     made[extras, PREVIOUS] = np.rint(rows[extras, PREVIOUS].view(np.float64) * 1e9)
     return made
+
+
+def _make_ns(times: NDArray[np.int64]) -> None:
+    """Make nanoseconds of seconds, in place."""
+    with np.errstate(invalid="ignore", over="ignore"):  # some are as a peer says: they may be anything
+        times[:] = np.rint(times.view(np.float64) * 1e9)

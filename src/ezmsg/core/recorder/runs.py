@@ -143,6 +143,9 @@ def runs_of(piece: Piece) -> tuple[list[Run], Rows] | None:
 def process_run(run: Run) -> Durations | None:
     """The durations of a run of PROCESS rows; None where times run backwards."""
     origin, publish, channel, start, end = run.times
+    # Those two are as the peer says, which may be no time of any clock, nor a number.
+    if not (origin.min() >= 0 and publish.min() >= 0):
+        return None
     is_hop = run.meta & HOP
     names = ("age", "queue", "process") if is_hop else ("age", "queue", "process", "transport")
     durations = np.empty((len(names), len(start)))
@@ -151,8 +154,6 @@ def process_run(run: Run) -> Durations | None:
     np.subtract(end, start, out=durations[2])
     if not is_hop:
         np.subtract(channel, publish, out=durations[3])
-    if origin.min() < 0:
-        return None
     counted = _count(names, durations)
     if counted is not None and is_hop:
         # A hand-over takes no time.
@@ -211,7 +212,8 @@ def _start_before(run: Run) -> float:
 
 def _count(names: Sequence[str], durations: Times) -> Durations | None:
     """Count durations in seconds, (name, row), which are ns afterwards; None if some are negative."""
-    durations *= 1e9
+    with np.errstate(over="ignore"):
+        durations *= 1e9
     np.rint(durations, out=durations)
     shortest = durations.min(axis=1)
     if shortest.min() < 0:

@@ -48,13 +48,14 @@ Trace = tuple[bytes, int, *tuple[Any, ...]]
 Context = Trace | tuple[()]
 """The trace of a message; empty where whoever receives it calculates that."""
 
-# Frame header, message id, publish and origin time in seconds of CLOCK_MONOTONIC.
-_FRAME: Final = struct.Struct(HEADER.format + "Qdd")
-_FIELDS: Final = struct.Struct("<Qdd")
+# Frame header, message id, publish and origin time in seconds of CLOCK_MONOTONIC. The id is signed, as in a row, where
+# all that a peer may say has to fit.
+_FRAME: Final = struct.Struct(HEADER.format + "qdd")
+_FIELDS: Final = struct.Struct("<qdd")
 _TRACE: Final = struct.Struct("<16sQ8x")
 _TRACED_FRAME: Final = struct.Struct(f"{_FRAME.format}{_TRACE.format[1:]}")
 _WINDOW: Final = struct.Struct("<3Q")
-_ID: Final = struct.Struct("<Q")
+_ID: Final = struct.Struct("<q")
 FIELDS_BYTES: Final = _FIELDS.size
 FRAME_BYTES: Final = _FRAME.size
 TRACE_BYTES: Final = _TRACE.size
@@ -62,13 +63,18 @@ TRACE_BYTES: Final = _TRACE.size
 _SAMPLED: Final = SAMPLED << FLAGS_SHIFT
 _CALCULATED: Final = CALCULATED << FLAGS_SHIFT
 
-_ACK: Final = struct.Struct(HEADER.format + "Q")
+_ACK: Final = struct.Struct(HEADER.format + "q")
 PADDING: Final = tuple(bytes(size) for size in range(ALIGNMENT))
 
 
 @lru_cache(maxsize=64)
 def _sizes(count: int) -> struct.Struct:
     return struct.Struct(f"<{count}Q")
+
+
+@lru_cache(maxsize=64)
+def _ids(count: int) -> struct.Struct:
+    return struct.Struct(f"<{count}q")
 
 
 def _context(trace: Context | None) -> tuple[bytes, int]:
@@ -357,7 +363,7 @@ def encode_ack(message_ids: Sequence[int]) -> bytes:
     """A frame that releases these messages."""
     if len(message_ids) == 1:
         return _ACK.pack(8, ACK_OPCODE, 0, 0, message_ids[0])
-    return HEADER.pack(8 * len(message_ids), ACK_OPCODE, 0, 0) + _sizes(len(message_ids)).pack(*message_ids)
+    return HEADER.pack(8 * len(message_ids), ACK_OPCODE, 0, 0) + _ids(len(message_ids)).pack(*message_ids)
 
 
 def decode_ack(body: Any) -> Iterable[int]:
@@ -370,4 +376,4 @@ def decode_ack(body: Any) -> Iterable[int]:
         return _ID.unpack(body)
     if len(body) % 8:
         raise ProtocolError(f"an acknowledgement of {len(body)} bytes is no list of message ids")
-    return _sizes(len(body) // 8).unpack(body)
+    return _ids(len(body) // 8).unpack(body)
