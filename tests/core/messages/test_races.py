@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from ezmsg.core import channelmanager, subclient
+from ezmsg.core import channelmanager, graphcontext, subclient
 from ezmsg.core.control.asking import ask
 from ezmsg.core.errors import ConfigError, ConnectionFailed, EzmsgError, MessageNotReadable
 from ezmsg.core.graphcontext import GraphContext
@@ -497,7 +497,8 @@ def test_a_publisher_beside_a_distant_server_is_looked_for_where_the_server_is()
 # -- a server that does not answer ------------------------------------------------------------------------------------
 
 
-async def test_leaving_goes_on_quietly_when_the_server_is_frozen() -> None:
+async def test_leaving_goes_on_quietly_when_the_server_is_frozen(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(graphcontext, "CLOSE_TIMEOUT_S", 0.5)
     server = GraphServer()
     server.start("127.0.0.1:0")
     thaw = threading.Event()
