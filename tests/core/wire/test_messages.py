@@ -407,7 +407,7 @@ def test_a_table_that_was_cut_off_is_a_protocol_error(flags: int, trace: Trace |
             read(frame, (1, 2.0, 3.0, layout, FRAME_BYTES, stop))
 
 
-@pytest.mark.parametrize("flags", [8, 0x80, PARTS | SEGMENT])
+@pytest.mark.parametrize("flags", [16, 0x80, PARTS | SEGMENT])
 def test_unknown_message_flags_are_a_protocol_error(flags: int) -> None:
     with pytest.raises(ProtocolError, match="unknown flags"):
         decode_content(bytearray(200), flags << FLAGS_SHIFT, FRAME_BYTES, 200)
