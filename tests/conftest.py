@@ -29,6 +29,8 @@ for name in list(os.environ):
 os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", tempfile.gettempdir())  # tmp_path may keep its files
 os.environ["HOME"] = str(HOME)
 os.environ["EZMSG_AUTHKEY_FILE"] = str(HOME / "authkey")
+# A subscriber that is told of a publisher after this gets what is published from then on only.
+os.environ["EZMSG_SUBSCRIBER_UPDATE_TIMEOUT_SEC"] = str(PATIENCE_S)
 # Servers and publishers take the first free port. Tests that run at the same time, which hold other keys, have ports of
 # their own: who looks for a server or a publisher that has ended would find theirs.
 WORKER = os.environ.get("PYTEST_XDIST_WORKER", "").removeprefix("gw")
