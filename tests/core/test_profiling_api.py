@@ -280,6 +280,25 @@ async def test_a_process_without_a_client_is_switched_live_and_collects_no_sampl
     assert published() == (6, 3)
 
 
+async def test_spans_of_a_process_without_a_client_are_in_streams_that_ask_for_spans(
+    server: GraphServer, context: GraphContext
+) -> None:
+    flow = await Flow.open(context, "UNCLAIMED")
+    reader = Reader(context, include_spans=True)
+    async with asyncio.timeout(20):
+        while not (ids := list(await context.set_profiling_trace_all(ProfilingTraceControl(True, trace_ratio=1.0)))):
+            await asyncio.sleep(0.01)  # its telemetry link is on the way
+    await flow.carry(2)
+    names: list[str] = []
+    while names.count("process UNCLAIMED") < 2:
+        [(process_id, told)] = (await reader.next()).batches.items()
+        assert ([process_id], told.samples) == (ids, [])
+        names += [span.name for span in told.spans if span.name.endswith(" UNCLAIMED")]
+    await context.set_profiling_trace_all(OFF)
+    await reader.stream.aclose()
+    assert sorted(names) == ["process UNCLAIMED"] * 2 + ["publish UNCLAIMED"] * 2
+
+
 async def test_a_process_whose_client_came_after_its_link_answers_under_the_id_of_that(
     server: GraphServer, context: GraphContext
 ) -> None:

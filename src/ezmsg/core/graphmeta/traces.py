@@ -150,7 +150,8 @@ class ProfilingTraceStreamBatch:
 class ProfilingStreamControl:
     """How a profiling stream is served: seconds between batches, samples per process and batch.
 
-    Spans come along with samples; with `include_spans` they come as soon as they are there, also without any sample.
+    Spans come along with samples; with `include_spans` they come as soon as they are there, without any sample, and of
+    processes without a ProcessControlClient, whose ids are not in `snapshot().processes`.
     """
 
     interval: float = 0.05

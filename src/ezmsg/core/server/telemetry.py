@@ -126,6 +126,7 @@ class TelemetryDesk:
         # One that is back may be so over another connection before this one was seen to be lost.
         if self._book.link_closed(link_id):
             self.links.pop(link_id, None)
+            self._book.client_gone(link_id, time.time())
         self.graph_changed()
         self._serve_readers()
 

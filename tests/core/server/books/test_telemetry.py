@@ -713,3 +713,27 @@ def test_an_exporter_and_a_stream_see_the_same_spans_id_for_id(book, client):
     known = {known.index: known for known in streamed.endpoints}
     assert from_exporter == expand_spans(streamed.spans, known, streamed.labels, streamed.anchor)
     assert [int(span.span_id, 16) for span in from_exporter] == [1, 2, 3]
+
+
+def test_a_process_without_a_client_is_told_to_streams_of_spans_by_its_link_until_it_is_gone(book):
+    book.client_connected("c", 11, "host")
+    open_link(book)
+    book.batch("link", batch(0, endpoints=[endpoint(1)]))
+    plain, of_spans, of_link = (
+        stream(book, empty=True),
+        stream(book, spans=True),
+        stream(book, ids=["link"], empty=True),
+    )
+    assert read(book, of_spans) == {}
+    book.batch("link", batch(1, spans=spans(1, 2)))
+    assert read(book, plain).keys() == {"c"}
+    for of in (of_spans, of_link):
+        told = read(book, of)
+        assert (told.keys(), span_ids(told["link"]), told["link"].pid) == ({"link"}, [1, 2], 10)
+    book.batch("link", batch(2, spans=spans(3), samples=samples(1)))
+    book.batch("link", batch(3, "left", spans=spans(4)))
+    assert book.link_closed("link")
+    book.client_gone("link", 100.0)
+    assert span_ids(read(book, of_spans)["link"]) == [3]
+    assert read(book, stream(book, spans=True)) == {}
+    assert read(book, plain).keys() == {"c"}

@@ -24,7 +24,7 @@ LINGER_S: Final = 1.0
 
 
 class StreamClient:
-    """A connected ProcessControlClient: what its process measured.
+    """A connected ProcessControlClient, or the telemetry link of a process without one: what that process measured.
 
     Args:
         client_id: Its id.
@@ -32,10 +32,11 @@ class StreamClient:
         host: Where that is.
         limit: Rows that are kept.
         begin: The first position of its rows: after all that had this id before, where streams may still be.
+        is_link: It is a link, which has spans alone, and only streams that ask for these are told of.
     """
 
-    def __init__(self, client_id: str, pid: int, host: str, limit: int, begin: int) -> None:
-        self.client_id, self.pid, self.host, self.begin = client_id, pid, host, begin
+    def __init__(self, client_id: str, pid: int, host: str, limit: int, begin: int, *, is_link: bool = False) -> None:
+        self.client_id, self.pid, self.host, self.begin, self.is_link = client_id, pid, host, begin, is_link
         self.samples = SampleLog(limit, begin)
         self.spans = RowLog(SPAN_ROW, limit, are_followers, begin)
         self.link: TelemetryLink | None = None
@@ -95,7 +96,7 @@ class ProfileStream:
 
     def left(self, client: StreamClient) -> None:
         """A client is gone; what it measured and this stream has not had is still to be told."""
-        if self._record.process_ids is None or client.client_id in self._record.process_ids:
+        if self._wants(client):
             self._leaving[client.client_id] = client
 
     def keeps(self, client_id: str) -> bool:
@@ -110,7 +111,7 @@ class ProfileStream:
     def take(self, clients: dict[str, StreamClient], unix_s: float, mono_ns: int) -> ProfilingStreamBatch | None:
         """What is new; None when there is nothing to tell."""
         record = self._record
-        known = clients | self._leaving
+        known = {client.client_id: client for client in (clients | self._leaving).values() if self._wants(client)}
         wanted = list(known) if record.process_ids is None else list(dict.fromkeys(record.process_ids))
         processes: list[ProcessSamples] = []
         room = BATCH_ROWS
@@ -134,8 +135,8 @@ class ProfileStream:
         """Say how much there is that will not be told, of whom; None when that is nothing."""
         known = clients | self._leaving
         processes: list[ProcessSamples] = []
-        for client_id in known if self._record.process_ids is None else self._record.process_ids:
-            if (client := known.get(client_id)) is None or client.link is None:
+        for client in known.values():
+            if not self._wants(client) or client.link is None:
                 continue
             cursor = self._cursor(client)
             before = cursor.dropped(client)
@@ -143,6 +144,10 @@ class ProfileStream:
             if cursor.dropped(client) != before:
                 processes.append(self._process(client, 0, client.link.mono_ns))
         return ProfilingStreamBatch(unix_s, processes) if processes else None
+
+    def _wants(self, client: StreamClient) -> bool:
+        ids = self._record.process_ids
+        return self._record.spans or not client.is_link if ids is None else client.client_id in ids
 
     def _cursor(self, client: StreamClient) -> _Cursor:
         cursor = self._cursors.get(client.client_id)

@@ -86,8 +86,13 @@ class TelemetryBook:
 
     def client_connected(self, client_id: str, pid: int, host: str) -> None:
         """A ProcessControlClient connected: streams know it, even if it never measures anything."""
+        self._add_client(client_id, pid, host, is_link=False)
+
+    def _add_client(self, client_id: str, pid: int, host: str, *, is_link: bool) -> StreamClient:
         self._forget_left(client_id)
-        self._clients[client_id] = StreamClient(client_id, pid, host, self._limit, self._next_position)
+        client = StreamClient(client_id, pid, host, self._limit, self._next_position, is_link=is_link)
+        self._clients[client_id] = client
+        return client
 
     def client_gone(self, client_id: str, unix_s: float) -> None:
         """It left, at that time: streams that are open read it to the end, later ones do not know it."""
@@ -137,8 +142,10 @@ class TelemetryBook:
         link.apply(batch)
         client = self._clients.get(batch.process_id) or self._left.get(batch.process_id)
         if client is None:
-            # No client yet, or one that closed while this was on its way: streams do not know it.
+            # No client yet, or one that closed while this was on its way: streams of samples do not know it.
             link.lost["sample:no_client"] += len(samples) + int(owed_by(selected).sum())
+            if not batch.process_id and len(spans):
+                self._client_of(link_id, link).spans.append(spans)
         else:
             client.link = link
             if len(samples):
@@ -147,6 +154,14 @@ class TelemetryBook:
             client.spans.append(spans)
         if self._exporter is not None:
             self._exporter.changed(link_id, batch)
+
+    def _client_of(self, link_id: str, link: TelemetryLink) -> StreamClient:
+        """What streams of spans know a process without a client by."""
+        client = self._clients.get(link_id)
+        if client is None:
+            client = self._add_client(link_id, link.hello.pid, link.hello.host, is_link=True)
+            client.link = link
+        return client
 
     def link_closed(self, link_id: str) -> bool:
         """A connection of a process ended, in order if its last batch said so; returns whether it was its last."""
