@@ -1,3 +1,5 @@
+from collections import Counter
+
 import numpy as np
 import pytest
 from msgspec import structs
@@ -19,7 +21,9 @@ from ezmsg.core.recorder.rows import (
     selected_flags,
 )
 from ezmsg.core.server.books import closedendpoints, exporter
+from ezmsg.core.server.books.profilestreams import ROWS_AT_ONCE
 from ezmsg.core.server.books.telemetry import GONE, LEFT, TelemetryBook
+from ezmsg.core.wire.limits import CONTROL_FRAME_BYTES
 from ezmsg.core.wire.records import (
     CounterState,
     EndpointRecord,
@@ -30,6 +34,7 @@ from ezmsg.core.wire.records import (
     ProcessSamples,
     ProcessTelemetry,
     TelemetryBatch,
+    encode_record,
 )
 
 MONO, UNIX = 5_000, 1_700_000_000_000_000_000
@@ -737,3 +742,74 @@ def test_a_process_without_a_client_is_told_to_streams_of_spans_by_its_link_unti
     assert span_ids(read(book, of_spans)["link"]) == [3]
     assert read(book, stream(book, spans=True)) == {}
     assert read(book, plain).keys() == {"c"}
+
+
+def test_spans_of_a_link_that_is_back_under_its_id_before_a_stream_read_them_are_told(book):
+    of_spans = stream(book, spans=True)
+    open_link(book)
+    book.batch("link", batch(0, endpoints=[endpoint(1)], spans=spans(1, 2)))
+    book.batch("link", batch(1, spans=spans(3), final=True))
+    book.link_closed("link")
+    book.client_gone("link", 123.4)
+    open_link(book)
+    book.batch("link", batch(2, endpoints=[endpoint(1)], spans=spans(4)))
+    assert span_ids(read(book, of_spans)["link"]) == [1, 2, 3, 4]
+    book.link_closed("link")
+    book.client_gone("link", 100.0)
+    assert read(book, of_spans) == {}
+    assert read(book, stream(book, spans=True)) == {}
+
+
+def test_a_batch_cannot_be_of_the_link_of_another_process(book):
+    of_spans = stream(book, spans=True)
+    open_link(book)
+    open_link(book, "other")
+    book.batch("link", batch(0, endpoints=[endpoint(1)], spans=spans(1)))
+    book.batch("other", batch(0, "link", endpoints=[endpoint(1, "FAKE")], spans=spans(2)))
+    told = read(book, of_spans)["link"]
+    assert (span_ids(told), [known.topic for known in told.endpoints]) == ([1], ["OUT"])
+
+
+def test_a_batch_of_many_processes_with_spans_fits_a_frame():
+    book = TelemetryBook(limit=ROWS_AT_ONCE)
+    of_spans = stream(book, ROWS_AT_ONCE, spans=True)
+    for number in range(40):
+        open_link(book, str(number))
+        book.batch(str(number), batch(0, spans=spans(*range(1, ROWS_AT_ONCE + 1))))
+    read_of: Counter[str] = Counter()
+    while told := book.stream_take(of_spans, 123.5):
+        assert len(encode_record(told)[1]) < CONTROL_FRAME_BYTES
+        read_of.update({process.process_id: len(span_ids(process)) for process in told.processes})
+    assert set(read_of.values()) == {ROWS_AT_ONCE}
+    assert len(read_of) == 40
+
+
+def test_an_exporter_that_came_back_hears_all_of_a_process_that_ends_and_begins_again(book):
+    open_link(book)
+    book.batch("link", batch(0, spans=spans(1, 2, 3, 4, 5, 6), final=True))
+    book.link_closed("link")
+    book.reader_open("x", OpenTelemetryReader("agent", 77, positions={"link": (5, 0)}))
+    assert [span_ids(told) for told in take(book)] == [[6]]
+    open_link(book)
+    book.batch("link", batch(1, spans=spans(7, 8)))
+    [told] = take(book)
+    assert (span_ids(told), told.server_dropped) == ([7, 8], {})
+
+
+def test_a_process_that_lost_its_link_goes_on_where_it_was_also_after_an_exporter_was_told(book):
+    book.reader_open("x", EXPORTER)
+    open_link(book)
+    book.batch("link", batch(7, endpoints=[endpoint(1)], spans=spans(1)))
+    book.batch("link", batch(8, closed=[1], counters=[CounterState(1, {"consumed": 3})]))
+    book.batch("link", batch(8, spans=spans(*range(2, 13))))  # more than are kept
+    take(book)
+    book.link_closed("link")
+    [gone] = take(book)
+    assert (gone.gone, gone.server_dropped["span:server_ring"]) == (True, 2)
+    assert book.link_opened(hello(), MONO, UNIX).last_seq == 8
+    book.batch("link", batch(9, spans=spans(13)))
+    [told] = take(book)
+    # It takes the process for another one from now on: what that counted is told again, its spans are not.
+    assert (span_ids(told), told.batch.closed, told.hello, told.gone) == ([13], [1], hello(), False)
+    assert told.server_dropped == {}  # that was told with its end
+    assert told.batch.counters == [CounterState(1, {"consumed": 3})]

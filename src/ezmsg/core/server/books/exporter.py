@@ -131,7 +131,13 @@ class Exporter:
 
     def __init__(self, reader_id: str, record: OpenTelemetryReader, links: dict[str, TelemetryLink]) -> None:
         self.reader_id, self.record = reader_id, record
-        self._views = {link_id: self._view(link_id, link) for link_id, link in links.items()}
+        # What came before may have been exported by one that is gone, and shall not be exported twice.
+        self._views = {
+            link_id: _View(link, record.positions[link_id][0], knows_past=True)
+            if link_id in record.positions
+            else _View(link, link.exported, knows_past=False)
+            for link_id, link in links.items()
+        }
         self._unacknowledged = 0
 
     def link_opened(self, link_id: str, link: TelemetryLink) -> None:
@@ -139,12 +145,8 @@ class Exporter:
         if link_id in self._views:
             self._views[link_id].greet_again()
         else:
-            self._views[link_id] = self._view(link_id, link)
-
-    def _view(self, link_id: str, link: TelemetryLink) -> _View:
-        known = self.record.positions.get(link_id)
-        # What came before may have been exported by one that is gone, and shall not be exported twice.
-        return _View(link, link.exported if known is None else known[0], knows_past=known is not None)
+            # Of one whose end was told nothing is known any more.
+            self._views[link_id] = _View(link, link.exported, knows_past=False)
 
     def changed(self, link_id: str, batch: TelemetryBatch) -> None:
         """A process delivered."""
@@ -161,11 +163,6 @@ class Exporter:
     def acknowledged(self, count: int) -> None:
         """The exporter took so many records."""
         self._unacknowledged = max(0, self._unacknowledged - count)
-
-    def is_told(self, link_id: str) -> bool:
-        """Whether the exporter knows everything of a process."""
-        view = self._views.get(link_id)
-        return view is None or not view.is_dirty
 
     def take(self, limit: int) -> list[ProcessTelemetry]:
         """What to send now: a record of each process in turn, as far as the exporter keeps up."""

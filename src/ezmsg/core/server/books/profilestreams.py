@@ -99,6 +99,10 @@ class ProfileStream:
         if self._wants(client):
             self._leaving[client.client_id] = client
 
+    def back(self, client_id: str) -> None:
+        """A client that left is here again, and goes on."""
+        self._leaving.pop(client_id, None)
+
     def keeps(self, client_id: str) -> bool:
         """Whether it still reads a client that left."""
         return client_id in self._leaving
@@ -128,7 +132,7 @@ class ProfileStream:
                 continue
             if is_new or record.include_empty_batches:
                 processes.append(told)
-                room -= len(told.samples) // SAMPLE_ROW.itemsize
+                room -= len(told.samples) // SAMPLE_ROW.itemsize + len(told.spans) // SPAN_ROW.itemsize
         return ProfilingStreamBatch(unix_s, processes) if processes else None
 
     def give_up(self, clients: dict[str, StreamClient], unix_s: float) -> ProfilingStreamBatch | None:

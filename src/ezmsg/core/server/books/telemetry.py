@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Mapping
 from typing import Final
@@ -63,7 +64,7 @@ class TelemetryBook:
     @property
     def has_links(self) -> bool:
         """Whether a process delivers, or did so and an exporter has not heard all of it."""
-        return bool(self._links)
+        return not all(link.is_end_told for link in self._links.values())
 
     @property
     def unexported(self) -> int:
@@ -125,7 +126,10 @@ class TelemetryBook:
         link = self._links.get(hello.link_id)
         if link is None:
             link = self._links[hello.link_id] = TelemetryLink(hello, anchor, self._limit)
-        link.hello, link.is_final = hello, False
+        elif link.is_end_told:
+            # Told with its end.
+            link.lost.clear()
+        link.hello, link.is_final, link.is_end_told = hello, False, False
         link.connections += 1
         if self._exporter is not None:
             self._exporter.link_opened(hello.link_id, link)
@@ -141,7 +145,7 @@ class TelemetryBook:
         samples, selected, spans = sample_rows(batch.samples), selected_rows(batch.selected), span_rows(batch.spans)
         link.apply(batch)
         client = self._clients.get(batch.process_id) or self._left.get(batch.process_id)
-        if client is None:
+        if client is None or client.is_link:
             # No client yet, or one that closed while this was on its way: streams of samples do not know it.
             link.lost["sample:no_client"] += len(samples) + int(owed_by(selected).sum())
             if not batch.process_id and len(spans):
@@ -158,9 +162,15 @@ class TelemetryBook:
     def _client_of(self, link_id: str, link: TelemetryLink) -> StreamClient:
         """What streams of spans know a process without a client by."""
         client = self._clients.get(link_id)
+        if client is None and (client := self._left.pop(link_id, None)) is not None:
+            # It is back under its id: streams may still read what it said before.
+            client.left_s = math.inf
+            self._clients[link_id] = client
+            for stream in self._streams.values():
+                stream.back(link_id)
         if client is None:
             client = self._add_client(link_id, link.hello.pid, link.hello.host, is_link=True)
-            client.link = link
+        client.link = link
         return client
 
     def link_closed(self, link_id: str) -> bool:
@@ -188,7 +198,8 @@ class TelemetryBook:
             if link_id not in record.positions:
                 self._write_off(link_id, count)
         self._unsettled = Counter({link_id: count for link_id, (_, count) in record.positions.items() if count})
-        self._exporter = Exporter(reader_id, record, self._links)
+        links = {link_id: link for link_id, link in self._links.items() if not link.is_end_told}
+        self._exporter = Exporter(reader_id, record, links)
 
     def reader_close(self, reader_id: str) -> None:
         """An exporter gives back the lease."""
@@ -212,7 +223,9 @@ class TelemetryBook:
         taken = self._exporter.take(limit)
         for telemetry in taken:
             self._unsettled[telemetry.link_id] += count_spans(span_rows(telemetry.batch.spans))
-        if any(telemetry.gone for telemetry in taken):
+        for link_id in [telemetry.link_id for telemetry in taken if telemetry.gone]:
+            self._links[link_id].is_end_told = True
+            self._exporter.forget(link_id)
             self._forget_links()
         return taken
 
@@ -276,16 +289,15 @@ class TelemetryBook:
 
     def _forget_links(self) -> None:
         """Keep of the processes that ended those an exporter must still hear of, and not too many."""
-        gone = [link_id for link_id, link in self._links.items() if link.is_gone]
-        exporter = self._exporter
-        if exporter is not None:
-            for link_id in filter(exporter.is_told, gone):
-                del self._links[link_id]
-                exporter.forget(link_id)
-            gone = [link_id for link_id in gone if link_id in self._links]
+        told = [link_id for link_id, link in self._links.items() if link.is_end_told]
+        # One that only lost its connection may be back, and shall not deliver again what it did.
+        lost = [link_id for link_id in told if not self._links[link_id].is_final]
+        for link_id in {*told} - {*lost[-GONE:]}:
+            del self._links[link_id]
+        gone = [link_id for link_id, link in self._links.items() if link.is_gone and not link.is_end_told]
         for link_id in gone[:-GONE]:
             del self._links[link_id]
+            if self._exporter is not None:
+                self._exporter.forget(link_id)
             # Told with the next process that ended: nobody else can say it.
             self._links[gone[-1]].lost["link:forgotten"] += 1
-            if exporter is not None:
-                exporter.forget(link_id)

@@ -107,6 +107,7 @@ class TelemetryLink:
         endpoints: Those that are open.
         closed: Those that are not.
         lost: What was given up here, by `kind:reason`.
+        is_end_told: Whether an exporter was told that it is gone.
     """
 
     def __init__(self, hello: OpenTelemetry, anchor: ClockAnchor, span_limit: int) -> None:
@@ -125,7 +126,7 @@ class TelemetryLink:
         self.process_id = ""
         self.mono_ns = hello.mono_ns
         self.last_seq = -1
-        self.is_final = False
+        self.is_final = self.is_end_told = False
         self._histograms = 0
 
     def losses(self) -> dict[str, int]:
