@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import logging
 import math
+import pickle
 import struct
 from collections.abc import AsyncIterator, Callable
 from typing import Any
@@ -630,3 +631,37 @@ def test_bytes_of_any_kind_end_one_connection_at_most(server: GraphServer, caplo
         check()
         runner.run(until_idle(server))
     assert [record.message for record in caplog.records] == []
+
+
+async def test_nobody_takes_the_id_of_the_telemetry_link_or_of_the_client_of_another(
+    server: GraphServer, context: GraphContext
+) -> None:
+    process = ProcessControlClient(server.address)
+    try:
+        await process.register(["VICTIM"])
+        link = msgspec.structs.replace(HELLO, link_id=str(uuid4()))
+        async with hostile(server, link) as victim, hostile(server) as peer:
+            victim.answer = lambda record: r.ProcessResponse(True, pickle.dumps(7), process_id=link.link_id)
+            assert await peer.ask(msgspec.structs.replace(link, started_unix_ns=2)) == "IDENTITY_TAKEN"
+            assert await peer.ask(msgspec.structs.replace(link, link_id=str(process.client_id))) == "IDENTITY_TAKEN"
+            assert await peer.ask(r.OpenProcess(1, "host", link.link_id)) == "IDENTITY_TAKEN"
+            request = r.ProcessRequest("", "GET_PROFILING_SNAPSHOT", process_id=link.link_id, timeout_s=PATIENCE_S)
+            assert await peer.ask(request) == ""
+            assert [type(record) for record in victim.asked] == [r.ProcessRequest]
+            # The process itself may be back before its old connection was seen to be lost.
+            async with hostile(server, link):
+                pass
+    finally:
+        await process.close()
+
+
+async def test_a_role_that_is_refused_as_the_second_one_leaves_nothing_behind(server: GraphServer) -> None:
+    link = msgspec.structs.replace(HELLO, link_id=str(uuid4()))
+    reader = r.OpenTelemetryReader("agent", 1)
+    async with hostile(server, r.OpenSession()) as peer:
+        for second in (link, reader, r.OpenProfilingStream(0.05, 1, None, False)):
+            assert await peer.ask(second) == "WRONG_ROLE"
+        assert peer.client is not None
+        assert (await peer.client.request(r.GetSnapshot())).links == []  # type: ignore[attr-defined]
+    async with hostile(server, reader):
+        pass

@@ -312,6 +312,8 @@ class Peer:
 
     def open_process(self, connection: Connection, record: r.OpenProcess) -> Answer:
         client_id = _identity(record.client_id)
+        if client_id in self._core.telemetry.links:
+            raise IdentityTaken(type(record).__name__, client_id)
         if not self._claim(record, client_id, record.token, connection):
             self._core.processes.connect(client_id)
             self._core.telemetry.client_connected(client_id, record.pid, record.host)
@@ -380,7 +382,10 @@ class Peer:
     # -- telemetry ----------------------------------------------------------------------------------------------------
 
     def open_telemetry(self, connection: Connection, record: r.OpenTelemetry) -> Answer:
+        self._refuse_second_role()
         record = msgspec.structs.replace(record, link_id=_identity(record.link_id))
+        if record.link_id in self._core.clients:
+            raise IdentityTaken(type(record).__name__, record.link_id)
         opened = self._core.telemetry.link_opened(record, connection)
         self._open(record, record.link_id)
         return opened
@@ -389,6 +394,7 @@ class Peer:
         self._core.telemetry.link_closed(self._id)
 
     def open_reader(self, connection: Connection, record: r.OpenTelemetryReader) -> Answer:
+        self._refuse_second_role()
         if record.epoch != self._core.epoch:
             record = msgspec.structs.replace(record, positions={})
         self._open(record, self._core.telemetry.open_reader(record, connection))
@@ -398,6 +404,7 @@ class Peer:
         self._core.telemetry.close_reader(self._id)
 
     def open_stream(self, connection: Connection, record: r.OpenProfilingStream) -> Answer:
+        self._refuse_second_role()
         if record.epoch != self._core.epoch:
             record = msgspec.structs.replace(record, positions={})
         self._open(record, self._core.telemetry.open_stream(record, connection))

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import Final
 
-from ezmsg.core.errors import ExporterLeased
+from ezmsg.core.errors import ExporterLeased, IdentityTaken
 from ezmsg.core.recorder.rows import count_spans
 from ezmsg.core.recorder.selected import owed_by
 from ezmsg.core.server.books.exporter import Exporter
@@ -111,11 +111,19 @@ class TelemetryBook:
     def link_opened(self, hello: OpenTelemetry, mono_ns: int, unix_ns: int) -> TelemetryOpened:
         """A process begins to deliver, or goes on after its connection was lost.
 
+        Others read its id, but not when it started.
+
         Args:
             hello: Who it is, with a reading of its clocks.
             mono_ns: Our monotonic clock now.
             unix_ns: Our wall clock now.
+
+        Raises:
+            IdentityTaken: It is the link of another process; nothing was changed.
         """
+        link = self._links.get(hello.link_id)
+        if link is not None and (link.hello.pid, link.hello.started_unix_ns) != (hello.pid, hello.started_unix_ns):
+            raise IdentityTaken(type(hello).__name__, hello.link_id)
         anchor = self._anchors.get(hello.boot_id)
         if anchor is None:
             # Its own pair of readings: right also where its monotonic clock is not ours.
@@ -123,7 +131,6 @@ class TelemetryBook:
             anchor = self._anchors[hello.boot_id] = ClockAnchor(hello.boot_id, mono, unix)
             self.clock_offsets_ns[hello.boot_id] = unix_ns - unix
             self._forget_anchors()
-        link = self._links.get(hello.link_id)
         if link is None:
             link = self._links[hello.link_id] = TelemetryLink(hello, anchor, self._limit)
         elif link.is_end_told:
