@@ -418,6 +418,19 @@ def test_the_next_link_is_the_same_process_and_tells_what_closed_before(registry
     assert again is None or not again.endpoints
 
 
+def test_what_closed_just_before_its_link_is_a_part_of_what_the_next_one_tells(registry):
+    first, other = Collector(registry, GRAPH), Collector(registry, "127.0.0.1:1")
+    publisher_id = uuid4()
+    publisher = registry.register_publisher(publisher_id, "OUT", 8, graph_address=GRAPH)
+    publish(publisher, 0, 10, end=30)
+    registry.unregister_publisher(publisher_id)
+    first.end(is_goodbye=False)
+    other.collect()
+    second = Collector(registry, GRAPH)
+    second.begin(-1, is_new_server=False)
+    assert list(told_sent(collect(second)).values()) == [1]
+
+
 def test_a_server_that_does_not_know_the_link_is_told_what_closed_under_the_client_that_is_there(registry, collector):
     collector.begin(-1, is_new_server=False)
     send_and_close(registry, collector, count=2)

@@ -205,6 +205,9 @@ class Collector:
         if is_goodbye and not self.is_stale:
             self._registry.forget_graph(self._graph)
         with recorder.reading:
+            if not is_goodbye:
+                # Of what closed just now its link is the only one to know, as long as it is linked.
+                recorder.drain(self._pause)
             recorder.linked.discard(self._graph)
             if is_goodbye:
                 recorder.digest.spans.skip(self._reader, self._graph)
