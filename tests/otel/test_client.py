@@ -18,20 +18,23 @@ from ezmsg.core.net.connection import Connection
 from ezmsg.core.net.listener import Listener, bind_tcp
 from ezmsg.core.wire.handshake import PeerInfo
 from ezmsg.core.wire.records import (
+    ClockAnchor,
     Done,
     DrainTelemetry,
     GetGraph,
     Goodbye,
     GraphState,
     OpenTelemetryReader,
+    ProcessTelemetry,
     Record,
     ServerTelemetry,
     StreamOpened,
     TelemetryAck,
+    TelemetryBatch,
 )
 from ezmsg.otel import client as module
 from ezmsg.otel.agent import AgentCore
-from ezmsg.otel.client import AgentClient
+from ezmsg.otel.client import AgentClient, Place
 from ezmsg.otel.outcome import Outcome
 from tests import certificates
 from tests.certificates import Authority
@@ -387,3 +390,11 @@ async def test_what_an_agent_does_not_know_it_refuses(graph: FakeGraph, follow: 
     server = await graph.next_reader()
     with pytest.raises(Refused, match="GetGraph"):
         await server.request(GetGraph(), PATIENCE_S)
+
+
+def test_a_process_that_is_back_after_its_end_is_not_forgotten() -> None:
+    place = Place()
+    anchor, batch = ClockAnchor("boot", 0, 0), TelemetryBatch(0, "", 0)
+    place.note(ProcessTelemetry("link", anchor, batch, gone=True, position=3))
+    place.note(ProcessTelemetry("link", anchor, batch, position=5))
+    assert place.told({}) == {"link": (5, 0)}

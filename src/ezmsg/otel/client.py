@@ -108,6 +108,7 @@ class Place:
     def note(self, record: ProcessTelemetry) -> None:
         """A record came."""
         self._positions[record.link_id] = record.position
+        self._gone.pop(record.link_id, None)  # it may be back
         if record.gone:
             self._gone[record.link_id] = None
             if len(self._gone) > MAX_GONE:

@@ -199,6 +199,22 @@ def test_rows_are_sent_again_also_when_the_next_connection_is_lost_before_the_se
         assert span_ids(collect(collector)) == [3]
 
 
+def test_rows_of_the_first_batch_of_a_link_are_sent_again_to_a_server_that_knows_the_one_before(registry):
+    first = Collector(registry, GRAPH)
+    first.begin(-1, is_new_server=False)
+    publisher = registry.register_publisher(uuid4(), "OUT", 8, graph_address=GRAPH)
+    publish(publisher, 0, 10, end=30, trace=(1, 2, 0))
+    assert span_ids(collect(first)) == [2]
+    last_seq = first.last().seq
+    first.end(is_goodbye=False)
+    second = Collector(registry, GRAPH)
+    second.begin(last_seq, is_new_server=False)
+    publish(publisher, 1, 10, end=30, trace=(1, 3, 0))
+    for _ in range(2):
+        assert span_ids(collect(second)) == [3]
+        second.begin(last_seq, is_new_server=False)
+
+
 def test_a_server_that_took_the_place_of_one_that_crashed_gets_all_rows_that_are_kept(registry, collector, publisher):
     for number in range(3):
         publish(publisher, number, number, trace=(1, number + 1, 0))

@@ -271,6 +271,25 @@ def test_rows_the_server_did_not_get_are_sent_again(server, link, publisher, clo
     assert len(server.batch().spans) == 2 * 128
 
 
+@pytest.mark.parametrize(("epoch", "expected"), [("here", 1), ("another", 2)])
+def test_rows_that_an_earlier_link_told_are_told_again_to_another_server_only(
+    registry, server, link, publisher, clock, epoch, expected
+):
+    publish(publisher, 0, 0, trace=(1, 1, 0))
+    Collector(registry, GRAPH).collect()
+    server.answer = TelemetryOpened(ANCHOR, epoch="here")
+    step(link)
+    server.hello()
+    server.hang_up()
+    step(link)
+    server.answer = TelemetryOpened(ANCHOR, epoch=epoch)
+    publish(publisher, 1, 1, trace=(1, 2, 0))
+    clock.now_s += BACKOFF_S + 1e-6
+    step(link)
+    server.hello()
+    assert len(server.batch().spans) == expected * 128
+
+
 def test_a_server_that_is_down_is_tried_ever_less_often(server, link, publisher, clock, caplog):
     server.is_up = False
     waits: list[float] = []

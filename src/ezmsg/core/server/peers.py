@@ -388,7 +388,7 @@ class Peer:
             raise IdentityTaken(type(record).__name__, record.link_id)
         opened = self._core.telemetry.link_opened(record, connection)
         self._open(record, record.link_id)
-        return opened
+        return msgspec.structs.replace(opened, epoch=self._core.epoch)
 
     def telemetry_closed(self) -> None:
         self._core.telemetry.link_closed(self._id)

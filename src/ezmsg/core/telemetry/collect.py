@@ -91,14 +91,15 @@ class Collector:
             if is_new_server:
                 recorder.digest.spans.rewind_all(self._reader)
                 recorder.digest.samples.rewind_all(self._reader)
+                self._sent.clear()
             # Also for the next connection: this one may be lost before the server has anything of it.
             self._closing.begin(last_seq, self._client)
-            had = [sent for sent in self._sent if sent.seq == last_seq]
-            for sent in had:
+            for sent in [sent for sent in self._sent if sent.seq == last_seq]:
                 recorder.digest.spans.rewind(self._reader, sent.spans)
                 recorder.digest.samples.rewind(self._reader, sent.samples)
-        self._sent.clear()
-        self._sent.extend(had)
+            # That it has may be a batch of an earlier link, or none: the next connection is to know where this began.
+            self._sent.clear()
+            self._note_sent(last_seq)
 
     def collect(self, *, rows_only: bool = False, reads: bool = True) -> TelemetryBatch | None:
         """The next batch, taken as sent; None when there is nothing to tell.

@@ -79,6 +79,7 @@ class TelemetryLink:
         self._backoff_s = BACKOFF_S
         self._not_before_s = 0.0
         self._was_connected = False
+        self._epoch = ""
         self._is_last_sent = False
         self._is_goodbye = False
         # What the server asked for, once it was told everything.
@@ -173,8 +174,10 @@ class TelemetryLink:
         self._socket = sock
         self._anchor = opened.anchor
         self._on_anchor(opened.anchor)
-        self._collector.begin(opened.last_seq, is_new_server=self._was_connected and opened.last_seq < 0)
+        is_new_server = self._was_connected and opened.epoch != self._epoch
+        self._collector.begin(opened.last_seq, is_new_server=is_new_server)
         self._backoff_s, self._was_connected, self._n_failed = BACKOFF_S, True, 0
+        self._epoch = opened.epoch
         return True
 
     def _introduce(self, sock: socket.socket) -> TelemetryOpened:

@@ -813,3 +813,17 @@ def test_a_process_that_lost_its_link_goes_on_where_it_was_also_after_an_exporte
     assert (span_ids(told), told.batch.closed, told.hello, told.gone) == ([13], [1], hello(), False)
     assert told.server_dropped == {}  # that was told with its end
     assert told.batch.counters == [CounterState(1, {"consumed": 3})]
+
+
+def test_where_an_exporter_was_in_a_link_that_was_forgotten_means_nothing_to_the_next_of_its_id(book):
+    book.reader_open("x", EXPORTER)
+    open_link(book)
+    book.batch("link", batch(0, spans=spans(1, 2, 3), final=True))
+    book.link_closed("link")
+    position = max(told.position for told in take(book))
+    book.reader_close("x")
+    open_link(book)
+    book.batch("link", batch(1, spans=spans(4, 5, 6, 7)))
+    book.reader_open("x", OpenTelemetryReader("agent", 77, positions={"link": (position, 0)}))
+    [told] = take(book)
+    assert (span_ids(told), told.server_dropped) == ([4, 5, 6, 7], {})

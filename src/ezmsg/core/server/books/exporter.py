@@ -131,13 +131,7 @@ class Exporter:
 
     def __init__(self, reader_id: str, record: OpenTelemetryReader, links: dict[str, TelemetryLink]) -> None:
         self.reader_id, self.record = reader_id, record
-        # What came before may have been exported by one that is gone, and shall not be exported twice.
-        self._views = {
-            link_id: _View(link, record.positions[link_id][0], knows_past=True)
-            if link_id in record.positions
-            else _View(link, link.exported, knows_past=False)
-            for link_id, link in links.items()
-        }
+        self._views = {link_id: self._view(link_id, link) for link_id, link in links.items()}
         self._unacknowledged = 0
 
     def link_opened(self, link_id: str, link: TelemetryLink) -> None:
@@ -147,6 +141,13 @@ class Exporter:
         else:
             # Of one whose end was told nothing is known any more.
             self._views[link_id] = _View(link, link.exported, knows_past=False)
+
+    def _view(self, link_id: str, link: TelemetryLink) -> _View:
+        position, _ = self.record.positions.get(link_id, (-1, 0))
+        if position >= link.begin:
+            return _View(link, position, knows_past=True)
+        # What came before may have been exported by one that is gone, and shall not be exported twice.
+        return _View(link, link.exported, knows_past=False)
 
     def changed(self, link_id: str, batch: TelemetryBatch) -> None:
         """A process delivered."""

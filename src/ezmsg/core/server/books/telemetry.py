@@ -58,6 +58,8 @@ class TelemetryBook:
         self._next_stream = 0
         # After all rows of clients that are gone.
         self._next_position = 0
+        # The same of links that were forgotten, where exporters may still be.
+        self._next_span = 0
         self.clock_offsets_ns: dict[str, int] = {}
         """By boot id: our wall clock minus that of the process that said hello first, the way there included."""
 
@@ -132,7 +134,7 @@ class TelemetryBook:
             self.clock_offsets_ns[hello.boot_id] = unix_ns - unix
             self._forget_anchors()
         if link is None:
-            link = self._links[hello.link_id] = TelemetryLink(hello, anchor, self._limit)
+            link = self._links[hello.link_id] = TelemetryLink(hello, anchor, self._limit, self._next_span)
         elif link.is_end_told:
             # Told with its end.
             link.lost.clear()
@@ -294,16 +296,19 @@ class TelemetryBook:
         else:
             link.lost["span:exporter_gone"] += count
 
+    def _forget_link(self, link_id: str) -> None:
+        self._next_span = max(self._next_span, self._links.pop(link_id).spans.end + 1)
+
     def _forget_links(self) -> None:
         """Keep of the processes that ended those an exporter must still hear of, and not too many."""
         told = [link_id for link_id, link in self._links.items() if link.is_end_told]
         # One that only lost its connection may be back, and shall not deliver again what it did.
         lost = [link_id for link_id in told if not self._links[link_id].is_final]
         for link_id in {*told} - {*lost[-GONE:]}:
-            del self._links[link_id]
+            self._forget_link(link_id)
         gone = [link_id for link_id, link in self._links.items() if link.is_gone and not link.is_end_told]
         for link_id in gone[:-GONE]:
-            del self._links[link_id]
+            self._forget_link(link_id)
             if self._exporter is not None:
                 self._exporter.forget(link_id)
             # Told with the next process that ended: nobody else can say it.

@@ -103,6 +103,7 @@ class TelemetryLink:
         hello: Who it is.
         anchor: How its times become Unix time.
         connections: Open connections of this link: two for a moment when it reconnects.
+        begin: Position of its first span: after all that the server knew before under its id.
         exported: Position in `spans` up to which exporters were sent them.
         endpoints: Those that are open.
         closed: Those that are not.
@@ -110,11 +111,11 @@ class TelemetryLink:
         is_end_told: Whether an exporter was told that it is gone.
     """
 
-    def __init__(self, hello: OpenTelemetry, anchor: ClockAnchor, span_limit: int) -> None:
+    def __init__(self, hello: OpenTelemetry, anchor: ClockAnchor, span_limit: int, begin: int = 0) -> None:
         self.hello, self.anchor = hello, anchor
         self.connections = 0
-        self.spans = RowLog(SPAN_ROW, span_limit, are_followers)
-        self.exported = 0
+        self.spans = RowLog(SPAN_ROW, span_limit, are_followers, begin)
+        self.begin = self.exported = begin
         self.endpoints: dict[int, EndpointRecord] = {}
         self.closed = ClosedEndpoints()
         self.counters: dict[int, dict[str, int]] = {}

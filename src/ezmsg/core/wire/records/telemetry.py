@@ -58,10 +58,12 @@ class TelemetryOpened(Record, frozen=True):
     """The link is known; convert times with this anchor.
 
     `last_seq`: the last batch of this link that the server has, when the link was lost and is back; -1 for a new link.
+    `epoch`: which server this is.
     """
 
     anchor: ClockAnchor
     last_seq: int = -1
+    epoch: str = ""
 
 
 class EndpointRecord(Record, frozen=True):
