@@ -151,7 +151,7 @@ class Lease:
                     )  # fmt: skip
                     ring.head = end = offset + ROW_BYTES
                     _, extras, spans, samples = ring.marks
-                    ring.marks = (end, extras, spans + 2, samples)
+                    ring.marks = (end, extras, spans + (2 if publisher else 1), samples)
                 elif publisher:
                     ring.put_hop(
                         meta, message.message_id,

@@ -41,7 +41,7 @@ class CachedMessage(msgspec.Struct, gc=False):
         publish_s: When it was published.
         channel_s: When it arrived here.
         size: Its bytes; 0 where the very object is handed over.
-        trace: Trace id and publish span id when it is sampled, or what calculates them, where `publisher` is set.
+        trace: Trace id and publish span id when it is sampled, or what calculates them, where nobody shares it.
         shared: Set where several subscribers hold the message.
         publisher: The endpoint index of the publisher for which the receiver records the publish as well, from
             `publish_s` to `channel_s`; 0 where the publisher has done so itself.

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from ezmsg.core.errors import MessageNotReadable
 from ezmsg.core.graphmeta import ProfileChannelType
 from ezmsg.core.messagecache import CachedMessage, Shared
+from ezmsg.core.profiling import TraceIds
 from ezmsg.core.transport import Undecoded
 
 if TYPE_CHECKING:
@@ -117,6 +118,11 @@ class Channel:
         self.acknowledge_for = inlet.acknowledge_for
         self.kind = kind
 
+    @property
+    def trace_ids(self) -> TraceIds | None:
+        """Those of the traces that begin with messages that do not carry them, if some may come."""
+        return None if self._inlet is None else self._inlet.trace_ids
+
     # -- subscribers ----------------------------------------------------------------------------------------------
 
     def subscribe(self, subscription: Subscription) -> None:
@@ -164,7 +170,7 @@ class Channel:
         publish_s: float,
         channel_s: float,
         size: int,
-        trace: Trace | None,
+        trace: Trace | TraceIds | None,
     ) -> None:
         """A message arrived."""
         subscriptions = self._subscriptions
@@ -176,6 +182,9 @@ class Channel:
             # Acknowledge even with no listeners: the publisher frees the slot only on acknowledgement.
             self.acknowledge(message_id)
             return
+        if isinstance(trace, TraceIds):
+            # Not one processing alone: they need ids of their own.
+            trace = trace.publish(message_id)
         shared = Shared(self._bits)
         self._shared.append(shared)
         for listener in subscriptions:

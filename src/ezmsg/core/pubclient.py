@@ -30,6 +30,7 @@ from ezmsg.core.profiling import (
     new_trace_id,
     random_bits,
 )
+from ezmsg.core.recorder.rows import ROW_BYTES, SAMPLED, pack_row
 from ezmsg.core.remotes import Remotes
 from ezmsg.core.transport import Outlet
 from ezmsg.core.transport.local import DOORS, LocalLink
@@ -257,8 +258,6 @@ class Publisher(Flow):
         ids: PublishTrace | TraceIds | None,
     ) -> None:
         """Send a message to every channel, and record that."""
-        # To travel, ids have to be known; random ones are had for less than calculated ones.
-        trace = (new_trace_id(), new_span_id(), 0, ()) if isinstance(ids, TraceIds) else ids
         encoded: Encoded | None = None
         serialize_s, size = 0.0, 0
         remotes = self._remotes
@@ -266,6 +265,8 @@ class Publisher(Flow):
             try:
                 encoded = remotes.encode(obj)
             except EzmsgError as error:
+                # The number is that of the next message, too, and so are the ids that are calculated from it.
+                trace = (new_trace_id(), new_span_id(), 0, ()) if isinstance(ids, TraceIds) else ids
                 self._metrics.record_failed(self._next_id, origin_s, start_s, wait_s, type(error).__qualname__, trace)
                 raise
             size = encoded.size
@@ -283,18 +284,47 @@ class Publisher(Flow):
         else:
             self._slot = 0
             self._looks = True
+        if type(ids) is TraceIds:
+            # Whoever receives its bytes, or reads its row, calculates the ids.
+            trace, context = None, ()
+            if wait_s or not metrics.is_plain or self._locals:
+                trace = ids.publish(message_id)
+        else:
+            trace = context = ids
         for link in self._locals:
             link.receive(message_id, obj, origin_s, publish_s, publish_s, 0, trace)
         if encoded is not None:
             metrics.bytes += size
-            remotes.send(message_id, origin_s, publish_s, encoded, trace)
+            remotes.send(message_id, origin_s, publish_s, encoded, context)
             metrics.shm_reallocations = remotes.reallocations
-        if metrics.timed:
-            fanout = len(self._outlets)
+        if not metrics.timed:
+            return
+        fanout = len(self._outlets)
+        if trace is not None or not metrics.is_plain:
             end_s = message_clock()
             metrics.record(message_id, origin_s, start_s, end_s, wait_s, serialize_s, size, fanout, trace)
+            return
+        # As `record` does, inline: the common case.
+        metrics.last_start_s = start_s
+        ring, meta = metrics.ring, metrics.meta
+        offset = ring.head
+        if context is not None:
+            meta, origin_s = meta | SAMPLED, fanout
+        pack_row(
+            ring.buffer, offset & ring.mask,
+            meta, message_id, origin_s, start_s, message_clock(), wait_s, serialize_s, size,
+        )  # fmt: skip
+        ring.head = end = offset + ROW_BYTES
+        if context is not None:
+            _, extras, spans, samples = ring.marks
+            ring.marks = (end, extras, spans + 1, samples)
 
     # -- called by transports -----------------------------------------------------------------------------------------
+
+    @property
+    def trace_ids(self) -> TraceIds:
+        """Those of the traces that begin with messages of this publisher."""
+        return self._metrics.ids
 
     def attach(self, outlet: Outlet) -> tuple[int, int]:
         """A channel arrived: its bit, and the id of the first message it gets."""

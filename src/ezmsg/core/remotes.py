@@ -17,7 +17,7 @@ from ezmsg.core.profiling import message_clock
 from ezmsg.core.transport import PublisherDoor, shm, tcp
 from ezmsg.core.transport.stream import ChannelOutlet
 from ezmsg.core.turns import Courtesy
-from ezmsg.core.wire.messages import Trace, encode_in_parts, encode_in_segment, encode_plain
+from ezmsg.core.wire.messages import Context, encode_in_parts, encode_in_segment, encode_plain
 
 logger = logging.getLogger("ezmsg")
 
@@ -111,7 +111,7 @@ class Remotes:
             raise MessageTooLarge(self._door.topic, encoded.size, self._max_bytes)
         return encoded
 
-    def send(self, message_id: int, origin_s: float, publish_s: float, encoded: Encoded, trace: Trace | None) -> None:
+    def send(self, message_id: int, origin_s: float, publish_s: float, encoded: Encoded, trace: Context | None) -> None:
         """Send a message to every outlet."""
         if encoded.buffers:
             self._send_buffers(message_id, origin_s, publish_s, encoded, trace)
@@ -121,7 +121,7 @@ class Remotes:
             outlet.write(frame)
 
     def _send_buffers(
-        self, message_id: int, origin_s: float, publish_s: float, encoded: Encoded, trace: Trace | None
+        self, message_id: int, origin_s: float, publish_s: float, encoded: Encoded, trace: Context | None
     ) -> None:
         """Send a large message: through shared memory to whom sees it, in parts to others."""
         codec, head, buffers = encoded.codec, encoded.head, encoded.buffers

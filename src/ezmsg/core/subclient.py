@@ -265,6 +265,7 @@ class Subscriber:
                 self.topic, route.topic, self._max_queue, channel.num_buffers,
             )  # fmt: skip
         metrics = self._metrics.edge(route.publisher_id, route.topic, channel.kind, foreign=route.boot_id != boot_id())
+        metrics.ids = channel.trace_ids
         subscription = Subscription(channel, self.topic, metrics, self._channel_ended)
         self._subscriptions[route.publisher_id] = subscription
         self._inbox.accept(subscription)

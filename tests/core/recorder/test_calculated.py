@@ -4,9 +4,9 @@ import numpy as np
 
 from ezmsg.core.graphmeta import ProfileChannelType
 from ezmsg.core.recorder.calculated import TraceIds, with_ids
-from ezmsg.core.recorder.rows import EXTENDED, HOP, INDEX_SHIFT, KIND_MASK, PROCESS, SAMPLED, meta_word
+from ezmsg.core.recorder.rows import EXTENDED, HOP, INDEX_SHIFT, KIND_MASK, PROCESS, PUBLISH, SAMPLED, meta_word
 from ezmsg.core.recorder.samples import span_rows
-from tests.core.recorder.rowmaking import Row, pairs, process, publish, sampled, table
+from tests.core.recorder.rowmaking import TCP, Row, pairs, process, publish, sampled, table
 
 EDGE = 5
 
@@ -15,6 +15,10 @@ def handed_over(publisher: int, number: int) -> Row:
     """A sampled message of one loop, as its receiver writes it."""
     meta = meta_word(PROCESS, EDGE, ProfileChannelType.LOCAL, HOP | SAMPLED)
     return (meta, number, 10, 20, 30, 40, 50, publisher)
+
+
+def as_word(number: float) -> int:
+    return int(np.float64(number).view(np.int64))
 
 
 def room(rows: np.ndarray) -> np.ndarray:
@@ -61,6 +65,29 @@ def test_rows_among_others_keep_their_places():
     found = [(int(row["span_id"]), int(row["parent_id"])) for row in spans_of(made)]
     four, five = (((ids.publish(n)[1], 0), (ids.process(n)[1], ids.publish(n)[1])) for n in (4, 5))
     assert found == [*four, (8, 9), *five]
+
+
+def test_what_goes_through_a_socket_says_whose_ids_it_has_by_what_it_is():
+    ids = TraceIds()
+    told = TraceIds(ids.told)
+    out = (meta_word(PUBLISH, 2, TCP, SAMPLED), 4, as_word(3.0), 20, 30, 0, 5, 99)
+    came = (meta_word(PROCESS, EDGE, TCP, SAMPLED), 4, 10, 20, 30, 40, 50, 99)
+    others = ((*out[:1], 5, *out[2:]), publish(1, 0, 5), came)
+    for rows in (table(out), table(came), table(out, *others)):
+        made, lost = with_ids(rows, {2: ids, EDGE: told}.get, room(rows))
+        assert lost == 0
+        for span in spans_of(made):
+            number = int(span["message_id"])
+            publish_id = ids.publish(number)[1]
+            trace_id, process_id = told.process(number)
+            assert span["trace_id"].tobytes() == trace_id == ids.publish(number)[0]
+            is_publish = int(span["meta"]) & KIND_MASK == PUBLISH
+            expected = (publish_id, 0, 3) if is_publish else (process_id, publish_id, 0)
+            assert (int(span["span_id"]), int(span["parent_id"]), int(span["fanout"])) == expected
+            times = [20, 20, 30, 0, 5] if is_publish else [10, 20, 30, 40, 50]
+            assert [int(span[word]) for word in "abcde"] == times
+            assert int(span["f"]) == 99
+    assert len({ids.process(4)[1], told.process(4)[1], ids.publish(4)[1]}) == 3
 
 
 def test_what_is_of_a_publisher_not_known_is_a_row_and_its_spans_are_counted_as_lost():

@@ -14,6 +14,7 @@ from ezmsg.core.errors import ConnectionLost, EzmsgError, FrameTooLarge, Protoco
 from ezmsg.core.graphmeta import ProfileChannelType
 from ezmsg.core.messagecache import CachedMessage
 from ezmsg.core.messagemarshal import INLINE_BYTES, Encoded, encode
+from ezmsg.core.profiling import TraceIds
 from ezmsg.core.transport import Inlet, Outlet, Source
 from ezmsg.core.transport.stream import MESSAGE_OVERHEAD_BYTES, BufferPool, ChannelInlet, ChannelOutlet
 from ezmsg.core.wire.frames import HEADER, REPLY, REQUEST, encode_frame
@@ -174,6 +175,7 @@ class Door:
     """A publisher that notes what is done to it."""
 
     publisher_id, topic, num_buffers = "publisher", "T", 4
+    trace_ids = TraceIds((1, 2, 3))
 
     def __init__(self, error: EzmsgError | None = None) -> None:
         self.released: list[int] = []
@@ -209,7 +211,7 @@ def record(record: Record, flags: int) -> bytes:
     return encode_frame(opcode, body, 0, flags)
 
 
-ANSWER = record(ChannelOpened("T", 4, 7), REPLY)
+ANSWER = record(ChannelOpened("T", 4, 7, (1, 2, 3)), REPLY)
 
 
 def message(message_id: int, obj: Any, trace: Trace | None = None) -> bytes:
@@ -249,7 +251,7 @@ async def test_messages_right_behind_the_answer_arrive(channel, trace, size) -> 
     objects = [np.arange(size, dtype="f4"), "x" * size, b"x" * size, {"data": np.arange(size)}, None]
     stream = ANSWER + b"".join(message(number, obj, trace) for number, obj in enumerate(objects))
     sending = asyncio.create_task(hostile.send(theirs, stream))
-    assert await inlet.opened() == ChannelOpened("T", 4, 7)
+    assert await inlet.opened() == ChannelOpened("T", 4, 7, (1, 2, 3))
     for number, obj in enumerate(objects):
         message_id, got, origin_s, publish_s, got_trace = await received(receiver)
         assert (message_id, origin_s, publish_s, got_trace) == (number, 1.0, 2.0, trace)
@@ -330,10 +332,11 @@ async def test_a_publisher_that_breaks_the_rules_is_dropped_with_the_reason(
         (b"\xff" * 100, ConnectionLost),
         (message(1, "too early"), ConnectionLost),
         (HEADER.pack(50_000, MESSAGE_OPCODE, 0, 0) + bytes(50_000), ConnectionLost),
+        (record(ChannelOpened("T", 4, 7, (-1, 2, 3)), REPLY), ConnectionLost),
         (b"", ConnectionLost),
         (ANSWER[:-1], ConnectionLost),
     ],
-    ids=["refusal", "other record", "garbage", "message", "large message", "nothing", "half"],
+    ids=["refusal", "other record", "garbage", "message", "large message", "no ids", "nothing", "half"],
 )
 async def test_a_channel_that_is_not_opened_says_why(channel, said, error) -> None:
     inlet, receiver, theirs = channel

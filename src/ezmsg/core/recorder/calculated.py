@@ -1,8 +1,9 @@
 """Ids that are calculated from the number of a message, by whoever asks for them.
 
-A message that begins a trace, and is handed to the only subscriber of its loop, need not carry ids that nobody may ever
-look at: its row says only that it is sampled, and the reader of the ring adds the ids, of many rows at once. Whatever
-happens within the message (another publish, a user span, a log record) asks `TraceIds` for the same.
+A message that begins a trace need not carry ids that nobody may ever look at: it and its rows say only that it is
+sampled, and the readers of the rings add the ids, of many rows at once: of a publish, and of its processing by the only
+subscriber of its loop, or of a channel that was told how the publisher calculates. Whatever happens within the message
+(another publish, a user span, a log record) asks `TraceIds` for the same.
 """
 
 from __future__ import annotations
@@ -16,7 +17,24 @@ from numpy.typing import NDArray
 from ezmsg.core.recorder.distinct import distinct
 from ezmsg.core.recorder.ids import random_bits
 from ezmsg.core.recorder.ring import Rows
-from ezmsg.core.recorder.rows import EXTENDED, EXTRA, HOP, ROW_WORDS, SAMPLED
+from ezmsg.core.recorder.rows import (
+    CHANNEL_BITS,
+    EXTENDED,
+    EXTRA,
+    FANOUT,
+    HOP,
+    INDEX_SHIFT,
+    KIND_MASK,
+    LOCAL_BITS,
+    NO_PREVIOUS_S,
+    ORIGIN,
+    PREVIOUS,
+    PROCESS,
+    PUBLISH,
+    PUBLISH_START,
+    ROW_WORDS,
+    SAMPLED,
+)
 
 _MASK: Final = (1 << 64) - 1
 # Odd, so that an id comes again after 2^64 messages only; and such that the ids of messages one after another, and each
@@ -31,9 +49,15 @@ class TraceIds:
 
     __slots__ = ("_high", "_low", "_process", "_publish")
 
-    def __init__(self) -> None:
-        """Begin somewhere."""
-        self._high, self._low, self._publish, self._process = (random_bits(64) for _ in range(4))
+    def __init__(self, told: tuple[int, int, int] | None = None) -> None:
+        """Begin somewhere; or as the publisher does that told so, which the processing is no part of."""
+        self._high, self._low, self._publish = told or (random_bits(64), random_bits(64), random_bits(64))
+        self._process = random_bits(64)
+
+    @property
+    def told(self) -> tuple[int, int, int]:
+        """What a channel must know to calculate the ids of the publishes."""
+        return self._high, self._low, self._publish
 
     def publish(self, message_id: int) -> tuple[bytes, int, int, tuple[tuple[bytes, int], ...]]:
         """The ids of a publish that begins a trace (see `PublishTrace`)."""
@@ -48,7 +72,7 @@ class TraceIds:
         return ((high & _MASK) << 64 | low & _MASK).to_bytes(16, "big")
 
     def put(self, message_ids: NDArray[np.int64], into: Rows) -> None:
-        """Write the same ids, as extra rows of hops of these messages."""
+        """Write the same ids, as extra rows of the processing of these messages."""
         numbers = message_ids.astype(np.uint64)
         steps = numbers * np.uint64(_STEP)
         words = into.view(np.uint64)
@@ -71,35 +95,62 @@ def with_ids(rows: Rows, ids_of: Callable[[int], TraceIds | None], into: Rows) -
     Returns:
         The rows, and how many spans were given up.
     """
-    at = np.flatnonzero(rows[:, 0] & (SAMPLED | EXTENDED) == SAMPLED)
+    metas = rows[:, 0]
+    at = np.flatnonzero(metas & (SAMPLED | EXTENDED) == SAMPLED)
     if not len(at):
         return rows, 0
-    publishers = rows[at, 7]
-    first = int(publishers[0])
-    if len(at) == len(rows) and (publishers == first).all() and (known := ids_of(first)) is not None:
+    first = int(metas[0])
+    owners = _owners(rows) if len(at) == len(rows) else _owners(rows[at])
+    if len(at) == len(rows) and (metas == first).all() and (owners == owners[0]).all():
         # What a busy process writes nearly all the time.
-        rows[:, 0] |= EXTENDED
-        rows[rows[:, 0] & HOP == 0, 7] = 0
-        made = into[: 2 * len(rows)]
-        pairs = made.reshape(len(rows), 2 * ROW_WORDS)
-        pairs[:, :ROW_WORDS] = rows
-        known.put(rows[:, 1], pairs[:, ROW_WORDS:])
-        return made, 0
-    extras = np.empty((len(at), ROW_WORDS), dtype=np.int64)
-    lost = 0
-    for index in distinct(publishers):
-        ids, of_publisher = ids_of(index), publishers == index
-        mine = at[of_publisher]
-        if ids is None:
-            # Without HOP, the publish was told before.
-            lost += int((1 + (rows[mine, 0] & HOP != 0)).sum())
-            rows[mine, 0] &= ~SAMPLED
-        else:
-            made = np.empty((len(mine), ROW_WORDS), dtype=np.int64)
-            ids.put(rows[mine, 1], made)
-            extras[of_publisher] = made
-    if lost:
+        known = ids_of(int(owners[0]))
+        if known is not None:
+            made = into[: 2 * len(rows)]
+            pairs = made.reshape(len(rows), 2 * ROW_WORDS)
+            _put(known, rows, pairs[:, ROW_WORDS:])
+            pairs[:, :ROW_WORDS] = rows
+            return made, 0
+    known_ids = {owner: ids_of(owner) for owner in distinct(owners)}
+    unknown = at[np.isin(owners, [owner for owner, ids in known_ids.items() if ids is None])]
+    if len(unknown):
+        # Without HOP, the publish was told before, or is not this process's.
+        lost = len(unknown) + int(np.count_nonzero(metas[unknown] & HOP))
+        rows[unknown, 0] &= ~SAMPLED
         return with_ids(rows, ids_of, into)[0], lost
-    rows[at, 0] |= EXTENDED
-    rows[at[rows[at, 0] & HOP == 0], 7] = 0
+    words = metas[at]
+    extras = np.empty((len(at), ROW_WORDS), dtype=np.int64)
+    for owner, ids in known_ids.items():
+        assert ids is not None
+        of_owner = owners == owner
+        for word in distinct(words[of_owner]):
+            chosen = of_owner & (words == word)
+            mine, made = rows[at[chosen]], extras[chosen]
+            _put(ids, mine, made)
+            rows[at[chosen]], extras[chosen] = mine, made
     return np.insert(rows, at + 1, extras, axis=0), 0
+
+
+def _owners(rows: Rows) -> NDArray[np.int64]:
+    """The endpoints whose ids rows have: their own; of what was handed over, whose their last word is."""
+    metas = rows[:, 0]
+    is_told = (metas & KIND_MASK == PROCESS) & (metas & CHANNEL_BITS == LOCAL_BITS)
+    return np.where(is_told, rows[:, 7], metas >> INDEX_SHIFT)
+
+
+def _put(ids: TraceIds, rows: Rows, into: Rows) -> None:
+    """Write the extra rows of rows that have the same first word, and make these what others are."""
+    first = int(rows[0, 0])
+    rows[:, 0] |= EXTENDED
+    ids.put(rows[:, 1], into)
+    if first & KIND_MASK == PUBLISH:
+        _make_publishes(rows, into)
+    elif first & (CHANNEL_BITS | HOP) == LOCAL_BITS:
+        rows[:, 7] = 0
+
+
+def _make_publishes(rows: Rows, into: Rows) -> None:
+    # The one of the publish is that of the parent of its processing; it has none itself.
+    into[:, 3], into[:, 4] = into[:, 4], 0
+    into[:, PREVIOUS].view(np.float64)[:] = NO_PREVIOUS_S
+    into[:, FANOUT] = rows[:, ORIGIN].view(np.float64)
+    rows[:, ORIGIN] = rows[:, PUBLISH_START]

@@ -13,6 +13,7 @@ from ezmsg.core import config
 from ezmsg.core.recorder.aggregate import Aggregator
 from ezmsg.core.recorder.calculated import TraceIds, with_ids
 from ezmsg.core.recorder.details import with_details
+from ezmsg.core.recorder.edge import EdgeMetrics
 from ezmsg.core.recorder.endpoints import Endpoint
 from ezmsg.core.recorder.labels import Labels
 from ezmsg.core.recorder.pending import Pending
@@ -263,7 +264,7 @@ class Digest:
 
 def _ids_of(endpoint: Endpoint | None) -> TraceIds | None:
     metrics = None if endpoint is None else endpoint.metrics
-    return metrics.ids if isinstance(metrics, PublisherMetrics) else None
+    return metrics.ids if isinstance(metrics, PublisherMetrics | EdgeMetrics) else None
 
 
 def _known(indices: NDArray[Any], find: Find) -> tuple[dict[int, Endpoint], int]:

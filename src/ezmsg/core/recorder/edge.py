@@ -12,6 +12,7 @@ from typing import Any, Final, Protocol, cast
 import numpy as np
 
 from ezmsg.core.graphmeta import ProfileChannelType
+from ezmsg.core.recorder.calculated import TraceIds
 from ezmsg.core.recorder.labels import Labels, portable
 from ezmsg.core.recorder.ring import Ring, Words
 from ezmsg.core.recorder.rows import (
@@ -108,6 +109,7 @@ class EdgeMetrics:
         ring: Where they go.
         receiver: What the edges of the subscriber share.
         code: The channel kind, as a code of `rows.CHANNELS`.
+        ids: Those of the traces that began with its messages, where a channel calculates them.
         consumed: Messages whose lease was released.
         bytes: Their size in all.
         drops: Messages that a leaky queue dropped.
@@ -131,6 +133,7 @@ class EdgeMetrics:
         "failed",
         "foreign",
         "hop_meta",
+        "ids",
         "index",
         "is_plain",
         "kind",
@@ -161,6 +164,7 @@ class EdgeMetrics:
         self.consumed = self.bytes = self.drops = self.thinned = 0
         self.failed: dict[str, int] = {}
         self.receiver, self.ring, self._labels, self._owner = receiver, ring, labels, owner
+        self.ids: TraceIds | None = None
         self.code = CHANNEL_CODES[kind]
         self.meta = meta_word(PROCESS, index, kind, FOREIGN if foreign else 0)
         self.hop_meta = self.meta | HOP

@@ -213,7 +213,7 @@ class PublisherMetrics:
         ring = self.ring
         selector = self._selector
         if selector is None and trace is not None and not trace[3]:
-            blame, self._blame = self._blame, 0
+            blame, self._blame = (self._blame if wait_s else 0), 0
             ring.put_span(
                 self.meta | flags, message_id, origin_s, start_s, end_s, wait_s, serialize_s, size,
                 trace[0], trace[1], trace[2], previous_s, fanout, blame,

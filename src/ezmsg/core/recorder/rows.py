@@ -64,9 +64,10 @@ EXTRA: Final = 15
 KIND_MASK: Final = 0xF
 CHANNEL_SHIFT: Final = 4
 CHANNEL_MASK: Final = 0x7
+CHANNEL_BITS: Final = CHANNEL_MASK << CHANNEL_SHIFT
 SAMPLED: Final = 1 << 7
-"""The message belongs to a trace; its ids are in the extra row. A hop without one has ids that are calculated (see
-`calculated`)."""
+"""The message belongs to a trace; its ids are in the extra row. Those of a publish or a processing without one are
+calculated (see `calculated`). Such a publish began a chain: its origin, which is its start, gives way to the fanout."""
 SELECTED: Final = 1 << 8
 """A native trace selected the message; the extra row, or the label without one, says which metrics it owes."""
 EXTENDED: Final = 1 << 9
@@ -105,11 +106,14 @@ NO_TRACE: Final = bytes(16)
 FIRST_TIME: Final = 2
 LAST_TIME: Final = 6
 """The words of a row that are times, as `pack_row` has them."""
+ORIGIN: Final = 2
+PUBLISH_START: Final = 3
 PUBLISH_END: Final = 4
 PROCESS_END: Final = 6
-"""The words that tell when a publish and a processing ended."""
+"""Words of rows that are times: when a chain of messages began, and when a publish and a processing ended."""
 PREVIOUS: Final = 5
-"""The word of an extra row that is one."""
+FANOUT: Final = 6
+"""Words of an extra row."""
 
 METRICS: Final = (
     "publish_delta_ns",
@@ -133,6 +137,7 @@ CHANNELS: Final = (
     ProfileChannelType.UNKNOWN,
 )
 CHANNEL_CODES: Final = {channel: code for code, channel in enumerate(CHANNELS)}
+LOCAL_BITS: Final = CHANNEL_CODES[ProfileChannelType.LOCAL] << CHANNEL_SHIFT
 
 SPAN_ROW: Final = np.dtype(
     [

@@ -19,6 +19,7 @@ from ezmsg.core.errors import ProtocolError
 from ezmsg.core.graphmeta import ProfileChannelType
 from ezmsg.core.messagecache import CachedMessage
 from ezmsg.core.messagemarshal import COMPOSITE, NDARRAY, decode
+from ezmsg.core.profiling import TraceIds
 from ezmsg.core.wire.messages import (
     FLAGS_SHIFT,
     NUMBER_SHIFT,
@@ -41,6 +42,11 @@ class PublisherDoor(Protocol):
     publisher_id: str
     topic: str
     num_buffers: int
+
+    @property
+    def trace_ids(self) -> TraceIds:
+        """Those of the traces that begin with its messages."""
+        ...
 
     def attach(self, outlet: Outlet) -> tuple[int, int]:
         """A channel arrived: its bit for releases, and the id of the first message it will get."""
@@ -84,7 +90,13 @@ class Outlet(Protocol):
 
 
 class Inlet(Protocol):
-    """The channel's end."""
+    """The channel's end.
+
+    Attributes:
+        trace_ids: Those of the traces that begin with messages that do not carry them, if some may come.
+    """
+
+    trace_ids: TraceIds | None
 
     @property
     def acknowledge(self) -> Callable[[int], None]:
@@ -132,7 +144,7 @@ class Receiver(Protocol):
         publish_s: float,
         channel_s: float,
         size: int,
-        trace: Trace | None,
+        trace: Trace | TraceIds | None,
     ) -> None:
         """A message arrived; `obj` is the message, or a `transport.Undecoded`."""
         ...

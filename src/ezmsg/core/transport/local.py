@@ -15,6 +15,7 @@ from typing import Any
 
 from ezmsg.core.errors import ConnectionFailed
 from ezmsg.core.messagecache import CachedMessage
+from ezmsg.core.profiling import TraceIds
 from ezmsg.core.transport import PublisherDoor, Receiver
 
 # How long a channel waits for a publisher whose loop stands still.
@@ -93,6 +94,7 @@ class LocalLink:
         self._receiver = receiver
         self._closed = False
         self.bit = 0
+        self.trace_ids: TraceIds | None = None
         self.next_message_id = 0
         self.receive: Callable[..., None] = receiver.receive
         self.direct: Any = None

@@ -20,12 +20,13 @@ from ezmsg.core.graphmeta import ProfileChannelType
 from ezmsg.core.messagecache import CachedMessage
 from ezmsg.core.net.address import boot_id
 from ezmsg.core.net.framestream import FrameStream
-from ezmsg.core.profiling import message_clock
+from ezmsg.core.profiling import TraceIds, message_clock
 from ezmsg.core.transport import PublisherDoor, Receiver, Source, Undecoded
 from ezmsg.core.wire.frames import REPLY, REQUEST, Frame, FrameDecoder, encode_frame, error_of, refusal_of
 from ezmsg.core.wire.messages import (
     ALIGNMENT,
     BUFFERS_MAX,
+    CALCULATED,
     FLAGS_SHIFT,
     NUMBER_SHIFT,
     PADDING_MASK,
@@ -66,6 +67,7 @@ POOL_BYTES = 32 << 20
 # What chains that began by another host's clock say here of when they did: also to whoever is sent what follows.
 UNKNOWN_ORIGIN_S = -1.0
 _SAMPLED = SAMPLED << FLAGS_SHIFT
+_TRACED = (SAMPLED | CALCULATED) << FLAGS_SHIFT
 _SEGMENT = SEGMENT << FLAGS_SHIFT
 _LARGE = (PARTS | SEGMENT) << FLAGS_SHIFT
 
@@ -193,7 +195,7 @@ class ChannelOutlet(MessageSocket):
             self.close_soon()
             return
         self._is_open = True
-        self.write_record(ChannelOpened(door.topic, door.num_buffers, next_message_id), REPLY)
+        self.write_record(ChannelOpened(door.topic, door.num_buffers, next_message_id, door.trace_ids.told), REPLY)
 
     def stream_ended(self, error: Exception | None) -> None:
         """The channel is gone: the publisher releases what it held."""
@@ -220,6 +222,7 @@ class ChannelInlet(MessageSocket):
         self._source = source
         self._is_foreign = is_foreign
         self._opening = opening
+        self.trace_ids: TraceIds | None = None
         self._opened: asyncio.Future[ChannelOpened] = self._loop.create_future()
         # Messages in the publisher's memory that are held here; and whether to close when they are not any more.
         self._placed: set[int] = set()
@@ -260,10 +263,13 @@ class ChannelInlet(MessageSocket):
         receive, source, is_foreign = self._receiver.receive, self._source, self._is_foreign
         for message_id, publish_s, origin_s, layout, start, stop in found:
             trace = at = None
-            if layout & _SAMPLED:
-                trace = decode_trace(chunk, start, stop)
-                start += TRACE_BYTES
-                layout &= ~_SAMPLED
+            if layout & _TRACED:
+                if layout & _SAMPLED:
+                    trace = decode_trace(chunk, start, stop)
+                    start += TRACE_BYTES
+                else:
+                    trace = self.trace_ids
+                layout &= ~_TRACED
             if layout & _LARGE:
                 if layout & _SEGMENT:
                     at = source.see(chunk, start, stop, layout)
@@ -283,6 +289,7 @@ class ChannelInlet(MessageSocket):
         if isinstance(record, ChannelOpened):
             # Half of the slots may wait for the end of the turn; the publisher still has the other half.
             self._ack_at = max(1, record.num_buffers // 2)
+            self.trace_ids = TraceIds(record.trace_ids)
             self._opened.set_result(record)
         elif isinstance(record, Refusal):
             self._opened.set_exception(error_of(record))

@@ -1,7 +1,8 @@
 """One message as a frame, and its acknowledgement: what a publisher and a channel send each other.
 
 The request id of a message's frame says how its body is laid out: codec (8 bits), flags (8), and a number (16). The
-body begins with message id, publish and origin time (24 bytes), and 32 bytes of trace context when it is sampled. Then:
+body begins with message id, publish and origin time (24 bytes), and 32 bytes of trace context when it is sampled, if
+not calculated from the message id (see `records.ChannelOpened`). Then:
 
     plain     Head and data, one behind the other. The number is the size of an array's head, and four of the flags how
               many bytes of padding are at the end; else the number is that.
@@ -28,10 +29,11 @@ from ezmsg.core.wire.records import ACK_OPCODE, MESSAGE_OPCODE
 SAMPLED: Final = 1
 PARTS: Final = 2
 SEGMENT: Final = 4
-_KNOWN_FLAGS: Final = SAMPLED | PARTS | SEGMENT
-PADDING_SHIFT: Final = 11
+CALCULATED: Final = 8
+_KNOWN_FLAGS: Final = SAMPLED | PARTS | SEGMENT | CALCULATED
+PADDING_SHIFT: Final = 12
 PADDING_MASK: Final = 15
-_ARRAY_FLAGS: Final = _KNOWN_FLAGS | PADDING_MASK << 3
+_ARRAY_FLAGS: Final = _KNOWN_FLAGS | PADDING_MASK << 4
 FLAGS_SHIFT: Final = 8
 NUMBER_SHIFT: Final = 16
 NDARRAY_CODEC: Final = 1
@@ -43,6 +45,8 @@ _FRAME_ALIGNMENT: Final = 16
 BUFFERS_MAX: Final = 0xFFFF
 Trace = tuple[bytes, int, *tuple[Any, ...]]
 """Trace id (16 bytes) and span id of the publish; what else may follow stays here."""
+Context = Trace | tuple[()]
+"""The trace of a message; empty where whoever receives it calculates that."""
 
 # Frame header, message id, publish and origin time in seconds of CLOCK_MONOTONIC.
 _FRAME: Final = struct.Struct(HEADER.format + "Qdd")
@@ -56,6 +60,7 @@ FRAME_BYTES: Final = _FRAME.size
 TRACE_BYTES: Final = _TRACE.size
 
 _SAMPLED: Final = SAMPLED << FLAGS_SHIFT
+_CALCULATED: Final = CALCULATED << FLAGS_SHIFT
 
 _ACK: Final = struct.Struct(HEADER.format + "Q")
 PADDING: Final = tuple(bytes(size) for size in range(ALIGNMENT))
@@ -66,15 +71,18 @@ def _sizes(count: int) -> struct.Struct:
     return struct.Struct(f"<{count}Q")
 
 
-def _trace_bytes(trace: Trace) -> bytes:
-    return _TRACE.pack(trace[0], trace[1])
+def _context(trace: Context | None) -> tuple[bytes, int]:
+    """The trace context of a message as bytes, and the flag that says so."""
+    if not trace:
+        return b"", 0 if trace is None else CALCULATED
+    return _TRACE.pack(trace[0], trace[1]), SAMPLED
 
 
 # -- sending ----------------------------------------------------------------------------------------------------------
 
 
 def encode_plain(
-    message_id: int, publish_s: float, origin_s: float, codec: int, head: bytes, data: bytes, trace: Trace | None
+    message_id: int, publish_s: float, origin_s: float, codec: int, head: bytes, data: bytes, trace: Context | None
 ) -> bytes:
     """A whole frame of a message without buffers."""
     size = FIELDS_BYTES + len(head) + len(data)
@@ -83,7 +91,9 @@ def encode_plain(
         layout = codec | padding << PADDING_SHIFT | len(head) << NUMBER_SHIFT
     else:
         layout = codec | padding << NUMBER_SHIFT
-    if trace is None:
+    if not trace:
+        if trace is not None:
+            layout |= _CALCULATED
         frame = _FRAME.pack(size + padding, MESSAGE_OPCODE, 0, layout, message_id, publish_s, origin_s)
     else:
         size += TRACE_BYTES
@@ -103,7 +113,7 @@ def encode_in_parts(
     codec: int,
     head: bytes,
     buffers: Sequence[memoryview],
-    trace: Trace | None,
+    trace: Context | None,
 ) -> list[bytes | memoryview]:
     """A frame as parts to write one after the other, the buffers as they are.
 
@@ -112,7 +122,7 @@ def encode_in_parts(
     """
     sizes = [buffer.nbytes for buffer in buffers]
     table = _sizes(len(sizes) + 1).pack(len(head), *sizes)
-    context = b"" if trace is None else _trace_bytes(trace)
+    context, flag = _context(trace)
     position = FIELDS_BYTES + len(table) + len(head)
     parts: list[bytes | memoryview] = [b""]
     for buffer in buffers:
@@ -125,7 +135,7 @@ def encode_in_parts(
     padding = -(position + HEADER.size) % _FRAME_ALIGNMENT
     if padding:
         parts.append(PADDING[padding])
-    layout = _layout(codec, PARTS | (SAMPLED if context else 0), len(buffers))
+    layout = _layout(codec, PARTS | flag, len(buffers))
     frame = _FRAME.pack(position + padding, MESSAGE_OPCODE, 0, layout, message_id, publish_s, origin_s)
     parts[0] = b"".join((frame, context, table, head))
     return parts
@@ -141,15 +151,15 @@ class Placed(NamedTuple):
 
 
 def encode_in_segment(
-    message_id: int, publish_s: float, origin_s: float, codec: int, head: bytes, at: Placed, trace: Trace | None
+    message_id: int, publish_s: float, origin_s: float, codec: int, head: bytes, at: Placed, trace: Context | None
 ) -> bytes:
     """A whole frame of a message whose buffers are in shared memory, as `placed` lays them out."""
     sizes = at.sizes
     table = _sizes(len(sizes) + 4).pack(at.window, at.window_bytes, at.offset, len(head), *sizes)
-    context = b"" if trace is None else _trace_bytes(trace)
+    context, flag = _context(trace)
     size = FIELDS_BYTES + len(context) + len(table) + len(head)
     padding = -(size + HEADER.size) % _FRAME_ALIGNMENT
-    layout = _layout(codec, SEGMENT | (SAMPLED if context else 0), len(sizes))
+    layout = _layout(codec, SEGMENT | flag, len(sizes))
     frame = _FRAME.pack(size + padding, MESSAGE_OPCODE, 0, layout, message_id, publish_s, origin_s)
     return b"".join((frame, context, table, head, PADDING[padding]))
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ezmsg.core.wire.records.fields import Record
+from ezmsg.core.wire.records.fields import Record, Word
 
 __all__ = ["ChannelOpened", "OpenChannel", "SlotHolder"]
 
@@ -18,11 +18,15 @@ class OpenChannel(Record, frozen=True):
 
 
 class ChannelOpened(Record, frozen=True):
-    """The publisher will send; `next_message_id` is the first that may come."""
+    """The publisher will send; `next_message_id` is the first that may come.
+
+    Ids of traces that begin with its messages are calculated from `trace_ids`.
+    """
 
     topic: str
     num_buffers: int
     next_message_id: int
+    trace_ids: tuple[Word, Word, Word]
 
 
 class SlotHolder(Record, frozen=True):

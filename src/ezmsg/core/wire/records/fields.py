@@ -43,6 +43,8 @@ Seconds = Annotated[float, Meta(ge=0, le=1e9)]
 Index = Annotated[int, Meta(ge=0, le=(1 << 31) - 1)]
 Count = Annotated[int, Meta(ge=0, le=1 << 48)]
 Moment = Annotated[int, Meta(ge=0, le=1 << 62)]
+Word = Annotated[int, Meta(ge=0)]
+"""64 bits, as all numbers on the wire at most."""
 
 
 Tally = Annotated[dict[Name, int], Meta(max_length=256)]
