@@ -211,6 +211,13 @@ class Collector:
                 self._changed_counters(closed, set(left))
                 self._closing.end(self._client, self._close(left))
 
+    def forget(self) -> None:
+        """What this graph was told, or was to be told, is told to no other one at its address."""
+        if not self.is_stale and not self._registry.has_endpoints(self._graph):
+            self._registry.forget_graph(self._graph)
+        with self._recorder.reading:
+            self._recorder.pasts.forget(self._graph)
+
     # -- beneath ------------------------------------------------------------------------------------------------------
 
     @property

@@ -131,8 +131,9 @@ class TelemetryLink:
                 select.select([], [self._socket], [], min(left_s, STUCK_S))
 
     def abandon(self) -> None:
-        """Be over, whatever was left to say."""
+        """Be over, whatever was left to say; what is linked at this address later is another graph."""
         self._end()
+        self._collector.forget()
 
     def close(self) -> None:
         """Let go of the socket, without a word."""
