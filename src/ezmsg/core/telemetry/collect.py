@@ -12,7 +12,7 @@ from ezmsg.core import config
 from ezmsg.core.profiling import PROFILE_TIME, ProfileRegistry
 from ezmsg.core.recorder.digest import Pause, no_pause
 from ezmsg.core.recorder.endpoints import Endpoint
-from ezmsg.core.recorder.past import LastValues, is_past
+from ezmsg.core.recorder.past import LastValues, Tally, is_past
 from ezmsg.core.recorder.processscope import GAUGES as PROCESS_GAUGES
 from ezmsg.core.recorder.rows import PROCESS_INDEX, SAMPLE_ROW, SPAN_ROW
 from ezmsg.core.recorder.rowstore import Places
@@ -62,6 +62,9 @@ class Collector:
         self.has_more = False
         self._forget()
         self._recorder.linked.add(graph)
+        with self._recorder.reading:
+            # From now on, or for the same client again from when it had its first link: what was before was for others.
+            self._before = self._recorder.pasts.begin_tally(graph, self._client, self._tally_so_far())
 
     @property
     def link_id(self) -> str:
@@ -131,7 +134,9 @@ class Collector:
                     histograms += last.histograms
                 self._pause()
             spans, samples, selected = self._rows()
-            recorded, dropped = recorder.tally(self._reader)
+            recorded, dropped = map(_since, self._before, recorder.tally(self._reader))
+            dropped = {what: count for what, count in dropped.items() if count}
+            recorder.pasts.begin_tally(self._graph, client, self._before)
             labels = recorder.labels.since(self._labels)
             self._labels += len(labels)
             tally = recorded, dropped
@@ -224,6 +229,13 @@ class Collector:
     def _client(self) -> str:
         return str(self._registry.client_of(self._graph) or "")
 
+    def _tally_so_far(self) -> Tally:
+        digest = self._recorder.digest
+        # Of this graph from now on.
+        digest.take_spans(self._reader, 0, self._graph)
+        digest.samples.peek(self._reader, 0, self._graph)
+        return self._recorder.tally(self._reader)
+
     def _forget(self) -> None:
         self._told: set[int] = set()
         self._labels = 0
@@ -304,6 +316,10 @@ class Collector:
             self._busy.forget(index)
         recorder.retire(indices)
         return lasts
+
+
+def _since(before: dict[str, int], now: dict[str, int]) -> dict[str, int]:
+    return {what: max(0, count - before.get(what, 0)) for what, count in now.items()}
 
 
 def _at_rest(values: dict[str, int]) -> dict[str, int]:
