@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
+import numpy as np
 import pytest
 
 from ezmsg.core.dag import CyclicException
-from ezmsg.core.errors import ConfigError, SessionClosed
+from ezmsg.core.errors import ConfigError, InvalidRecord, SessionClosed
 from ezmsg.core.graphcontext import CLIENTS, GraphContext
 from ezmsg.core.graphmeta import Edge
 from ezmsg.core.graphserver import GraphServer, GraphService
@@ -143,3 +145,36 @@ async def test_leaving_goes_quietly_when_the_server_is_gone() -> None:
         await context.connect("A", "B")
         await context.publisher("A")
         await asyncio.to_thread(server.stop)
+
+
+@pytest.mark.parametrize(
+    ("make", "wrong"),
+    [
+        ("publisher", {"port": 1 << 20}),
+        ("publisher", {"port": "http"}),
+        ("publisher", {"num_buffers": 0}),
+        ("publisher", {"num_buffers": "many"}),
+        ("publisher", {"num_buffers": 1 << 40}),
+        ("subscriber", {"leaky": True, "max_queue": 0}),
+        ("subscriber", {"leaky": True, "max_queue": "long"}),
+    ],
+)
+async def test_what_is_no_number_of_messages_or_port_is_refused_by_name(
+    context: GraphContext, make: str, wrong: dict[str, Any]
+) -> None:
+    *_, (name, value) = wrong.items()
+    with pytest.raises(ConfigError, match=f"{name}={value!r} cannot be used"):
+        await getattr(context, make)("A", **wrong)
+
+
+async def test_numbers_may_be_those_of_numpy(context: GraphContext) -> None:
+    publisher = await context.publisher("A", num_buffers=np.int64(4), port=np.int32(0), buf_size=np.int64(1 << 12))
+    subscriber = await context.subscriber("A", leaky=True, max_queue=np.int16(2))
+    await publisher.broadcast(1)
+    assert await subscriber.recv() == 1
+
+
+async def test_a_number_that_no_record_can_carry_is_refused(context: GraphContext) -> None:
+    with pytest.raises(InvalidRecord, match="GetSettingsEvents"):
+        await context.settings_events(after_seq=1 << 70)
+    assert await context.settings_events() == []

@@ -37,7 +37,7 @@ from ezmsg.core.transport.local import DOORS, LocalLink
 from ezmsg.core.transport.messagelistener import MessageListener
 from ezmsg.core.transport.stream import ChannelOutlet
 from ezmsg.core.wire.records import Done, OpenPublisher, Pause, Record, Resume, Sync
-from ezmsg.core.wire.records.fields import require_name
+from ezmsg.core.wire.records.fields import buffers_of, port_of, require_name
 
 logger = logging.getLogger("ezmsg")
 
@@ -119,9 +119,10 @@ class Publisher(Flow):
         Raises:
             ServerUnreachable: No GraphServer answers at the address.
             InsecureBind: `host` is not loopback and no key was configured.
-            ValueError: `num_buffers` is not positive, or `topic` cannot be a name.
+            ValueError: `num_buffers` is not positive, `port` is no port, or `topic` cannot be a name.
         """
         require_name("topic", topic)
+        port, num_buffers = port_of(port), buffers_of(num_buffers)
         self = object.__new__(cls)
         self._prepare(topic, num_buffers, start_paused)
         self._profiles = profiles

@@ -8,11 +8,10 @@ from __future__ import annotations
 
 import pickle
 from copy import deepcopy
-from numbers import Integral
 from typing import Any
 
 from ezmsg.core.addressable import Addressable, label
-from ezmsg.core.errors import ConfigError
+from ezmsg.core.wire.records.fields import buffers_of, port_of, queue_of
 
 DEFAULT_NUM_BUFFERS = 32
 DEFAULT_BUF_SIZE = 65536
@@ -64,7 +63,7 @@ class InputStream(Stream):
     def __init__(self, msg_type: Any, leaky: bool = False, max_queue: int | None = None) -> None:
         super().__init__(msg_type)
         self.leaky = leaky
-        self.max_queue = _max_queue(max_queue)
+        self.max_queue = queue_of(max_queue)
 
 
 class OutputStream(Stream):
@@ -92,8 +91,8 @@ class OutputStream(Stream):
     ) -> None:
         super().__init__(msg_type)
         self.host = host
-        self.port = _port(port)
-        self.num_buffers = _count("num_buffers", num_buffers, "a number of messages")
+        self.port = port_of(port)
+        self.num_buffers = buffers_of(num_buffers)
         self.buf_size = buf_size
         self.force_tcp = force_tcp
         self.allow_local = allow_local
@@ -126,7 +125,7 @@ class InputRelay(InputTopic):
     ) -> None:
         super().__init__(msg_type)
         self.leaky = leaky
-        self.max_queue = _max_queue(max_queue)
+        self.max_queue = queue_of(max_queue)
         self.copy_on_forward = copy_on_forward
 
 
@@ -155,24 +154,8 @@ class OutputRelay(OutputTopic):
     ) -> None:
         super().__init__(msg_type)
         self.host = host
-        self.port = _port(port)
-        self.num_buffers = _count("num_buffers", num_buffers, "a number of messages")
+        self.port = port_of(port)
+        self.num_buffers = buffers_of(num_buffers)
         self.buf_size = buf_size
         self.force_tcp = force_tcp
         self.copy_on_forward = copy_on_forward
-
-
-def _max_queue(value: int | None) -> int | None:
-    return None if value is None else _count("max_queue", value, "None or a number of messages to keep")
-
-
-def _count(name: str, value: int, expected: str) -> int:
-    if not isinstance(value, Integral) or value <= 0:
-        raise ConfigError(name, value, f"{expected}, which must be positive")
-    return value
-
-
-def _port(value: int | None) -> int | None:
-    if value is not None and not (isinstance(value, Integral) and 0 <= value < 1 << 16):
-        raise ConfigError("port", value, "None or a port (0 to 65535)")
-    return value

@@ -26,7 +26,7 @@ from ezmsg.core.net.address import AddressType, boot_id
 from ezmsg.core.profiling import PROFILE_TIME, PROFILES, ProfileRegistry, SubscriberMetrics
 from ezmsg.core.recorder.edge import Value
 from ezmsg.core.wire.records import Done, OpenSubscriber, PublisherRoute, Record, Routing
-from ezmsg.core.wire.records.fields import require_name
+from ezmsg.core.wire.records.fields import queue_of, require_name
 
 logger = logging.getLogger("ezmsg")
 
@@ -103,8 +103,7 @@ class Subscriber:
             ValueError: `max_queue` is not positive, or `topic` cannot be a name.
         """
         require_name("topic", topic)
-        if max_queue is not None and max_queue < 1:
-            raise ValueError(f"max_queue={max_queue} must be positive")
+        max_queue = queue_of(max_queue)
         self = object.__new__(cls)
         self._prepare(topic, leaky, (max_queue or DEFAULT_LEAKY_QUEUE) if leaky else 0, channels, profiles)
         self._control = await ServerLink.connect(graph_address, self, name=f"subscriber {topic}")

@@ -14,7 +14,7 @@ from ezmsg.core.errors import EzmsgError
 from ezmsg.core.graphcontext import GraphContext
 from ezmsg.core.graphserver import GraphServer
 from ezmsg.core.net.guard import Guard
-from ezmsg.core.server import core, peers
+from ezmsg.core.server import core, restoring
 from ezmsg.core.server.journal import Journal
 from ezmsg.core.wire import records as r
 from ezmsg.core.wire.frames import REQUEST, encode_frame
@@ -27,7 +27,7 @@ EDGES = [("A", "B"), *((f"X{number:04}", f"Y{number:04}") for number in range(50
 @pytest.fixture(autouse=True)
 def _slowly(monkeypatch: pytest.MonkeyPatch) -> None:
     """One edge in each turn of the server's loop."""
-    monkeypatch.setattr(peers, "SLICE_S", -1.0)
+    monkeypatch.setattr(restoring, "SLICE_S", -1.0)
 
 
 @contextlib.asynccontextmanager

@@ -159,7 +159,7 @@ class InvalidRecord(ProtocolError):
     code = "INVALID_RECORD"
 
     def __init__(self, record: str, reason: str) -> None:
-        super().__init__(f"the body of {record} cannot be read: {reason}")
+        super().__init__(f"the body of {record} is invalid: {reason}")
         self.record, self.reason = record, reason
 
 

@@ -6,8 +6,7 @@ import asyncio
 import inspect
 import secrets
 import time
-from collections import deque
-from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator
+from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from typing import Any, cast
 from uuid import UUID, uuid4
 
@@ -21,13 +20,11 @@ from ezmsg.core.server.books.meters import OPERATION
 from ezmsg.core.server.books.routing import PERSISTENT, GraphChange, Reroute
 from ezmsg.core.server.books.settings import initial_settings
 from ezmsg.core.server.core import GraphCore
+from ezmsg.core.server.restoring import Edge, Restoring
 from ezmsg.core.wire import records as r
 
 Answer = r.Record | Awaitable[r.Record] | LateReply
 DONE = r.Done()
-Edge = tuple[str, str]
-# What the server does for one peer before it looks at others.
-SLICE_S = 0.005
 
 
 class WrongRole(EzmsgError, RuntimeError):
@@ -63,8 +60,8 @@ class Peer:
         self._id = ""
         self._token = ""
         self._connection: Connection | None = None
-        # Edges that a session is still to be given back.
-        self._missing: deque[Edge] | None = None
+        # Of a session.
+        self._restoring: Restoring | None = None
 
     @property
     def is_telemetry(self) -> bool:
@@ -100,7 +97,8 @@ class Peer:
 
     def _replaced(self) -> None:
         """The peer came back over another connection, before this one was seen to be lost."""
-        self._role = self._missing = None
+        self._role = None
+        self._stop_restoring()
         if self._connection is not None:
             self._connection.abort()
 
@@ -174,39 +172,11 @@ class Peer:
             self._core.sessions.forget_metadata(session_id)
         change, missing = self._core.routing.keep(session_id, record.edges)
         told = self._core.tell(self._core.graph_changed(change, session_id))
-        self._missing = missing = deque(missing)
-        refused: list[Edge] = []
-        told |= self._restore_some(missing, refused)
-        if missing:
-            return self._opened(self._core.restore(self._restore(missing, refused, told)), refused)
-        return self._told(told, r.SessionOpened(session_id, self._core.epoch, refused))
-
-    # There may be many edges, and other things to do. Who asks meanwhile finds what is there already in effect.
-
-    def _restore_some(self, missing: deque[Edge], refused: list[Edge]) -> set[asyncio.Task[None]]:
-        """Give a session back some of its edges; returns what to wait for until they carry."""
-        until_s = time.monotonic() + SLICE_S
-
-        def some() -> Iterator[Edge]:
-            while missing:
-                yield missing.popleft()
-                if time.monotonic() > until_s:
-                    return
-
-        change, not_had = self._core.routing.connect_all(some(), self._id)
-        refused += not_had
-        return self._core.tell(self._core.graph_changed(change, self._id))
-
-    async def _restore(self, missing: deque[Edge], refused: list[Edge], told: set[asyncio.Task[None]]) -> None:
-        while missing:
-            await asyncio.sleep(0)
-            # Unless it is gone, back over another connection, or has dropped them all.
-            if missing is self._missing:
-                told |= self._restore_some(missing, refused)
-            else:
-                missing.clear()
-        if told:
-            await asyncio.wait(told)
+        self._restoring = restoring = Restoring(self._core, session_id, missing)
+        told |= restoring.some()
+        if restoring.missing:
+            return self._opened(self._core.restore(restoring.rest(told)), restoring.refused)
+        return self._told(told, r.SessionOpened(session_id, self._core.epoch, restoring.refused))
 
     async def _opened(self, restored: asyncio.Task[None], refused: list[Edge]) -> r.Record:
         await asyncio.wait({restored})
@@ -216,12 +186,12 @@ class Peer:
 
     def revert_session(self, connection: Connection, record: r.RevertSession) -> Answer:
         self._require(r.OpenSession, record)
-        self._missing = None
+        self._stop_restoring()
         return self._rerouted(self._session_dropped(self._core.sessions.revert(self._owner)))
 
     def close_session(self, connection: Connection, record: r.CloseSession) -> Answer:
         self._require(r.OpenSession, record)
-        self._missing = None
+        self._stop_restoring()
         return self._rerouted(self._session_dropped(self._core.sessions.close(self._id)))
 
     def _rerouted(self, reroutes: list[Reroute], behind: Iterable[str] = (), answer: r.Record = DONE) -> Answer:
@@ -234,8 +204,12 @@ class Peer:
         await asyncio.wait(told)
         return answer
 
+    def _stop_restoring(self) -> None:
+        if self._restoring is not None:
+            self._restoring.stop()
+
     def session_closed(self) -> None:
-        self._missing = None
+        self._stop_restoring()
         self._core.tell(self._session_dropped(self._core.sessions.close(self._id)))
 
     def _session_dropped(self, change: GraphChange) -> list[Reroute]:

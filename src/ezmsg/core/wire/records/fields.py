@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from numbers import Integral
 from typing import Annotated, Final
 
 import msgspec
@@ -22,6 +23,10 @@ __all__ = [
     "Seconds",
     "Tally",
     "Timestamp",
+    "Word",
+    "buffers_of",
+    "port_of",
+    "queue_of",
     "require_name",
 ]
 
@@ -59,6 +64,8 @@ class Record(msgspec.Struct, frozen=True, omit_defaults=True):
 
 # What users may call something: names in records, as of an endpoint or a counter, are made of up to three of them.
 LONGEST_NAME: Final = NAME_LENGTH // 4
+MOST: Final = 1 << 20
+"""Messages that a publisher or a queue may keep."""
 
 
 def require_name(argument: str, value: object) -> None:
@@ -73,3 +80,45 @@ def require_name(argument: str, value: object) -> None:
             return
     shown = f"{value:.60}…" if isinstance(value, str) and len(value) > LONGEST_NAME else value
     raise ConfigError(argument, shown, f"valid text of at most {LONGEST_NAME} characters")
+
+
+def _count_of(argument: str, value: object, expected: str) -> int:
+    """A number of messages, as a whole number of Python, whatever it is in.
+
+    Raises:
+        ConfigError: It is no whole number, not positive, or absurd.
+    """
+    if not isinstance(value, Integral) or not 0 < int(value) <= MOST:
+        raise ConfigError(argument, value, f"{expected} (1 to {MOST:,})")
+    return int(value)
+
+
+def queue_of(max_queue: object) -> int | None:
+    """A number of messages to keep, or None.
+
+    Raises:
+        ConfigError: It is neither.
+    """
+    return None if max_queue is None else _count_of("max_queue", max_queue, "None or a number of messages to keep")
+
+
+def buffers_of(num_buffers: object) -> int:
+    """A number of messages that may be on their way.
+
+    Raises:
+        ConfigError: It is none.
+    """
+    return _count_of("num_buffers", num_buffers, "a number of messages")
+
+
+def port_of(port: object) -> int | None:
+    """A port to listen on, or None.
+
+    Raises:
+        ConfigError: It is neither.
+    """
+    if port is None:
+        return None
+    if not isinstance(port, Integral) or not 0 <= int(port) < 1 << 16:
+        raise ConfigError("port", port, "None or a port (0 to 65535)")
+    return int(port)

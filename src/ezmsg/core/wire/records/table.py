@@ -136,8 +136,15 @@ LARGE_RECORDS: dict[int, int] = {
 
 
 def encode_record(record: Record) -> tuple[int, bytes]:
-    """The opcode and the body of a record."""
-    return OPCODE_OF[type(record)], _ENCODER.encode(record)
+    """The opcode and the body of a record.
+
+    Raises:
+        InvalidRecord: A number has more than 64 bits.
+    """
+    try:
+        return OPCODE_OF[type(record)], _ENCODER.encode(record)
+    except OverflowError as error:
+        raise InvalidRecord(type(record).__name__, str(error)) from None
 
 
 def decode_record(opcode: int, body: bytes | bytearray | memoryview) -> Record:
