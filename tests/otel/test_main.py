@@ -10,6 +10,7 @@ import subprocess
 import sys
 from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
+from uuid import uuid4
 
 import pytest
 
@@ -197,7 +198,7 @@ async def test_the_console_is_standard_output_or_for_a_child_standard_error(
 async def measured_process(server: GraphServer, **what: Any) -> AsyncIterator[None]:
     """A process that delivered its first telemetry to the server."""
     client = await ControlClient.connect(server.address, Deaf(), name="test")
-    await client.request(hello())
+    await client.request(hello(str(uuid4())))
     client.notify(first(**what).batch)
     yield
     await client.close()

@@ -10,6 +10,7 @@ import contextlib
 import socket
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
+from uuid import uuid4
 
 import pytest
 
@@ -65,7 +66,7 @@ class Case:
     async def live(self) -> None:
         """A process of the graph tells what it measured, and ends in order."""
         client = await ControlClient.connect(self.server.address, Deaf(), name="test")
-        await client.request(hello())
+        await client.request(hello(str(uuid4())))
         client.notify(first(spans=span_rows(SPANS), recorded={"span": SPANS}).batch)
         await until(lambda: recorded_and_lost(self.metrics, "span")[0] == SPANS, PATIENCE_S)
         await until(lambda: self.is_down or self.traces.requests > 0, PATIENCE_S)

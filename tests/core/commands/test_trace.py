@@ -71,7 +71,7 @@ async def test_the_last_seconds_are_written(
     try:
         async with hop(server) as (publisher, subscriber):
             await pass_on(publisher, subscriber, 3)
-            assert await asyncio.to_thread(pump.flush)
+            assert await asyncio.to_thread(pump.flush, PATIENCE_S)
             file = tmp_path / "trace.json"
             arguments = ["trace", "--address", str(server.address), "--output", str(file)]
             assert await asyncio.to_thread(cmdline, arguments) == 0
@@ -119,7 +119,7 @@ async def test_a_program_that_asks_for_traces_gets_them_as_the_how_to_says(serve
             asking = compile(example, HOWTO, "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
             await eval(asking, {"context": context})
             await pass_on(publisher, subscriber, 3)
-            assert await asyncio.to_thread(pump.flush)
+            assert await asyncio.to_thread(pump.flush, PATIENCE_S)
             file = tmp_path / "trace.json"
             assert await asyncio.to_thread(cmdline, ["trace", "--address", str(server.address), "-o", str(file)]) == 0
             assert slices(file) == {"publish TOPIC": 3, "process TOPIC": 3}

@@ -472,3 +472,27 @@ def test_an_endpoint_is_closed_again_when_the_batch_that_said_so_was_lost(regist
     collector.begin(batch.seq, is_new_server=False)
     batch = collector.collect()
     assert batch is None or not batch.closed
+
+
+def test_the_books_of_a_client_begin_with_its_first_link(registry):
+    registry.recorder.digest.spans._limit = 10
+    registry.client_opened(GRAPH, first := uuid4())
+    books: list[tuple[int, int, int]] = []
+
+    def link(count: int) -> None:
+        collector = Collector(registry, GRAPH)
+        publisher = registry.register_publisher(uuid4(), "OUT", 8, graph_address=GRAPH)
+        for number in range(count):
+            publish(publisher, number, number, trace=(1, number + 1, 0))
+        registry.unregister_publisher(publisher.id)
+        batch = collect(collector)
+        collector.end(is_goodbye=False)
+        books.append((batch.recorded["row"], batch.recorded["span"], batch.dropped.get("span:span_store", 0)))
+
+    link(12)
+    link(3)
+    registry.client_closed(GRAPH, first)
+    registry.client_opened(GRAPH, uuid4())  # another graph at that address, maybe
+    link(11)
+    link(0)
+    assert books == [(12, 12, 2), (15, 15, 2), (11, 11, 1), (11, 11, 1)]

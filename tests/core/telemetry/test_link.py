@@ -391,3 +391,17 @@ def test_finishing_before_the_first_connection_still_tells_everything(server, li
     server.hello()
     first, *_, last = server.batches_to_the_end()
     assert (first.counters[0].values["sent"], last.final) == (1, True)
+
+
+def test_who_was_abandoned_is_not_followed_by_the_next_graph_at_its_address(registry, server, link, publisher):
+    step(link)
+    before = server.hello().link_id
+    publish(publisher, 0)
+    step(link)
+    registry.unregister_publisher(publisher.id)
+    link.abandon()
+    collector = Collector(registry, GRAPH)
+    assert collector.link_id != before
+    collector.begin(-1, is_new_server=False)
+    batch = collector.collect()
+    assert batch is None or not batch.endpoints

@@ -121,7 +121,7 @@ def test_a_plain_message_is_these_bytes() -> None:
 
 def test_a_plain_array_is_these_bytes() -> None:
     assert encode_plain(0x0102, 1.5, -2.0, 1, b"the head", b"data", None).hex() == (
-        "30000000000000006400" + "0000" + "01600800"  # 48 bytes, codec 1, 12 bytes of padding, a head of 8
+        "30000000000000006400" + "0000" + "01c00800"  # 48 bytes, codec 1, 12 bytes of padding, a head of 8
         + TIMES_HEX + b"the headdata".hex() + "00" * 12
     )  # fmt: skip
 
@@ -408,7 +408,7 @@ def test_a_table_that_was_cut_off_is_a_protocol_error(flags: int, trace: Trace |
             read(frame, (1, 2.0, 3.0, layout, FRAME_BYTES, stop))
 
 
-@pytest.mark.parametrize("flags", [8, 0x40, PARTS | SEGMENT])
+@pytest.mark.parametrize("flags", [16, 0x80, PARTS | SEGMENT])
 def test_unknown_message_flags_are_a_protocol_error(flags: int) -> None:
     with pytest.raises(ProtocolError, match="unknown flags"):
         decode_content(bytearray(200), flags << FLAGS_SHIFT, FRAME_BYTES, 200)

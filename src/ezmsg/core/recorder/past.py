@@ -25,6 +25,8 @@ CLIENTS: Final = 16
 """Graphs, and clients of each, of which is known what was before."""
 LEVELS: Final = frozenset({"inflight", "queue_depth", "holding_ns", "num_buffers"})
 
+Tally = tuple[dict[str, int], dict[str, int]]
+"""What was recorded, and lost."""
 Identity = tuple[str, str, int, str, str]
 """Topic, subscription, channel kind, unit and task."""
 
@@ -108,6 +110,7 @@ class _OfGraph:
         self.link_id = str(uuid4())
         self.next_seq = 0
         self.by_client: dict[str, Past] = {}
+        self.tallies: dict[str, Tally] = {}
 
 
 class Pasts:
@@ -141,6 +144,15 @@ class Pasts:
             if len(by_client) > CLIENTS:
                 del by_client[next(iter(by_client))]
         return by_client[client]
+
+    def begin_tally(self, graph: str, client: str, tally: Tally) -> Tally:
+        """What had been recorded and lost when a link of that client was first opened: by this tally, if it is now."""
+        tallies = self._of(graph).tallies
+        if client not in tallies:
+            tallies[client] = tally
+            if len(tallies) > CLIENTS:
+                del tallies[next(iter(tallies))]
+        return tallies[client]
 
     def forget(self, graph: str) -> None:
         """A graph is no more: another one at its address is told nothing of what was."""

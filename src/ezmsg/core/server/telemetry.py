@@ -299,11 +299,11 @@ class TelemetryDesk:
                 continue
             batch = self._book.stream_take(stream_id, time.time())
             if batch is None or not any(process.samples or process.spans for process in batch.processes):
-                break
+                return
             stream.connection.notify(batch)
             await asyncio.sleep(0)
-        if stream_id in self._streams and (left := self._book.stream_give_up(stream_id, time.time())) is not None:
-            self._streams[stream_id].connection.notify(left)
+        if stream is not None and (batch := self._book.stream_last(stream_id, time.time())) is not None:
+            stream.connection.notify(batch)
 
     async def _stream(self, stream_id: str, interval_s: float) -> None:
         stream = self._streams[stream_id]

@@ -12,19 +12,29 @@ from ezmsg.core import config
 from ezmsg.core.profiling import PROFILE_TIME, ProfileRegistry
 from ezmsg.core.recorder.digest import Pause, no_pause
 from ezmsg.core.recorder.endpoints import Endpoint
-from ezmsg.core.recorder.past import LastValues, is_past
+from ezmsg.core.recorder.past import LastValues, Tally, is_past
 from ezmsg.core.recorder.processscope import GAUGES as PROCESS_GAUGES
 from ezmsg.core.recorder.rows import PROCESS_INDEX, SAMPLE_ROW, SPAN_ROW
 from ezmsg.core.recorder.rowstore import Places
 from ezmsg.core.telemetry.busy import BusyTimes
 from ezmsg.core.telemetry.closing import Closing
-from ezmsg.core.wire.records import ClockAnchor, CounterState, HistogramState, TelemetryBatch
+from ezmsg.core.wire.records import ClockAnchor, CounterState, EndpointRecord, HistogramState, TelemetryBatch
 
 REMEMBERED: Final = 256
 """Batches whose place among the rows is known, should the link be lost before the server had them."""
 LINK_READERS: Final = "link"
 """The role of links among the readers of rows."""
 GAUGES: Final = frozenset({"inflight", "queue_depth", "holding_ns"}) | PROCESS_GAUGES
+
+
+class _State(NamedTuple):
+    """What a batch tells beside rows: endpoints that are new to the server, and what became of them and of others."""
+
+    endpoints: list[EndpointRecord]
+    counters: list[CounterState]
+    histograms: list[HistogramState]
+    closed: list[int]
+    closed_again: list[LastValues]
 
 
 class _Sent(NamedTuple):
@@ -62,6 +72,9 @@ class Collector:
         self.has_more = False
         self._forget()
         self._recorder.linked.add(graph)
+        with self._recorder.reading:
+            # From now on, or for the same client again from when it had its first link: what was before was for others.
+            self._before = self._recorder.pasts.begin_tally(graph, self._client, self._tally_so_far())
 
     @property
     def link_id(self) -> str:
@@ -115,45 +128,26 @@ class Collector:
                 recorder.drain(self._pause)
         self._pause()
         with recorder.reading:
-            endpoints, settled = self._endpoints()
             client = self._client
-            new = [endpoint for endpoint in endpoints if endpoint.index not in self._told]
-            self._told.update(endpoint.index for endpoint in new)
-            counters: list[CounterState] = []
-            histograms: list[HistogramState] = []
-            gone: list[int] = []
-            closed: list[int] = []
-            again: list[LastValues] = []
-            records = [endpoint.record for endpoint in new]
-            if not rows_only:
-                gone = settled
-                counters = self._changed_counters(endpoints, set(gone))
-                histograms = self._changed_histograms(endpoints)
-                again = self._closing.take_untold()
-                closed = [*gone, *(last.endpoint.index for last in again)]
-                for last in (*again, *self._closing.take_past(client)):
-                    records.append(last.endpoint)
-                    counters.append(CounterState(last.endpoint.index, last.counters))
-                    histograms += last.histograms
-                self._pause()
+            state = self._state(client, rows_only=rows_only)
             spans, samples, selected = self._rows()
-            recorded, dropped = recorder.tally(self._reader)
+            recorded, dropped = self._tally_of(client)
             labels = recorder.labels.since(self._labels)
             self._labels += len(labels)
             tally = recorded, dropped
             # A busy process has a new tally all the time: alone, it waits for the counters.
             is_tally_due = not rows_only and tally != self._tally
-            if not (records or closed or counters or histograms or spans or samples or selected or is_tally_due):
+            if not (any(state) or spans or samples or selected or is_tally_due):
                 return None
             self._tally = tally
             batch = TelemetryBatch(
                 seq=self._recorder.pasts.take_seq(self._graph),
                 process_id=client,
                 mono_ns=PROFILE_TIME(),
-                endpoints=records,
-                closed=closed,
-                counters=counters,
-                histograms=histograms,
+                endpoints=state.endpoints,
+                closed=[*state.closed, *(last.endpoint.index for last in state.closed_again)],
+                counters=state.counters,
+                histograms=state.histograms,
                 labels=labels,
                 spans=spans,
                 samples=samples,
@@ -162,7 +156,7 @@ class Collector:
                 dropped=dropped,
             )
             self._note_sent(batch.seq)
-            self._closing.note(batch.seq, client, [*again, *self._close(gone)])
+            self._closing.note(batch.seq, client, [*state.closed_again, *self._close(state.closed)])
         self._pause()
         return batch
 
@@ -220,11 +214,48 @@ class Collector:
                 self._changed_counters(closed, set(left))
                 self._closing.end(self._client, self._close(left))
 
+    def forget(self) -> None:
+        """What this graph was told, or was to be told, is told to no other one at its address."""
+        if not self.is_stale and not self._registry.has_endpoints(self._graph):
+            self._registry.forget_graph(self._graph)
+        with self._recorder.reading:
+            self._recorder.pasts.forget(self._graph)
+
     # -- beneath ------------------------------------------------------------------------------------------------------
 
     @property
     def _client(self) -> str:
         return str(self._registry.client_of(self._graph) or "")
+
+    def _state(self, client: str, *, rows_only: bool) -> _State:
+        endpoints, settled = self._endpoints()
+        new = [endpoint for endpoint in endpoints if endpoint.index not in self._told]
+        self._told.update(endpoint.index for endpoint in new)
+        state = _State([endpoint.record for endpoint in new], [], [], [], [])
+        if rows_only:
+            return state
+        state.closed.extend(settled)
+        state.counters.extend(self._changed_counters(endpoints, set(settled)))
+        state.histograms.extend(self._changed_histograms(endpoints))
+        state.closed_again.extend(self._closing.take_untold())
+        for last in (*state.closed_again, *self._closing.take_past(client)):
+            state.endpoints.append(last.endpoint)
+            state.counters.append(CounterState(last.endpoint.index, last.counters))
+            state.histograms.extend(last.histograms)
+        self._pause()
+        return state
+
+    def _tally_of(self, client: str) -> Tally:
+        recorded, dropped = map(_since, self._before, self._recorder.tally(self._reader))
+        self._recorder.pasts.begin_tally(self._graph, client, self._before)
+        return recorded, {what: count for what, count in dropped.items() if count}
+
+    def _tally_so_far(self) -> Tally:
+        digest = self._recorder.digest
+        # Of this graph from now on.
+        digest.take_spans(self._reader, 0, self._graph)
+        digest.samples.peek(self._reader, 0, self._graph)
+        return self._recorder.tally(self._reader)
 
     def _forget(self) -> None:
         self._told: set[int] = set()
@@ -306,6 +337,10 @@ class Collector:
             self._busy.forget(index)
         recorder.retire(indices)
         return lasts
+
+
+def _since(before: dict[str, int], now: dict[str, int]) -> dict[str, int]:
+    return {what: max(0, count - before.get(what, 0)) for what, count in now.items()}
 
 
 def _at_rest(values: dict[str, int]) -> dict[str, int]:

@@ -141,9 +141,10 @@ class TelemetryLink:
             self._tell_listener_rest()
 
     def abandon(self) -> None:
-        """Be over, whatever was left to say."""
+        """Be over, whatever was left to say; what is linked at this address later is another graph."""
         self._listener = None
         self._end()
+        self._collector.forget()
 
     def close(self) -> None:
         """Let go of the socket, without a word."""

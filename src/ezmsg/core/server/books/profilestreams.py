@@ -7,6 +7,7 @@ from collections import Counter
 from typing import Final
 
 import numpy as np
+from msgspec import structs
 
 from ezmsg.core.recorder.distinct import distinct
 from ezmsg.core.recorder.rowlog import Read, RowArray, RowLog
@@ -135,19 +136,20 @@ class ProfileStream:
                 room -= len(told.samples) // SAMPLE_ROW.itemsize + len(told.spans) // SPAN_ROW.itemsize
         return ProfilingStreamBatch(unix_s, processes) if processes else None
 
-    def give_up(self, clients: dict[str, StreamClient], unix_s: float) -> ProfilingStreamBatch | None:
-        """Say how much there is that will not be told, of whom; None when that is nothing."""
+    def last(self, clients: dict[str, StreamClient], unix_s: float, mono_ns: int) -> ProfilingStreamBatch | None:
+        """As `take`, with how much there is behind it that will not be told any more."""
+        told = self.take(clients, unix_s, mono_ns)
+        if told is None:
+            return None
         known = clients | self._leaving
         processes: list[ProcessSamples] = []
-        for client in known.values():
-            if not self._wants(client) or client.link is None:
-                continue
-            cursor = self._cursor(client)
-            before = cursor.dropped(client)
-            cursor.give_up(client)
-            if cursor.dropped(client) != before:
-                processes.append(self._process(client, 0, client.link.mono_ns))
-        return ProfilingStreamBatch(unix_s, processes) if processes else None
+        for process in told.processes:
+            if (client := known.get(process.process_id)) is not None:
+                cursor = self._cursor(client)
+                cursor.give_up(client)
+                process = structs.replace(process, dropped=cursor.dropped(client), positions=cursor.positions)
+            processes.append(process)
+        return structs.replace(told, processes=processes)
 
     def _wants(self, client: StreamClient) -> bool:
         ids = self._record.process_ids

@@ -264,9 +264,9 @@ class TelemetryBook:
         self._forget_read()
         return told
 
-    def stream_give_up(self, stream_id: str, unix_s: float) -> ProfilingStreamBatch | None:
-        """How much a stream has not had and will not have any more; None when that is nothing."""
-        return self._streams[stream_id].give_up(self._clients, unix_s)
+    def stream_last(self, stream_id: str, unix_s: float) -> ProfilingStreamBatch | None:
+        """As `stream_take`, with how much there is that the stream will not have any more."""
+        return self._streams[stream_id].last(self._clients, unix_s, int(unix_s * 1e9))
 
     # -- beneath ------------------------------------------------------------------------------------------------------
 
