@@ -28,8 +28,6 @@ logger = logging.getLogger("ezmsg")
 
 BACKPRESSURE_WARNING_INTERVAL_S: Final = 5.0
 NOT_YET_S: Final = float("inf")
-LONG_TURN_S: Final = 1e-3
-"""A turn of the loop that took so long, with the slot held that a publisher wants, held it up."""
 
 
 class Flow:
@@ -121,8 +119,6 @@ class Flow:
             if self._turning or not (self._slot or self._waiting or self._blocked):
                 # One turn of the loop per round of the ring: a publisher that nobody holds up must not starve it.
                 self._profiles.relieve()
-                slot = self._slot
-                held = self._held[slot]
                 self._turning += 1
                 try:
                     await ONE_TURN
@@ -130,7 +126,7 @@ class Flow:
                     self._turning -= 1
                 if not (self._held[self._slot] or self._waiting or self._blocked):
                     self._looks = self._turning > 0
-                    return self._held_up(start_s, slot, held) if held and not self._looks else 0.0
+                    return 0.0
             self._waiting += 1
             self._looks = True
             try:
@@ -168,19 +164,6 @@ class Flow:
             if isinstance(trace, TraceIds):
                 trace = (new_trace_id(), new_span_id(), 0, ())
         metrics.record_failed(self._next_id, origin_s, start_s, wait_s, error, trace)
-
-    def _held_up(self, began_s: float, slot: int, held: int) -> float:
-        """Count a turn of the loop that began with a held slot as a wait for it, if it was long; returns it, in s.
-
-        A subscriber of this loop took it. Turns of a publisher that outruns its subscribers are short, and many.
-        """
-        waited_s = message_clock() - began_s
-        if waited_s < LONG_TURN_S:
-            return 0.0
-        context = get_current_message()
-        self._metrics.waits.began(began_s, slot, "" if context is None else context.holds)
-        self._metrics.wait_ended(round(waited_s * 1e9), self._last_of(held & -held))
-        return waited_s
 
     async def _stall(self) -> None:
         began_s = message_clock()
