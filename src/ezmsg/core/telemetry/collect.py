@@ -194,13 +194,16 @@ class Collector:
             final=True,
         )
 
-    def end(self, *, is_goodbye: bool) -> None:
-        """The link is over; with `is_goodbye`, so is the graph, and a successor shall not hear of it."""
+    def end(self, *, is_goodbye: bool, is_abandoned: bool = False) -> None:
+        """The link is over; with `is_goodbye`, so is the graph, and a successor shall not hear of it.
+
+        What was recorded lately is read first, unless the link `is_abandoned` and nobody wants to know.
+        """
         recorder = self._recorder
         if is_goodbye and not self.is_stale:
             self._registry.forget_graph(self._graph)
         with recorder.reading:
-            if not is_goodbye:
+            if not (is_goodbye or is_abandoned):
                 # Of what closed just now its link is the only one to know, as long as it is linked.
                 recorder.drain(self._pause)
             recorder.linked.discard(self._graph)

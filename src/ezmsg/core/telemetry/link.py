@@ -143,7 +143,7 @@ class TelemetryLink:
     def abandon(self) -> None:
         """Be over, whatever was left to say; what is linked at this address later is another graph."""
         self._listener = None
-        self._end()
+        self._end(is_abandoned=True)
         self._collector.forget()
 
     def close(self) -> None:
@@ -275,11 +275,11 @@ class TelemetryLink:
             raise ProtocolError(f"{self._graph} sent {type(record).__name__} over a telemetry link")
         return record
 
-    def _end(self) -> None:
+    def _end(self, *, is_abandoned: bool = False) -> None:
         self.is_over = True
         self.close()
         self._tell_listener_rest()
-        self._collector.end(is_goodbye=self._is_goodbye)
+        self._collector.end(is_goodbye=self._is_goodbye, is_abandoned=is_abandoned)
 
     def _lose(self, error: Exception) -> None:
         """The connection broke; try again at once, then ever more slowly."""
