@@ -242,6 +242,14 @@ async def test_a_control_for_the_whole_graph_reaches_every_process_and_tells_wha
     await other.close()
 
 
+async def control_all(context: GraphContext, control: ProfilingTraceControl) -> dict[UUID, ProcessControlResponse]:
+    """The answers of all processes, of which there is one at least whose telemetry link is on the way."""
+    async with asyncio.timeout(20):
+        while not (answers := await context.set_profiling_trace_all(control)):
+            await asyncio.sleep(0.01)
+    return answers
+
+
 async def test_a_process_without_a_client_is_switched_live_and_collects_no_samples(
     server: GraphServer, context: GraphContext
 ) -> None:
@@ -252,13 +260,7 @@ async def test_a_process_without_a_client_is_switched_live_and_collects_no_sampl
         durations = publisher.histograms.get("publish")
         return publisher.counters["sent"], 0 if durations is None else durations.count
 
-    async def control_all(control: ProfilingTraceControl) -> dict[UUID, ProcessControlResponse]:
-        async with asyncio.timeout(20):
-            while not (answers := await context.set_profiling_trace_all(control)):
-                await asyncio.sleep(0.01)  # its telemetry link is on the way
-        return answers
-
-    [(process_id, answer)] = (await control_all(ProfilingTraceControl(True, trace_ratio=1.0))).items()
+    [(process_id, answer)] = (await control_all(context, ProfilingTraceControl(True, trace_ratio=1.0))).items()
     assert answer.ok
     assert process_id not in (await context.snapshot()).processes
     await flow.carry(2)
@@ -271,11 +273,11 @@ async def test_a_process_without_a_client_is_switched_live_and_collects_no_sampl
     assert published() == (5, 2)
     snapshot = await context.process_profiling_snapshot(process_id=process_id)
     assert [profile.messages_published_total for profile in snapshot.publishers.values()] == [5]
-    [answer] = (await control_all(ProfilingTraceControl(True, level="loud"))).values()
+    [answer] = (await control_all(context, ProfilingTraceControl(True, level="loud"))).values()
     assert answer.error_code is Code.INVALID_RESPONSE
     answer = await context.process_request(None, "PAINT", process_id=process_id)
     assert answer.error_code is Code.HANDLER_NOT_CONFIGURED
-    await control_all(OFF)
+    await control_all(context, OFF)
     await flow.carry(1)
     assert published() == (6, 3)
 
@@ -285,9 +287,7 @@ async def test_spans_of_a_process_without_a_client_are_in_streams_that_ask_for_s
 ) -> None:
     flow = await Flow.open(context, "UNCLAIMED")
     reader = Reader(context, include_spans=True)
-    async with asyncio.timeout(20):
-        while not (ids := list(await context.set_profiling_trace_all(ProfilingTraceControl(True, trace_ratio=1.0)))):
-            await asyncio.sleep(0.01)  # its telemetry link is on the way
+    ids = list(await control_all(context, ProfilingTraceControl(True, trace_ratio=1.0)))
     await flow.carry(2)
     names: list[str] = []
     while names.count("process UNCLAIMED") < 2:
@@ -303,9 +303,7 @@ async def test_a_process_whose_client_came_after_its_link_answers_under_the_id_o
     server: GraphServer, context: GraphContext
 ) -> None:
     await Flow.open(context)
-    async with asyncio.timeout(20):
-        while not await context.set_profiling_trace_all(OFF):
-            await asyncio.sleep(0.01)  # its telemetry link is on the way
+    await control_all(context, OFF)
     process = ProcessControlClient(server.address)
     await process.connect()
     assert list(await context.set_profiling_trace_all(ON)) == [process.client_id]

@@ -257,52 +257,6 @@ def by_name(registry: ProfileRegistry) -> dict[str, list[TraceSpan]]:
     return found
 
 
-async def test_each_traced_message_of_a_loop_is_a_publish_and_its_processing(
-    context: GraphContext, registry: ProfileRegistry
-) -> None:
-    publisher, subscriber = await pair(context, registry)
-    registry.set_trace_sampling(0.0, 1.0)
-    for number in range(100):
-        await publisher.broadcast(number)
-        async with subscriber.recv_zero_copy():
-            pass
-    spans = by_name(registry)
-    publishes, processes = spans.pop("publish A"), spans.pop("process A")
-    assert not spans
-    assert len({span.trace_id for span in publishes}) == len(publishes) == len(processes) == 100
-    assert len({span.span_id for span in (*publishes, *processes)}) == 200
-    for published, processed in zip(publishes, processes, strict=True):
-        assert published.parent_span_id is None
-        assert (processed.trace_id, processed.parent_span_id) == (published.trace_id, published.span_id)
-        assert processed.links == [(published.trace_id, published.span_id)]
-        assert published.attributes["ezmsg.fanout"] == 1
-        assert published.attributes["messaging.message.id"] == processed.attributes["messaging.message.id"]
-        assert published.start_unix_ns <= published.end_unix_ns <= processed.start_unix_ns <= processed.end_unix_ns
-    snapshot = registry.snapshot()
-    assert (snapshot.recorded["span"], snapshot.recorded["row"], snapshot.dropped) == (200, 200, {})
-
-
-async def test_what_happens_within_a_traced_message_joins_its_trace(
-    context: GraphContext, registry: ProfileRegistry
-) -> None:
-    publisher, subscriber = await pair(context, registry)
-    onward = await context.publisher("B", profiles=registry)
-    last = await context.subscriber("B", profiles=registry)
-    registry.set_trace_sampling(0.0, 1.0)
-    for number in range(2):
-        await publisher.broadcast(number)
-        async with subscriber.recv_zero_copy():
-            with subscriber.profile("work"):
-                await onward.broadcast(number)
-        async with last.recv_zero_copy():
-            pass
-    spans = by_name(registry)
-    for chain in zip(*(spans[name] for name in ("publish A", "process A", "publish B", "process B")), strict=True):
-        assert len({span.trace_id for span in chain}) == 1
-        assert [span.parent_span_id for span in chain] == [None, *(span.span_id for span in chain[:-1])]
-    assert [span.parent_span_id for span in spans["work"]] == [span.span_id for span in spans["process A"]]
-
-
 async def test_a_traced_message_that_fails_keeps_its_ids(context: GraphContext, registry: ProfileRegistry) -> None:
     publisher, subscriber = await pair(context, registry)
     registry.set_trace_sampling(0.0, 1.0)
