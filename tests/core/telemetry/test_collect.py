@@ -8,6 +8,7 @@ from ezmsg.core.profiling import ProfileRegistry, message_clock
 from ezmsg.core.recorder.ring import CROWDED, ROWS
 from ezmsg.core.recorder.rows import ROW_WORDS, SAMPLE_ROW, SPAN_ROW
 from ezmsg.core.recorder.samplelog import SampleLog
+from ezmsg.core.recorder.unmadelog import Part
 from ezmsg.core.telemetry.collect import Collector
 from ezmsg.core.wire.records import TelemetryBatch, decode_record, encode_record
 from ezmsg.core.wire.records.fields import LONGEST_NAME
@@ -39,7 +40,7 @@ def span_ids(batch: TelemetryBatch) -> list[int]:
 def seqs(batch: TelemetryBatch) -> list[int]:
     log = SampleLog(1000)
     log.append(np.frombuffer(batch.samples, dtype=SAMPLE_ROW))
-    log.append_selected(np.frombuffer(batch.selected, dtype=np.int64).reshape(-1, ROW_WORDS))
+    log.append_unmade(Part(np.frombuffer(batch.selected, dtype=np.int64).reshape(-1, ROW_WORDS)))
     return log.read(0, 1000).rows["seq"].tolist()
 
 

@@ -361,7 +361,7 @@ class _RunExemplars:
     def __call__(self, n: int) -> Exemplar:
         row = int(self.sampled[n])
         end_s = float(self.run.times[self.end - FIRST_TIME, row])
-        return int(self.durations[n]), round(end_s * 1e9), *_hex_ids(self.run.extra(row), of_parent=self.of_parent)
+        return int(self.durations[n]), round(end_s * 1e9), *_hex_ids(self.run.ids_of(row), of_parent=self.of_parent)
 
 
 def _labels(words: Rows) -> Column:
@@ -370,5 +370,5 @@ def _labels(words: Rows) -> Column:
 
 def _hex_ids(extra: Rows | None, *, of_parent: bool) -> tuple[str, str]:
     """Trace id and span id of an extra row, or the span id of its parent, as OpenTelemetry writes them."""
-    assert extra is not None, "a sampled row has one"
+    assert extra is not None, "a sampled row has ids"
     return extra[1:3].tobytes().hex(), hex_span_id(int(extra[4 if of_parent else 3]) & (1 << 64) - 1)

@@ -8,8 +8,8 @@ subscriber of its loop, or of a channel that was told how the publisher calculat
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Final, final
+from collections.abc import Callable, Mapping
+from typing import Final, NamedTuple, final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -43,6 +43,15 @@ _STEP: Final = 0x9E3779B97F4A7C15
 _HIGH_STEP: Final = 0xD1B54A32D192ED03
 
 
+class Seeds(NamedTuple):
+    """What ids are calculated from: both halves of the id of a trace, and those of a publish and of its processing."""
+
+    high: int
+    low: int
+    publish: int
+    process: int
+
+
 @final
 class TraceIds:
     """Ids for the messages of one publisher: random numbers, and a step from each message to the next."""
@@ -53,6 +62,18 @@ class TraceIds:
         """Begin somewhere; or as the publisher does that told so, which the processing is no part of."""
         self._high, self._low, self._publish = told or (random_bits(64), random_bits(64), random_bits(64))
         self._process = random_bits(64)
+
+    @classmethod
+    def of(cls, seeds: Seeds) -> TraceIds:
+        """Those that are calculated from these."""
+        ids = cls(seeds[:3])
+        ids._process = seeds.process
+        return ids
+
+    @property
+    def seeds(self) -> Seeds:
+        """What the ids of both ends are calculated from."""
+        return Seeds(self._high, self._low, self._publish, self._process)
 
     @property
     def told(self) -> tuple[int, int, int]:
@@ -95,12 +116,12 @@ def with_ids(rows: Rows, ids_of: Callable[[int], TraceIds | None], into: Rows) -
     Returns:
         The rows, and how many spans were given up.
     """
-    metas = rows[:, 0]
-    at = np.flatnonzero(metas & (SAMPLED | EXTENDED) == SAMPLED)
+    at = np.flatnonzero(are_calculated(rows))
     if not len(at):
         return rows, 0
+    metas = rows[:, 0]
     first = int(metas[0])
-    owners = _owners(rows) if len(at) == len(rows) else _owners(rows[at])
+    owners = owners_of(rows) if len(at) == len(rows) else owners_of(rows[at])
     if len(at) == len(rows) and (metas == first).all() and (owners == owners[0]).all():
         # What a busy process writes nearly all the time.
         known = ids_of(int(owners[0]))
@@ -130,7 +151,18 @@ def with_ids(rows: Rows, ids_of: Callable[[int], TraceIds | None], into: Rows) -
     return np.insert(rows, at + 1, extras, axis=0), 0
 
 
-def _owners(rows: Rows) -> NDArray[np.int64]:
+def complete(rows: Rows, seeds: Mapping[int, Seeds]) -> Rows:
+    """A copy of rows as they were written, with an extra row behind each whose ids are calculated from these."""
+    ids = {index: TraceIds.of(of_index) for index, of_index in seeds.items()}
+    return with_ids(rows.copy(), ids.get, np.empty((2 * len(rows), ROW_WORDS), dtype=np.int64))[0]
+
+
+def are_calculated(rows: Rows) -> NDArray[np.bool_]:
+    """Which rows belong to a trace whose ids they do not have."""
+    return rows[:, 0] & (SAMPLED | EXTENDED) == SAMPLED
+
+
+def owners_of(rows: Rows) -> NDArray[np.int64]:
     """The endpoints whose ids rows have: their own; of what was handed over, whose their last word is."""
     metas = rows[:, 0]
     is_told = (metas & KIND_MASK == PROCESS) & (metas & CHANNEL_BITS == LOCAL_BITS)

@@ -11,8 +11,9 @@ from numpy.typing import NDArray
 
 from ezmsg.core import config
 from ezmsg.core.recorder.aggregate import Aggregator
-from ezmsg.core.recorder.calculated import TraceIds, with_ids
+from ezmsg.core.recorder.calculated import Seeds, TraceIds, are_calculated, owners_of, with_ids
 from ezmsg.core.recorder.details import with_details
+from ezmsg.core.recorder.distinct import counted
 from ezmsg.core.recorder.edge import EdgeMetrics
 from ezmsg.core.recorder.endpoints import Endpoint
 from ezmsg.core.recorder.labels import Labels
@@ -21,8 +22,7 @@ from ezmsg.core.recorder.pieces import FEW, ROWS_AT_ONCE, Piece, parts, rows_in_
 from ezmsg.core.recorder.publisher import PublisherMetrics
 from ezmsg.core.recorder.ring import Rows, Taken
 from ezmsg.core.recorder.rowlog import RowArray, opaque
-from ezmsg.core.recorder.rows import INDEX_SHIFT, ROW_WORDS, SAMPLE_ROW, SPAN_ROW, are_followers, count_spans
-from ezmsg.core.recorder.rowstore import RowStore
+from ezmsg.core.recorder.rows import EXTENDED, INDEX_SHIFT, ROW_WORDS, SAMPLE_ROW, SPAN_ROW, count_spans
 from ezmsg.core.recorder.runs import Run, is_special, runs_of
 from ezmsg.core.recorder.samples import merge_oldest, sample_rows, span_rows
 from ezmsg.core.recorder.samplestore import SampleStore
@@ -36,11 +36,11 @@ from ezmsg.core.recorder.selected import (
     unselected,
     with_extra_rows,
 )
+from ezmsg.core.recorder.spanlog import SpanStore
+from ezmsg.core.recorder.unmadelog import Part
 
 SPANS: Final = 20_000
 """Span rows kept per graph for readers."""
-_LOOKED_AT: Final = 4
-"""Of so many rows, endpoints are taken to be those of all, until that turns out to be wrong."""
 
 Find = Callable[[int], Endpoint | None]
 Pause = Callable[[], None]
@@ -70,7 +70,7 @@ class Digest:
     def __init__(self, labels: Labels, sample_limit: int, span_limit: int = SPANS) -> None:
         """Make an empty one."""
         self.aggregator = Aggregator(labels)
-        self.spans = RowStore(SPAN_ROW, span_limit, are_followers)
+        self.spans = SpanStore(span_limit)
         self.samples = SampleStore(sample_limit)
         self.rows = self.records = 0
         self.lost: Counter[str] = Counter()
@@ -108,13 +108,43 @@ class Digest:
             else:
                 part, told = self.pending.without_told(part)
                 self.records -= told
-                whole, given_up = with_ids(part, lambda index: _ids_of(find(index)), self._whole)
-                self.lost["span:unknown_endpoint"] += given_up
-                piece = Piece(whole)
+                piece = self._traced(part, find)
             self.lost["row:unknown_endpoint"] += self._count(piece, pause)
             if len(piece.extended):
                 pause()
                 self._keep(piece.pairs_in_ns(self._pairs), generation, find)
+
+    def _traced(self, rows: Rows, find: Find) -> Piece:
+        """Rows, some of which belong to a trace; those whose ids are calculated are kept as they are, if all are."""
+        seeds = None if self.is_detailed else self._keep_calculated(rows, find)
+        if seeds is not None:
+            return Piece(rows, seeds=seeds)
+        whole, given_up = with_ids(rows, lambda index: _ids_of(find(index)), self._whole)
+        self.lost["span:unknown_endpoint"] += given_up
+        return Piece(whole)
+
+    def _keep_calculated(self, rows: Rows, find: Find) -> dict[int, Seeds] | None:
+        """Keep the rows that spans are made of; None where some have extra rows, or belong to nobody or to several."""
+        if (rows[:, 0] & EXTENDED).any():
+            return None
+        calculated = are_calculated(rows)
+        kept = rows.copy() if calculated.all() else rows.compress(calculated, axis=0)
+        owners = counted(owners_of(kept)).keys()
+        seeds: dict[int, Seeds] = {}
+        graphs: set[str | None] = set()
+        for index in owners | counted(kept[:, 0] >> INDEX_SHIFT).keys():
+            if (endpoint := find(index)) is None:
+                return None
+            graphs.add(endpoint.graph)
+            if index in owners:
+                if (ids := _ids_of(endpoint)) is None:
+                    return None
+                seeds[index] = ids.seeds
+        if len(graphs) != 1:
+            return None
+        (graph,) = graphs
+        self.spans.add_unmade(graph or "", graph, Part(kept, seeds))
+        return seeds
 
     def _count(self, piece: Piece, pause: Pause) -> int:
         """Rows into histograms; returns how many are of endpoints not known."""
@@ -156,7 +186,7 @@ class Digest:
             elif endpoint is None:
                 self.lost["sample:unknown_endpoint"] += int(owed_by(run[:1])[0]) * len(run)
             else:
-                self.samples.add_selected(endpoint.record.endpoint_id, endpoint.graph, run)
+                self.samples.add_unmade(endpoint.record.endpoint_id, endpoint.graph, Part(run))
             meta = unselected(int(run[0, 0]))
             unknown = self.aggregator.add_run(Run(meta, Piece(run, is_plain=True), np.arange(len(run))))
             if unknown is None:
@@ -190,11 +220,15 @@ class Digest:
         for owner in dict.fromkeys(endpoint.record.endpoint_id for endpoint in endpoints.values()):
             mine = [index for index, endpoint in endpoints.items() if endpoint.record.endpoint_id == owner]
             is_mine = indices == mine[0] if len(mine) == 1 else np.isin(indices, mine)
-            self.samples.add_selected(owner, endpoints[mine[0]].graph, rows.compress(is_mine, axis=0))
+            self.samples.add_unmade(owner, endpoints[mine[0]].graph, Part(rows.compress(is_mine, axis=0)))
 
     def take_spans(self, reader: str, limit: int, graph: str | None = None) -> bytes:
         """At most `limit` span rows, and their links, of a graph or of all, that a reader has not had yet."""
         return self.spans.take(reader, limit, graph)
+
+    def take_unmade_spans(self, reader: str, limit: int, graph: str | None = None) -> Part | None:
+        """As rows that spans are made of, at most `limit` of them; None where some are made already."""
+        return self.spans.take_unmade(reader, limit, graph)
 
     def take_samples(self, reader: str, limit: int, graph: str | None = None) -> bytes:
         """The oldest sample rows, at most `limit`, of a graph or of all, that a reader has not had yet."""
@@ -269,14 +303,9 @@ def _ids_of(endpoint: Endpoint | None) -> TraceIds | None:
 
 def _known(indices: NDArray[Any], find: Find) -> tuple[dict[int, Endpoint], int]:
     """The endpoints of rows, and how many rows are theirs: a lease may outlive its subscriber."""
-    # Of few endpoints, as rows are nearly all the time, counting each takes less than sorting all.
-    counts = {index: int(np.count_nonzero(indices == index)) for index in set(indices[:_LOOKED_AT].tolist())}
-    if sum(counts.values()) < len(indices):
-        found, times = np.unique(indices, return_counts=True)
-        counts = dict(zip(found.tolist(), times.tolist(), strict=True))
     endpoints: dict[int, Endpoint] = {}
     known = 0
-    for index, count in counts.items():
+    for index, count in counted(indices).items():
         endpoint = find(index)
         if endpoint is not None:
             endpoints[index] = endpoint

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import cached_property
 from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ezmsg.core.recorder.calculated import Seeds, complete
 from ezmsg.core.recorder.ring import Rows, Taken
 from ezmsg.core.recorder.rows import (
     BEHIND,
@@ -37,18 +38,20 @@ class Piece:
     """Rows looked at together.
 
     Attributes:
-        whole: As they were written, each extra row behind its row.
         rows: Without the extra rows.
         extended: Which of those have one.
         extras: The extra rows.
+        seeds: Where no row has one: what ids are calculated from, by endpoint.
     """
 
-    def __init__(self, whole: Rows, *, is_plain: bool = False) -> None:
-        """Take rows apart; with `is_plain`, none of them has an extra row."""
-        self.whole = self.rows = whole
-        self.extended, self.extras = _NONE, whole[:0]
-        if is_plain:
+    def __init__(self, written: Rows, *, is_plain: bool = False, seeds: Mapping[int, Seeds] | None = None) -> None:
+        """Take rows apart as they were written; with `is_plain` or `seeds`, none of them has an extra row."""
+        self._written = self.rows = written
+        self.extended, self.extras = _NONE, written[:0]
+        self.seeds = seeds
+        if is_plain or seeds is not None:
             return
+        whole = written
         at = np.flatnonzero(whole[:, 0] & EXTENDED)
         count = len(at)
         if 2 * count == len(whole):
@@ -60,13 +63,20 @@ class Piece:
             self.rows = whole.compress(is_row, axis=0)
             self.extended, self.extras = at - np.arange(count), whole.take(at + 1, axis=0)
 
+    @property
+    def whole(self) -> Rows:
+        """All rows, each extra row behind its row."""
+        return self._written if self.seeds is None else complete(self._written, self.seeds)
+
     @cached_property
     def times(self) -> Times:
         """The times of the rows in seconds, (time, row)."""
         return np.ascontiguousarray(self.rows[:, FIRST_TIME : LAST_TIME + 1].view(np.float64).T)
 
     def of(self, rows: Column) -> Rows:
-        """Some rows as they were written, each extra row behind its row."""
+        """Some rows, each extra row behind its row."""
+        if self.seeds is not None:
+            return complete(self.rows[rows], self.seeds)
         is_of = np.isin(self.extended, rows, assume_unique=True)
         places = np.searchsorted(rows, self.extended[is_of])
         return np.insert(self.rows[rows], places + 1, self.extras[is_of], axis=0)

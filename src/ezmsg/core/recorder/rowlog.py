@@ -113,7 +113,9 @@ class RowLog:
             number, at = divmod(place, BLOCK)
             if number == self._first_block + len(self._blocks):
                 self._blocks.append(self._new_block())
-                self._positions.append(self.end)
+                # As if rows that follow none were before the first.
+                self._blocks[-1][:at] = opaque(np.zeros(at, dtype=self._dtype))
+                self._positions.append(self.end - at)
             part = rows[: BLOCK - at]
             self._blocks[-1][at : at + len(part)] = opaque(part)
             self.end += self._count(part)
@@ -177,6 +179,12 @@ class RowLog:
         rows = self._blocks[number][: self._stop - first].view(self._dtype)
         begins = np.flatnonzero(~self._follows(rows))
         return first + int(begins[position - self._positions[number]])
+
+    def _begin_at(self, place: int) -> None:
+        """Forget all that is in blocks: the next row that is put there is at `place`."""
+        self._blocks.clear()
+        self._positions.clear()
+        self._first_block = place // BLOCK
 
     def _forget_before(self, place: int) -> None:
         first = place // BLOCK

@@ -9,7 +9,7 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 
 from ezmsg.core.recorder.rowlog import Found, Read, RowArray, RowLog, Tells
-from ezmsg.core.recorder.samplelog import Unmade
+from ezmsg.core.recorder.unmadelog import Unmade
 
 READERS: Final = 64
 """Readers remembered; the one idle longest is forgotten, and would start anew."""

@@ -66,7 +66,7 @@ class Run(NamedTuple):
     @property
     def sampled(self) -> Column | None:
         """Which of these rows belong to a trace; None for none."""
-        if not len(self.piece.extended):
+        if not len(self.piece.extended) and self.piece.seeds is None:
             return None
         words = self.piece.rows[:, 0]
         found = np.flatnonzero((words if self.is_all else words.take(self.at)) & SAMPLED)
@@ -74,8 +74,15 @@ class Run(NamedTuple):
 
     @property
     def whole(self) -> Rows:
-        """The rows as they were written, each extra row behind its row."""
+        """The rows, each extra row behind its row."""
         return self.piece.whole if self.is_all else self.piece.of(self.at)
+
+    def ids_of(self, row: int) -> Rows | None:
+        """The extra row of one of these rows, or the one it would have; None where it belongs to no trace."""
+        if self.piece.seeds is None:
+            return self.extra(row)
+        found = self.piece.of(self.at[row : row + 1])
+        return found[1] if len(found) > 1 else None
 
     def extra(self, row: int) -> Rows | None:
         """The extra row of one of these rows, if it has one."""

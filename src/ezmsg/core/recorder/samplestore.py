@@ -9,25 +9,19 @@ from numpy.typing import NDArray
 
 from ezmsg.core.recorder.ring import Rows
 from ezmsg.core.recorder.rows import SAMPLE_ROW
-from ezmsg.core.recorder.rowstore import RowStore
-from ezmsg.core.recorder.samplelog import SampleLog, Unmade
+from ezmsg.core.recorder.samplelog import SampleLog
 from ezmsg.core.recorder.selected import ends_s, owed_by
+from ezmsg.core.recorder.unmadestore import UnmadeStore
 
 NOTHING = b"", 0
 
 
-class SampleStore(RowStore):
+class SampleStore(UnmadeStore):
     """Logs of samples by endpoint. Callers take turns."""
 
     def __init__(self, limit: int) -> None:
         """Make an empty store that keeps `limit` samples of each endpoint."""
         super().__init__(SAMPLE_ROW, limit)
-
-    def add_selected(self, key: str, graph: str | None, rows: Rows) -> None:
-        """Add the samples that rows owe, which are kept."""
-        log = self._log(key, graph)
-        assert isinstance(log, SampleLog)
-        self._count(graph, log.append_selected(rows))
 
     def take_selected(self, name: str, limit: int, graph: str | None = None) -> tuple[bytes, int] | None:
         """The oldest unread samples (of a graph, or of all), as the rows they are made of; at most `limit` rows.
@@ -36,22 +30,10 @@ class SampleStore(RowStore):
             The rows, by time, and how many they are; None if these samples are not to be had as rows, but by `peek` and
             `advance`.
         """
-        reader = self._reader(name, graph)
-        found: dict[str, Unmade] = {}
-        for key, log in self._logs.items():
-            if graph is not None and self._graphs[key] != graph:
-                continue
-            assert isinstance(log, SampleLog)
-            unmade = log.find_unmade(reader.cursor(key).place.position, limit)
-            if unmade is None:
-                return None
-            found[key] = unmade
-        for key, unmade in found.items():
-            reader.cursor(key).go(unmade, unmade.start)
-        unread = {key: unmade.parts for key, unmade in found.items() if unmade.parts}
+        unread = self.find_unmade(name, limit, graph)
         if not unread:
-            return NOTHING
-        rows, counts = oldest_rows(list(unread.values()), limit)
+            return None if unread is None else NOTHING
+        rows, counts = oldest_rows([[part.rows for part in parts] for parts in unread.values()], limit)
         for key, count in zip(unread, counts, strict=True):
             self.advance(name, key, count)
         return rows.tobytes(), len(rows)

@@ -16,6 +16,8 @@ from ezmsg.core.recorder.past import LastValues, Tally, is_past
 from ezmsg.core.recorder.processscope import GAUGES as PROCESS_GAUGES
 from ezmsg.core.recorder.rows import PROCESS_INDEX, SAMPLE_ROW, SPAN_ROW
 from ezmsg.core.recorder.rowstore import Places
+from ezmsg.core.recorder.spanlog import spans_of
+from ezmsg.core.recorder.unmadelog import Part
 from ezmsg.core.telemetry.busy import BusyTimes
 from ezmsg.core.telemetry.closing import Closing
 from ezmsg.core.wire.records import ClockAnchor, CounterState, EndpointRecord, HistogramState, TelemetryBatch
@@ -35,6 +37,16 @@ class _State(NamedTuple):
     histograms: list[HistogramState]
     closed: list[int]
     closed_again: list[LastValues]
+
+
+class _Rows(NamedTuple):
+    """The rows of a batch."""
+
+    spans: bytes
+    samples: bytes
+    selected: bytes
+    unmade: bytes
+    seeds: dict[int, tuple[int, int, int, int]]
 
 
 class _Sent(NamedTuple):
@@ -130,14 +142,14 @@ class Collector:
         with recorder.reading:
             client = self._client
             state = self._state(client, rows_only=rows_only)
-            spans, samples, selected = self._rows()
+            rows = self._rows()
             recorded, dropped = self._tally_of(client)
             labels = recorder.labels.since(self._labels)
             self._labels += len(labels)
             tally = recorded, dropped
             # A busy process has a new tally all the time: alone, it waits for the counters.
             is_tally_due = not rows_only and tally != self._tally
-            if not (any(state) or spans or samples or selected or is_tally_due):
+            if not (any(state) or any(rows) or is_tally_due):
                 return None
             self._tally = tally
             batch = TelemetryBatch(
@@ -149,9 +161,11 @@ class Collector:
                 counters=state.counters,
                 histograms=state.histograms,
                 labels=labels,
-                spans=spans,
-                samples=samples,
-                selected=selected,
+                spans=rows.spans,
+                samples=rows.samples,
+                selected=rows.selected,
+                unmade=rows.unmade,
+                seeds=rows.seeds,
                 recorded=recorded,
                 dropped=dropped,
             )
@@ -163,8 +177,11 @@ class Collector:
     def told_by_all(self, batch: TelemetryBatch) -> TelemetryBatch:
         """The batch for who hears all links of this process: what was for them and what they lost together.
 
-        Nor is there anything that it was not told before.
+        Nor is there anything that it was not told before. Its spans are made.
         """
+        if batch.unmade:
+            made = spans_of(Part.read(batch.unmade, batch.seeds))
+            batch = structs.replace(batch, spans=batch.spans + made.tobytes(), unmade=b"", seeds={})
         if past := {endpoint.index for endpoint in batch.endpoints if is_past(endpoint)}:
             batch = structs.replace(
                 batch,
@@ -309,9 +326,11 @@ class Collector:
         self._turn = aggregator.turn
         return changed
 
-    def _rows(self) -> tuple[bytes, bytes, bytes]:
+    def _rows(self) -> _Rows:
         digest, limit = self._recorder.digest, self._rows_at_once
-        spans = digest.take_spans(self._reader, limit, self._graph)
+        unmade, spans = digest.take_unmade_spans(self._reader, limit, self._graph), b""
+        if unmade is None:
+            spans = digest.take_spans(self._reader, limit, self._graph)
         taken = digest.take_selected(self._reader, limit, self._graph)
         if taken is None:
             samples, selected = digest.take_samples(self._reader, limit, self._graph), b""
@@ -319,8 +338,9 @@ class Collector:
         else:
             samples, (selected, count) = b"", taken
             is_full = count >= limit
-        self.has_more = is_full or len(spans) // SPAN_ROW.itemsize >= limit
-        return spans, samples, selected
+        rows, seeds = unmade or Part.read(b"", {})
+        self.has_more = is_full or len(spans) // SPAN_ROW.itemsize + len(rows) >= limit
+        return _Rows(spans, samples, selected, rows.tobytes(), dict(seeds))
 
     def _note_sent(self, seq: int) -> None:
         recorder = self._recorder

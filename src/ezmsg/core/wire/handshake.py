@@ -37,7 +37,7 @@ from ezmsg.core.errors import (
 from ezmsg.core.wire.limits import HANDSHAKE_BYTES
 
 MAGIC = b"\x93EZMSG\r\n"
-PROTOCOL_VERSION = 3
+PROTOCOL_VERSION = 4
 
 _PREFIX = struct.Struct("<8sHH")
 # Nonce, pid, boot id, version of the distribution.

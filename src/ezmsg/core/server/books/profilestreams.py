@@ -10,9 +10,11 @@ import numpy as np
 from msgspec import structs
 
 from ezmsg.core.recorder.distinct import distinct
-from ezmsg.core.recorder.rowlog import Read, RowArray, RowLog
-from ezmsg.core.recorder.rows import INDEX_SHIFT, LABEL_MASK, LABEL_SHIFT, SAMPLE_ROW, SPAN_ROW, are_followers
+from ezmsg.core.recorder.rowlog import Read, RowArray
+from ezmsg.core.recorder.rows import INDEX_SHIFT, LABEL_MASK, LABEL_SHIFT, SAMPLE_ROW, SPAN_ROW
 from ezmsg.core.recorder.samplelog import SampleLog
+from ezmsg.core.recorder.spanlog import SpanLog
+from ezmsg.core.recorder.unmadelog import Part
 from ezmsg.core.server.books.telemetrylink import TelemetryLink
 from ezmsg.core.wire.records import OpenProfilingStream, ProcessSamples, ProfilingStreamBatch
 
@@ -39,10 +41,16 @@ class StreamClient:
     def __init__(self, client_id: str, pid: int, host: str, limit: int, begin: int, *, is_link: bool = False) -> None:
         self.client_id, self.pid, self.host, self.begin, self.is_link = client_id, pid, host, begin, is_link
         self.samples = SampleLog(limit, begin)
-        self.spans = RowLog(SPAN_ROW, limit, are_followers, begin)
+        self.spans = SpanLog(limit, begin)
         self.link: TelemetryLink | None = None
         self.left_s = math.inf
         """Since when, in Unix seconds, it is gone."""
+
+    def take_spans(self, made: RowArray, unmade: Part) -> None:
+        """It delivered."""
+        if len(made):
+            self.spans.append(made)
+        self.spans.append_unmade(unmade)
 
 
 class _Cursor:

@@ -10,9 +10,10 @@ from typing import Final
 from ezmsg.core.errors import ExporterLeased, IdentityTaken
 from ezmsg.core.recorder.rows import count_spans
 from ezmsg.core.recorder.selected import owed_by
+from ezmsg.core.recorder.unmadelog import Part
 from ezmsg.core.server.books.exporter import Exporter
 from ezmsg.core.server.books.profilestreams import ProfileStream, StreamClient
-from ezmsg.core.server.books.telemetrylink import TelemetryLink, sample_rows, selected_rows, span_rows
+from ezmsg.core.server.books.telemetrylink import TelemetryLink, sample_rows, selected_rows, span_rows, unmade_rows
 from ezmsg.core.wire.records import (
     ClockAnchor,
     OpenProfilingStream,
@@ -152,19 +153,20 @@ class TelemetryBook:
         """
         link = self._links[link_id]
         samples, selected, spans = sample_rows(batch.samples), selected_rows(batch.selected), span_rows(batch.spans)
+        unmade = unmade_rows(batch.unmade, batch.seeds)
         link.apply(batch)
         client = self._clients.get(batch.process_id) or self._left.get(batch.process_id)
         if client is None or client.is_link:
             # No client yet, or one that closed while this was on its way: streams of samples do not know it.
             link.lost["sample:no_client"] += len(samples) + int(owed_by(selected).sum())
-            if not batch.process_id and len(spans):
-                self._client_of(link_id, link).spans.append(spans)
+            if not batch.process_id and (len(spans) or len(unmade.rows)):
+                self._client_of(link_id, link).take_spans(spans, unmade)
         else:
             client.link = link
             if len(samples):
                 client.samples.append(samples)
-            client.samples.append_selected(selected)
-            client.spans.append(spans)
+            client.samples.append_unmade(Part(selected))
+            client.take_spans(spans, unmade)
         if self._exporter is not None:
             self._exporter.changed(link_id, batch)
 

@@ -3,27 +3,34 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
 from typing import Final
 
 import numpy as np
 
 from ezmsg.core.errors import ProtocolError
-from ezmsg.core.recorder.distinct import distinct
+from ezmsg.core.recorder.calculated import Seeds, are_calculated, owners_of
+from ezmsg.core.recorder.distinct import counted, distinct
 from ezmsg.core.recorder.past import LastValues
 from ezmsg.core.recorder.ring import Rows
-from ezmsg.core.recorder.rowlog import RowArray, RowLog
+from ezmsg.core.recorder.rowlog import RowArray
 from ezmsg.core.recorder.rows import (
     CHANNEL_MASK,
     CHANNEL_SHIFT,
     CHANNELS,
+    HOP,
+    KIND_MASK,
     METRICS,
+    PROCESS,
+    PUBLISH,
     ROW_BYTES,
     ROW_WORDS,
     SAMPLE_ROW,
     SPAN_ROW,
-    are_followers,
 )
 from ezmsg.core.recorder.selected import owed_by
+from ezmsg.core.recorder.spanlog import SpanLog
+from ezmsg.core.recorder.unmadelog import Part
 from ezmsg.core.server.books.closedendpoints import ClosedEndpoints
 from ezmsg.core.wire.records import (
     ClockAnchor,
@@ -74,13 +81,35 @@ def selected_rows(data: bytes) -> Rows:
     Raises:
         ProtocolError: The bytes are no whole rows, or name what there is not.
     """
+    rows = _ring_rows(data)
+    # A negative index would reach into the metric of the samples; what owes nothing would be kept without a bound.
+    if len(rows) and ((rows[:, 0] < 0) | (owed_by(rows) == 0)).any():
+        raise ProtocolError("a row owes no sample, or is of an endpoint with a negative index")
+    return rows
+
+
+def unmade_rows(data: bytes, seeds: Mapping[int, tuple[int, int, int, int]]) -> Part:
+    """The rows of a batch that spans are made of.
+
+    Raises:
+        ProtocolError: The bytes are no whole rows, or such that no span can be made of.
+    """
+    rows = _ring_rows(data)
+    kinds = rows[:, 0] & KIND_MASK
+    is_span = (kinds == PROCESS) | ((kinds == PUBLISH) & (rows[:, 0] & HOP == 0))
+    if not (is_span & are_calculated(rows) & (rows[:, 0] >= 0)).all():
+        raise ProtocolError("a row is of no message of a trace, or has ids of its own")
+    owners = counted(owners_of(rows)).keys()
+    if unknown := owners - seeds.keys():
+        raise ProtocolError(f"nothing is said of the ids of endpoint {min(unknown)}")
+    return Part(rows, {index: Seeds(*seeds[index]) for index in owners})
+
+
+def _ring_rows(data: bytes) -> Rows:
     if len(data) % ROW_BYTES:
         raise ProtocolError(f"{len(data)} bytes are no rows of {ROW_BYTES} bytes")
     rows = np.frombuffer(data, dtype=np.int64).reshape(-1, ROW_WORDS)
     _check(rows[:, 0] >> CHANNEL_SHIFT & CHANNEL_MASK, len(CHANNELS), "kind of channel")
-    # A negative index would reach into the metric of the samples; what owes nothing would be kept without a bound.
-    if len(rows) and ((rows[:, 0] < 0) | (owed_by(rows) == 0)).any():
-        raise ProtocolError("a row owes no sample, or is of an endpoint with a negative index")
     return rows
 
 
@@ -114,7 +143,7 @@ class TelemetryLink:
     def __init__(self, hello: OpenTelemetry, anchor: ClockAnchor, span_limit: int, begin: int = 0) -> None:
         self.hello, self.anchor = hello, anchor
         self.connections = 0
-        self.spans = RowLog(SPAN_ROW, span_limit, are_followers, begin)
+        self.spans = SpanLog(span_limit, begin)
         self.begin = self.exported = begin
         self.endpoints: dict[int, EndpointRecord] = {}
         self.closed = ClosedEndpoints()
@@ -146,7 +175,7 @@ class TelemetryLink:
         Raises:
             ProtocolError: Its columns are no rows; nothing was changed.
         """
-        rows = span_rows(batch.spans)
+        rows, unmade = span_rows(batch.spans), unmade_rows(batch.unmade, batch.seeds)
         self.last_seq, self.process_id, self.mono_ns = batch.seq, batch.process_id, batch.mono_ns
         self.is_final = batch.final
         for endpoint in batch.endpoints:
@@ -172,6 +201,7 @@ class TelemetryLink:
             self._close(index)
         if len(rows):
             self.spans.append(rows)
+        self.spans.append_unmade(unmade)
 
     def explain(self, indices: RowArray) -> list[EndpointRecord]:
         """The endpoints that rows name."""

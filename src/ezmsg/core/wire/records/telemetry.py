@@ -6,7 +6,7 @@ from typing import Annotated
 
 from msgspec import Meta
 
-from ezmsg.core.wire.records.fields import Count, Index, Moment, Name, Record, Tally
+from ezmsg.core.wire.records.fields import Count, Index, Moment, Name, Record, Tally, Word
 
 __all__ = [
     "ClockAnchor",
@@ -113,7 +113,8 @@ class TelemetryBatch(Record, frozen=True):
 
     `process_id` is the client id of its ProcessControlClient ("" before any). Counters, histograms, `recorded` and
     `dropped` are cumulative. `spans` and `samples` are rows of `SPAN_ROW` and `SAMPLE_ROW`; `selected` are rows that
-    samples are made of (see `recorder.selected`). `final` says goodbye.
+    samples are made of (see `recorder.selected`), `unmade` rows that spans are made of (see `recorder.spanlog`) with
+    `seeds`, by endpoint. `final` says goodbye.
     """
 
     seq: int
@@ -127,6 +128,8 @@ class TelemetryBatch(Record, frozen=True):
     spans: bytes = b""
     samples: bytes = b""
     selected: bytes = b""
+    unmade: bytes = b""
+    seeds: dict[Index, tuple[Word, Word, Word, Word]] = {}
     recorded: Tally = {}
     dropped: Tally = {}
     final: bool = False
