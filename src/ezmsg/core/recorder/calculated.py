@@ -14,7 +14,7 @@ from typing import Final, NamedTuple, final
 import numpy as np
 from numpy.typing import NDArray
 
-from ezmsg.core.recorder.distinct import distinct
+from ezmsg.core.recorder.distinct import counted, distinct
 from ezmsg.core.recorder.ids import random_bits
 from ezmsg.core.recorder.ring import Rows
 from ezmsg.core.recorder.rows import (
@@ -41,6 +41,7 @@ _MASK: Final = (1 << 64) - 1
 # part of them, are as evenly spread as random ones: samplers and shards of backends go by them.
 _STEP: Final = 0x9E3779B97F4A7C15
 _HIGH_STEP: Final = 0xD1B54A32D192ED03
+_PROCESS_LOCAL: Final = KIND_MASK | CHANNEL_BITS
 
 
 class Seeds(NamedTuple):
@@ -121,7 +122,7 @@ def with_ids(rows: Rows, ids_of: Callable[[int], TraceIds | None], into: Rows) -
         return rows, 0
     metas = rows[:, 0]
     first = int(metas[0])
-    owners = owners_of(rows) if len(at) == len(rows) else owners_of(rows[at])
+    owners = _owners_of(rows) if len(at) == len(rows) else _owners_of(rows[at])
     if len(at) == len(rows) and (metas == first).all() and (owners == owners[0]).all():
         # What a busy process writes nearly all the time.
         known = ids_of(int(owners[0]))
@@ -157,16 +158,37 @@ def complete(rows: Rows, seeds: Mapping[int, Seeds]) -> Rows:
     return with_ids(rows.copy(), ids.get, np.empty((2 * len(rows), ROW_WORDS), dtype=np.int64))[0]
 
 
+def is_calculated(word: int) -> bool:
+    """Whether a row with this first word belongs to a trace whose ids it does not have."""
+    return word & (SAMPLED | EXTENDED) == SAMPLED
+
+
 def are_calculated(rows: Rows) -> NDArray[np.bool_]:
-    """Which rows belong to a trace whose ids they do not have."""
+    """Which rows do."""
     return rows[:, 0] & (SAMPLED | EXTENDED) == SAMPLED
 
 
-def owners_of(rows: Rows) -> NDArray[np.int64]:
+def owners_in(rows: Rows) -> set[int]:
     """The endpoints whose ids rows have: their own; of what was handed over, whose their last word is."""
     metas = rows[:, 0]
-    is_told = (metas & KIND_MASK == PROCESS) & (metas & CHANNEL_BITS == LOCAL_BITS)
-    return np.where(is_told, rows[:, 7], metas >> INDEX_SHIFT)
+    words = counted(metas)
+    told = [word for word in words if _is_told(word)]
+    owners = {word >> INDEX_SHIFT for word in words if not _is_told(word)}
+    if len(told) == len(words):
+        return owners | counted(rows[:, 7]).keys()
+    for word in told:
+        owners |= counted(rows[metas == word, 7]).keys()
+    return owners
+
+
+def _is_told(word: int) -> bool:
+    return word & _PROCESS_LOCAL == PROCESS | LOCAL_BITS
+
+
+def _owners_of(rows: Rows) -> NDArray[np.int64]:
+    """The same, row by row."""
+    metas = rows[:, 0]
+    return np.where(metas & _PROCESS_LOCAL == PROCESS | LOCAL_BITS, rows[:, 7], metas >> INDEX_SHIFT)
 
 
 def _put(ids: TraceIds, rows: Rows, into: Rows) -> None:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from ezmsg.core import config
 from ezmsg.core.recorder.aggregate import Aggregator
-from ezmsg.core.recorder.calculated import Seeds, TraceIds, are_calculated, owners_of, with_ids
+from ezmsg.core.recorder.calculated import Seeds, TraceIds, are_calculated, is_calculated, owners_in, with_ids
 from ezmsg.core.recorder.details import with_details
 from ezmsg.core.recorder.distinct import counted
 from ezmsg.core.recorder.edge import EdgeMetrics
@@ -125,14 +125,15 @@ class Digest:
 
     def _keep_calculated(self, rows: Rows, find: Find) -> dict[int, Seeds] | None:
         """Keep the rows that spans are made of; None where some have extra rows, or belong to nobody or to several."""
-        if (rows[:, 0] & EXTENDED).any():
+        words = counted(rows[:, 0])
+        if any(word & EXTENDED for word in words):
             return None
-        calculated = are_calculated(rows)
-        kept = rows.copy() if calculated.all() else rows.compress(calculated, axis=0)
-        owners = counted(owners_of(kept)).keys()
+        is_all = all(is_calculated(word) for word in words)
+        kept = rows.copy() if is_all else rows.compress(are_calculated(rows), axis=0)
+        owners = owners_in(kept)
         seeds: dict[int, Seeds] = {}
         graphs: set[str | None] = set()
-        for index in owners | counted(kept[:, 0] >> INDEX_SHIFT).keys():
+        for index in owners | {word >> INDEX_SHIFT for word in words if is_calculated(word)}:
             if (endpoint := find(index)) is None:
                 return None
             graphs.add(endpoint.graph)

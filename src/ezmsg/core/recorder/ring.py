@@ -283,24 +283,38 @@ class Ring:
         hops = int(np.count_nonzero(words & HOP)) if flags & HOP else 0
         if not flags & _MARKED and marks == before:
             return Taken(rows, True, len(rows) + hops, lost_rows, 0, 0)
-        marked = np.flatnonzero(words & _MARKED)
-        metas = words[marked]
-        spans = _spans_of(metas) if flags & SAMPLED else np.zeros(len(metas), dtype=np.int64)
-        extended = metas & EXTENDED != 0
-        more = extended.astype(np.int64) + _are_followers(metas)
-        # Without an extra row, only what is selected has a label.
-        owed = np.bitwise_count(metas >> LABEL_SHIFT & OWED_MASK).astype(np.int64)
-        if flags & EXTENDED:
-            owed[extended] = _owed(words[marked[extended] + 1])
-        # The others the marks do not know yet: what was written while we read them.
-        known = int(np.searchsorted(marked, (marks[0] - first) // ROW_BYTES - 1, side="right"))
-        seen = (int(more.sum()), int(spans.sum()), int(owed.sum()))
-        ahead = (int(more[known:].sum()), int(spans[known:].sum()), int(owed[known:].sum()))
-        self._accounted = (marks[0], marks[1] + ahead[0], marks[2] + ahead[1], marks[3] + ahead[2])
+        seen = _tally(words, flags)
+        # The marks do not know yet what was written while we read them.
+        ahead = _tally(words[max(0, (marks[0] - first) // ROW_BYTES) :], flags)
+        self._accounted = (marks[0], marks[1] + ahead.more, marks[2] + ahead.spans, marks[3] + ahead.owed)
         extras, lost_spans, lost_samples = (self._accounted[n + 1] - before[n + 1] - seen[n] for n in range(3))
-        records = len(rows) - seen[0] + hops
-        is_selected = bool(flags & SELECTED) and bool((metas & (SELECTED | EXTENDED) == SELECTED).any())
+        records = len(rows) - seen.more + hops
+        is_selected = bool(flags & SELECTED) and bool((words & (SELECTED | EXTENDED) == SELECTED).any())
         return Taken(rows, not flags & _SPAN, records, lost_rows - extras, lost_spans, lost_samples, is_selected)
+
+
+class _Tally(NamedTuple):
+    """What rows are: rows that say more of others, spans, native samples they owe."""
+
+    more: int
+    spans: int
+    owed: int
+
+
+def _tally(words: NDArray[np.int64], flags: int) -> _Tally:
+    """Count rows by their first words, which have no others than these flags."""
+    if not flags & (EXTENDED | SELECTED):
+        return _Tally(0, int(_spans_of(words).sum()), 0)
+    marked = np.flatnonzero(words & _MARKED)
+    metas = words[marked]
+    spans = _spans_of(metas) if flags & SAMPLED else np.zeros(len(metas), dtype=np.int64)
+    extended = metas & EXTENDED != 0
+    more = extended.astype(np.int64) + _are_followers(metas)
+    # Without an extra row, only what is selected has a label.
+    owed = np.bitwise_count(metas >> LABEL_SHIFT & OWED_MASK).astype(np.int64)
+    if flags & EXTENDED:
+        owed[extended] = _owed(words[marked[extended] + 1])
+    return _Tally(int(more.sum()), int(spans.sum()), int(owed.sum()))
 
 
 def _spans_of(metas: NDArray[np.int64]) -> NDArray[np.int64]:

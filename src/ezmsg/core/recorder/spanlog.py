@@ -62,7 +62,8 @@ def spans_in(rows: Rows) -> NDArray[np.int64]:
 def spans_of(part: Part) -> RowArray:
     """The spans that rows are, at least one, in order."""
     count = len(part.rows)
-    pairs = Piece(complete(*part)).pairs_in_ns(np.empty((count, 2 * ROW_WORDS), dtype=np.int64))
+    with np.errstate(invalid="ignore"):  # they may be anybody's, and hold anything
+        pairs = Piece(complete(*part)).pairs_in_ns(np.empty((count, 2 * ROW_WORDS), dtype=np.int64))
     made = span_rows(pairs, np.empty((2 * count, 2 * ROW_WORDS), dtype=np.int64))
     assert made is not None, "rows without ids belong to no trace"
     return made

@@ -154,7 +154,7 @@ class TelemetryBook:
         link = self._links[link_id]
         samples, selected, spans = sample_rows(batch.samples), selected_rows(batch.selected), span_rows(batch.spans)
         unmade = unmade_rows(batch.unmade, batch.seeds)
-        link.apply(batch)
+        link.apply(batch, spans, unmade)
         client = self._clients.get(batch.process_id) or self._left.get(batch.process_id)
         if client is None or client.is_link:
             # No client yet, or one that closed while this was on its way: streams of samples do not know it.

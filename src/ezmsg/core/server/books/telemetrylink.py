@@ -9,7 +9,7 @@ from typing import Final
 import numpy as np
 
 from ezmsg.core.errors import ProtocolError
-from ezmsg.core.recorder.calculated import Seeds, are_calculated, owners_of
+from ezmsg.core.recorder.calculated import Seeds, is_calculated, owners_in
 from ezmsg.core.recorder.distinct import counted, distinct
 from ezmsg.core.recorder.past import LastValues
 from ezmsg.core.recorder.ring import Rows
@@ -82,6 +82,7 @@ def selected_rows(data: bytes) -> Rows:
         ProtocolError: The bytes are no whole rows, or name what there is not.
     """
     rows = _ring_rows(data)
+    _check(rows[:, 0] >> CHANNEL_SHIFT & CHANNEL_MASK, len(CHANNELS), "kind of channel")
     # A negative index would reach into the metric of the samples; what owes nothing would be kept without a bound.
     if len(rows) and ((rows[:, 0] < 0) | (owed_by(rows) == 0)).any():
         raise ProtocolError("a row owes no sample, or is of an endpoint with a negative index")
@@ -95,11 +96,12 @@ def unmade_rows(data: bytes, seeds: Mapping[int, tuple[int, int, int, int]]) -> 
         ProtocolError: The bytes are no whole rows, or such that no span can be made of.
     """
     rows = _ring_rows(data)
-    kinds = rows[:, 0] & KIND_MASK
-    is_span = (kinds == PROCESS) | ((kinds == PUBLISH) & (rows[:, 0] & HOP == 0))
-    if not (is_span & are_calculated(rows) & (rows[:, 0] >= 0)).all():
-        raise ProtocolError("a row is of no message of a trace, or has ids of its own")
-    owners = counted(owners_of(rows)).keys()
+    for word in counted(rows[:, 0]):
+        kind = word & (KIND_MASK | HOP)
+        if word < 0 or kind not in (PUBLISH, PROCESS, PROCESS | HOP) or not is_calculated(word):
+            raise ProtocolError("a row is of no message of a trace, or has ids of its own")
+        _check_code(word >> CHANNEL_SHIFT & CHANNEL_MASK, len(CHANNELS), "kind of channel")
+    owners = owners_in(rows)
     if unknown := owners - seeds.keys():
         raise ProtocolError(f"nothing is said of the ids of endpoint {min(unknown)}")
     return Part(rows, {index: Seeds(*seeds[index]) for index in owners})
@@ -108,9 +110,7 @@ def unmade_rows(data: bytes, seeds: Mapping[int, tuple[int, int, int, int]]) -> 
 def _ring_rows(data: bytes) -> Rows:
     if len(data) % ROW_BYTES:
         raise ProtocolError(f"{len(data)} bytes are no rows of {ROW_BYTES} bytes")
-    rows = np.frombuffer(data, dtype=np.int64).reshape(-1, ROW_WORDS)
-    _check(rows[:, 0] >> CHANNEL_SHIFT & CHANNEL_MASK, len(CHANNELS), "kind of channel")
-    return rows
+    return np.frombuffer(data, dtype=np.int64).reshape(-1, ROW_WORDS)
 
 
 def _rows(data: bytes, dtype: np.dtype[np.void]) -> RowArray:
@@ -121,8 +121,13 @@ def _rows(data: bytes, dtype: np.dtype[np.void]) -> RowArray:
 
 def _check(codes: RowArray, count: int, what: str) -> None:
     # Once, here: readers look these up without asking.
-    if len(codes) and (highest := codes.max()) >= count:
-        raise ProtocolError(f"there is no {what} {highest}")
+    if len(codes):
+        _check_code(int(codes.max()), count, what)
+
+
+def _check_code(code: int, count: int, what: str) -> None:
+    if code >= count:
+        raise ProtocolError(f"there is no {what} {code}")
 
 
 class TelemetryLink:
@@ -169,13 +174,8 @@ class TelemetryLink:
         """Whether nothing more will come, unless the process reconnects."""
         return self.connections == 0
 
-    def apply(self, batch: TelemetryBatch) -> None:
-        """Take over what changed.
-
-        Raises:
-            ProtocolError: Its columns are no rows; nothing was changed.
-        """
-        rows, unmade = span_rows(batch.spans), unmade_rows(batch.unmade, batch.seeds)
+    def apply(self, batch: TelemetryBatch, spans: RowArray, unmade: Part) -> None:
+        """Take over what changed; `spans` and `unmade` are the batch's, read."""
         self.last_seq, self.process_id, self.mono_ns = batch.seq, batch.process_id, batch.mono_ns
         self.is_final = batch.final
         for endpoint in batch.endpoints:
@@ -199,8 +199,8 @@ class TelemetryLink:
         self.recorded, self.dropped = batch.recorded or self.recorded, batch.dropped or self.dropped
         for index in batch.closed:
             self._close(index)
-        if len(rows):
-            self.spans.append(rows)
+        if len(spans):
+            self.spans.append(spans)
         self.spans.append_unmade(unmade)
 
     def explain(self, indices: RowArray) -> list[EndpointRecord]:
