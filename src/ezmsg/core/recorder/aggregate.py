@@ -43,7 +43,7 @@ from ezmsg.core.recorder.rows import (
     SPAN,
     WAIT,
 )
-from ezmsg.core.recorder.runs import Durations, Published, Run, process_run, publish_run
+from ezmsg.core.recorder.runs import Durations, Published, Run, ids_in, process_run, publish_run
 from ezmsg.core.recorder.series import NOWHERE, Mask, SeriesTable
 
 EXEMPLARY: Final = frozenset({"age", "backpressure", "process", "publish", "queue", "serialize", "transport"})
@@ -159,7 +159,7 @@ class Aggregator:
 
     def _count_run(self, index: int, durations: Durations, run: Run, end: int) -> int:
         """Count what a run says of an endpoint; the word `end` tells when what is sampled of it ended."""
-        position, is_hop = self.series.position(index), bool(run.meta & HOP)
+        position = self.series.position(index)
         if position == NOWHERE:
             return len(run.at)
         labels: dict[str, int] = {}
@@ -168,13 +168,16 @@ class Aggregator:
         self.series.count_run(position, durations.histograms, labels, self.turn)
         sampled = run.sampled
         if sampled is not None:
+            are_all = len(sampled) == len(run.at)
             for name in EXEMPLARY & durations.by_row.keys():
-                of_sampled, rows = durations.by_row[name][sampled], sampled
+                of_sampled, rows = durations.by_row[name], sampled
+                if not are_all:
+                    of_sampled = of_sampled[sampled]
                 if name in _NOT_ZERO:
                     happened = of_sampled > 0
                     of_sampled, rows = of_sampled[happened], rows[happened]
                 if len(rows):
-                    make = _RunExemplars(run, rows, of_sampled, end, is_hop and end == PUBLISH_END)
+                    make = _RunExemplars(run, rows, of_sampled, end)
                     self.series.offer(position, name, of_sampled, make, labels.get(name, NO_LABEL))
         return 0
 
@@ -343,9 +346,9 @@ class _Exemplars:
     def __call__(self, n: int) -> Exemplar:
         row = int(self.sampled[n])
         meta, end_ns = int(self.chunk.words[row, 0]), int(self.chunk.words[row, self.end])
-        of_parent = bool(meta & HOP) and meta & KIND_MASK == PUBLISH
-        ids = _hex_ids(self.chunk.rows[self.chunk.at[row] + 1], of_parent=of_parent)
-        return int(self.durations[row]), end_ns, *ids
+        is_publish = meta & KIND_MASK == PUBLISH
+        trace_id, span_id = ids_in(self.chunk.rows[self.chunk.at[row] + 1], is_parent=is_publish and bool(meta & HOP))
+        return int(self.durations[row]), end_ns, trace_id.hex(), hex_span_id(span_id)
 
 
 @dataclass(slots=True)
@@ -356,19 +359,13 @@ class _RunExemplars:
     sampled: Column
     durations: NDArray[np.float64]
     end: int
-    of_parent: bool
 
     def __call__(self, n: int) -> Exemplar:
         row = int(self.sampled[n])
         end_s = float(self.run.times[self.end - FIRST_TIME, row])
-        return int(self.durations[n]), round(end_s * 1e9), *_hex_ids(self.run.ids_of(row), of_parent=self.of_parent)
+        trace_id, span_id = self.run.ids_of(row, is_publish=self.end == PUBLISH_END)
+        return int(self.durations[n]), round(end_s * 1e9), trace_id.hex(), hex_span_id(span_id)
 
 
 def _labels(words: Rows) -> Column:
     return words[:, 0] >> LABEL_SHIFT & LABEL_MASK
-
-
-def _hex_ids(extra: Rows | None, *, of_parent: bool) -> tuple[str, str]:
-    """Trace id and span id of an extra row, or the span id of its parent, as OpenTelemetry writes them."""
-    assert extra is not None, "a sampled row has ids"
-    return extra[1:3].tobytes().hex(), hex_span_id(int(extra[4 if of_parent else 3]) & (1 << 64) - 1)

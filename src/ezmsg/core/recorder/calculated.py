@@ -168,8 +168,14 @@ def are_calculated(rows: Rows) -> NDArray[np.bool_]:
     return rows[:, 0] & (SAMPLED | EXTENDED) == SAMPLED
 
 
+def owner_of(row: Rows) -> int:
+    """The endpoint whose ids a row has: its own; of what was handed over, whose its last word is."""
+    word = int(row[0])
+    return int(row[7]) if _is_told(word) else word >> INDEX_SHIFT
+
+
 def owners_in(rows: Rows) -> set[int]:
-    """The endpoints whose ids rows have: their own; of what was handed over, whose their last word is."""
+    """The owners of all rows."""
     metas = rows[:, 0]
     words = counted(metas)
     told = [word for word in words if _is_told(word)]
@@ -186,7 +192,7 @@ def _is_told(word: int) -> bool:
 
 
 def _owners_of(rows: Rows) -> NDArray[np.int64]:
-    """The same, row by row."""
+    """The owner of each row."""
     metas = rows[:, 0]
     return np.where(metas & _PROCESS_LOCAL == PROCESS | LOCAL_BITS, rows[:, 7], metas >> INDEX_SHIFT)
 

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ezmsg.core.recorder.buckets import COLUMNS, float_columns
+from ezmsg.core.recorder.calculated import TraceIds, owner_of
 from ezmsg.core.recorder.intervals import Stretch
 from ezmsg.core.recorder.pieces import Column, Piece, Times
 from ezmsg.core.recorder.ring import Rows
@@ -77,12 +78,17 @@ class Run(NamedTuple):
         """The rows, each extra row behind its row."""
         return self.piece.whole if self.is_all else self.piece.of(self.at)
 
-    def ids_of(self, row: int) -> Rows | None:
-        """The extra row of one of these rows, or the one it would have; None where it belongs to no trace."""
-        if self.piece.seeds is None:
-            return self.extra(row)
-        found = self.piece.of(self.at[row : row + 1])
-        return found[1] if len(found) > 1 else None
+    def ids_of(self, row: int, *, is_publish: bool) -> tuple[bytes, int]:
+        """Trace and span id of one of these rows, which is sampled; with `is_publish`, those of the publish in it."""
+        seeds = self.piece.seeds
+        if seeds is not None:
+            words = self.piece.rows[self.at[row]]
+            ids = TraceIds.of(seeds[owner_of(words)])
+            return ids.publish(int(words[1]))[:2] if is_publish else ids.process(int(words[1]))
+        extra = self.extra(row)
+        assert extra is not None, "a sampled row has one"
+        # Of a hop, which is first of all a processing, the publish is the parent.
+        return ids_in(extra, is_parent=is_publish and bool(self.meta & HOP))
 
     def extra(self, row: int) -> Rows | None:
         """The extra row of one of these rows, if it has one."""
@@ -111,6 +117,11 @@ class Published(NamedTuple):
 
     durations: Durations
     stretch: Stretch
+
+
+def ids_in(extra: Rows, *, is_parent: bool) -> tuple[bytes, int]:
+    """Trace and span id in an extra row; with `is_parent`, the span is the parent."""
+    return extra[1:3].tobytes(), int(extra[4 if is_parent else 3]) & (1 << 64) - 1
 
 
 def is_special(meta: int) -> bool:
