@@ -176,6 +176,8 @@ class Flow:
         self._slots.is_awaited = True
         try:
             if not (self._remotes.outlets and await self._eagerness.sees(self._can_go_on)):
+                if self._eagerness.is_dense:
+                    self._profiles.relieve(is_idle=True)
                 slept_s = message_clock()
                 await self._any_release()
                 self._eagerness.slept(message_clock() - slept_s)

@@ -143,8 +143,11 @@ class Inbox:
             self._profiles.relieve()
         # Only if nobody waits: the first is served first. What tasks of this loop send comes without looking.
         is_eager = self._is_reached_from_afar
-        if is_eager and not self._waiters and await self._eagerness.sees(self._has_news):
-            return
+        if is_eager and not self._waiters:
+            if await self._eagerness.sees(self._has_news):
+                return
+            if self._eagerness.is_dense:
+                self._profiles.relieve(is_idle=True)
         waiter = self._loop.create_future()
         self._waiters.append(waiter)
         began_s = message_clock() if is_eager else 0.0

@@ -314,9 +314,9 @@ class ProfileRegistry:
             row = operation_row(recorder.labels, kind, name, unit, detail, start_ns, end_ns, trace, error)
             recorder.process.add_span(graph, row)
 
-    def relieve(self) -> None:
-        """Let what this thread recorded be read now, if it is so much that it would be lost."""
-        self.recorder.relieve()
+    def relieve(self, *, is_idle: bool = False) -> None:
+        """Let what this thread recorded be read now, if it is so much that it would be lost, or soon would be."""
+        self.recorder.relieve(is_idle=is_idle)
 
     # -- reading ------------------------------------------------------------------------------------------------------
 

@@ -48,13 +48,16 @@ class Eagerness:
 
     Args:
         soon_s: It may pay after having slept for less than this.
+
+    Attributes:
+        is_dense: Whether that was so the last time.
     """
 
-    __slots__ = ("_is_dense", "_pause", "_paused", "_soon_s", "_tries")
+    __slots__ = ("_pause", "_paused", "_soon_s", "_tries", "is_dense")
 
     def __init__(self, soon_s: float = SOON_S) -> None:
         self._soon_s = soon_s
-        self._is_dense = False
+        self.is_dense = False
         self._tries = TRIES
         self._pause, self._paused = PAUSE, 0
 
@@ -75,7 +78,7 @@ class Eagerness:
 
     def begins(self) -> bool:
         """Whether to look now."""
-        if not self._is_dense:
+        if not self.is_dense:
             return False
         # Fewer than none, where several tried at the same time.
         if self._tries <= 0:
@@ -105,7 +108,7 @@ class Eagerness:
 
     def slept(self, seconds: float) -> None:
         """Where it was not seen, so long was slept."""
-        self._is_dense = seconds < self._soon_s
+        self.is_dense = seconds < self._soon_s
 
 
 class Courtesy:

@@ -264,14 +264,14 @@ class Recorder:
 
     # -- reading ------------------------------------------------------------------------------------------------------
 
-    def relieve(self) -> None:
+    def relieve(self, *, is_idle: bool = False) -> None:
         """Read all rings in this thread, if its own is crowded. Writers call it now and then, not for every message.
 
         A loop that never rests lets go of the GIL only for moments, and a thread that waits for it may not get it for
         seconds: then the reader starves while rings run over. Whoever writes that much does the reading as well.
         """
         ring = self._rings.get(threading.get_ident())
-        if ring is not None and ring.is_crowded:
+        if ring is not None and (ring.is_crowded or (is_idle and ring.is_filling)):
             with self.reading:
                 began_s = time.thread_time()
                 self.drain(with_pending=False)

@@ -239,6 +239,11 @@ class Ring:
         """Whether so much waits to be read that its writer should do it; no more, or the pump would hurry."""
         return (self.head - self._tail) * CROWDED > self._size
 
+    @property
+    def is_filling(self) -> bool:
+        """Whether it is half as much: worth to be read by its writer while that waits for others."""
+        return 2 * (self.head - self._tail) * CROWDED > self._size
+
     def unread(self) -> int:
         """Rows a read would find or find lost."""
         return (self.head - self._tail) // ROW_BYTES
