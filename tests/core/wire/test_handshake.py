@@ -66,16 +66,16 @@ def test_the_conversation_is_these_bytes() -> None:
         PROOF_BYTES,
         VERDICT_BYTES,
     ]
-    assert client.hello[:48].hex() == "93455a4d53470d0a03006c00" + bytes(range(32)).hex() + "65000000"
+    assert client.hello[:48].hex() == "93455a4d53470d0a04006c00" + bytes(range(32)).hex() + "65000000"
     assert client.hello[48:] == ALICE.boot_id.encode() + bytes(4) + ALICE.version.encode().ljust(32, b"\0")
-    assert challenge[:12].hex() == "93455a4d53470d0a03008c00"
+    assert challenge[:12].hex() == "93455a4d53470d0a04008c00"
     assert challenge[-32:].hex() == GOLDEN_SERVER_MAC
     assert proof.hex() == "00" + GOLDEN_CLIENT_MAC
-    assert verdict.hex() == "93455a4d53470d0a03000100" + "00"
+    assert verdict.hex() == "93455a4d53470d0a04000100" + "00"
 
 
-GOLDEN_SERVER_MAC = "5002e18d3107928f619ae9c4019917df5429b54f456fae8cd3c7981cba855a91"
-GOLDEN_CLIENT_MAC = "f17312af2013710824d80d4eb87f0fa96f8ac3f804e8aa55b0045df56c733acb"
+GOLDEN_SERVER_MAC = "8f804b421cd61d161a380396fc55856d71d10b92b4721067855a212ccea9d179"
+GOLDEN_CLIENT_MAC = "9532f91f50f0ce528e6194aac03c99960e8b6cb13aeb894fbc84fcb0085ca676"
 
 
 # -- keys -----------------------------------------------------------------------------------------------------------
