@@ -108,7 +108,7 @@ def test_a_client_that_skips_the_check_is_refused_with_a_verdict() -> None:
 def test_a_verdict_without_a_challenge_does_not_make_a_server() -> None:
     client, _ = pair()
     with pytest.raises(HandshakeError, match="refused with code 0"):
-        deliver(MAGIC + b"\x03\x00\x01\x00\x00", client)
+        deliver(MAGIC + b"\x04\x00\x01\x00\x00", client)
     assert not client.done
 
 
@@ -172,11 +172,11 @@ def in_version(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
 def test_both_sides_name_both_versions_whatever_the_other_format_is(length: int) -> None:
     _, server = pair()
     hello = MAGIC + b"\x07\x00" + length.to_bytes(2, "little") + bytes(length)
-    with pytest.raises(VersionMismatch, match="speaks version 7 of the protocol, this process version 3") as refused:
+    with pytest.raises(VersionMismatch, match="speaks version 7 of the protocol, this process version 4") as refused:
         deliver(hello, server)
     assert (refused.value.ours, refused.value.theirs) == (PROTOCOL_VERSION, 7)
     # All of the hello was read, so that closing does not discard the answer.
-    assert server.farewell == MAGIC + b"\x03\x00\x01\x00\x02"
+    assert server.farewell == MAGIC + b"\x04\x00\x01\x00\x02"
 
 
 def test_a_client_learns_the_version_of_the_server(in_version: Callable[[int], None]) -> None:
@@ -210,7 +210,7 @@ def test_something_else_is_named_as_soon_as_it_speaks(side: type[ServerHandshake
 def test_a_hello_of_another_size_is_refused_before_it_is_read(length: int) -> None:
     _, server = pair()
     with pytest.raises(HandshakeError, match=f"of {length} bytes"):
-        server.receive(MAGIC + b"\x03\x00" + length.to_bytes(2, "little"))
+        server.receive(MAGIC + b"\x04\x00" + length.to_bytes(2, "little"))
 
 
 def test_more_than_wanted_is_refused() -> None:
@@ -231,7 +231,7 @@ def test_a_peer_that_hangs_up_is_named() -> None:
     client, server = pair()
     assert str(server.hung_up()) == "handshake with the client failed: it hung up"
     deliver(client.hello[:10], server)
-    assert str(server.hung_up()).endswith(r"it hung up after it sent b'\x93EZMSG\r\n\x03\x00'")
+    assert str(server.hung_up()).endswith(r"it hung up after it sent b'\x93EZMSG\r\n\x04\x00'")
     deliver(client.hello[10:50], server)
     assert str(server.hung_up()).endswith("it hung up in the middle of the handshake")
     deliver(deliver(deliver(client.hello[50:], server), client), server)
