@@ -93,7 +93,7 @@ async def test_another_version_is_named(serving, where, monkeypatch) -> None:
     class Newer(hello):
         def __init__(self, *args, **options) -> None:
             super().__init__(*args, **options)
-            self.hello = self.hello[:8] + b"\x04\x00" + self.hello[10:]
+            self.hello = self.hello[:8] + b"\x05\x00" + self.hello[10:]
 
         def _take_prefix(self, version: int, length: int) -> None:
             raise VersionMismatch(self._name, 5, version)
