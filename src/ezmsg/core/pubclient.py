@@ -198,7 +198,7 @@ class Publisher(Flow):
         else:
             origin_s = start_s
             trace = None
-            if start_s >= metrics.next_root_s and metrics.begin_root(start_s):
+            if start_s >= metrics.next_root_s and (metrics.begins_all or metrics.begin_root(start_s)):
                 trace = begin_trace(metrics.ids)
         direct, teller = self._direct, metrics.teller
         if trace is not None and (not teller or (type(trace) is tuple and trace[3])):

@@ -76,6 +76,7 @@ class PublisherMetrics:
         roots: Traces that were due to begin here.
         roots_thinned: Those of them left out to stay within the budget.
         next_root_s: From when on a message without a trace may begin one (see `begin_root`).
+        begins_all: Whether each does, without asking; also these must not begin before `next_root_s`.
     """
 
     __slots__ = (
@@ -93,6 +94,7 @@ class PublisherMetrics:
         "_thin_mask",
         "_wait_meta",
         "_ways",
+        "begins_all",
         "bytes",
         "endpoint_id",
         "graph",
@@ -156,6 +158,7 @@ class PublisherMetrics:
         self._selected = ((0, 0),) * 4
         self._thin_mask = 0
         self.next_root_s = NEVER
+        self.begins_all = False
         self._root_period_s = 0.0
         self._root_ratio: float | None = None
         self._root_mask = self.roots = self.roots_thinned = 0
@@ -414,6 +417,7 @@ class PublisherMetrics:
         else:
             self._root_period_s = 1 / rate_hz
             self.next_root_s = ALWAYS
+        self._note_all()
 
     def goes_by(self, way: ProfileChannelType, channels: Mapping[ProfileChannelType, int]) -> None:
         """From now on messages leave the process this way (UNKNOWN: they do not), by so many channels of each kind.
@@ -426,6 +430,10 @@ class PublisherMetrics:
     def thin_roots(self, throttle: int) -> None:
         """Begin one trace in two to this power of those that are due."""
         self._root_mask = (1 << throttle) - 1
+        self._note_all()
+
+    def _note_all(self) -> None:
+        self.begins_all = self._root_ratio is not None and self._root_ratio >= 1 and not self._root_mask
 
     def counters(self) -> dict[str, int]:
         """Totals and last gauges, by the names of the wire; a wait that is on counts up to now."""
