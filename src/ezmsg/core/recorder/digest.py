@@ -36,7 +36,7 @@ from ezmsg.core.recorder.selected import (
     unselected,
     with_extra_rows,
 )
-from ezmsg.core.recorder.spanlog import SpanStore
+from ezmsg.core.recorder.spanlog import SpanStore, UnmadeRows
 from ezmsg.core.recorder.unmadelog import Part
 
 SPANS: Final = 20_000
@@ -227,7 +227,7 @@ class Digest:
         """At most `limit` span rows, and their links, of a graph or of all, that a reader has not had yet."""
         return self.spans.take(reader, limit, graph)
 
-    def take_unmade_spans(self, reader: str, limit: int, graph: str | None = None) -> Part | None:
+    def take_unmade_spans(self, reader: str, limit: int, graph: str | None = None) -> UnmadeRows | None:
         """As rows that spans are made of, at most `limit` of them; None where some are made already."""
         return self.spans.take_unmade(reader, limit, graph)
 

@@ -5,10 +5,12 @@ A row of a message whose ids are calculated is half of what its span is, and les
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 from numpy.typing import NDArray
 
-from ezmsg.core.recorder.calculated import complete
+from ezmsg.core.recorder.calculated import Seeds, complete
 from ezmsg.core.recorder.pieces import Piece
 from ezmsg.core.recorder.ring import Rows
 from ezmsg.core.recorder.rowlog import RowArray
@@ -28,6 +30,14 @@ class SpanLog(UnmadeLog):
         super().__init__(SPAN_ROW, limit, spans_in, spans_of, are_followers, end)
 
 
+class UnmadeRows(NamedTuple):
+    """Rows as they travel, how many they are, and what their ids are calculated from."""
+
+    rows: bytes
+    number: int
+    seeds: dict[int, Seeds]
+
+
 class SpanStore(UnmadeStore):
     """Logs of spans by graph. Callers take turns."""
 
@@ -35,20 +45,21 @@ class SpanStore(UnmadeStore):
         """Make an empty store that keeps `limit` spans of each graph."""
         super().__init__(SPAN_ROW, limit, are_followers)
 
-    def take_unmade(self, name: str, limit: int, graph: str | None = None) -> Part | None:
+    def take_unmade(self, name: str, limit: int, graph: str | None = None) -> UnmadeRows | None:
         """At most `limit` unread rows that spans are made of; None if these spans are to be had only by `take`."""
         unread = self.find_unmade(name, limit, graph)
         if unread is None:
             return None
-        taken: list[Part] = []
+        taken: list[Rows] = []
+        seeds: dict[int, Seeds] = {}
         for key, parts in unread.items():
             for part in parts:
-                part = part._replace(rows=part.rows[:limit])
-                limit -= len(part.rows)
-                self.advance(name, key, int(spans_in(part.rows).sum()))
-                taken.append(part)
-        rows = np.concatenate([part.rows for part in taken] or [np.empty((0, ROW_WORDS), dtype=np.int64)])
-        return Part(rows, {index: seeds for part in taken for index, seeds in part.seeds.items()})
+                rows = part.rows[:limit]
+                limit -= len(rows)
+                self.advance(name, key, int(spans_in(rows).sum()))
+                taken.append(rows)
+                seeds.update(part.seeds)
+        return UnmadeRows(b"".join([rows.data for rows in taken]), sum(map(len, taken)), seeds)
 
     def _new_log(self) -> SpanLog:
         return SpanLog(self._limit)

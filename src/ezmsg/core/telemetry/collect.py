@@ -10,23 +10,30 @@ from msgspec import structs
 
 from ezmsg.core import config
 from ezmsg.core.profiling import PROFILE_TIME, ProfileRegistry
+from ezmsg.core.recorder.calculated import Seeds
 from ezmsg.core.recorder.digest import Pause, no_pause
 from ezmsg.core.recorder.endpoints import Endpoint
 from ezmsg.core.recorder.past import LastValues, Tally, is_past
 from ezmsg.core.recorder.processscope import GAUGES as PROCESS_GAUGES
 from ezmsg.core.recorder.rows import PROCESS_INDEX, SAMPLE_ROW, SPAN_ROW
 from ezmsg.core.recorder.rowstore import Places
-from ezmsg.core.recorder.spanlog import spans_of
+from ezmsg.core.recorder.spanlog import UnmadeRows, spans_of
 from ezmsg.core.recorder.unmadelog import Part
 from ezmsg.core.telemetry.busy import BusyTimes
 from ezmsg.core.telemetry.closing import Closing
 from ezmsg.core.wire.records import ClockAnchor, CounterState, EndpointRecord, HistogramState, TelemetryBatch
 
+UNMADE_AT_ONCE: Final = 20_000
+"""Rows of a batch that spans are made of. Whoever handles a batch lets go of the interpreter in every step, and gets it
+back when the message path is willing: that takes longer than the steps, so they are few."""
 REMEMBERED: Final = 256
 """Batches whose place among the rows is known, should the link be lost before the server had them."""
 LINK_READERS: Final = "link"
 """The role of links among the readers of rows."""
 GAUGES: Final = frozenset({"inflight", "queue_depth", "holding_ns"}) | PROCESS_GAUGES
+
+
+NOTHING_UNMADE: Final = UnmadeRows(b"", 0, {})
 
 
 class _State(NamedTuple):
@@ -46,7 +53,7 @@ class _Rows(NamedTuple):
     samples: bytes
     selected: bytes
     unmade: bytes
-    seeds: dict[int, tuple[int, int, int, int]]
+    seeds: dict[int, Seeds]
 
 
 class _Sent(NamedTuple):
@@ -165,7 +172,7 @@ class Collector:
                 samples=rows.samples,
                 selected=rows.selected,
                 unmade=rows.unmade,
-                seeds=rows.seeds,
+                seeds={**rows.seeds},
                 recorded=recorded,
                 dropped=dropped,
             )
@@ -328,7 +335,7 @@ class Collector:
 
     def _rows(self) -> _Rows:
         digest, limit = self._recorder.digest, self._rows_at_once
-        unmade, spans = digest.take_unmade_spans(self._reader, limit, self._graph), b""
+        unmade, spans = digest.take_unmade_spans(self._reader, UNMADE_AT_ONCE, self._graph), b""
         if unmade is None:
             spans = digest.take_spans(self._reader, limit, self._graph)
         taken = digest.take_selected(self._reader, limit, self._graph)
@@ -338,9 +345,9 @@ class Collector:
         else:
             samples, (selected, count) = b"", taken
             is_full = count >= limit
-        rows, seeds = unmade or Part.read(b"", {})
-        self.has_more = is_full or len(spans) // SPAN_ROW.itemsize + len(rows) >= limit
-        return _Rows(spans, samples, selected, rows.tobytes(), dict(seeds))
+        rows, number, seeds = unmade or NOTHING_UNMADE
+        self.has_more = is_full or len(spans) // SPAN_ROW.itemsize >= limit or number >= UNMADE_AT_ONCE
+        return _Rows(spans, samples, selected, rows, seeds)
 
     def _note_sent(self, seq: int) -> None:
         recorder = self._recorder
