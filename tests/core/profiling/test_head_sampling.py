@@ -10,7 +10,7 @@ from tests.core.profiling.recording import SECOND, publish
 
 def is_root(metrics: PublisherMetrics, time: int) -> bool:
     """As the publisher does it, inline."""
-    return time / 1e9 >= metrics.next_root_s and metrics.begin_root(time / 1e9)
+    return time / 1e9 >= metrics.next_root_s and (metrics.begins_all or metrics.begin_root(time / 1e9))
 
 
 def roots(metrics: PublisherMetrics, times: range) -> list[int]:
@@ -24,6 +24,24 @@ def roots(metrics: PublisherMetrics, times: range) -> list[int]:
 
 def test_the_first_message_begins_a_trace_and_then_one_a_second(publisher):
     assert roots(publisher, range(0, 3 * SECOND, SECOND // 10)) == [0, SECOND, 2 * SECOND]
+
+
+def test_only_a_publisher_of_which_every_message_begins_a_trace_is_not_asked(registry, publisher):
+    def set_control(**how: float) -> bool:
+        registry.set_trace_control(ProfilingTraceControl(True, metrics=[], **how))
+        return publisher.begins_all
+
+    assert not publisher.begins_all
+    assert set_control(trace_ratio=1.0)
+    assert not set_control(trace_ratio=0.5)
+    assert not set_control(trace_rate=5.0)
+    assert set_control(trace_ratio=1.0)
+    publisher.thin_roots(1)
+    assert not publisher.begins_all
+    assert roots(publisher, range(4)) == [1, 3]
+    publisher.thin_roots(0)
+    assert publisher.begins_all
+    assert roots(publisher, range(4)) == [0, 1, 2, 3]
 
 
 def test_every_topic_has_its_own_rate(registry, publisher):

@@ -5,6 +5,7 @@ import pytest
 from ezmsg.core.graphmeta import ProcessProfilingTraceBatch
 from ezmsg.core.profiling import ProfileRegistry
 from ezmsg.core.recorder.recorder import Recorder
+from ezmsg.core.recorder.ring import CROWDED, ROWS
 from tests.core.profiling.recording import LOCAL, SECOND, begin_trace, ids, publish, receive, told
 
 
@@ -52,6 +53,24 @@ def test_an_overrun_ring_is_counted_and_counters_stay_exact(small):
     kept = snapshot.edges[0].histograms["publish"].count
     assert snapshot.edges[0].counters["sent"] == snapshot.recorded["row"] == 1000
     assert snapshot.dropped == {"row:ring_overrun": 1000 - kept}
+
+
+def test_a_writer_reads_its_ring_when_it_is_crowded_and_sooner_while_it_waits(registry, publisher):
+    unread = registry.recorder.unread
+    for number in range(ROWS // CROWDED // 2):
+        publish(publisher, number)
+    half = unread()
+    registry.relieve(is_idle=True)
+    assert unread() == half
+    publish(publisher, ROWS)
+    registry.relieve()
+    assert unread() > half
+    registry.relieve(is_idle=True)
+    assert unread() == 0
+    for number in range(ROWS // CROWDED + 1):
+        publish(publisher, number)
+    registry.relieve()
+    assert unread() == 0
 
 
 def test_recorded_is_delivered_plus_dropped_for_every_kind_and_reader(small):
