@@ -1,5 +1,6 @@
 """Spans that are kept as the rows they are made of, until somebody reads them."""
 
+import tracemalloc
 from typing import Any
 
 import numpy as np
@@ -7,11 +8,10 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from ezmsg.core.graphmeta import ProfileChannelType
-from ezmsg.core.recorder.calculated import Seeds
-from ezmsg.core.recorder.ring import Rows
+from ezmsg.core.recorder.calculated import Seeds, TraceIds, owners_in
 from ezmsg.core.recorder.rowlog import BLOCK, RowArray, RowLog
-from ezmsg.core.recorder.rows import ATTRIBUTE, HOP, PROCESS, PUBLISH, SAMPLED, SPAN, SPAN_ROW, are_followers, meta_word
-from ezmsg.core.recorder.spanlog import SpanLog, SpanStore, spans_in, spans_of
+from ezmsg.core.recorder.rows import ATTRIBUTE, HOP, INDEX_SHIFT, PROCESS, PUBLISH, SAMPLED, SPAN, SPAN_ROW, are_followers, meta_word
+from ezmsg.core.recorder.spanlog import SpanLog, spans_of
 from ezmsg.core.recorder.unmadelog import Part
 
 PUBLISHER, EDGE = 2, 5
@@ -116,3 +116,35 @@ def agree_as_rows(plain: RowLog, log: SpanLog, position: int, count: int) -> int
     return found.start + number
 
 
+def test_a_log_keeps_no_more_memory_than_its_spans_take_however_many_come_at_once():
+    limit, rows = 1000, written([HOPS], 0, 100_000).rows
+    owners = np.arange(1, len(rows) + 1)
+    rows[:, 7] = owners
+    sent, seeds = rows.tobytes(), dict.fromkeys(owners.tolist(), (1, 2, 3, 4))
+    log = SpanLog(limit)
+    tracemalloc.start()
+    try:
+        log.append_unmade(Part.read(bytes(bytearray(sent)), seeds))
+        read = log.read(0, 1 << 30)
+        assert read.rows["message_id"].tolist() == [row for row in range(len(rows) - limit // 2, len(rows)) for _ in "ab"]
+        assert read.evicted == 2 * len(rows) - limit
+        del read
+        kept, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert kept < 4 * limit * SPAN_ROW.itemsize
+
+
+def test_spans_of_as_many_endpoints_as_there_are_rows_are_made_like_others():
+    rows = written([HOPS, PUBLISHES], 0, 75_000).rows
+    owners = np.arange(1, len(rows) + 1)
+    rows[:, 0] += owners - (rows[:, 0] >> INDEX_SHIFT) << INDEX_SHIFT
+    rows[:, 7] = owners
+    seeds = {owner: Seeds(owner, owner + 1, owner + 2, owner + 3) for owner in owners.tolist()}
+    assert owners_in(rows) == seeds.keys()
+    spans = spans_of(Part(rows, seeds))
+    for at in (0, 1, 2, len(spans) - 3, len(spans) - 2, len(spans) - 1):
+        owner, number = at // 3 * 2 + (at % 3 == 2) + 1, int(spans["message_id"][at])
+        ids = TraceIds.of(seeds[owner])
+        expected = ids.process(number) if at % 3 == 1 else ids.publish(number)[:2]
+        assert (spans["trace_id"][at].tobytes(), spans["span_id"][at]) == expected
