@@ -10,7 +10,18 @@ from hypothesis import strategies as st
 from ezmsg.core.graphmeta import ProfileChannelType
 from ezmsg.core.recorder.calculated import Seeds, TraceIds, owners_in
 from ezmsg.core.recorder.rowlog import BLOCK, RowArray, RowLog
-from ezmsg.core.recorder.rows import ATTRIBUTE, HOP, INDEX_SHIFT, PROCESS, PUBLISH, SAMPLED, SPAN, SPAN_ROW, are_followers, meta_word
+from ezmsg.core.recorder.rows import (
+    ATTRIBUTE,
+    HOP,
+    INDEX_SHIFT,
+    PROCESS,
+    PUBLISH,
+    SAMPLED,
+    SPAN,
+    SPAN_ROW,
+    are_followers,
+    meta_word,
+)
 from ezmsg.core.recorder.spanlog import SpanLog, spans_of
 from ezmsg.core.recorder.unmadelog import Part
 
@@ -126,7 +137,9 @@ def test_a_log_keeps_no_more_memory_than_its_spans_take_however_many_come_at_onc
     try:
         log.append_unmade(Part.read(bytes(bytearray(sent)), seeds))
         read = log.read(0, 1 << 30)
-        assert read.rows["message_id"].tolist() == [row for row in range(len(rows) - limit // 2, len(rows)) for _ in "ab"]
+        assert read.rows["message_id"].tolist() == [
+            row for row in range(len(rows) - limit // 2, len(rows)) for _ in "ab"
+        ]
         assert read.evicted == 2 * len(rows) - limit
         del read
         kept, _ = tracemalloc.get_traced_memory()
