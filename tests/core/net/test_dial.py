@@ -93,13 +93,13 @@ async def test_another_version_is_named(serving, where, monkeypatch) -> None:
     class Newer(hello):
         def __init__(self, *args, **options) -> None:
             super().__init__(*args, **options)
-            self.hello = self.hello[:8] + b"\x04\x00" + self.hello[10:]
+            self.hello = self.hello[:8] + b"\x05\x00" + self.hello[10:]
 
         def _take_prefix(self, version: int, length: int) -> None:
-            raise VersionMismatch(self._name, 4, version)
+            raise VersionMismatch(self._name, 5, version)
 
     monkeypatch.setattr(dial, "ClientHandshake", Newer)
-    with pytest.raises(VersionMismatch, match="it speaks version 3 of the protocol, this process version 4"):
+    with pytest.raises(VersionMismatch, match="it speaks version 4 of the protocol, this process version 5"):
         await connect(where, KEY)
     while not serving.listener.refused:
         await asyncio.sleep(0)
@@ -179,7 +179,7 @@ async def test_one_that_says_nothing_is_given_up(dialled) -> None:
 
 
 async def test_one_that_talks_on_and_on_is_given_up(dialled) -> None:
-    async with something_that_says(handshake.MAGIC + b"\x03\x00\xff\xff" + bytes(100_000)) as address:
+    async with something_that_says(handshake.MAGIC + b"\x04\x00\xff\xff" + bytes(100_000)) as address:
         with pytest.raises(dial.HandshakeError, match="announces a message of 65535 bytes"):
             await dialled(address, KEY)
 

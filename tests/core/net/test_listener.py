@@ -40,7 +40,7 @@ REASONS = {
 LINES = {
     "wrong_key": "it holds another key",
     "wrong_proof": "it holds another key",
-    "wrong_version": "it speaks version 65535 of the protocol, this process version 3",
+    "wrong_version": "it speaks version 65535 of the protocol, this process version 4",
     "garbage": "it sent b'GET / HTTP/1'",
     "silent": "it did not finish within 0.05 s",
     "hangup_in_handshake": "it hung up in the middle of the handshake",
@@ -99,7 +99,7 @@ async def test_a_peer_that_loses_interest_is_counted_and_nothing_to_warn_of(serv
 
 
 async def test_a_peer_of_another_version_is_told_ours(serving, where) -> None:
-    assert await hostile.attack(where, "wrong_version", KEY) == b"\x93EZMSG\r\n\x03\x00\x01\x00\x02"
+    assert await hostile.attack(where, "wrong_version", KEY) == b"\x93EZMSG\r\n\x04\x00\x01\x00\x02"
 
 
 async def test_many_strangers_make_one_line_for_each_reason(serving, where, caplog, monkeypatch) -> None:

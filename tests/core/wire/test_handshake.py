@@ -66,16 +66,16 @@ def test_the_conversation_is_these_bytes() -> None:
         PROOF_BYTES,
         VERDICT_BYTES,
     ]
-    assert client.hello[:48].hex() == "93455a4d53470d0a03006c00" + bytes(range(32)).hex() + "65000000"
+    assert client.hello[:48].hex() == "93455a4d53470d0a04006c00" + bytes(range(32)).hex() + "65000000"
     assert client.hello[48:] == ALICE.boot_id.encode() + bytes(4) + ALICE.version.encode().ljust(32, b"\0")
-    assert challenge[:12].hex() == "93455a4d53470d0a03008c00"
+    assert challenge[:12].hex() == "93455a4d53470d0a04008c00"
     assert challenge[-32:].hex() == GOLDEN_SERVER_MAC
     assert proof.hex() == "00" + GOLDEN_CLIENT_MAC
-    assert verdict.hex() == "93455a4d53470d0a03000100" + "00"
+    assert verdict.hex() == "93455a4d53470d0a04000100" + "00"
 
 
-GOLDEN_SERVER_MAC = "5002e18d3107928f619ae9c4019917df5429b54f456fae8cd3c7981cba855a91"
-GOLDEN_CLIENT_MAC = "f17312af2013710824d80d4eb87f0fa96f8ac3f804e8aa55b0045df56c733acb"
+GOLDEN_SERVER_MAC = "8f804b421cd61d161a380396fc55856d71d10b92b4721067855a212ccea9d179"
+GOLDEN_CLIENT_MAC = "9532f91f50f0ce528e6194aac03c99960e8b6cb13aeb894fbc84fcb0085ca676"
 
 
 # -- keys -----------------------------------------------------------------------------------------------------------
@@ -108,7 +108,7 @@ def test_a_client_that_skips_the_check_is_refused_with_a_verdict() -> None:
 def test_a_verdict_without_a_challenge_does_not_make_a_server() -> None:
     client, _ = pair()
     with pytest.raises(HandshakeError, match="refused with code 0"):
-        deliver(MAGIC + b"\x03\x00\x01\x00\x00", client)
+        deliver(MAGIC + b"\x04\x00\x01\x00\x00", client)
     assert not client.done
 
 
@@ -172,11 +172,11 @@ def in_version(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
 def test_both_sides_name_both_versions_whatever_the_other_format_is(length: int) -> None:
     _, server = pair()
     hello = MAGIC + b"\x07\x00" + length.to_bytes(2, "little") + bytes(length)
-    with pytest.raises(VersionMismatch, match="speaks version 7 of the protocol, this process version 3") as refused:
+    with pytest.raises(VersionMismatch, match="speaks version 7 of the protocol, this process version 4") as refused:
         deliver(hello, server)
     assert (refused.value.ours, refused.value.theirs) == (PROTOCOL_VERSION, 7)
     # All of the hello was read, so that closing does not discard the answer.
-    assert server.farewell == MAGIC + b"\x03\x00\x01\x00\x02"
+    assert server.farewell == MAGIC + b"\x04\x00\x01\x00\x02"
 
 
 def test_a_client_learns_the_version_of_the_server(in_version: Callable[[int], None]) -> None:
@@ -210,7 +210,7 @@ def test_something_else_is_named_as_soon_as_it_speaks(side: type[ServerHandshake
 def test_a_hello_of_another_size_is_refused_before_it_is_read(length: int) -> None:
     _, server = pair()
     with pytest.raises(HandshakeError, match=f"of {length} bytes"):
-        server.receive(MAGIC + b"\x03\x00" + length.to_bytes(2, "little"))
+        server.receive(MAGIC + b"\x04\x00" + length.to_bytes(2, "little"))
 
 
 def test_more_than_wanted_is_refused() -> None:
@@ -231,7 +231,7 @@ def test_a_peer_that_hangs_up_is_named() -> None:
     client, server = pair()
     assert str(server.hung_up()) == "handshake with the client failed: it hung up"
     deliver(client.hello[:10], server)
-    assert str(server.hung_up()).endswith(r"it hung up after it sent b'\x93EZMSG\r\n\x03\x00'")
+    assert str(server.hung_up()).endswith(r"it hung up after it sent b'\x93EZMSG\r\n\x04\x00'")
     deliver(client.hello[10:50], server)
     assert str(server.hung_up()).endswith("it hung up in the middle of the handshake")
     deliver(deliver(deliver(client.hello[50:], server), client), server)
