@@ -112,6 +112,18 @@ def test_others_may_go_on_between_the_steps_of_reading_unless_a_writer_waits_for
     assert True not in pauses
 
 
+def test_a_writer_that_waits_for_others_reads_early_but_waits_for_no_other_reader(registry, publisher):
+    recorder = registry.recorder
+    for number in range(ROWS // CROWDED // 2 + 1):
+        publish(publisher, number)
+    registry.relieve()
+    with recorder.reading:
+        registry.relieve(is_idle=True)
+    assert recorder.unread()
+    registry.relieve(is_idle=True)
+    assert not recorder.unread()
+
+
 def test_rows_can_go_ahead_of_the_rest(registry, collector, publisher):
     begin_trace(registry)
     publish(publisher, 0)

@@ -93,18 +93,6 @@ class TraceIds:
         high, low = self._high + message_id * _HIGH_STEP, self._low + message_id * _STEP
         return ((high & _MASK) << 64 | low & _MASK).to_bytes(16, "big")
 
-    def put(self, message_ids: NDArray[np.int64], into: Rows) -> None:
-        """Write the same ids, as extra rows of the processing of these messages."""
-        numbers = message_ids.astype(np.uint64)
-        steps = numbers * np.uint64(_STEP)
-        words = into.view(np.uint64)
-        words[:, 0] = EXTRA
-        words[:, 1] = (numbers * np.uint64(_HIGH_STEP) + np.uint64(self._high)).byteswap(inplace=True)
-        words[:, 2] = (steps + np.uint64(self._low)).byteswap(inplace=True)
-        np.maximum(steps + np.uint64(self._process), 1, out=words[:, 3])
-        np.maximum(steps + np.uint64(self._publish), 1, out=words[:, 4])
-        words[:, 5:] = 0
-
 
 def with_ids(rows: Rows, ids_of: Callable[[int], TraceIds | None], into: Rows) -> tuple[Rows, int]:
     """Rows as they were written, with an extra row behind each whose ids are calculated.
@@ -129,7 +117,7 @@ def with_ids(rows: Rows, ids_of: Callable[[int], TraceIds | None], into: Rows) -
         if known is not None:
             made = into[: 2 * len(rows)]
             pairs = made.reshape(len(rows), 2 * ROW_WORDS)
-            _put(known, rows, pairs[:, ROW_WORDS:])
+            _put(np.array(known.seeds, dtype=np.uint64), rows, pairs[:, ROW_WORDS:])
             pairs[:, :ROW_WORDS] = rows
             return made, 0
     known_ids = {owner: ids_of(owner) for owner in distinct(owners)}
@@ -139,16 +127,16 @@ def with_ids(rows: Rows, ids_of: Callable[[int], TraceIds | None], into: Rows) -
         lost = len(unknown) + int(np.count_nonzero(metas[unknown] & HOP))
         rows[unknown, 0] &= ~SAMPLED
         return with_ids(rows, ids_of, into)[0], lost
-    words = metas[at]
+    known_seeds = np.array([ids.seeds for ids in known_ids.values() if ids is not None], dtype=np.uint64)
+    seeds = known_seeds[np.searchsorted(list(known_ids), owners)].T
     extras = np.empty((len(at), ROW_WORDS), dtype=np.int64)
-    for owner, ids in known_ids.items():
-        assert ids is not None
-        of_owner = owners == owner
-        for word in distinct(words[of_owner]):
-            chosen = of_owner & (words == word)
-            mine, made = rows[at[chosen]], extras[chosen]
-            _put(ids, mine, made)
-            rows[at[chosen]], extras[chosen] = mine, made
+    # Not by owner and word, of which there may be as many as rows.
+    kinds = metas[at] & (KIND_MASK | CHANNEL_BITS | HOP)
+    for kind in distinct(kinds):
+        chosen = np.flatnonzero(kinds == kind)
+        mine, made = rows[at[chosen]], extras[chosen]
+        _put(seeds[:, chosen], mine, made)
+        rows[at[chosen]], extras[chosen] = mine, made
     return np.insert(rows, at + 1, extras, axis=0), 0
 
 
@@ -171,24 +159,12 @@ def are_calculated(rows: Rows) -> NDArray[np.bool_]:
 def owner_of(row: Rows) -> int:
     """The endpoint whose ids a row has: its own; of what was handed over, whose its last word is."""
     word = int(row[0])
-    return int(row[7]) if _is_told(word) else word >> INDEX_SHIFT
+    return int(row[7]) if word & _PROCESS_LOCAL == PROCESS | LOCAL_BITS else word >> INDEX_SHIFT
 
 
 def owners_in(rows: Rows) -> set[int]:
     """The owners of all rows."""
-    metas = rows[:, 0]
-    words = counted(metas)
-    told = [word for word in words if _is_told(word)]
-    owners = {word >> INDEX_SHIFT for word in words if not _is_told(word)}
-    if len(told) == len(words):
-        return owners | counted(rows[:, 7]).keys()
-    for word in told:
-        owners |= counted(rows[metas == word, 7]).keys()
-    return owners
-
-
-def _is_told(word: int) -> bool:
-    return word & _PROCESS_LOCAL == PROCESS | LOCAL_BITS
+    return set(counted(_owners_of(rows)))
 
 
 def _owners_of(rows: Rows) -> NDArray[np.int64]:
@@ -197,15 +173,35 @@ def _owners_of(rows: Rows) -> NDArray[np.int64]:
     return np.where(metas & _PROCESS_LOCAL == PROCESS | LOCAL_BITS, rows[:, 7], metas >> INDEX_SHIFT)
 
 
-def _put(ids: TraceIds, rows: Rows, into: Rows) -> None:
-    """Write the extra rows of rows that have the same first word, and make these what others are."""
-    first = int(rows[0, 0])
+def _put(seeds: NDArray[np.uint64], rows: Rows, into: Rows) -> None:
+    """Write the extra rows of rows of one kind, channel and way to be told, and make these what others are.
+
+    Args:
+        seeds: Of all of these rows, or (4, row) of each; as `Seeds`.
+        rows: The rows.
+        into: Memory for the extra rows.
+    """
+    kind = int(rows[0, 0])
     rows[:, 0] |= EXTENDED
-    ids.put(rows[:, 1], into)
-    if first & KIND_MASK == PUBLISH:
+    _calculate(seeds, rows[:, 1], into)
+    if kind & KIND_MASK == PUBLISH:
         _make_publishes(rows, into)
-    elif first & (CHANNEL_BITS | HOP) == LOCAL_BITS:
+    elif kind & (CHANNEL_BITS | HOP) == LOCAL_BITS:
         rows[:, 7] = 0
+
+
+def _calculate(seeds: NDArray[np.uint64], message_ids: NDArray[np.int64], into: Rows) -> None:
+    """Write the ids that `TraceIds` has, as extra rows of the processing of these messages."""
+    high, low, publish, process = seeds
+    numbers = message_ids.astype(np.uint64)
+    steps = numbers * np.uint64(_STEP)
+    words = into.view(np.uint64)
+    words[:, 0] = EXTRA
+    words[:, 1] = (numbers * np.uint64(_HIGH_STEP) + high).byteswap(inplace=True)
+    words[:, 2] = (steps + low).byteswap(inplace=True)
+    np.maximum(steps + process, 1, out=words[:, 3])
+    np.maximum(steps + publish, 1, out=words[:, 4])
+    words[:, 5:] = 0
 
 
 def _make_publishes(rows: Rows, into: Rows) -> None:

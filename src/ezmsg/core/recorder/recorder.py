@@ -271,11 +271,17 @@ class Recorder:
         seconds: then the reader starves while rings run over. Whoever writes that much does the reading as well.
         """
         ring = self._rings.get(threading.get_ident())
-        if ring is not None and (ring.is_crowded or (is_idle and ring.is_filling)):
-            with self.reading:
-                began_s = time.thread_time()
-                self.drain(with_pending=False)
-                self.relieved_s += time.thread_time() - began_s
+        if ring is None or not (ring.is_crowded or (is_idle and ring.is_filling)):
+            return
+        # There is no hurry before it is crowded, and somebody reads already.
+        if not self.reading.acquire(blocking=ring.is_crowded):
+            return
+        try:
+            began_s = time.thread_time()
+            self.drain(with_pending=False)
+            self.relieved_s += time.thread_time() - began_s
+        finally:
+            self.reading.release()
 
     def drain(self, pause: Pause = no_pause, *, with_pending: bool = True) -> None:
         """Read everything recorded so far. Hold `reading`.

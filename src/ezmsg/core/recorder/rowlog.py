@@ -125,7 +125,7 @@ class RowLog:
     def clear(self) -> None:
         """Take away every row, on purpose: readers count it as cleared, not as lost."""
         self._floor, self._floor_place = self.end, self._stop
-        self._forget_before(self._stop)
+        self._begin_at(self._stop)
         self._spare = None
 
     def read(self, position: int, limit: int) -> Read:

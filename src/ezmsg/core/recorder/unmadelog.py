@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from ezmsg.core.recorder.calculated import Seeds
+from ezmsg.core.recorder.calculated import Seeds, owners_in
 from ezmsg.core.recorder.ring import Rows
 from ezmsg.core.recorder.rowlog import BLOCK, Found, RowArray, RowLog, Tells
 from ezmsg.core.recorder.rows import ROW_WORDS
@@ -29,6 +29,11 @@ class Part(NamedTuple):
         """A part as it travels."""
         made = np.frombuffer(rows, dtype=np.int64).reshape(-1, ROW_WORDS)
         return cls(made, {index: Seeds(*of_index) for index, of_index in seeds.items()})
+
+    def last(self, count: int) -> Part:
+        """A copy of the last rows, which keeps no memory of the others."""
+        rows = self.rows[-count:].copy()
+        return Part(rows, {index: self.seeds[index] for index in owners_in(rows)} if self.seeds else {})
 
 
 class Unmade(NamedTuple):
@@ -80,6 +85,12 @@ class UnmadeLog(RowLog):
             return 0
         self._stop += count
         self.end += count
+        if len(part.rows) > self._limit:
+            # However many somebody sends, no more are kept: at least one is made of each.
+            part = part.last(self._limit)
+            count = int(self._counts(part.rows).sum())
+            self._unmade.clear()
+            self._unmade_count = 0
         self._unmade_count += count
         if self._unmade and len(self._unmade[-1][0].rows) + len(part.rows) <= BLOCK:
             last, of_last = self._unmade[-1]

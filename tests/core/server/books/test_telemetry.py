@@ -5,17 +5,26 @@ import pytest
 from msgspec import structs
 
 from ezmsg.core.errors import ExporterLeased, ProtocolError
+from ezmsg.core.recorder.calculated import Seeds, TraceIds
 from ezmsg.core.recorder.expand import expand_samples, expand_spans
+from ezmsg.core.recorder.ids import hex_span_id
 from ezmsg.core.recorder.past import is_past
 from ezmsg.core.recorder.rows import (
     AGE,
     CHANNEL_SHIFT,
     CHANNELS,
+    EXTENDED,
+    HOP,
+    INDEX_SHIFT,
     LEASE_TIME,
+    LOCAL_BITS,
     METRICS,
     PROCESS,
+    PUBLISH,
     ROW_WORDS,
     SAMPLE_ROW,
+    SAMPLED,
+    SPAN,
     SPAN_ROW,
     meta_word,
     selected_flags,
@@ -489,6 +498,47 @@ def test_columns_that_are_no_rows_are_refused_and_change_nothing(book):
         with pytest.raises(ProtocolError, match=why):
             book.batch("link", batch(3, counters=[CounterState(1, {})], **broken))
     assert book.link_opened(hello(), MONO, UNIX).last_seq == -1
+
+
+@pytest.mark.parametrize(
+    ("word", "why"),
+    [
+        (PROCESS, "has ids of its own"),
+        (PROCESS | SAMPLED | EXTENDED, "has ids of its own"),
+        (SPAN | SAMPLED, "no message of a trace"),
+        (PUBLISH | HOP | SAMPLED, "no message of a trace"),
+        (PROCESS | SAMPLED | -1 << INDEX_SHIFT, "no message of a trace"),
+        (PROCESS | SAMPLED | len(CHANNELS) << CHANNEL_SHIFT, "no kind of channel 4"),
+        (PROCESS | HOP | SAMPLED | LOCAL_BITS | 1 << INDEX_SHIFT, "ids of endpoint 2"),
+        (PUBLISH | SAMPLED | 2 << INDEX_SHIFT, "ids of endpoint 2"),
+    ],
+)
+def test_rows_of_which_no_span_can_be_made_are_refused(book, word: int, why: str):
+    open_link(book)
+    rows = np.zeros((3, ROW_WORDS), dtype=np.int64)
+    rows[:, 0] = PUBLISH | SAMPLED | 1 << INDEX_SHIFT
+    rows[1, 0], rows[1, 7] = word, 2
+    with pytest.raises(ProtocolError, match=why):
+        book.batch("link", batch(3, unmade=rows.tobytes(), seeds={1: (1, 2, 3, 4)}))
+    assert book.link_opened(hello(), MONO, UNIX).last_seq == -1
+
+
+@pytest.mark.parametrize("number", [0, -1, (1 << 63) - 1, -1 << 63])
+def test_whatever_the_number_and_the_times_of_a_message_are_spans_are_made_of_its_rows(book, number: int):
+    open_link(book)
+    rows = np.zeros((3, ROW_WORDS), dtype=np.int64)
+    rows[:, 0] = PUBLISH | SAMPLED, PROCESS | SAMPLED, PROCESS | HOP | LOCAL_BITS | SAMPLED
+    rows[:, 1] = number
+    rows.view(np.float64)[:, 2:7] = np.nan, np.inf, -np.inf, 1e300, -1e300
+    seeds = Seeds((1 << 64) - 1, (1 << 64) - 1, 0, (1 << 64) - 1)
+    book.batch("link", batch(unmade=rows.tobytes(), seeds={0: seeds}))
+    book.reader_open("x", EXPORTER)
+    [told] = take(book)
+    ids = TraceIds.of(seeds)
+    sent, processed = ids.publish(number)[:2], ids.process(number)
+    assert [(span.trace_id, span.span_id) for span in expand_spans(told.batch.spans, {}, {}, told.anchor)] == [
+        (trace_id.hex(), hex_span_id(span_id)) for trace_id, span_id in (sent, processed) * 2
+    ]
 
 
 def test_a_reader_nobody_opened_gets_nothing(book):
