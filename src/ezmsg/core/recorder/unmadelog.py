@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +16,10 @@ from ezmsg.core.recorder.calculated import Seeds, owners_in
 from ezmsg.core.recorder.ring import Rows
 from ezmsg.core.recorder.rowlog import BLOCK, Found, RowArray, RowLog, Tells
 from ezmsg.core.recorder.rows import ROW_WORDS
+
+
+AT_ONCE: Final = 2048
+"""Rows of which others are made in one step: somebody may wait for the thread that does it."""
 
 
 class Part(NamedTuple):
@@ -161,9 +165,14 @@ class UnmadeLog(RowLog):
         return self._stop - self._unmade_count
 
     def _make(self, until: int) -> None:
-        """Make the rows before a position that are not made yet, and no more than come with them."""
+        """Make the rows before a position that are not made yet, and few more."""
         while self._unmade and self.end - self._unmade_count < until:
             part, count = self._unmade.popleft()
+            if len(part.rows) > AT_ONCE:
+                first, rest = (part._replace(rows=rows) for rows in (part.rows[:AT_ONCE], part.rows[AT_ONCE:]))
+                of_first = int(self._counts(first.rows).sum())
+                self._unmade.appendleft((rest, count - of_first))
+                part, count = first, of_first
             place = self._unmade_place
             # They are counted already.
             end, self.end = self.end, self.end - self._unmade_count
