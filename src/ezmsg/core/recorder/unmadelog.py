@@ -17,7 +17,6 @@ from ezmsg.core.recorder.ring import Rows
 from ezmsg.core.recorder.rowlog import BLOCK, Found, RowArray, RowLog, Tells
 from ezmsg.core.recorder.rows import ROW_WORDS
 
-
 AT_ONCE: Final = 2048
 """Rows of which others are made in one step: somebody may wait for the thread that does it."""
 
