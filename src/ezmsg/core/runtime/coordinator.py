@@ -277,7 +277,8 @@ class Coordinator:
 
     async def _all_within(self, state: State, timeout_s: float | None, of: type[Member] = Member) -> bool:
         try:
-            await asyncio.wait_for(self._all(state, of), timeout_s)
+            async with asyncio.timeout(timeout_s):
+                await self._all(state, of)
         except TimeoutError:
             return False
         return True
