@@ -704,3 +704,24 @@ async def test_spans_name_units_and_tasks_and_tell_errors(
     assert task_of("process B/OUTPUT") == {("C", "receive")}
     assert [span.error for span in spans if span.name == "process A/OUTPUT"] == [None, "ValueError", None]
     assert len({span.trace_id for span in spans}) == 3
+
+
+def test_who_ends_the_run_is_not_warned_of_as_backpressure(caplog: pytest.LogCaptureFixture) -> None:
+    class Endless(ez.Unit):
+        OUTPUT = ez.OutputStream(int)
+
+        @ez.publisher(OUTPUT)
+        async def publish(self) -> AsyncIterator[Any]:
+            while True:
+                yield self.OUTPUT, 0
+
+    class Ends(ez.Unit):
+        INPUT = ez.InputStream(int)
+
+        @ez.subscriber(INPUT)
+        async def take(self, number: int) -> None:
+            raise ez.NormalTermination
+
+    source, sink = Endless(), Ends()
+    ez.run(SOURCE=source, SINK=sink, connections=[(source.OUTPUT, sink.INPUT)])
+    assert "backpressure" not in caplog.text

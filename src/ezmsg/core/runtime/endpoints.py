@@ -67,6 +67,11 @@ class Endpoints:
         for publisher in self._publishers:
             publisher.resume()
 
+    def warn_no_more(self) -> None:
+        """Have publishers not warn of backpressure: receivers are about to end."""
+        for publisher in self._publishers:
+            publisher.warn_no_more()
+
     @property
     def connections(self) -> int:
         """How many of them are connected to the GraphServer."""

@@ -103,6 +103,8 @@ class Participant:
 
     def _terminate(self, label: str) -> None:
         self._report(Terminate(f"{label} raised NormalTermination"))
+        # It receives no more, and holds publishers up until all that runs is stopped.
+        self._endpoints.warn_no_more()
 
     def _fail(self, error: BaseException) -> None:
         # A SystemExit comes out of the loop as well as out of what raised it.

@@ -36,7 +36,7 @@ def is_cancelled(error: BaseException) -> bool:
 async def receive(
     subscriber: Subscriber, handle: Handle, failed: Failed, is_ending: Callable[[], bool], *, leaky: bool = False
 ) -> None:
-    """Hand every message of a subscriber to `handle`, one at a time; the subscriber is closed where that ends.
+    """Hand every message of a subscriber to `handle`, one at a time; the subscriber is closed where that alone ends.
 
     One coroutine does it all: each one around another would cost every message.
 
@@ -76,7 +76,7 @@ async def receive(
                     return
         raise ending
     finally:
-        if not is_ending():
+        if not (isinstance(ending, NormalTermination) or is_ending()):
             subscriber.close()  # else it would hold publishers up
 
 
