@@ -226,12 +226,13 @@ class Coordinator:
             for member in self._members:
                 if isinstance(member, BackendMember) and member.state is State.LAUNCHED:
                     member.withdraw()
-            self._tell(Stop(self._is_interrupted))
+            # Who is finished may still run a `main` function, which only an interrupt ends.
+            self._tell(Stop(self._is_interrupted), State.ENDED if self._is_interrupted else State.FINISHED)
             if len(self._members) == 1:
                 self._tell(Close())  # it waits for nobody
             if not await self._all_within(State.FINISHED, None if self._strict else REACT_S):
                 self._give_up(State.FINISHED)
-        self._tell(Close())
+        self._tell(Close(), State.SHUT_DOWN)
         is_last = False
         if self._context.has_started_server:
             await self._all_shut_down(State.SHUT_DOWN)
@@ -264,9 +265,10 @@ class Coordinator:
             if isinstance(member, of) and member.state < state and not self._forced.is_set():
                 member.give_up()
 
-    def _tell(self, command: Command) -> None:
+    def _tell(self, command: Command, until: State = State.ENDED) -> None:
+        """Tell those who are not so far."""
         for member in self._members:
-            if member.state < State.ENDED:
+            if member.state < until:
                 member.tell(command)
 
     async def _all(self, state: State, of: type[Member] = Member) -> None:
