@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import atexit
+import contextlib
 import logging
 import os
 import socket
@@ -70,6 +71,7 @@ class GraphServer(threading.Thread):
         self._stopping: asyncio.Event | None = None
         self._peers: dict[Connection, _Welcomed] = {}
         self._is_observed: Callable[[], bool] = lambda: True
+        self._is_unheard = False
         self._journal = Journal()
 
     def __repr__(self) -> str:
@@ -146,9 +148,14 @@ class GraphServer(threading.Thread):
             return False
         return sum(not peer.is_telemetry for peer in list(self._peers.values())) == peers
 
+    def stop_unheard(self) -> None:
+        """Begin to end, where all peers are about to go: who does so soon is told nothing. `stopped` waits for it."""
+        self._is_unheard = True
+        self._stop_soon()
+
     def _stop_soon(self) -> None:
         loop, stop = self._loop, self._stopping
-        if loop is not None and stop is not None:
+        if loop is not None and stop is not None and not stop.is_set():
             try:
                 loop.call_soon_threadsafe(stop.set)
             except RuntimeError:
@@ -196,6 +203,7 @@ class GraphServer(threading.Thread):
             await self._stopping.wait()
         finally:
             self._is_observed = lambda: True
+            core.is_over = self._is_unheard
             await agent.joined(core.telemetry)
             # While nobody else can listen here: a successor at this address would take itself for one of a lost server.
             self._journal.delete()
@@ -218,11 +226,24 @@ class GraphServer(threading.Thread):
         self._peers[peer.connection] = peer
 
     async def _goodbye(self) -> None:
-        peers = list(self._peers)
-        for connection in peers:
+        if self._is_unheard:
+            await self._most_gone()
+        peers = list(self._peers.items())
+        for connection, _ in peers:
             connection.notify(Goodbye("the GraphServer stops"))
         if peers:
-            await asyncio.gather(*(connection.close(GOODBYE_TIMEOUT_S) for connection in peers))
+            await asyncio.gather(*(connection.close(self._patience_s(peer)) for connection, peer in peers))
+
+    async def _most_gone(self) -> None:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(GOODBYE_TIMEOUT_S):
+                for connection, peer in list(self._peers.items()):
+                    if self._patience_s(peer):
+                        await connection.wait_closed()
+
+    def _patience_s(self, peer: Peer) -> float:
+        # What telemetry may still have to tell is for nobody then.
+        return 0.0 if self._is_unheard and peer.is_telemetry else GOODBYE_TIMEOUT_S
 
 
 class _Welcomed(Peer):
@@ -237,7 +258,8 @@ class _Welcomed(Peer):
         """Forget it."""
         self._known.pop(connection, None)
         self.connection = None
-        super().on_closed(connection, error)
+        if not self._core.is_over:
+            super().on_closed(connection, error)
 
 
 class GraphService:

@@ -239,6 +239,8 @@ class Coordinator:
             # Ourselves, and the processes.
             is_last = self._context.has_only(1 + sum(member.connections for member in self._members))
         self._tell(Leave(is_last))
+        if is_last:
+            self._context.end_unheard()
         await self._all_shut_down(State.ENDED)
 
     async def _all_shut_down(self, state: State) -> None:
