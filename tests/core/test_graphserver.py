@@ -143,10 +143,19 @@ async def test_a_server_says_whether_anybody_is_there_but_some_peers_it_is_asked
             await until(lambda: server.has_only(3))
             with socket.create_connection(server.address):
                 await until(lambda: not server.has_only(3))
+                assert server.has_only(3, arriving=1)
+            await until(lambda: server.has_only(3))
+            sock, _ = await dial(server.address)
+            with sock:
+                # It has not said yet what it is.
+                await until(lambda: server.has_only(4))
+                assert server.has_only(3, arriving=1)
+                assert not server.has_only(2, arriving=1)
             await until(lambda: server.has_only(3))
             await context.connect("A", "B")
             async with contextlib.aclosing(context.subscribe_topology_events()) as events:
                 await anext(events)
+                assert not server.has_only(3, arriving=1)
                 assert not server.has_only(3)
     finally:
         await server.stopped()

@@ -114,9 +114,9 @@ class GraphContext(ProcessRequests):
         """Whether this context started the server that it will stop."""
         return self._server is not None
 
-    def has_only(self, peers: int) -> bool:
+    def has_only(self, peers: int, arriving: int = 0) -> bool:
         """Whether this context started the server, and so many peers are all that is there (see GraphServer)."""
-        return self._server is not None and self._server.has_only(peers)
+        return self._server is not None and self._server.has_only(peers, arriving)
 
     def end_unheard(self) -> None:
         """Begin to end session and server where nobody is left to hear of it; leaving the context waits for them."""

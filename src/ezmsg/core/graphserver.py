@@ -71,6 +71,7 @@ class GraphServer(threading.Thread):
         self._stopping: asyncio.Event | None = None
         self._peers: dict[Connection, _Welcomed] = {}
         self._is_observed: Callable[[], bool] = lambda: True
+        self._is_awaited: Callable[[], bool] = lambda: False
         self._is_unheard = False
         self._journal = Journal()
 
@@ -137,16 +138,21 @@ class GraphServer(threading.Thread):
             await asyncio.shield(asyncio.wrap_future(self._ended))
             self.join()
 
-    def has_only(self, peers: int) -> bool:
+    def has_only(self, peers: int, arriving: int = 0) -> bool:
         """Whether so many peers are all there is at this moment, those that deliver telemetry aside; from any thread.
 
-        Then nobody reads events or telemetry either: readers are peers. False where telemetry is exported, or somebody
-        is just coming.
+        Then nobody reads events or telemetry either: readers are peers. False where telemetry is exported.
+
+        Args:
+            peers: How many there should be.
+            arriving: So many more may be about to come and deliver telemetry; with none, nobody may be coming.
         """
-        # Who comes is counted on the way: looked at in this order, nobody is missed.
-        if self._is_observed():
+        # Who comes is looked for on the way, too, and first: so nobody is missed.
+        if self._is_observed() or (self._is_awaited() and not arriving):
             return False
-        return sum(not peer.is_telemetry for peer in list(self._peers.values())) == peers
+        found = [peer for peer in list(self._peers.values()) if not peer.is_telemetry]
+        # Who has said that it came for something else is none of those that are about to come.
+        return sum(peer.has_role for peer in found) <= peers <= len(found) <= peers + arriving
 
     def stop_unheard(self) -> None:
         """Begin to end, where all peers are about to go: who does so soon is told nothing. `stopped` waits for it."""
@@ -195,9 +201,8 @@ class GraphServer(threading.Thread):
         listener = await Listener.start(self._sockets, self._key, on_peer, name=f"GraphServer {self.address}")
         core.strangers = listener.refused
         agent = AgentProcess.launch(self.address)
-        self._is_observed = lambda: bool(
-            agent.is_wanted or core.telemetry.is_heard or listener.unauthenticated or welcoming
-        )
+        self._is_observed = lambda: agent.is_wanted or core.telemetry.is_heard
+        self._is_awaited = lambda: bool(listener.unauthenticated or welcoming)
         self._serving.set()
         try:
             await self._stopping.wait()

@@ -142,8 +142,8 @@ class Coordinator:
             case Finished(tally):
                 member.tally = tally
                 self._advance(member, State.FINISHED)
-            case ShutDown(connections):
-                member.connections = connections
+            case ShutDown(connections, is_linking):
+                member.connections, member.is_linking = connections, is_linking
                 self._advance(member, State.SHUT_DOWN)
             case Ended(tally):
                 member.tally = tally
@@ -237,7 +237,8 @@ class Coordinator:
         if self._context.has_started_server:
             await self._all_shut_down(State.SHUT_DOWN)
             # Ourselves, and the processes.
-            is_last = self._context.has_only(1 + sum(member.connections for member in self._members))
+            peers = 1 + sum(member.connections for member in self._members)
+            is_last = self._context.has_only(peers, sum(member.is_linking for member in self._members))
         self._tell(Leave(is_last))
         if is_last:
             self._context.end_unheard()

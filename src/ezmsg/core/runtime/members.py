@@ -43,6 +43,7 @@ class Member:
         state: How far it is.
         tally: How it ended, as far as it has.
         connections: To the GraphServer, when its units are shut down.
+        is_linking: Whether that of telemetry may be on its way then.
         is_given_up: Whether it did not react when it should have.
     """
 
@@ -52,6 +53,7 @@ class Member:
         self.state = State.LAUNCHED
         self.tally = Tally()
         self.connections = 0
+        self.is_linking = False
         self.is_given_up = False
 
     def attach(self, on_event: Callable[[Event], object], on_exit: Callable[[int | None], object]) -> None:

@@ -134,7 +134,7 @@ class Participant:
             self._report(Finished(replace(tally)))
             await self._closing.wait()
             await self._shut_down()
-            self._report(ShutDown(self._connections))
+            self._report(ShutDown(self._connections, self._is_linking))
             await self._leaving.wait()
             await self._leave()
         except Exception as error:
@@ -214,6 +214,10 @@ class Participant:
     def _connections(self) -> int:
         has_client = self._client is not None and self._client.client_id is not None
         return self._endpoints.connections + has_client
+
+    @property
+    def _is_linking(self) -> bool:
+        return self._address.done() and pump.is_linking(self._address.result())
 
     async def _leave(self) -> None:
         """Close the streams of the units, and leave the graph; without a word to it where it ends."""
