@@ -103,7 +103,7 @@ class Participant:
 
     def _terminate(self, label: str) -> None:
         self._report(Terminate(f"{label} raised NormalTermination"))
-        # It receives no more, and holds publishers up until all that runs is stopped.
+        # It receives no more, and holds publishers of this process up until all that runs is stopped.
         self._endpoints.warn_no_more()
 
     def _fail(self, error: BaseException) -> None:
@@ -130,6 +130,7 @@ class Participant:
             except BaseException as error:  # whatever code of units raises: the others are shut down all the same
                 self._fail(error)
             self._host.quiet()
+            self._endpoints.let_go()
             await self._work.cancel(self._grace_s)
             self._report(Finished(replace(tally)))
             await self._closing.wait()
