@@ -143,14 +143,41 @@ async def test_a_server_says_whether_anybody_is_there_but_some_peers_it_is_asked
             await until(lambda: server.has_only(3))
             with socket.create_connection(server.address):
                 await until(lambda: not server.has_only(3))
+                assert server.has_only(3, arriving=1)
+            await until(lambda: server.has_only(3))
+            sock, _ = await dial(server.address)
+            with sock:
+                # It has not said yet what it is.
+                await until(lambda: server.has_only(4))
+                assert server.has_only(3, arriving=1)
+                assert not server.has_only(2, arriving=1)
             await until(lambda: server.has_only(3))
             await context.connect("A", "B")
             async with contextlib.aclosing(context.subscribe_topology_events()) as events:
                 await anext(events)
+                assert not server.has_only(3, arriving=1)
                 assert not server.has_only(3)
     finally:
         await server.stopped()
     assert not server.has_only(0)
+
+
+async def test_a_server_that_ends_unheard_says_goodbye_to_who_does_not_go_by_itself() -> None:
+    server = GraphServer()
+    server.start("127.0.0.1:0")
+    going, _ = await dial(server.address)
+    staying, _ = await dial(server.address)
+    await until(lambda: server.has_only(2))
+    server.stop_unheard()
+    going.close()
+    said = b""
+    with staying:
+        async with asyncio.timeout(40):
+            while data := await asyncio.get_running_loop().sock_recv(staying, 1 << 16):
+                said += data
+            await server.stopped()
+    [goodbye] = FrameDecoder().feed(said)
+    assert isinstance(decode_record(goodbye.opcode, goodbye.body), Goodbye)
 
 
 async def test_start_and_stop_work_inside_a_coroutine_whose_loop_carries_clients() -> None:

@@ -104,6 +104,10 @@ class Flow:
         while self._slots.inflight:
             await self._any_release()
 
+    def warn_no_more(self) -> None:
+        """Do not warn of backpressure any more."""
+        self._warns = False
+
     # -- waiting ------------------------------------------------------------------------------------------------------
 
     async def _clear_to_send(self, start_s: float) -> float:

@@ -114,9 +114,16 @@ class GraphContext(ProcessRequests):
         """Whether this context started the server that it will stop."""
         return self._server is not None
 
-    def has_only(self, peers: int) -> bool:
+    def has_only(self, peers: int, arriving: int = 0) -> bool:
         """Whether this context started the server, and so many peers are all that is there (see GraphServer)."""
-        return self._server is not None and self._server.has_only(peers)
+        return self._server is not None and self._server.has_only(peers, arriving)
+
+    def end_unheard(self) -> None:
+        """Begin to end session and server where nobody is left to hear of it; leaving the context waits for them."""
+        if self._session is not None:
+            self._session.abort_soon()
+        if self._server is not None:
+            self._server.stop_unheard()
 
     @property
     def is_connected(self) -> bool:
@@ -237,7 +244,7 @@ class GraphContext(ProcessRequests):
 
     def on_end(self, reason: str) -> None:
         """Requests fail from now on; messages go on."""
-        if self._session is not None:  # else it is this context that ends
+        if self._session is not None and not self._session.is_closing:  # else it is this context that ends
             logger.info(
                 "the GraphServer at %s ended: messages go on, but nobody new can join. Start this program again to be "
                 "in the graph of another server", self._service.address,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import atexit
+import contextlib
 import logging
 import os
 import socket
@@ -70,6 +71,8 @@ class GraphServer(threading.Thread):
         self._stopping: asyncio.Event | None = None
         self._peers: dict[Connection, _Welcomed] = {}
         self._is_observed: Callable[[], bool] = lambda: True
+        self._is_awaited: Callable[[], bool] = lambda: False
+        self._is_unheard = False
         self._journal = Journal()
 
     def __repr__(self) -> str:
@@ -135,20 +138,30 @@ class GraphServer(threading.Thread):
             await asyncio.shield(asyncio.wrap_future(self._ended))
             self.join()
 
-    def has_only(self, peers: int) -> bool:
+    def has_only(self, peers: int, arriving: int = 0) -> bool:
         """Whether so many peers are all there is at this moment, those that deliver telemetry aside; from any thread.
 
-        Then nobody reads events or telemetry either: readers are peers. False where telemetry is exported, or somebody
-        is just coming.
+        Then nobody reads events or telemetry either: readers are peers. False where telemetry is exported.
+
+        Args:
+            peers: How many there should be.
+            arriving: So many more may be about to come and deliver telemetry; with none, nobody may be coming.
         """
-        # Who comes is counted on the way: looked at in this order, nobody is missed.
-        if self._is_observed():
+        # Who comes is looked for on the way, too, and first: so nobody is missed.
+        if self._is_observed() or (self._is_awaited() and not arriving):
             return False
-        return sum(not peer.is_telemetry for peer in list(self._peers.values())) == peers
+        found = [peer for peer in list(self._peers.values()) if not peer.is_telemetry]
+        # Who has said that it came for something else is none of those that are about to come.
+        return sum(peer.has_role for peer in found) <= peers <= len(found) <= peers + arriving
+
+    def stop_unheard(self) -> None:
+        """Begin to end, where all peers are about to go: who does so soon is told nothing. `stopped` waits for it."""
+        self._is_unheard = True
+        self._stop_soon()
 
     def _stop_soon(self) -> None:
         loop, stop = self._loop, self._stopping
-        if loop is not None and stop is not None:
+        if loop is not None and stop is not None and not stop.is_set():
             try:
                 loop.call_soon_threadsafe(stop.set)
             except RuntimeError:
@@ -188,14 +201,14 @@ class GraphServer(threading.Thread):
         listener = await Listener.start(self._sockets, self._key, on_peer, name=f"GraphServer {self.address}")
         core.strangers = listener.refused
         agent = AgentProcess.launch(self.address)
-        self._is_observed = lambda: bool(
-            agent.is_wanted or core.telemetry.is_heard or listener.unauthenticated or welcoming
-        )
+        self._is_observed = lambda: agent.is_wanted or core.telemetry.is_heard
+        self._is_awaited = lambda: bool(listener.unauthenticated or welcoming)
         self._serving.set()
         try:
             await self._stopping.wait()
         finally:
             self._is_observed = lambda: True
+            core.is_over = self._is_unheard
             await agent.joined(core.telemetry)
             # While nobody else can listen here: a successor at this address would take itself for one of a lost server.
             self._journal.delete()
@@ -218,11 +231,24 @@ class GraphServer(threading.Thread):
         self._peers[peer.connection] = peer
 
     async def _goodbye(self) -> None:
-        peers = list(self._peers)
-        for connection in peers:
+        if self._is_unheard:
+            await self._most_gone()
+        peers = list(self._peers.items())
+        for connection, _ in peers:
             connection.notify(Goodbye("the GraphServer stops"))
         if peers:
-            await asyncio.gather(*(connection.close(GOODBYE_TIMEOUT_S) for connection in peers))
+            await asyncio.gather(*(connection.close(self._patience_s(peer)) for connection, peer in peers))
+
+    async def _most_gone(self) -> None:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(GOODBYE_TIMEOUT_S):
+                for connection, peer in list(self._peers.items()):
+                    if self._patience_s(peer):
+                        await connection.wait_closed()
+
+    def _patience_s(self, peer: Peer) -> float:
+        # What telemetry may still have to tell is for nobody then.
+        return 0.0 if self._is_unheard and peer.is_telemetry else GOODBYE_TIMEOUT_S
 
 
 class _Welcomed(Peer):
@@ -237,7 +263,8 @@ class _Welcomed(Peer):
         """Forget it."""
         self._known.pop(connection, None)
         self.connection = None
-        super().on_closed(connection, error)
+        if not self._core.is_over:
+            super().on_closed(connection, error)
 
 
 class GraphService:

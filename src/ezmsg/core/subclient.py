@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from ipaddress import ip_address
 from typing import Any
 from uuid import UUID, uuid4
@@ -45,6 +45,7 @@ class Subscriber:
         id: Identifies this subscriber in the graph.
         topic: What it subscribes to.
         leaky: Whether it keeps only the newest messages.
+        is_stopped: Nothing new comes any more.
     """
 
     _control: ServerLink
@@ -60,6 +61,7 @@ class Subscriber:
         self.id: UUID = uuid4()
         self.topic = topic
         self.leaky = leaky
+        self.is_stopped = False
         self._max_queue = max_queue
         self._inbox = Inbox(topic, max_queue, profiles)
         self._subscriptions: dict[str, Subscription] = {}
@@ -220,7 +222,7 @@ class Subscriber:
 
     async def _apply(self, routing: Routing) -> Record:
         async with self._routing:
-            if self._inbox.is_closed:
+            if self.is_stopped:
                 return Done()
             told = {route.publisher_id: route for route in routing.publishers}
             # A server that knows only part of the graph adds to those we know.
@@ -324,14 +326,25 @@ class Subscriber:
         if self._inbox.is_closed:
             return
         self._inbox.close()
-        self._routes = {}
-        for rejoining in self._rejoining.values():
-            rejoining.cancel()
-        while self._subscriptions:
-            self._cut(self._subscriptions.popitem()[1])
+        self.stop()
         # What is still held will be recorded when it is let go of.
         self._inbox.when_left(lambda: self._profiles.unregister_subscriber(self.id))
         self._control.close_soon()
+
+    def stop(self, but: Container[str] = ()) -> None:
+        """Hold publishers up no longer: whatever is queued is released, and nothing more comes. `close` is to follow.
+
+        The GraphServer is not told before that.
+
+        Args:
+            but: Publishers, by id, that are held up until this is called again.
+        """
+        self.is_stopped = True
+        self._routes = {}
+        for rejoining in self._rejoining.values():
+            rejoining.cancel()
+        for publisher_id in [known for known in self._subscriptions if known not in but]:
+            self._cut(self._subscriptions.pop(publisher_id))
 
     @property
     def is_connected(self) -> bool:

@@ -704,3 +704,72 @@ async def test_spans_name_units_and_tasks_and_tell_errors(
     assert task_of("process B/OUTPUT") == {("C", "receive")}
     assert [span.error for span in spans if span.name == "process A/OUTPUT"] == [None, "ValueError", None]
     assert len({span.trace_id for span in spans}) == 3
+
+
+class Ends(ez.Unit):
+    INPUT = ez.InputStream(int)
+
+    @ez.subscriber(INPUT)
+    async def take(self, number: int) -> None:
+        raise ez.NormalTermination
+
+
+def test_who_ends_the_run_is_not_warned_of_as_backpressure(caplog: pytest.LogCaptureFixture) -> None:
+    class Endless(ez.Unit):
+        OUTPUT = ez.OutputStream(int)
+
+        @ez.publisher(OUTPUT)
+        async def publish(self) -> AsyncIterator[Any]:
+            while True:
+                yield self.OUTPUT, 0
+
+    source, sink = Endless(), Ends()
+    ez.run(SOURCE=source, SINK=sink, connections=[(source.OUTPUT, sink.INPUT)])
+    assert "backpressure" not in caplog.text
+
+
+def test_who_is_cancelled_can_publish_last_words_to_who_has_ended_the_run(caplog: pytest.LogCaptureFixture) -> None:
+    has_said: list[int] = []
+
+    class Flushes(ez.Unit):
+        OUTPUT = ez.OutputStream(int, num_buffers=2)
+
+        @ez.publisher(OUTPUT)
+        async def publish(self) -> AsyncIterator[Any]:
+            yield self.OUTPUT, 0
+            try:
+                await asyncio.Event().wait()
+            except asyncio.CancelledError:
+                for number in range(5):
+                    yield self.OUTPUT, number
+                    has_said.append(number)
+                raise
+
+    source, sink = Flushes(), Ends()
+    ez.run(SOURCE=source, SINK=sink, connections=[(source.OUTPUT, sink.INPUT)])
+    assert has_said == [0, 1, 2, 3, 4]
+    assert "although it was cancelled" not in caplog.text
+
+
+async def test_who_ends_the_run_holds_up_nobody_else_while_units_shut_down(
+    server: GraphServer, context: ez.GraphContext, caplog: pytest.LogCaptureFixture
+) -> None:
+    publisher = await context.publisher("T")
+    is_shutting_down, has_published = threading.Event(), threading.Event()
+    was_free: list[bool] = []
+
+    class Slow(Ends):
+        async def shutdown(self) -> None:
+            is_shutting_down.set()
+            was_free.append(await asyncio.to_thread(has_published.wait, 10.0))
+
+    sink = Slow()
+    runner = ez.GraphRunner(SINK=sink, connections=[("T", sink.INPUT)], graph_address=server.address)
+    async with asyncio.timeout(20), running(runner, context):
+        await publisher.broadcast(0)
+        await asyncio.to_thread(is_shutting_down.wait)
+        for number in range(2 * publisher.num_buffers):
+            await publisher.broadcast(number)
+        has_published.set()
+    assert was_free == [True]
+    assert "backpressure" not in caplog.text

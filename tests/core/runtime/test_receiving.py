@@ -102,6 +102,21 @@ async def test_a_task_that_never_waits_lets_requests_be_answered_between_two_mes
     await process.close()
 
 
+@pytest.mark.parametrize(("ending", "is_closed"), [(ez.Complete, True), (ez.NormalTermination, False)])
+async def test_only_a_task_that_ends_the_run_leaves_its_subscriber_to_the_run(
+    context: GraphContext, ending: type[Exception], is_closed: bool
+) -> None:
+    publisher, subscriber = await context.publisher("T"), await context.subscriber("T")
+    await publisher.broadcast(0)
+
+    async def end(message: int) -> None:
+        raise ending
+
+    with pytest.raises(ending):
+        await receive(subscriber, end, lambda error: True, lambda: False)
+    assert ("closed" in repr(subscriber)) == is_closed
+
+
 async def test_an_error_of_a_task_without_messages_is_counted() -> None:
     _, snapshot = await run(FAILS=Fails())
     assert snapshot.process is not None

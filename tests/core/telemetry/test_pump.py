@@ -78,6 +78,16 @@ def test_an_extension_is_asked_with_the_first_endpoint_and_hears_its_links(regis
     assert heard[-1].batch.final
 
 
+def test_a_graph_is_being_linked_until_its_server_has_answered(registry, server, pump):
+    assert not pump.is_linking(GRAPH)
+    publisher = register(registry)
+    assert pump.is_linking(GRAPH)
+    server.hello()
+    assert pump.flush(PATIENCE_S)
+    assert not pump.is_linking(GRAPH)
+    registry.unregister_publisher(publisher.id)
+
+
 def test_an_endpoint_without_a_graph_starts_nothing(registry, server, pump):
     registry.register_publisher(uuid4(), "OUT", 8)
     assert telemetry_threads() == []

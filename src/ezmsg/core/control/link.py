@@ -249,6 +249,11 @@ class ServerLink:
         self._client = None
 
     @property
+    def is_closing(self) -> bool:
+        """Whether it was closed here."""
+        return self._closing is not None
+
+    @property
     def is_gone(self) -> bool:
         """Whether it was closed, and `wait_closed` has nothing to wait for."""
         return self._closing is not None and self._closing.done()

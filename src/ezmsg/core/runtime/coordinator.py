@@ -142,8 +142,8 @@ class Coordinator:
             case Finished(tally):
                 member.tally = tally
                 self._advance(member, State.FINISHED)
-            case ShutDown(connections):
-                member.connections = connections
+            case ShutDown(connections, is_linking):
+                member.connections, member.is_linking = connections, is_linking
                 self._advance(member, State.SHUT_DOWN)
             case Ended(tally):
                 member.tally = tally
@@ -226,18 +226,22 @@ class Coordinator:
             for member in self._members:
                 if isinstance(member, BackendMember) and member.state is State.LAUNCHED:
                     member.withdraw()
-            self._tell(Stop(self._is_interrupted))
+            # Who is finished may still run a `main` function, which only an interrupt ends.
+            self._tell(Stop(self._is_interrupted), State.ENDED if self._is_interrupted else State.FINISHED)
             if len(self._members) == 1:
                 self._tell(Close())  # it waits for nobody
             if not await self._all_within(State.FINISHED, None if self._strict else REACT_S):
                 self._give_up(State.FINISHED)
-        self._tell(Close())
+        self._tell(Close(), State.SHUT_DOWN)
         is_last = False
         if self._context.has_started_server:
             await self._all_shut_down(State.SHUT_DOWN)
             # Ourselves, and the processes.
-            is_last = self._context.has_only(1 + sum(member.connections for member in self._members))
+            peers = 1 + sum(member.connections for member in self._members)
+            is_last = self._context.has_only(peers, sum(member.is_linking for member in self._members))
         self._tell(Leave(is_last))
+        if is_last:
+            self._context.end_unheard()
         await self._all_shut_down(State.ENDED)
 
     async def _all_shut_down(self, state: State) -> None:
@@ -264,9 +268,10 @@ class Coordinator:
             if isinstance(member, of) and member.state < state and not self._forced.is_set():
                 member.give_up()
 
-    def _tell(self, command: Command) -> None:
+    def _tell(self, command: Command, until: State = State.ENDED) -> None:
+        """Tell those who are not so far."""
         for member in self._members:
-            if member.state < State.ENDED:
+            if member.state < until:
                 member.tell(command)
 
     async def _all(self, state: State, of: type[Member] = Member) -> None:
@@ -277,7 +282,8 @@ class Coordinator:
 
     async def _all_within(self, state: State, timeout_s: float | None, of: type[Member] = Member) -> bool:
         try:
-            await asyncio.wait_for(self._all(state, of), timeout_s)
+            async with asyncio.timeout(timeout_s):
+                await self._all(state, of)
         except TimeoutError:
             return False
         return True

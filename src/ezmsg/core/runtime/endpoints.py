@@ -30,11 +30,13 @@ class Endpoints:
     Attributes:
         subscribers: By stream.
         outlets: The publishers, for tasks.
+        publisher_ids: Theirs.
     """
 
     def __init__(self) -> None:
         self.subscribers: dict[InputStream, Subscriber] = {}
         self.outlets = Outlets()
+        self.publisher_ids: set[str] = set()
         self._publishers: list[Publisher] = []
 
     async def open(self, units: Iterable[Unit], address: str) -> None:
@@ -60,12 +62,24 @@ class Endpoints:
                 allow_local=stream.allow_local, unit=unit.address, task=", ".join(_senders(unit).get(stream, ())),
             )  # fmt: skip
         self._publishers.append(publisher)
+        self.publisher_ids.add(publisher.publisher_id)
         self.outlets.add(stream, publisher.broadcast)
 
     def resume(self) -> None:
         """Let publishers publish."""
         for publisher in self._publishers:
             publisher.resume()
+
+    def warn_no_more(self) -> None:
+        """Have publishers not warn of backpressure: receivers are about to end."""
+        for publisher in self._publishers:
+            publisher.warn_no_more()
+
+    def let_go(self) -> None:
+        """Let publishers go on that are held up by who has ended the run: what is cancelled may have last words."""
+        for subscriber in self.subscribers.values():
+            if subscriber.is_stopped:
+                subscriber.stop()
 
     @property
     def connections(self) -> int:

@@ -128,12 +128,15 @@ class LoopThread:
         loop = self.loop
         deadline_s = None if self._strict else loop.time() + GRACE_S
         self._end_tasks(deadline_s)
-        with contextlib.suppress(TimeoutError):
-            ending = asyncio.wait_for(loop.shutdown_asyncgens(), None if self._strict else GRACE_S)
-            loop.run_until_complete(ending)
+        loop.run_until_complete(self._end_generators())
         if self._strict:
             loop.run_until_complete(loop.shutdown_default_executor())
         self._end_tasks(deadline_s)  # begun meanwhile
+
+    async def _end_generators(self) -> None:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(None if self._strict else GRACE_S):
+                await self.loop.shutdown_asyncgens()
 
     def _end_tasks(self, deadline_s: float | None) -> None:
         """Cancel tasks, also those that begin meanwhile, until none is left or it takes too long."""

@@ -43,6 +43,7 @@ class Member:
         state: How far it is.
         tally: How it ended, as far as it has.
         connections: To the GraphServer, when its units are shut down.
+        is_linking: Whether that of telemetry may be on its way then.
         is_given_up: Whether it did not react when it should have.
     """
 
@@ -52,6 +53,7 @@ class Member:
         self.state = State.LAUNCHED
         self.tally = Tally()
         self.connections = 0
+        self.is_linking = False
         self.is_given_up = False
 
     def attach(self, on_event: Callable[[Event], object], on_exit: Callable[[int | None], object]) -> None:
@@ -97,18 +99,17 @@ class LocalMember(Member):
             with contextlib.suppress(RuntimeError):  # nobody waits for it any more
                 loop.call_soon_threadsafe(on_event, event)
 
+        def ended(taking_part: Future[None]) -> None:
+            _tell_of_loss(taking_part, report)
+            self._host.end()  # while other things end, too
+
         self._participant = self._make(report)
-        self._host.submit(self._participant.take_part()).add_done_callback(lambda future: _tell_of_loss(future, report))
+        self._host.submit(self._participant.take_part()).add_done_callback(ended)
 
     def tell(self, command: Command) -> None:
         """Tell it something."""
         if self._participant is not None:
             self._host.call(self._participant.obey, command)
-
-    async def detach(self) -> None:
-        """Let its thread end, while other things do."""
-        if self.state is State.ENDED:
-            self._host.end()
 
     def give_up(self) -> None:
         """Leave its thread behind."""

@@ -109,9 +109,15 @@ class Finished:
 
 @dataclass(frozen=True, slots=True)
 class ShutDown:
-    """The units are shut down; so many connections to the GraphServer are still open, that of telemetry aside."""
+    """The units are shut down.
+
+    Attributes:
+        connections: To the GraphServer that are still open, that of telemetry aside.
+        is_linking: That of telemetry is not there yet, and may be on its way.
+    """
 
     connections: int
+    is_linking: bool
 
 
 @dataclass(frozen=True, slots=True)

@@ -103,6 +103,8 @@ class Participant:
 
     def _terminate(self, label: str) -> None:
         self._report(Terminate(f"{label} raised NormalTermination"))
+        # It receives no more, and holds publishers of this process up until all that runs is stopped.
+        self._endpoints.warn_no_more()
 
     def _fail(self, error: BaseException) -> None:
         # A SystemExit comes out of the loop as well as out of what raised it.
@@ -128,11 +130,12 @@ class Participant:
             except BaseException as error:  # whatever code of units raises: the others are shut down all the same
                 self._fail(error)
             self._host.quiet()
+            self._endpoints.let_go()
             await self._work.cancel(self._grace_s)
             self._report(Finished(replace(tally)))
             await self._closing.wait()
             await self._shut_down()
-            self._report(ShutDown(self._connections))
+            self._report(ShutDown(self._connections, self._is_linking))
             await self._leaving.wait()
             await self._leave()
         except Exception as error:
@@ -212,6 +215,10 @@ class Participant:
     def _connections(self) -> int:
         has_client = self._client is not None and self._client.client_id is not None
         return self._endpoints.connections + has_client
+
+    @property
+    def _is_linking(self) -> bool:
+        return self._address.done() and pump.is_linking(self._address.result())
 
     async def _leave(self) -> None:
         """Close the streams of the units, and leave the graph; without a word to it where it ends."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Container
 from functools import partial
 from typing import Any, Final
 
@@ -34,9 +34,15 @@ def is_cancelled(error: BaseException) -> bool:
 
 
 async def receive(
-    subscriber: Subscriber, handle: Handle, failed: Failed, is_ending: Callable[[], bool], *, leaky: bool = False
+    subscriber: Subscriber,
+    handle: Handle,
+    failed: Failed,
+    is_ending: Callable[[], bool],
+    *,
+    leaky: bool = False,
+    beside: Container[str] = (),
 ) -> None:
-    """Hand every message of a subscriber to `handle`, one at a time; the subscriber is closed where that ends.
+    """Hand every message of a subscriber to `handle`, one at a time; the subscriber is closed where that alone ends.
 
     One coroutine does it all: each one around another would cost every message.
 
@@ -46,6 +52,7 @@ async def receive(
         failed: Told of exceptions.
         is_ending: Whether the run ends, and closes the subscriber itself.
         leaky: Give `handle` a copy of each message, and release the message before.
+        beside: Publishers, by id, that are about to be stopped where `handle` ends the run, and held up until then.
 
     Raises:
         Complete: `handle` raised it, or there is nothing more to come.
@@ -76,8 +83,13 @@ async def receive(
                     return
         raise ending
     finally:
-        if not is_ending():
-            subscriber.close()  # else it would hold publishers up
+        if not is_ending():  # else it would hold publishers up
+            if isinstance(ending, NormalTermination):
+                # The graph need not hear of it, which is about to lose the whole run. And a publisher of this loop that
+                # nobody holds up would keep the interpreter from who ends the run.
+                subscriber.stop(but=beside)
+            else:
+                subscriber.close()
 
 
 class _Own:

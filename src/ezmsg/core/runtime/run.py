@@ -67,6 +67,7 @@ class Run:
 
     def _over(self, on_end: Callable[[], object]) -> None:
         self._started.set()
+        self._thread.end()  # before somebody who waits for all this takes the interpreter
         on_end()
 
     @property

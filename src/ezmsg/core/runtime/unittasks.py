@@ -42,7 +42,10 @@ def jobs_of(unit: Unit, endpoints: Endpoints, work: Work, gate: Gate) -> Iterato
             # The gate copies messages itself, and must see the very object that was sent.
             handle, is_leaky = gate(unit, stream, handle), False
         subscriber = endpoints.subscribers[stream]
-        yield label, partial(receive, subscriber, handle, failed, lambda: work.is_stopping, leaky=is_leaky)
+        yield label, partial(
+            receive, subscriber, handle, failed, lambda: work.is_stopping,
+            leaky=is_leaky, beside=endpoints.publisher_ids,
+        )  # fmt: skip
     for name, task in tasks_of(unit).items():
         if subscribed(unit, task) is None:
             yield label_of(unit, name), _counting(unit.address, name, _run(unit, name, task, endpoints))

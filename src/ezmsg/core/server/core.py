@@ -78,6 +78,8 @@ class GraphCore:
         self.clients: dict[str, Connection] = {}
         self.routes = RouteDesk(self.processes, self.clients, self.telemetry.links, self.meters)
         self.stop = stop
+        # It ends, and nobody is left who would be told of peers that go.
+        self.is_over = False
         self.guard = guard
         # Peers that were not let in, by why.
         self.strangers: Counter[str] = Counter()

@@ -64,6 +64,11 @@ class Peer:
         self._restoring: Restoring | None = None
 
     @property
+    def has_role(self) -> bool:
+        """Whether it has said what it is."""
+        return self._role is not None
+
+    @property
     def is_telemetry(self) -> bool:
         """Whether it delivers telemetry."""
         return self._role is r.OpenTelemetry

@@ -180,6 +180,11 @@ class TelemetryPump:
             if graph in self._links:
                 self._abandoned.add(graph)
 
+    def is_linking(self, graph: str) -> bool:
+        """Whether a graph has a link that is not connected, or just about to be."""
+        link = self._links.get(graph)
+        return link is not None and link.socket is None
+
     def after_fork(self) -> None:
         """In a forked child: nothing is linked."""
         for link in self._links.values():
@@ -385,6 +390,11 @@ def install() -> None:
 def abandon(graph: str) -> None:
     """Tell a graph nothing of the end of its endpoints here: it ends, too, and nobody is left to hear it."""
     PUMP.abandon(graph)
+
+
+def is_linking(graph: str) -> bool:
+    """Whether telemetry may be on its way to a graph that it has not reached yet."""
+    return PUMP.is_linking(graph)
 
 
 def flush(timeout_s: float = EXIT_TIMEOUT_S) -> bool:
