@@ -288,7 +288,7 @@ class Publisher(Flow):
         if type(ids) is TraceIds:
             # Whoever receives its bytes, or reads its row, calculates the ids.
             trace, context = None, ()
-            if wait_s or not metrics.is_plain or self._locals:
+            if not metrics.is_plain or self._locals:
                 trace = ids.publish(message_id)
         else:
             trace = context = ids
@@ -312,6 +312,8 @@ class Publisher(Flow):
         offset = ring.head
         if context is not None:
             meta, origin_s = meta | SAMPLED, fanout
+            if wait_s:
+                meta |= metrics.take_blame()
         pack_row(
             ring.buffer, offset & ring.mask,
             meta, message_id, origin_s, start_s, message_clock(), wait_s, serialize_s, size,

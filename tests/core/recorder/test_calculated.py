@@ -4,7 +4,22 @@ import numpy as np
 
 from ezmsg.core.graphmeta import ProfileChannelType
 from ezmsg.core.recorder.calculated import TraceIds, with_ids
-from ezmsg.core.recorder.rows import EXTENDED, HOP, INDEX_SHIFT, KIND_MASK, PROCESS, PUBLISH, SAMPLED, meta_word
+from ezmsg.core.recorder.ring import Ring
+from ezmsg.core.recorder.rows import (
+    EXTENDED,
+    HOP,
+    INDEX_SHIFT,
+    KIND_MASK,
+    LABEL_BITS,
+    LABEL_SHIFT,
+    PROCESS,
+    PUBLISH,
+    PUBLISH_DELTA,
+    SAMPLED,
+    SERIALIZE,
+    meta_word,
+    selected_flags,
+)
 from ezmsg.core.recorder.samples import span_rows
 from tests.core.recorder.rowmaking import TCP, Row, pairs, process, publish, sampled, table
 
@@ -65,6 +80,26 @@ def test_rows_among_others_keep_their_places():
     found = [(int(row["span_id"]), int(row["parent_id"])) for row in spans_of(made)]
     four, five = (((ids.publish(n)[1], 0), (ids.process(n)[1], ids.publish(n)[1])) for n in (4, 5))
     assert found == [*four, (8, 9), *five]
+
+
+def test_a_publish_that_waited_says_for_whom_in_its_label():
+    ids, blame = TraceIds(), 9
+    label = blame << LABEL_SHIFT
+    rows = table(*(publish(2, n, 5, wait=n, flags=SAMPLED | (label if n == 1 else 0), way=TCP) for n in range(3)))
+    made, _ = with_ids(rows.copy(), {2: ids}.get, room(rows))
+    spans = spans_of(made)
+    assert spans["blame"].tolist() == [0, blame, 0]
+    assert spans["d"].tolist() == [0, 1, 2]
+    assert not (spans["meta"] & LABEL_BITS).any()
+    # In a ring, it is one span like others, and owes no native sample, as what is selected does.
+    ring = Ring(16)
+    for row in rows.tolist():
+        ring.put(*row[:2], *(word / 1e9 for word in row[2:7]), row[7])
+        ring.marks = (ring.head, 0, ring.marks[2] + 1, 0)
+    owed = 1 << PUBLISH_DELTA | 1 << SERIALIZE
+    ring.put_selected(2, *publish(3, 0, 5, flags=selected_flags(owed, 1)))
+    taken = ring.take()
+    assert (taken.records, taken.lost, taken.lost_spans, taken.lost_samples) == (4, 0, 0, 0)
 
 
 def test_what_goes_through_a_socket_says_whose_ids_it_has_by_what_it_is():

@@ -8,7 +8,7 @@ subscriber of its loop, or of a channel that was told how the publisher calculat
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Final, NamedTuple, final
 
 import numpy as np
@@ -18,6 +18,7 @@ from ezmsg.core.recorder.distinct import counted, distinct
 from ezmsg.core.recorder.ids import random_bits
 from ezmsg.core.recorder.ring import Rows
 from ezmsg.core.recorder.rows import (
+    BLAME,
     CHANNEL_BITS,
     EXTENDED,
     EXTRA,
@@ -25,6 +26,9 @@ from ezmsg.core.recorder.rows import (
     HOP,
     INDEX_SHIFT,
     KIND_MASK,
+    LABEL_BITS,
+    LABEL_MASK,
+    LABEL_SHIFT,
     LOCAL_BITS,
     NO_PREVIOUS_S,
     ORIGIN,
@@ -146,6 +150,13 @@ def complete(rows: Rows, seeds: Mapping[int, Seeds]) -> Rows:
     return with_ids(rows.copy(), ids.get, np.empty((2 * len(rows), ROW_WORDS), dtype=np.int64))[0]
 
 
+def without_labels(rows: Rows, words: Iterable[int]) -> None:
+    """Take from publishes whose ids are calculated, which have some of these first words, who made them wait."""
+    for word in words:
+        if word & LABEL_BITS and word & KIND_MASK == PUBLISH and is_calculated(word):
+            rows[rows[:, 0] == word, 0] = word & ~LABEL_BITS
+
+
 def is_calculated(word: int) -> bool:
     """Whether a row with this first word belongs to a trace whose ids it does not have."""
     return word & (SAMPLED | EXTENDED) == SAMPLED
@@ -210,3 +221,5 @@ def _make_publishes(rows: Rows, into: Rows) -> None:
     into[:, PREVIOUS].view(np.float64)[:] = NO_PREVIOUS_S
     into[:, FANOUT] = rows[:, ORIGIN].view(np.float64)
     rows[:, ORIGIN] = rows[:, PUBLISH_START]
+    into[:, BLAME] = rows[:, 0] >> LABEL_SHIFT & LABEL_MASK
+    rows[:, 0] &= ~LABEL_BITS

@@ -15,8 +15,7 @@ from ezmsg.core.recorder.rows import (
     FOREIGN,
     HOP,
     KIND_MASK,
-    LABEL_MASK,
-    LABEL_SHIFT,
+    LABEL_BITS,
     PROCESS,
     QUEUE,
     SPAN_ROW,
@@ -25,7 +24,7 @@ from ezmsg.core.recorder.rows import (
 SAME_HOST: Final = "same_host"
 OTHER_HOST: Final = "other_host"
 """Where the clock was that the first time of a delivery was read from."""
-_NOT_TAKEN: Final = KIND_MASK | ERROR | HOP | LABEL_MASK << LABEL_SHIFT
+_NOT_TAKEN: Final = KIND_MASK | ERROR | HOP | LABEL_BITS
 
 
 def with_details(rows: RowArray, labels: Labels) -> RowArray:

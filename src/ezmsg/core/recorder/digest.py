@@ -11,7 +11,15 @@ from numpy.typing import NDArray
 
 from ezmsg.core import config
 from ezmsg.core.recorder.aggregate import Aggregator
-from ezmsg.core.recorder.calculated import Seeds, TraceIds, are_calculated, is_calculated, owners_in, with_ids
+from ezmsg.core.recorder.calculated import (
+    Seeds,
+    TraceIds,
+    are_calculated,
+    is_calculated,
+    owners_in,
+    with_ids,
+    without_labels,
+)
 from ezmsg.core.recorder.details import with_details
 from ezmsg.core.recorder.distinct import counted
 from ezmsg.core.recorder.edge import EdgeMetrics
@@ -145,6 +153,8 @@ class Digest:
             return None
         (graph,) = graphs
         self.spans.add_unmade(graph or "", graph, Part(kept, seeds))
+        # What is counted has no part in it, and rows of one endpoint are to be alike.
+        without_labels(rows, words)
         return seeds
 
     def _count(self, piece: Piece, pause: Pause) -> int:

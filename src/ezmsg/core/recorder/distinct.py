@@ -7,8 +7,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-_LOOKED_AT: Final = 4
-"""Of so many numbers, all are taken to be some, until that turns out to be wrong."""
+FEW: Final = 8
 
 
 def distinct(column: NDArray[Any]) -> list[int]:
@@ -19,9 +18,14 @@ def distinct(column: NDArray[Any]) -> list[int]:
 
 def counted(column: NDArray[Any]) -> dict[int, int]:
     """Each number, and how many times it is there."""
+    counts: dict[int, int] = {}
     # Of few numbers, as in most columns of rows, counting each takes less than sorting all.
-    counts = {number: int(np.count_nonzero(column == number)) for number in set(column[:_LOOKED_AT].tolist())}
-    if sum(counts.values()) == len(column):
+    while len(column) and len(counts) < FEW:
+        number = int(column[0])
+        others = column[column != number]
+        counts[number] = len(column) - len(others)
+        column = others
+    if not len(column):
         return counts
     found, times = np.unique(column, return_counts=True)
-    return dict(zip(found.tolist(), times.tolist(), strict=True))
+    return counts | dict(zip(found.tolist(), times.tolist(), strict=True))

@@ -337,6 +337,11 @@ class PublisherMetrics:
         if self.timed:
             self._blame = self._labels.code(holder)
 
+    def take_blame(self) -> int:
+        """The label, in the first word of a row, of who made the broadcast about to be recorded wait."""
+        blame, self._blame = self._blame, 0
+        return blame << LABEL_SHIFT
+
     def begin_root(self, start_s: float) -> bool:
         """Whether a message begins a trace, now that the time for one (`next_root_s`) has come; the first one does.
 

@@ -21,7 +21,7 @@ from ezmsg.core.recorder.rows import (
     EXTRA,
     HOP,
     KIND_MASK,
-    LABEL_MASK,
+    LABEL_BITS,
     LABEL_SHIFT,
     LINK,
     OWED_MASK,
@@ -41,7 +41,6 @@ ROWS: Final = 1 << 15
 CROWDED: Final = 8
 """A ring of which this part is unread is read by its writer."""
 
-_EMITS: Final = LABEL_MASK << LABEL_SHIFT
 _SPAN: Final = EXTENDED | SAMPLED
 _MARKED: Final = _SPAN | SELECTED
 
@@ -315,8 +314,8 @@ def _tally(words: NDArray[np.int64], flags: int) -> _Tally:
     spans = _spans_of(metas) if flags & SAMPLED else np.zeros(len(metas), dtype=np.int64)
     extended = metas & EXTENDED != 0
     more = extended.astype(np.int64) + _are_followers(metas)
-    # Without an extra row, only what is selected has a label.
-    owed = np.bitwise_count(metas >> LABEL_SHIFT & OWED_MASK).astype(np.int64)
+    # Without an extra row, the label of what is selected says it.
+    owed = np.where(metas & SELECTED, np.bitwise_count(metas >> LABEL_SHIFT & OWED_MASK).astype(np.int64), 0)
     if flags & EXTENDED:
         owed[extended] = _owed(words[marked[extended] + 1])
     return _Tally(int(more.sum()), int(spans.sum()), int(owed.sum()))
@@ -336,7 +335,7 @@ def _are_followers(metas: NDArray[np.int64]) -> NDArray[np.bool_]:
 
 def _owed(metas: NDArray[np.int64]) -> NDArray[Any]:
     """How many native samples rows owe, by the first words of their extra rows."""
-    emits = metas & _EMITS
+    emits = metas & LABEL_BITS
     return np.bitwise_count(emits) if emits.any() else emits
 
 

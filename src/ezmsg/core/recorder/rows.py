@@ -67,7 +67,8 @@ CHANNEL_MASK: Final = 0x7
 CHANNEL_BITS: Final = CHANNEL_MASK << CHANNEL_SHIFT
 SAMPLED: Final = 1 << 7
 """The message belongs to a trace; its ids are in the extra row. Those of a publish or a processing without one are
-calculated (see `calculated`). Such a publish began a chain: its origin, which is its start, gives way to the fanout."""
+calculated (see `calculated`). Such a publish began a chain: its origin, which is its start, gives way to the fanout.
+Its label is the blame label."""
 SELECTED: Final = 1 << 8
 """A native trace selected the message; the extra row, or the label without one, says which metrics it owes."""
 EXTENDED: Final = 1 << 9
@@ -84,6 +85,7 @@ index of the publisher. One process and loop: what lies between is a hand-over, 
 extra row, parent is the span of the publish, and the word of the fanout the parent of that."""
 LABEL_SHIFT: Final = 16
 LABEL_MASK: Final = 0xFFFF
+LABEL_BITS: Final = LABEL_MASK << LABEL_SHIFT
 INDEX_SHIFT: Final = 32
 SEPARATOR: Final = "\0"
 """Between several texts in one label, or name of a counter."""
@@ -113,6 +115,7 @@ PROCESS_END: Final = 6
 """Words of rows that are times: when a chain of messages began, and when a publish and a processing ended."""
 PREVIOUS: Final = 5
 FANOUT: Final = 6
+BLAME: Final = 7
 """Words of an extra row."""
 
 METRICS: Final = (

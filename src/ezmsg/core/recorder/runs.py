@@ -23,8 +23,7 @@ from ezmsg.core.recorder.rows import (
     HOP,
     INSTANT,
     KIND_MASK,
-    LABEL_MASK,
-    LABEL_SHIFT,
+    LABEL_BITS,
     NO_PREVIOUS_S,
     PREVIOUS,
     PROCESS,
@@ -35,7 +34,7 @@ from ezmsg.core.recorder.rows import (
 
 RUNS: Final = 4
 """In so many the rows of a piece may fall."""
-_SPECIAL: Final = FOREIGN | INSTANT | ERROR | LABEL_MASK << LABEL_SHIFT
+_SPECIAL: Final = FOREIGN | INSTANT | ERROR | LABEL_BITS
 _OF_A_ROW: Final = SAMPLED | SELECTED | EXTENDED
 """Flags that may differ within a run."""
 

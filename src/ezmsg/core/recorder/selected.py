@@ -25,7 +25,7 @@ from ezmsg.core.recorder.rows import (
     GENERATIONS,
     INDEX_SHIFT,
     KIND_MASK,
-    LABEL_MASK,
+    LABEL_BITS,
     LABEL_SHIFT,
     LEASE_TIME,
     METRICS,
@@ -45,7 +45,6 @@ from ezmsg.core.recorder.rows import (
 )
 
 _SAMPLE_WORDS: Final = SAMPLE_ROW.itemsize // 8
-_LABEL: Final = LABEL_MASK << LABEL_SHIFT
 # Where the fields of a sample are in its fourth word, with the index at its low end.
 _METRIC_SHIFT: Final = 32
 _CHANNEL_SHIFT: Final = 40
@@ -82,7 +81,7 @@ def runs_alone(rows: Rows) -> list[Rows] | None:
 
 def unselected(meta: int) -> int:
     """The first word of a row that is alone, as it is of a message that nobody selected."""
-    return meta & ~(SELECTED | _LABEL)
+    return meta & ~(SELECTED | LABEL_BITS)
 
 
 def have_others(rows: Rows) -> bool:
@@ -108,7 +107,7 @@ def are_current(rows: Rows, generation: int) -> NDArray[np.bool_]:
 
 def forget_selection(rows: Rows, alone: NDArray[np.bool_]) -> None:
     """Make rows that are alone those of messages that nobody selected."""
-    rows[alone, 0] &= ~(SELECTED | _LABEL)
+    rows[alone, 0] &= ~(SELECTED | LABEL_BITS)
 
 
 def with_extra_rows(rows: Rows, generation: int) -> Rows:
@@ -123,7 +122,7 @@ def with_extra_rows(rows: Rows, generation: int) -> Rows:
     publishes = at[of_publish]
     extras[of_publish, PREVIOUS] = rows[publishes, FIRST_TIME]
     rows[publishes, FIRST_TIME] = 0
-    rows[at, 0] = metas & ~_LABEL | EXTENDED
+    rows[at, 0] = metas & ~LABEL_BITS | EXTENDED
     return np.insert(rows, at + 1, extras, axis=0)
 
 
